@@ -1,1 +1,2 @@
-//! See the crate description.
+//! The namespace of a volume: every operation, written once.
+pub mod store;
