@@ -167,7 +167,8 @@ impl Attr {
     /// Decodes a stored record; the parent, ACL ids and tier are optional at the end.
     pub fn decode(raw: &[u8]) -> Result<Self, FormatError> {
         let mut r = Reader(raw);
-        let short = || FormatError::Length { what: "attribute record", got: raw.len(), expected: "at least 63" };
+        let short =
+            || FormatError::Length { what: "attribute record", got: raw.len(), expected: "at least 63" };
         let flags = r.take::<1>().ok_or_else(short)?[0];
         let type_mode = u16::from_be_bytes(r.take().ok_or_else(short)?);
         let kind = FileType::from_u8((type_mode >> 12) as u8).ok_or_else(|| FormatError::Invalid {

@@ -6,13 +6,21 @@
 #![forbid(unsafe_code)]
 
 pub mod attr;
+mod civil;
+pub mod codec;
 pub mod edge;
+pub mod envelope;
 pub mod ino;
+pub mod objname;
+pub mod settings;
 pub mod slice;
+pub mod version;
 
 pub use attr::{Attr, FileType, Time};
+pub use codec::Compression;
 pub use edge::Edge;
 pub use ino::Ino;
+pub use settings::Settings;
 pub use slice::{CHUNK_SIZE, Extent, Slice};
 
 /// A stored value that cannot be decoded.

@@ -61,7 +61,11 @@ impl Slice {
     /// Decodes a chunk value that is the concatenation of records, as the SQL and KV engines store it.
     pub fn decode_list(raw: &[u8]) -> Result<Vec<Self>, FormatError> {
         if !raw.len().is_multiple_of(Self::RECORD) {
-            return Err(FormatError::Length { what: "slice list", got: raw.len(), expected: "a multiple of 24" });
+            return Err(FormatError::Length {
+                what: "slice list",
+                got: raw.len(),
+                expected: "a multiple of 24",
+            });
         }
         raw.chunks_exact(Self::RECORD).map(Self::decode).collect()
     }
@@ -108,10 +112,10 @@ pub fn resolve(list: &[Slice]) -> Vec<Extent> {
         }
         let covered: Vec<u32> = map.range(s.pos..end).map(|(&p, _)| p).collect();
         for pos in covered {
-            if let Some(old) = map.remove(&pos) {
-                if pos + old.len > end {
-                    map.insert(end, cut_front(old, end));
-                }
+            if let Some(old) = map.remove(&pos)
+                && pos + old.len > end
+            {
+                map.insert(end, cut_front(old, end));
             }
         }
         map.insert(s.pos, s);
