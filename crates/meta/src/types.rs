@@ -1,0 +1,167 @@
+//! Arguments and results of operations.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ciderfs_format::{Attr, Extent, Ino, Slice, Time};
+
+use crate::store::{DirCursor, DirEntry};
+
+/// On whose behalf an operation runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// Effective user.
+    pub uid: u32,
+    /// Effective group.
+    pub gid: u32,
+    /// Supplementary groups, as far as known.
+    pub groups: Vec<u32>,
+    /// Process id, for lock records and logs.
+    pub pid: u32,
+    /// Check read, write and search permission here; `false` where the kernel has done so (`default_permissions`).
+    pub check: bool,
+}
+
+impl Caller {
+    /// The superuser: passes every check.
+    pub const fn root() -> Self {
+        Self { uid: 0, gid: 0, groups: Vec::new(), pid: 0, check: false }
+    }
+
+    /// A user whose permissions the kernel has already checked.
+    pub const fn kernel_checked(uid: u32, gid: u32, pid: u32) -> Self {
+        Self { uid, gid, groups: Vec::new(), pid, check: false }
+    }
+
+    /// Is `gid` one of the caller's groups?
+    pub fn in_group(&self, gid: u32) -> bool {
+        self.gid == gid || self.groups.contains(&gid)
+    }
+}
+
+/// A time to set: a given one or the time of the operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetTime {
+    /// Now, by this client's clock.
+    Now,
+    /// This.
+    At(Time),
+}
+
+/// Attributes to change; `None` leaves one alone. The length is changed by [`crate::Meta::truncate`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SetAttr {
+    /// Permission bits (0o7777).
+    pub mode: Option<u16>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Access time.
+    pub atime: Option<SetTime>,
+    /// Modification time.
+    pub mtime: Option<SetTime>,
+    /// Change time; only a front door that keeps times itself sets it.
+    pub ctime: Option<Time>,
+    /// Flags of `ciderfs_format::attr::flags`.
+    pub flags: Option<u8>,
+}
+
+/// A new node.
+#[derive(Debug, Clone, Copy)]
+pub struct NewNode<'a> {
+    /// What it is.
+    pub kind: ciderfs_format::FileType,
+    /// Permission bits before the umask (0o7777).
+    pub mode: u16,
+    /// The creator's umask; ignored where a default ACL applies. 0 where the kernel has applied it.
+    pub umask: u16,
+    /// Device number (`new_encode_dev` form), for devices.
+    pub rdev: u32,
+    /// Target, for symbolic links; else empty.
+    pub target: &'a [u8],
+}
+
+/// How a file is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OpenFlags {
+    /// Read access.
+    pub read: bool,
+    /// Write access.
+    pub write: bool,
+    /// `O_APPEND`.
+    pub append: bool,
+    /// `O_TRUNC`.
+    pub truncate: bool,
+}
+
+/// A page of a directory.
+#[derive(Debug, Clone)]
+pub struct DirPage {
+    /// Entries, without `.` and `..`; may repeat names of earlier pages.
+    pub entries: Vec<DirEntry>,
+    /// Where to go on; `DirCursor::End` when done.
+    pub next: DirCursor,
+}
+
+/// The resolved content of a chunk, valid as long as `version` is what a new read would give.
+#[derive(Debug, Clone)]
+pub struct ChunkView {
+    /// Sorted, gapless extents from 0; id 0 is a hole. Bytes after the last are zeros up to the file length.
+    pub extents: Arc<[Extent]>,
+    /// Number of raw records in the list: a measure of how much compaction would help.
+    pub records: usize,
+}
+
+/// Slices of one chunk to append in one commit, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChunkAppend {
+    /// Chunk index.
+    pub indx: u32,
+    /// Records, oldest first. Fresh slices: each id must come from [`crate::Meta::new_slice_id`].
+    pub slices: Vec<Slice>,
+}
+
+/// What a write commit did.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// Attributes after the commit.
+    pub attr: Attr,
+    /// Chunk index and number of records now in its list, for each chunk appended to.
+    pub lists: Vec<(u32, usize)>,
+}
+
+/// Figures for `statfs` and `status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct VolumeStat {
+    /// Bytes in all.
+    pub total_space: u64,
+    /// Bytes free.
+    pub avail_space: u64,
+    /// Bytes used.
+    pub used_space: u64,
+    /// Inodes used.
+    pub used_inodes: u64,
+    /// Inodes free.
+    pub avail_inodes: u64,
+}
+
+/// A registered session, as `status` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionRow {
+    /// Session id.
+    pub sid: u64,
+    /// Unix seconds of expiry.
+    pub expire: i64,
+    /// Info document.
+    pub info: Bytes,
+}
+
+/// Result of an unlink, rmdir or replacing rename.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Removed {
+    /// The inode whose name went.
+    pub ino: Ino,
+    /// The node itself is gone or sustained (no name and not in the trash).
+    pub last: bool,
+}
