@@ -14,6 +14,7 @@ pub mod ino;
 pub mod objname;
 pub mod settings;
 pub mod slice;
+pub mod trash;
 pub mod version;
 
 pub use attr::{Attr, FileType, Time};

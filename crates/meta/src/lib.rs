@@ -1,12 +1,24 @@
 //! The namespace of a volume: every operation, written once.
 //!
-//! An operation is a pure function from what is known of a few records to guarded writes (see [`txn`]); the engine
+//! An operation is a pure function from what is known of a few records to guarded writes (see `txn`); the engine
 //! behind [`store::Store`] only stores records and checks guards. POSIX rules live here and nowhere else.
 
+mod beliefs;
+mod deletion;
 pub mod error;
+mod ids;
+mod jobs;
 pub mod memory;
+mod open;
+mod ops;
+mod run;
+mod session;
+mod setup;
 pub mod store;
+mod txn;
 pub mod types;
+mod volume;
 
 pub use error::{Errno, Error, Result};
 pub use types::*;
+pub use volume::{AtimeMode, Clock, Meta, MetaConfig, MetaCounters, SliceRemover, SystemClock};

@@ -169,7 +169,8 @@ impl AttrMask {
                 && a.tier == b.tier))
             && (!self.contains(Self::NLINK) || a.nlink == b.nlink)
             && (!self.contains(Self::LENGTH) || a.length == b.length)
-            && (!self.contains(Self::TIMES) || (a.atime == b.atime && a.mtime == b.mtime && a.ctime == b.ctime))
+            && (!self.contains(Self::TIMES)
+                || (a.atime == b.atime && a.mtime == b.mtime && a.ctime == b.ctime))
     }
 }
 
@@ -266,7 +267,9 @@ impl Guard {
             Self::Attr { ino, .. } => Read::Attr(*ino),
             Self::Edge { dir, name, .. } => Read::Edge(*dir, name.clone()),
             Self::DirEmpty(ino) => Read::DirEmpty(*ino),
-            Self::SlicesPrefix { ino, indx, .. } | Self::Slices { ino, indx, .. } => Read::Slices(*ino, *indx),
+            Self::SlicesPrefix { ino, indx, .. } | Self::Slices { ino, indx, .. } => {
+                Read::Slices(*ino, *indx)
+            }
             Self::Xattr { ino, name, .. } => Read::Xattr(*ino, name.clone()),
             Self::Counter(c, _) => Read::Counter(*c),
             Self::Setting(_) => Read::Setting,

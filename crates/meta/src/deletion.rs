@@ -1,0 +1,196 @@
+//! Deleting file data and dead slices in the background.
+//!
+//! Order matters: references are dropped first (in the engine), objects are deleted next, the record of the dead slice goes
+//! last. A crash in between leaves a dead reference that the hourly job of any client finds.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ciderfs_format::{CHUNK_SIZE, Ino};
+use futures_util::{StreamExt as _, stream};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::error::Result;
+use crate::store::{Commit, Outcome, Output, Scan, Scanned, Write};
+use crate::volume::{Meta, SliceRemover};
+
+/// Files waiting; more are left to the hourly job.
+const FILES_MAX: usize = 10_000;
+/// Dead slices waiting; more are left to the hourly job.
+const SLICES_MAX: usize = 100_000;
+/// Chunk lists taken in one commit.
+const CHUNKS_PER_COMMIT: usize = 200;
+/// A file with more chunks than this has its existing lists looked up instead of being probed chunk by chunk.
+const PROBED_CHUNKS_MAX: u64 = 4096;
+/// How long the worker lets deletions gather, so that many small files share a turn.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// What waits to be deleted.
+#[derive(Default)]
+pub(crate) struct Queue {
+    state: Mutex<Waiting>,
+    added: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    files: VecDeque<(Ino, u64)>,
+    slices: VecDeque<(u64, u32)>,
+}
+
+impl Queue {
+    /// A file whose `delfile` record has been written.
+    pub(crate) fn push(&self, ino: Ino, length: u64) {
+        let mut w = self.state.lock();
+        if w.files.len() < FILES_MAX {
+            w.files.push_back((ino, length));
+            self.added.notify_one();
+        }
+    }
+
+    /// Slices whose last reference is gone.
+    pub(crate) fn push_slices(&self, slices: impl IntoIterator<Item = (u64, u32)>) {
+        let mut w = self.state.lock();
+        for s in slices {
+            if w.slices.len() < SLICES_MAX {
+                w.slices.push_back(s);
+            }
+        }
+        self.added.notify_one();
+    }
+
+    /// The dead ones among the outputs of `Write::TakeSlices`.
+    pub(crate) fn push_dead<'a>(&self, outputs: impl Iterator<Item = &'a Output>) {
+        self.push_slices(dead_of(outputs));
+    }
+
+    /// The dead ones among slices and the outputs of their `Write::AddSliceRef`.
+    pub(crate) fn push_counted<'a>(&self, counted: impl Iterator<Item = ((u64, u32), &'a Output)>) {
+        self.push_slices(counted.filter(|(_, o)| matches!(o, Output::Int(n) if *n <= 0)).map(|(s, _)| s));
+    }
+
+    fn take(&self) -> Waiting {
+        let mut w = self.state.lock();
+        let files = w.files.len().min(CHUNKS_PER_COMMIT);
+        Waiting { files: w.files.drain(..files).collect(), slices: std::mem::take(&mut w.slices) }
+    }
+
+    fn is_empty(&self) -> bool {
+        let w = self.state.lock();
+        w.files.is_empty() && w.slices.is_empty()
+    }
+}
+
+fn dead_of<'a>(outputs: impl Iterator<Item = &'a Output>) -> Vec<(u64, u32)> {
+    let mut dead: Vec<(u64, u32)> = outputs
+        .filter_map(|o| if let Output::Slices(list) = o { Some(list) } else { None })
+        .flatten()
+        .filter(|(s, refs)| s.id > 0 && *refs <= 0)
+        .map(|(s, _)| (s.id, s.size))
+        .collect();
+    dead.sort_unstable();
+    dead.dedup();
+    dead
+}
+
+impl Meta {
+    /// Deletes what waits now. Errors leave the rest to the hourly job.
+    pub async fn drain_deletions(&self) {
+        while !self.deletions.is_empty() {
+            let waiting = self.deletions.take();
+            if let Err(e) = self.delete_files(waiting.files.into()).await {
+                tracing::warn!("deleting file data is left to the hourly job: {e}");
+            }
+            let mut slices: Vec<_> = waiting.slices.into();
+            slices.extend(self.deletions.take_slices());
+            self.remove_slices(slices).await;
+        }
+    }
+
+    /// The worker of a session.
+    pub(crate) async fn deletion_worker(self: Arc<Self>) {
+        let mut stop = self.stop.subscribe();
+        loop {
+            tokio::select! {
+                () = self.deletions.added.notified() => {}
+                _ = stop.wait_for(|s| *s) => break,
+            }
+            tokio::time::sleep(GATHER).await;
+            self.drain_deletions().await;
+        }
+        self.drain_deletions().await;
+    }
+
+    /// Drops the lists of deleted files; slices that nobody uses any more are queued.
+    async fn delete_files(&self, files: Vec<(Ino, u64)>) -> Result<()> {
+        let mut commit = Commit::default();
+        for (ino, length) in files {
+            let chunks = length.div_ceil(CHUNK_SIZE).max(1);
+            if chunks <= PROBED_CHUNKS_MAX {
+                for indx in 0..chunks {
+                    commit.writes.push(Write::TakeSlices(ino, indx as u32));
+                    self.take_lists(&mut commit, CHUNKS_PER_COMMIT).await?;
+                }
+            } else {
+                for item in self.scan(Scan::Chunks(ino), usize::MAX).await? {
+                    if let Scanned::Chunk(indx) = item {
+                        commit.writes.push(Write::TakeSlices(ino, indx));
+                        self.take_lists(&mut commit, CHUNKS_PER_COMMIT).await?;
+                    }
+                }
+            }
+            commit.writes.push(Write::DelDelfile(ino, length));
+        }
+        self.take_lists(&mut commit, 1).await
+    }
+
+    async fn take_lists(&self, commit: &mut Commit, at_least: usize) -> Result<()> {
+        if commit.writes.len() < at_least {
+            return Ok(());
+        }
+        let commit = std::mem::take(commit);
+        if let Outcome::Done(outputs) = self.commit_repeatable(&commit).await? {
+            self.deletions.push_dead(outputs.iter());
+        }
+        Ok(())
+    }
+
+    /// Deletes the objects of dead slices, then their records.
+    pub(crate) async fn remove_slices(&self, slices: Vec<(u64, u32)>) {
+        let remover = self.remover.lock().clone();
+        let Some(remover) = remover.filter(|_| self.cfg.max_deletes > 0 && !self.cfg.read_only) else {
+            return;
+        };
+        for batch in slices.chunks(CHUNKS_PER_COMMIT) {
+            // Each future owns what it needs: borrowing from the batch across the stream defeats the Send check.
+            let calls: Vec<_> = batch.iter().map(|&slice| remove_one(Arc::clone(&remover), slice)).collect();
+            let gone: Vec<Option<(u64, u32)>> =
+                stream::iter(calls).buffer_unordered(self.cfg.max_deletes).collect().await;
+            let writes: Vec<Write> =
+                gone.into_iter().flatten().map(|(id, size)| Write::DropSliceRef(id, size)).collect();
+            if !writes.is_empty() {
+                if let Err(e) = self.commit_repeatable(&Commit { guards: Vec::new(), writes }).await {
+                    tracing::warn!("records of deleted slices are left to the hourly job: {e}");
+                }
+            }
+        }
+    }
+}
+
+async fn remove_one(remover: Arc<dyn SliceRemover>, (id, size): (u64, u32)) -> Option<(u64, u32)> {
+    match remover.remove_slice(id, size).await {
+        Ok(()) => Some((id, size)),
+        Err(e) => {
+            tracing::warn!("objects of slice {id} are left to the hourly job: {e}");
+            None
+        }
+    }
+}
+
+impl Queue {
+    fn take_slices(&self) -> Vec<(u64, u32)> {
+        std::mem::take(&mut self.state.lock().slices).into()
+    }
+}

@@ -1,0 +1,79 @@
+//! Inode numbers and slice ids, taken from the volume's counters in batches.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::store::{Counter, Store, StoreError};
+
+/// A local stock of numbers. Refilled in the background when a tenth is left, so that a refill is rarely waited for.
+pub(crate) struct IdPool {
+    store: Arc<dyn Store>,
+    counter: Counter,
+    batch: u64,
+    state: Mutex<State>,
+    refilled: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    ready: Range<u64>,
+    spare: Option<Range<u64>>,
+    refilling: bool,
+    failed: Option<StoreError>,
+}
+
+impl IdPool {
+    pub(crate) fn new(store: Arc<dyn Store>, counter: Counter, batch: u64) -> Arc<Self> {
+        Arc::new(Self { store, counter, batch, state: Mutex::default(), refilled: Notify::new() })
+    }
+
+    /// The next number. Waits for the engine only when the stock is empty.
+    pub(crate) async fn next(self: &Arc<Self>) -> Result<u64, StoreError> {
+        loop {
+            let waiting = self.refilled.notified();
+            tokio::pin!(waiting);
+            waiting.as_mut().enable();
+            {
+                let mut s = self.state.lock();
+                if s.ready.is_empty() {
+                    if let Some(spare) = s.spare.take() {
+                        s.ready = spare;
+                    }
+                }
+                let next = s.ready.next();
+                let left = s.ready.end - s.ready.start;
+                if left < self.batch / 10 && s.spare.is_none() && !s.refilling {
+                    s.refilling = true;
+                    let pool = Arc::clone(self);
+                    tokio::spawn(async move { pool.refill().await });
+                }
+                if let Some(id) = next {
+                    return Ok(id);
+                }
+                if let Some(e) = s.failed.take() {
+                    return Err(e);
+                }
+            }
+            waiting.await;
+        }
+    }
+
+    async fn refill(&self) {
+        // A lost reply burns a batch: numbers are plenty and need not be dense.
+        let got = self.store.allocate(self.counter, self.batch).await;
+        let mut s = self.state.lock();
+        s.refilling = false;
+        match got {
+            Ok(range) => {
+                s.failed = None;
+                s.spare = Some(range);
+            }
+            Err(e) => s.failed = Some(e),
+        }
+        drop(s);
+        self.refilled.notify_waiters();
+    }
+}

@@ -1,0 +1,247 @@
+//! Background jobs of the fleet (`spec/meta-redis.md` 6): each run is claimed, so that one client does it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ciderfs_format::trash::parse_hour;
+use ciderfs_format::{Attr, Ino, align4k};
+
+use crate::error::Result;
+use crate::session::jittered;
+use crate::store::{Commit, DirCursor, DirStat, Guard, Job, Outcome, Scan, Scanned, Write};
+use crate::types::Caller;
+use crate::volume::Meta;
+
+/// How often a client looks whether a job is due.
+const JOB_INTERVAL: Duration = Duration::from_secs(3600);
+/// Age of the last run that makes a job due, in seconds.
+const JOB_AGE: i64 = 3240;
+/// A run ends after this long, to stay clear of the next winner.
+const JOB_LIMIT: Duration = Duration::from_secs(50 * 60);
+/// Items per scan.
+const BATCH: usize = 1000;
+/// Entries listed at a time.
+const PAGE: usize = 1000;
+/// Directories whose missing usage records are gathered before they are computed.
+const DIR_STAT_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Meta {
+    /// Ends sessions that were not refreshed in time, if this client wins the claim.
+    pub(crate) async fn clean_stale_sessions(&self) -> Result<()> {
+        let now = self.clock.now().sec;
+        let age = (self.cfg.heartbeat.as_secs() as i64) * 9 / 10;
+        if !self.retry(|| self.store.claim(Job::CleanupSessions, now, age)).await? {
+            return Ok(());
+        }
+        for item in self.scan(Scan::StaleSessions(now), BATCH).await? {
+            if let Scanned::Session(sid, _, _) = item {
+                if sid != self.sid() {
+                    tracing::info!("ending session {sid}, whose client went away");
+                    self.clean_session(sid).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn hourly_jobs(self: Arc<Self>) {
+        let mut stop = self.stop.subscribe();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(jittered(JOB_INTERVAL)) => {}
+                _ = stop.wait_for(|s| *s) => return,
+            }
+            let work = async {
+                if let Err(e) = self.run_hourly_jobs().await {
+                    tracing::warn!("background jobs: {e}");
+                }
+            };
+            tokio::select! {
+                () = work => {}
+                _ = stop.wait_for(|s| *s) => return,
+            }
+        }
+    }
+
+    /// Runs the hourly jobs that are due and that this client wins.
+    pub async fn run_hourly_jobs(&self) -> Result<()> {
+        let now = self.clock.now().sec;
+        if self.claim(Job::CleanupFiles, now).await? {
+            self.clean_deleted_files(now).await?;
+        }
+        if self.claim(Job::CleanupSlices, now).await? {
+            self.clean_dead_slices().await?;
+        }
+        if self.claim(Job::CleanupTrash, now).await? {
+            self.expire_trash(now).await?;
+            self.expire_delayed_slices(now).await?;
+        }
+        Ok(())
+    }
+
+    async fn claim(&self, job: Job, now: i64) -> Result<bool> {
+        self.retry(|| self.store.claim(job, now, JOB_AGE)).await
+    }
+
+    async fn clean_deleted_files(&self, now: i64) -> Result<()> {
+        let until = Instant::now() + JOB_LIMIT;
+        let mut last: Vec<Scanned> = Vec::new();
+        while Instant::now() < until {
+            let items = self.scan(Scan::Delfiles(now - 3600), BATCH).await?;
+            // Nothing left, or nothing that can be removed now.
+            if items.is_empty() || items == last {
+                break;
+            }
+            for item in &items {
+                if let Scanned::Delfile(ino, length, _) = item {
+                    self.deletions.push(*ino, *length);
+                }
+            }
+            self.drain_deletions().await;
+            last = items;
+        }
+        Ok(())
+    }
+
+    async fn clean_dead_slices(&self) -> Result<()> {
+        let until = Instant::now() + JOB_LIMIT;
+        let mut last: Vec<Scanned> = Vec::new();
+        while Instant::now() < until {
+            let items = self.scan(Scan::DeadSlices, BATCH).await?;
+            if items.is_empty() || items == last {
+                break;
+            }
+            let dead = items
+                .iter()
+                .filter_map(|i| if let Scanned::Slice(id, size) = i { Some((*id, *size)) } else { None });
+            self.remove_slices(dead.collect()).await;
+            last = items;
+        }
+        Ok(())
+    }
+
+    async fn expire_delayed_slices(&self, now: i64) -> Result<()> {
+        let edge = now - i64::from(self.settings().trash_days) * 86_400;
+        for item in self.scan(Scan::DelayedSlices, usize::MAX).await? {
+            let Scanned::Delayed(id, at, slices) = item else { continue };
+            if at >= edge {
+                continue;
+            }
+            let mut writes = vec![Write::DelDelayedSlices(id, at)];
+            writes.extend(slices.iter().map(|&(id, size)| Write::AddSliceRef(id, size, -1)));
+            // Not repeatable: a reference dropped twice would delete living data. A failure is left to the next run.
+            if let Outcome::Done(outputs) = self.store.commit(&Commit { guards: Vec::new(), writes }).await? {
+                self.deletions.push_counted(slices.into_iter().zip(&outputs[1..]));
+            }
+        }
+        self.drain_deletions().await;
+        Ok(())
+    }
+
+    /// Empties and removes hourly directories older than the trash days, oldest first.
+    async fn expire_trash(&self, now: i64) -> Result<()> {
+        let edge = now - (24 * i64::from(self.settings().trash_days) + 2) * 3600;
+        let until = Instant::now() + JOB_LIMIT;
+        let root = Caller::root();
+        let mut hours: Vec<(i64, Vec<u8>, Ino)> = Vec::new();
+        let mut cursor = DirCursor::Start;
+        while cursor != DirCursor::End {
+            let page = self.list_dir(&root, Ino::TRASH, &cursor, PAGE, false).await?;
+            for e in page.entries {
+                if let Some(hour) = std::str::from_utf8(&e.name).ok().and_then(parse_hour) {
+                    hours.push((hour, e.name, e.edge.ino));
+                }
+            }
+            cursor = page.next;
+        }
+        hours.sort_unstable();
+        for (hour, name, ino) in hours {
+            if hour >= edge || Instant::now() > until {
+                break;
+            }
+            self.empty_dir(ino).await?;
+            if let Err(e) = self.rmdir_into(&root, Ino::TRASH, &name, None).await {
+                tracing::warn!("trash of {}: {e}", String::from_utf8_lossy(&name));
+            }
+        }
+        self.drain_deletions().await;
+        Ok(())
+    }
+
+    /// Removes everything below a directory, for good.
+    async fn empty_dir(&self, top: Ino) -> Result<()> {
+        let root = Caller::root();
+        let mut stack = vec![top];
+        while let Some(dir) = stack.last().copied() {
+            let page = self.list_dir(&root, dir, &DirCursor::Start, PAGE, false).await?;
+            if page.entries.is_empty() {
+                stack.pop();
+                continue;
+            }
+            for e in page.entries {
+                let removed = if e.edge.kind == ciderfs_format::FileType::Directory {
+                    self.rmdir_into(&root, dir, &e.name, None).await
+                } else {
+                    self.unlink(&root, dir, &e.name).await
+                };
+                match removed {
+                    Err(err) if err.errno() == crate::Errno::ENOTEMPTY => stack.push(e.edge.ino),
+                    Err(err) if err.errno() != crate::Errno::ENOENT => return Err(err),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn dir_stat_worker(self: Arc<Self>) {
+        let mut stop = self.stop.subscribe();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(DIR_STAT_INTERVAL) => {}
+                _ = stop.wait_for(|s| *s) => return,
+            }
+            self.recompute_dir_stats().await;
+        }
+    }
+
+    /// Computes usage records that were found missing.
+    pub(crate) async fn recompute_dir_stats(&self) {
+        for dir in self.usage.take_missing_stats() {
+            if let Err(e) = self.recompute_dir_stat(dir).await {
+                tracing::debug!("usage record of directory {dir}: {e}");
+            }
+        }
+    }
+
+    async fn recompute_dir_stat(&self, dir: Ino) -> Result<()> {
+        let root = Caller::root();
+        let mut sum = DirStat::default();
+        let mut cursor = DirCursor::Start;
+        let mut seen = std::collections::HashSet::new();
+        while cursor != DirCursor::End {
+            let page = self.list_dir(&root, dir, &cursor, PAGE, true).await?;
+            for e in page.entries {
+                if !seen.insert(e.name) {
+                    continue;
+                }
+                let length = e.attr.as_ref().filter(|a| a.is_file()).map_or(0, |a| a.length);
+                let space = if e.attr.as_ref().is_some_and(Attr::is_file) { align4k(length) } else { 4096 };
+                sum.length += length as i64;
+                sum.space += space as i64;
+                sum.inodes += 1;
+            }
+            cursor = page.next;
+        }
+        let commit = Commit {
+            guards: vec![Guard::Attr {
+                ino: dir,
+                expect: Some(self.getattr(dir).await?),
+                mask: crate::store::AttrMask::EXISTS,
+            }],
+            writes: vec![Write::PutDirStat(dir, sum)],
+        };
+        self.commit_repeatable(&commit).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,123 @@
+//! Which inodes this client has open.
+//!
+//! There is no open tracking between clients: an inode unlinked here stays (as *sustained*) only if it is open here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ciderfs_format::Ino;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// Counts opens, and makes opening wait while a removal of the same inode is being decided.
+#[derive(Default)]
+pub(crate) struct OpenFiles {
+    files: Mutex<HashMap<Ino, Entry>>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Entry {
+    opens: u64,
+    removing: u32,
+    /// Unlinked while open: the last close removes it.
+    unlinked: bool,
+}
+
+impl Entry {
+    fn is_idle(&self) -> bool {
+        self.opens == 0 && self.removing == 0
+    }
+}
+
+impl OpenFiles {
+    /// Counts an open, after any removal under way has been decided.
+    pub(crate) async fn open(&self, ino: Ino) {
+        loop {
+            let waiting = self.changed.notified();
+            tokio::pin!(waiting);
+            waiting.as_mut().enable();
+            {
+                let mut files = self.files.lock();
+                let e = files.entry(ino).or_default();
+                if e.removing == 0 {
+                    e.opens += 1;
+                    return;
+                }
+            }
+            waiting.await;
+        }
+    }
+
+    /// Counts an open of an inode that nobody else can know yet.
+    pub(crate) fn opened(&self, ino: Ino) {
+        self.files.lock().entry(ino).or_default().opens += 1;
+    }
+
+    /// Counts a close; true if it was the last one of an unlinked inode.
+    pub(crate) fn close(&self, ino: Ino) -> bool {
+        let mut files = self.files.lock();
+        let Some(e) = files.get_mut(&ino) else { return false };
+        e.opens = e.opens.saturating_sub(1);
+        let last = e.opens == 0 && e.unlinked;
+        if e.is_idle() {
+            files.remove(&ino);
+        }
+        last
+    }
+
+    /// Begins to decide about a removal; until the result is dropped nobody opens the inode.
+    pub(crate) fn removing(self: &Arc<Self>, ino: Ino) -> Removing {
+        let mut files = self.files.lock();
+        let e = files.entry(ino).or_default();
+        e.removing += 1;
+        Removing { open: Arc::clone(self), ino, is_open: e.opens > 0 }
+    }
+
+    /// Number of inodes open.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.files.lock().len()
+    }
+}
+
+/// A removal being decided.
+pub(crate) struct Removing {
+    open: Arc<OpenFiles>,
+    ino: Ino,
+    /// Was the inode open when the decision began? It cannot become open before the decision falls.
+    pub(crate) is_open: bool,
+}
+
+impl Removing {
+    pub(crate) fn ino(&self) -> Ino {
+        self.ino
+    }
+
+    /// The inode lost its last name and was kept because it is open. Returns true if it has been closed meanwhile: then the
+    /// caller removes it.
+    pub(crate) fn sustained(&self) -> bool {
+        let mut files = self.open.files.lock();
+        match files.get_mut(&self.ino) {
+            Some(e) if e.opens > 0 => {
+                e.unlinked = true;
+                false
+            }
+            _ => true,
+        }
+    }
+}
+
+impl Drop for Removing {
+    fn drop(&mut self) {
+        let mut files = self.open.files.lock();
+        if let Some(e) = files.get_mut(&self.ino) {
+            e.removing -= 1;
+            if e.is_idle() {
+                files.remove(&self.ino);
+            }
+        }
+        drop(files);
+        self.open.changed.notify_waiters();
+    }
+}

@@ -1,0 +1,11 @@
+//! The operations, one file per family.
+
+mod attributes;
+mod data;
+mod link;
+mod listing;
+mod namespace;
+mod remove;
+mod rename;
+mod rules;
+mod trash;

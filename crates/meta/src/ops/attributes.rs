@@ -1,0 +1,181 @@
+//! Reading and changing attributes, permission checks, opening.
+
+use ciderfs_format::attr::flags;
+use ciderfs_format::{Attr, FileType, Ino, Time};
+
+use super::rules::{R, W, check_access};
+use crate::error::{Errno, Result};
+use crate::store::{AttrMask, AttrPatch, Read, StoreError, Value, Write};
+use crate::txn::{Proof, Step, Txn};
+use crate::types::{Caller, OpenFlags, SetAttr, SetTime};
+use crate::volume::{Meta, synthetic_dir};
+
+impl Meta {
+    /// Attributes of an inode, always from the engine.
+    ///
+    /// # Errors
+    /// `ENOENT`.
+    pub async fn getattr(&self, ino: Ino) -> Result<Attr> {
+        let real = self.real(ino);
+        let values = self.read(&[Read::Attr(real)]).await?;
+        let Some(Value::Attr(attr)) = values.into_iter().next() else {
+            return Err(StoreError::Corrupt("the engine answered another question".into()).into());
+        };
+        self.beliefs.set_attr(real, attr.clone());
+        match attr {
+            Some(a) => Ok(a),
+            // A mount whose root cannot be stat'ed is unusable even for repair.
+            None if real == Ino::ROOT || real == Ino::TRASH => Ok(synthetic_dir(real)),
+            None => Err(Errno::ENOENT.into()),
+        }
+    }
+
+    /// Checks a permission (bits: 4 read, 2 write, 1 execute or search; 0 existence).
+    ///
+    /// # Errors
+    /// `EACCES`, `ENOENT`, `EROFS`.
+    pub async fn access(&self, c: &Caller, ino: Ino, mask: u8) -> Result<()> {
+        let a = self.getattr(ino).await?;
+        if mask & W != 0 && self.cfg.read_only && !matches!(a.kind, FileType::Fifo | FileType::Socket) {
+            return Err(Errno::EROFS.into());
+        }
+        Ok(check_access(&Caller { check: true, ..c.clone() }, &a, mask)?)
+    }
+
+    /// Changes attributes. Returns them as they are afterwards.
+    ///
+    /// # Errors
+    /// `EPERM` (not the owner, a flag, the trash), `EACCES`, `ENOENT`, `EROFS`.
+    pub async fn setattr(&self, c: &Caller, ino: Ino, set: &SetAttr) -> Result<Attr> {
+        let real = self.real(ino);
+        if self.cfg.read_only {
+            return Err(Errno::EROFS.into());
+        }
+        let ran = self
+            .run(|t| {
+                t.want([Read::Attr(real)])?;
+                let a = t.attr(real, AttrMask::ALL)?;
+                setattr_step(t, c, real, &a, set)
+            })
+            .await?;
+        Ok(ran.value)
+    }
+
+    /// Checks whether a file may be opened so, and counts it as open. Every success needs a [`Meta::close`].
+    ///
+    /// # Errors
+    /// `EACCES`, `EPERM` (immutable, append-only, in the trash), `EROFS`, `ENOENT`.
+    pub async fn open(&self, c: &Caller, ino: Ino, how: OpenFlags) -> Result<Attr> {
+        let writes = how.write || how.truncate;
+        if writes && self.cfg.read_only {
+            return Err(Errno::EROFS.into());
+        }
+        let real = self.real(ino);
+        self.open.open(real).await;
+        let checked = self.getattr(ino).await.and_then(|a| {
+            let mask = if how.read { R } else { 0 } | if writes { W } else { 0 };
+            check_access(c, &a, mask)?;
+            if writes && (a.flags & flags::IMMUTABLE != 0 || a.in_trash()) {
+                return Err(Errno::EPERM.into());
+            }
+            if a.flags & flags::APPEND != 0 && ((how.write && !how.append) || how.truncate) {
+                return Err(Errno::EPERM.into());
+            }
+            Ok(a)
+        });
+        if checked.is_err() {
+            self.close(ino).await?;
+        }
+        checked
+    }
+
+    /// Counts a file that this client has just created as open.
+    pub fn opened(&self, ino: Ino) {
+        self.open.opened(self.real(ino));
+    }
+
+    /// Undoes one [`Meta::open`]. The last close of an unlinked file removes it.
+    pub async fn close(&self, ino: Ino) -> Result<()> {
+        let real = self.real(ino);
+        if self.open.close(real) { self.remove_sustained(self.sid(), real).await } else { Ok(()) }
+    }
+}
+
+/// `spec/meta-redis.md` 5.4.
+fn setattr_step(t: &mut Txn<'_>, c: &Caller, ino: Ino, a: &Attr, set: &SetAttr) -> Step<Attr> {
+    if a.in_trash() {
+        return Err(Errno::EPERM.into());
+    }
+    let root = c.uid == 0;
+    let owner = root || c.uid == a.uid;
+    if a.flags & (flags::IMMUTABLE | flags::APPEND) != 0 && set.flags.is_none() {
+        return Err(Errno::EPERM.into());
+    }
+    let mut patch = AttrPatch::default();
+    let chown = set.uid.is_some() || set.gid.is_some();
+    if let Some(gid) = set.gid {
+        if !owner || (c.check && gid != a.gid && !root && !c.in_group(gid)) {
+            return Err(Errno::EPERM.into());
+        }
+        patch.gid = Some(gid).filter(|g| *g != a.gid);
+    }
+    if let Some(uid) = set.uid {
+        if uid != a.uid && c.check && !root {
+            return Err(Errno::EPERM.into());
+        }
+        patch.uid = Some(uid).filter(|u| *u != a.uid);
+    }
+    let mut mode = a.mode;
+    // Giving a program to somebody else takes its special bits, unless the kernel decided about the mode itself.
+    if chown && set.mode.is_none() && !a.is_dir() && mode & 0o6000 != 0 {
+        mode &= if !root || mode & 0o010 != 0 { !0o6000 } else { !0o4000 };
+    }
+    if let Some(new) = set.mode {
+        mode = new & 0o7777;
+        if c.check && !root && mode & 0o2000 != 0 && !c.in_group(patch.gid.unwrap_or(a.gid)) {
+            mode &= !0o2000;
+        }
+        if mode != a.mode && !owner {
+            return Err(Errno::EPERM.into());
+        }
+    }
+    patch.mode = Some(mode).filter(|m| *m != a.mode);
+    patch.atime = set_time(c, a, owner, set.atime, a.atime, t.now)?;
+    patch.mtime = set_time(c, a, owner, set.mtime, a.mtime, t.now)?;
+    if let Some(f) = set.flags {
+        if !owner {
+            return Err(Errno::EPERM.into());
+        }
+        patch.flags = Some(f).filter(|f| *f != a.flags);
+    }
+    if patch.is_empty() && set.ctime.is_none() && !chown && set.mode.is_none() {
+        return Ok(a.clone());
+    }
+    patch.ctime = Some(set.ctime.unwrap_or(t.now));
+    let mut after = a.clone();
+    patch.apply(&mut after);
+    t.proof(Proof::Ctime(ino, after.ctime));
+    t.write(Write::PatchAttr(ino, patch));
+    Ok(after)
+}
+
+fn set_time(
+    c: &Caller,
+    a: &Attr,
+    owner: bool,
+    set: Option<SetTime>,
+    old: Time,
+    now: Time,
+) -> Result<Option<Time>, Errno> {
+    let Some(set) = set else { return Ok(None) };
+    match set {
+        SetTime::Now => {
+            if !owner {
+                check_access(c, a, W)?;
+            }
+            Ok(Some(now))
+        }
+        SetTime::At(_) if !owner => Err(Errno::EPERM),
+        SetTime::At(at) => Ok(Some(at).filter(|at| *at != old)),
+    }
+}

@@ -1,0 +1,288 @@
+//! Lists of slices: reading, appending, truncating, compacting.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use ciderfs_format::slice::{MAX_FILE_SIZE, resolve};
+use ciderfs_format::{Attr, CHUNK_SIZE, Ino, Slice, Time, align4k};
+
+use super::rules::{W, check_access};
+use crate::error::{Errno, Result};
+use crate::store::{AttrMask, AttrPatch, Guard, Outcome, Read, StoreError, Value, Write};
+use crate::txn::{Proof, Txn};
+use crate::types::{Caller, ChunkAppend, ChunkView, Written};
+use crate::volume::Meta;
+
+/// Chunks that a shrinking truncate empties one by one; beyond, their existing lists get a record of zeros.
+const EMPTIED_CHUNKS_MAX: u64 = 256;
+
+impl Meta {
+    /// The next slice id, unique in the volume for ever.
+    pub async fn new_slice_id(&self) -> Result<u64> {
+        if self.cfg.read_only {
+            return Err(Errno::EROFS.into());
+        }
+        self.retry(|| self.slices.next()).await
+    }
+
+    /// What a chunk holds now.
+    pub async fn read_chunk(&self, ino: Ino, indx: u32) -> Result<ChunkView> {
+        let list = self.read_raw_chunk(ino, indx).await?;
+        Ok(view(&list))
+    }
+
+    /// A chunk's records in commit order.
+    pub async fn read_raw_chunk(&self, ino: Ino, indx: u32) -> Result<Vec<Slice>> {
+        match self.read(&[Read::Slices(ino, indx)]).await?.into_iter().next() {
+            Some(Value::Slices(list)) => Ok(list),
+            _ => Err(StoreError::Corrupt("the engine answered another question".into()).into()),
+        }
+    }
+
+    /// Attributes and some chunks, read together so that length and content agree.
+    pub async fn read_chunks_and_attr(&self, ino: Ino, indx: Range<u32>) -> Result<(Attr, Vec<ChunkView>)> {
+        let mut reads = vec![Read::Attr(ino)];
+        reads.extend(indx.map(|i| Read::Slices(ino, i)));
+        let mut values = self.read(&reads).await?.into_iter();
+        let Some(Value::Attr(attr)) = values.next() else {
+            return Err(StoreError::Corrupt("the engine answered another question".into()).into());
+        };
+        self.beliefs.set_attr(ino, attr.clone());
+        let attr = attr.ok_or(Errno::ENOENT)?;
+        let views = values
+            .filter_map(|v| if let Value::Slices(list) = v { Some(view(&list)) } else { None })
+            .collect();
+        Ok((attr, views))
+    }
+
+    /// Appends slices whose objects are stored, in one commit; the file grows as needed. `mtime` is the time of the last
+    /// write among them.
+    ///
+    /// # Errors
+    /// `ENOENT` (the file is gone), `EPERM` (not a regular file), `EFBIG`, `ENOSPC`; `EIO` if the outcome is unknown or the
+    /// engine stays away.
+    pub async fn write(&self, ino: Ino, appends: &[ChunkAppend], mtime: Time) -> Result<Written> {
+        let end = appends
+            .iter()
+            .flat_map(|a| a.slices.iter().map(|s| u64::from(a.indx) * CHUNK_SIZE + s.end()))
+            .max()
+            .unwrap_or(0);
+        if end > MAX_FILE_SIZE {
+            return Err(Errno::EFBIG.into());
+        }
+        // A slice may be shared by several records; the first reference is its creation.
+        let mut uses: BTreeMap<(u64, u32), i64> = BTreeMap::new();
+        for s in appends.iter().flat_map(|a| &a.slices).filter(|s| s.id > 0) {
+            *uses.entry((s.id, s.size)).or_default() += 1;
+        }
+        let stats = self.settings().dir_stats;
+        let mut lists_at = Vec::new();
+        let ran = self
+            .run(|t| {
+                t.want([Read::Attr(ino)])?;
+                let a = t.attr(ino, AttrMask::IDENTITY | AttrMask::LENGTH)?;
+                if !a.is_file() {
+                    return Err(Errno::EPERM.into());
+                }
+                let length = a.length.max(end);
+                let grown = align4k(length) as i64 - align4k(a.length) as i64;
+                self.check_limits(grown, 0)?;
+                for (&(id, size), &n) in &uses {
+                    t.write(Write::NewSliceRef(id, size));
+                    if n > 1 {
+                        t.write(Write::AddSliceRef(id, size, n - 1));
+                    }
+                }
+                lists_at.clear();
+                for append in appends {
+                    let at = t.write(Write::AppendSlices(ino, append.indx, append.slices.clone()));
+                    lists_at.push((append.indx, at));
+                }
+                let patch = AttrPatch {
+                    length: Some(length).filter(|l| *l != a.length),
+                    mtime: Some(mtime),
+                    ctime: Some(t.now),
+                    ..AttrPatch::default()
+                };
+                let mut after = a.clone();
+                patch.apply(&mut after);
+                t.write(Write::PatchAttr(ino, patch));
+                t.charge(grown, 0);
+                t.dir_stat(stats, a.parent, length as i64 - a.length as i64, grown, 0);
+                match appends.iter().find_map(|a| a.slices.iter().find(|s| s.id > 0).map(|s| (a.indx, s.id)))
+                {
+                    Some((indx, id)) => t.proof(Proof::SliceId(ino, indx, id)),
+                    None => t.proof(Proof::Ctime(ino, t.now)),
+                }
+                Ok(after)
+            })
+            .await?;
+        let lists = lists_at.iter().map(|(indx, at)| (*indx, ran.int(*at).unwrap_or(0) as usize)).collect();
+        Ok(Written { attr: ran.value, lists })
+    }
+
+    /// Sets the length of a file. The caller has flushed what was written before.
+    ///
+    /// # Errors
+    /// `EPERM` (not a regular file, a flag, in the trash by path), `EACCES`, `EFBIG`, `ENOSPC`, `ENOENT`, `EROFS`.
+    pub async fn truncate(&self, c: &Caller, ino: Ino, length: u64, by_handle: bool) -> Result<Attr> {
+        if length >= MAX_FILE_SIZE {
+            return Err(Errno::EFBIG.into());
+        }
+        if self.cfg.read_only {
+            return Err(Errno::EROFS.into());
+        }
+        let stats = self.settings().dir_stats;
+        let mut taken: Vec<usize> = Vec::new();
+        let ran = self
+            .run(|t| {
+                t.want([Read::Attr(ino)])?;
+                let a = t.attr(ino, AttrMask::ALL)?;
+                if !a.is_file() {
+                    return Err(if a.is_dir() { Errno::EISDIR } else { Errno::EPERM }.into());
+                }
+                super::rules::check_flags(&a, true)?;
+                if !by_handle {
+                    if a.in_trash() {
+                        return Err(Errno::EPERM.into());
+                    }
+                    check_access(c, &a, W)?;
+                }
+                taken.clear();
+                if length != a.length {
+                    let grown = align4k(length) as i64 - align4k(a.length) as i64;
+                    self.check_limits(grown, 0)?;
+                    write_truncation(t, ino, a.length, length, &mut taken);
+                    t.charge(grown, 0);
+                    t.dir_stat(stats, a.parent, length as i64 - a.length as i64, grown, 0);
+                }
+                // POSIX: a truncate that succeeds marks the times, even if the length stays.
+                let patch = AttrPatch {
+                    length: Some(length).filter(|l| *l != a.length),
+                    mtime: Some(t.now),
+                    ctime: Some(t.now),
+                    mode: Some(without_special_bits(c, &a)).filter(|m| *m != a.mode),
+                    ..AttrPatch::default()
+                };
+                let mut after = a.clone();
+                patch.apply(&mut after);
+                t.write(Write::PatchAttr(ino, patch));
+                t.proof(Proof::Ctime(ino, t.now));
+                Ok(after)
+            })
+            .await?;
+        self.deletions
+            .push_dead(ran.outputs.iter().enumerate().filter(|(i, _)| taken.contains(i)).map(|(_, o)| o));
+        Ok(ran.value)
+    }
+
+    /// Puts a compacted slice in the place of the records it was made from. `raw` is the list as it was read, `skipped` how many
+    /// records at its head stay. Returns false if somebody else changed those records: then the new slice is garbage and the
+    /// caller deletes its objects.
+    pub async fn commit_compaction(
+        &self,
+        ino: Ino,
+        indx: u32,
+        raw: &[Slice],
+        skipped: usize,
+        new: Slice,
+    ) -> Result<bool> {
+        let replaced: Vec<(u64, u32)> =
+            raw[skipped..].iter().filter(|s| s.id > 0).map(|s| (s.id, s.size)).collect();
+        let keep = self.settings().trash_enabled();
+        let now = self.clock.now();
+        let mut commit = crate::store::Commit {
+            guards: vec![Guard::SlicesPrefix { ino, indx, prefix: raw.to_vec() }],
+            writes: vec![Write::ReplaceSlices {
+                ino,
+                indx,
+                drop: raw.len(),
+                insert: raw[..skipped].iter().copied().chain([new]).collect(),
+            }],
+        };
+        commit.writes.push(Write::NewSliceRef(new.id, new.size));
+        let first_ref = commit.writes.len();
+        if keep {
+            if !replaced.is_empty() {
+                commit.writes.push(Write::PutDelayedSlices(new.id, now.sec, replaced.clone()));
+            }
+        } else {
+            commit.writes.extend(replaced.iter().map(|&(id, size)| Write::AddSliceRef(id, size, -1)));
+        }
+        loop {
+            match self.store.commit(&commit).await {
+                Ok(Outcome::Done(outputs)) => {
+                    if !keep {
+                        self.deletions.push_counted(replaced.iter().copied().zip(&outputs[first_ref..]));
+                    }
+                    return Ok(true);
+                }
+                Ok(Outcome::Conflict(_)) => return Ok(false),
+                Err(StoreError::Ambiguous(why)) => {
+                    let list = self.read_raw_chunk(ino, indx).await?;
+                    if list.iter().any(|s| s.id == new.id) {
+                        // Applied; slices that died with it are found by the hourly job.
+                        return Ok(true);
+                    }
+                    if !list.starts_with(raw) {
+                        // Not there and cannot come any more, or replaced already: leave the objects to garbage collection.
+                        return Err(StoreError::Ambiguous(why).into());
+                    }
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+}
+
+fn view(list: &[Slice]) -> ChunkView {
+    ChunkView { extents: Arc::from(resolve(list)), records: list.len() }
+}
+
+/// Mode after a change of content by somebody who is not the superuser: set-user-ID goes, set-group-ID too if the group may
+/// execute.
+fn without_special_bits(c: &Caller, a: &Attr) -> u16 {
+    if c.uid == 0 {
+        return a.mode;
+    }
+    let group_exec = if a.mode & 0o010 != 0 { 0o2000 } else { 0 };
+    a.mode & !(0o4000 | group_exec)
+}
+
+/// Buffers the records that make a truncated range read as zeros (`spec/meta-redis.md` 5.5).
+///
+/// Chunks that lie wholly beyond a new, smaller length give back their slices at once; the official client would keep their
+/// lists until a garbage collection.
+fn write_truncation(t: &mut Txn<'_>, ino: Ino, old: u64, new: u64, taken: &mut Vec<usize>) {
+    let (left, right) = (old.min(new), old.max(new));
+    let first = left / CHUNK_SIZE;
+    let last = right.div_ceil(CHUNK_SIZE);
+    let first_end = ((first + 1) * CHUNK_SIZE).min(right);
+    if first_end > left {
+        let zeros = Slice::zeros((left % CHUNK_SIZE) as u32, (first_end - left) as u32);
+        if left % CHUNK_SIZE == 0 && new < old {
+            taken.push(t.write(Write::TakeSlices(ino, first as u32)));
+        } else {
+            t.write(Write::AppendSlices(ino, first as u32, vec![zeros]));
+        }
+    }
+    if last <= first + 1 {
+        return;
+    }
+    if new < old && last - first - 1 <= EMPTIED_CHUNKS_MAX {
+        for indx in first + 1..last {
+            taken.push(t.write(Write::TakeSlices(ino, indx as u32)));
+        }
+        return;
+    }
+    let whole = right / CHUNK_SIZE;
+    if whole > first + 1 {
+        let zeros = Slice::zeros(0, CHUNK_SIZE as u32);
+        t.write(Write::AppendSliceIfExists(ino, first as u32 + 1..whole as u32, zeros));
+    }
+    if right % CHUNK_SIZE > 0 {
+        let zeros = Slice::zeros(0, (right % CHUNK_SIZE) as u32);
+        t.write(Write::AppendSlices(ino, whole as u32, vec![zeros]));
+    }
+}

@@ -1,0 +1,40 @@
+//! Listing directories.
+
+use ciderfs_format::Ino;
+
+use super::rules::{R, X, check_access};
+use crate::error::{Errno, Result};
+use crate::store::DirCursor;
+use crate::types::{Caller, DirPage};
+use crate::volume::Meta;
+
+impl Meta {
+    /// One page of a directory, about `limit` entries.
+    ///
+    /// # Errors
+    /// `ENOENT`, `ENOTDIR`, `EACCES` (of a caller that is checked here).
+    pub async fn list_dir(
+        &self,
+        c: &Caller,
+        dir: Ino,
+        cursor: &DirCursor,
+        limit: usize,
+        attrs: bool,
+    ) -> Result<DirPage> {
+        let real = self.real(dir);
+        if c.check {
+            let a = self.getattr(dir).await?;
+            if !a.is_dir() {
+                return Err(Errno::ENOTDIR.into());
+            }
+            check_access(c, &a, R | if attrs { X } else { 0 })?;
+        }
+        let (entries, next) = self.retry(|| self.store.list_dir(real, cursor, limit, attrs)).await?;
+        for e in &entries {
+            if let Some(attr) = &e.attr {
+                self.beliefs.set_attr(e.edge.ino, Some(attr.clone()));
+            }
+        }
+        Ok(DirPage { entries, next })
+    }
+}

@@ -1,0 +1,196 @@
+//! Renaming.
+
+use ciderfs_format::attr::flags as attr_flags;
+use ciderfs_format::{Attr, Edge, FileType, Ino, align4k};
+
+use super::remove::Fate;
+use super::rules::{W, X, check_access, check_flags, check_name, check_new_name, check_sticky};
+use crate::error::{Errno, Result};
+use crate::open::Removing;
+use crate::store::{AttrMask, AttrPatch, Read, Write};
+use crate::txn::{Proof, Step, Txn};
+use crate::types::{Caller, Removed};
+use crate::volume::Meta;
+
+/// `RENAME_NOREPLACE`.
+pub const NOREPLACE: u32 = 1;
+
+/// One side of a rename.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    dir: Ino,
+    name: &'a [u8],
+}
+
+impl Place<'_> {
+    fn edge(&self) -> Read {
+        Read::Lookup(self.dir, self.name.to_vec())
+    }
+}
+
+impl Meta {
+    /// Renames an entry, replacing what is at the destination. Returns what was replaced, if anything.
+    ///
+    /// Flags: 0 or [`NOREPLACE`]; others are `EINVAL` (`ENOSYS` for those that Linux defines).
+    ///
+    /// # Errors
+    /// `ENOENT`, `EEXIST`, `ENOTDIR`, `EISDIR`, `ENOTEMPTY`, `EPERM`, `EACCES`, `EINVAL` (below itself), `EROFS`,
+    /// `ENAMETOOLONG`.
+    pub async fn rename(
+        &self,
+        c: &Caller,
+        sdir: Ino,
+        sname: &[u8],
+        ddir: Ino,
+        dname: &[u8],
+        flags: u32,
+    ) -> Result<Option<Removed>> {
+        match flags {
+            0 | NOREPLACE => {}
+            2 | 4 | 5 => return Err(Errno::EINVAL.into()),
+            _ => return Err(Errno::EINVAL.into()),
+        }
+        let src = Place { dir: self.real(sdir), name: sname };
+        let dst = Place { dir: self.real(ddir), name: dname };
+        check_name(sname)?;
+        check_new_name(dname)?;
+        if self.is_reserved(src.dir, sname) || self.is_reserved(dst.dir, dname) {
+            return Err(Errno::EPERM.into());
+        }
+        if dst.dir.is_trash() || (src.dir.is_trash() && c.uid != 0) {
+            return Err(Errno::EPERM.into());
+        }
+        if self.cfg.read_only {
+            return Err(Errno::EROFS.into());
+        }
+        let trash = self.trash_for(dst.dir).await?;
+        let mut removing = None;
+        let ran = self.run(|t| self.rename_step(t, c, src, dst, flags, trash, &mut removing)).await?;
+        match ran.value {
+            Some((ino, fate)) => {
+                self.settle(ino, fate, removing).await;
+                Ok(Some(Removed { ino, last: fate.is_last() }))
+            }
+            None => Ok(None),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn rename_step(
+        &self,
+        t: &mut Txn<'_>,
+        c: &Caller,
+        src: Place<'_>,
+        dst: Place<'_>,
+        flags: u32,
+        trash: Option<Ino>,
+        removing: &mut Option<Removing>,
+    ) -> Step<Option<(Ino, Fate)>> {
+        t.want([Read::Attr(src.dir), Read::Attr(dst.dir), src.edge(), dst.edge()])?;
+        let se = t.edge(src.dir, src.name)?.ok_or(Errno::ENOENT)?;
+        if src.dir == dst.dir && src.name == dst.name {
+            return if flags & NOREPLACE != 0 { Err(Errno::EEXIST.into()) } else { Ok(None) };
+        }
+        let de = t.edge(dst.dir, dst.name)?;
+        if let Some(de) = de {
+            if flags & NOREPLACE != 0 {
+                return Err(Errno::EEXIST.into());
+            }
+            if de.ino == se.ino {
+                return Ok(None);
+            }
+            check_kinds(se, de)?;
+        }
+        let sp = t.attr(src.dir, AttrMask::IDENTITY)?;
+        let dp = t.attr(dst.dir, AttrMask::IDENTITY)?;
+        let sa = t.attr(se.ino, AttrMask::IDENTITY | AttrMask::LENGTH)?;
+        self.check_rename(c, (src.dir, &sp), (dst.dir, &dp), (se.ino, &sa))?;
+
+        t.proof(Proof::Edge(dst.dir, dst.name.to_vec(), Some(se)));
+        t.write(Write::DelEdge(src.dir, src.name.to_vec()));
+        let mut replaced = None;
+        let mut dst_nlink = 0;
+        if let Some(de) = de {
+            let fate = if de.kind == FileType::Directory {
+                dst_nlink -= 1;
+                match self.remove_dir(t, c, (dst.dir, &dp), dst.name, de, trash)? {
+                    true => Fate::Gone { length: None },
+                    false => Fate::Trashed,
+                }
+            } else {
+                self.remove_leaf(t, c, (dst.dir, &dp), dst.name, de, trash, removing)?
+            };
+            replaced = Some((de.ino, fate));
+        }
+        t.write(Write::PutEdge(dst.dir, dst.name.to_vec(), se));
+        let mut patch = AttrPatch { ctime: Some(t.now), ..AttrPatch::default() };
+        if sa.parent.0 != 0 {
+            patch.parent = Some(dst.dir).filter(|d| *d != sa.parent);
+        } else if src.dir != dst.dir {
+            t.write(Write::AddParent(se.ino, dst.dir, 1));
+            t.write(Write::AddParent(se.ino, src.dir, -1));
+        }
+        t.write(Write::PatchAttr(se.ino, patch));
+        self.move_stats(t, (src.dir, dst.dir), &sa);
+        if src.dir == dst.dir {
+            self.touch_dir(t, dst.dir, &dp, dst_nlink);
+        } else {
+            let moved_dir = i32::from(sa.is_dir());
+            self.touch_dir(t, src.dir, &sp, -moved_dir);
+            self.touch_dir(t, dst.dir, &dp, dst_nlink + moved_dir);
+        }
+        Ok(replaced)
+    }
+
+    fn check_rename(
+        &self,
+        c: &Caller,
+        (sdir, sp): (Ino, &Attr),
+        (ddir, dp): (Ino, &Attr),
+        (ino, sa): (Ino, &Attr),
+    ) -> Result<(), Errno> {
+        if !sp.is_dir() || !dp.is_dir() {
+            return Err(Errno::ENOTDIR);
+        }
+        check_access(c, sp, W | X)?;
+        if dp.in_trash() {
+            return Err(Errno::ENOENT);
+        }
+        check_access(c, dp, W | X)?;
+        if ino == ddir || ino == dp.parent {
+            return Err(Errno::EINVAL);
+        }
+        check_flags(sp, true)?;
+        check_flags(dp, false)?;
+        if sa.flags & (attr_flags::IMMUTABLE | attr_flags::APPEND) != 0 {
+            return Err(Errno::EPERM);
+        }
+        check_sticky(c, sp, sa)?;
+        // Moving a directory changes its `..`, which needs more than the sticky directory's consent.
+        let foreign_dir = sa.is_dir() && c.uid != 0 && c.uid != sa.uid;
+        if sdir != ddir && sp.mode & 0o1000 != 0 && foreign_dir {
+            return Err(Errno::EACCES);
+        }
+        Ok(())
+    }
+
+    /// Moves the usage of an entry from one directory's record to another's.
+    fn move_stats(&self, t: &mut Txn<'_>, (from, to): (Ino, Ino), a: &Attr) {
+        if from == to {
+            return;
+        }
+        let stats = self.settings().dir_stats;
+        let (length, space) =
+            if a.is_file() { (a.length as i64, align4k(a.length) as i64) } else { (0, 4096) };
+        t.dir_stat(stats, from, -length, -space, -1);
+        t.dir_stat(stats, to, length, space, 1);
+    }
+}
+
+fn check_kinds(source: Edge, target: Edge) -> Result<(), Errno> {
+    match (source.kind == FileType::Directory, target.kind == FileType::Directory) {
+        (true, false) => Err(Errno::ENOTDIR),
+        (false, true) => Err(Errno::EISDIR),
+        _ => Ok(()),
+    }
+}

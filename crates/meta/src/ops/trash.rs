@@ -1,0 +1,60 @@
+//! The hourly trash directories.
+
+use ciderfs_format::trash::hour_name;
+use ciderfs_format::{Attr, Edge, FileType, Ino, Time};
+
+use crate::error::Result;
+use crate::store::{Counter, Read, Write};
+use crate::txn::Proof;
+use crate::volume::{Meta, synthetic_dir};
+
+impl Meta {
+    /// Where a removal in `dir` puts what it removes; `None` deletes for real (the trash is off, or this is the trash).
+    pub(crate) async fn trash_for(&self, dir: Ino) -> Result<Option<Ino>> {
+        if dir.is_trash() || !self.settings().trash_enabled() {
+            return Ok(None);
+        }
+        self.trash_hour_dir().await.map(Some)
+    }
+
+    /// The directory of the current hour (UTC), created by whoever comes first.
+    async fn trash_hour_dir(&self) -> Result<Ino> {
+        let hour = hour_name(self.clock.now().sec);
+        if let Some((name, ino)) = &*self.trash_hour.lock() {
+            if *name == hour {
+                return Ok(*ino);
+            }
+        }
+        let stats = self.settings().dir_stats;
+        let name = hour.as_bytes();
+        let ran = self
+            .run(|t| {
+                t.want([Read::Edge(Ino::TRASH, name.to_vec()), Read::Counter(Counter::NextTrash)])?;
+                if let Some(e) = t.edge(Ino::TRASH, name)? {
+                    return Ok(e.ino);
+                }
+                let n = t.counter(Counter::NextTrash)?;
+                let ino = Ino(Ino::TRASH.0 + n as u64 + 1);
+                t.write(Write::AddCounter(Counter::NextTrash, 1));
+                t.write(Write::PutAttr(ino, hour_attr(t.now)));
+                t.write(Write::PutEdge(Ino::TRASH, name.to_vec(), Edge { kind: FileType::Directory, ino }));
+                if stats {
+                    t.write(Write::InitDirStat(ino));
+                }
+                t.charge(4096, 1);
+                t.proof(Proof::Edge(
+                    Ino::TRASH,
+                    name.to_vec(),
+                    Some(Edge { kind: FileType::Directory, ino }),
+                ));
+                Ok(ino)
+            })
+            .await?;
+        *self.trash_hour.lock() = Some((hour, ran.value));
+        Ok(ran.value)
+    }
+}
+
+fn hour_attr(now: Time) -> Attr {
+    Attr { atime: now, mtime: now, ctime: now, parent: Ino::TRASH, ..synthetic_dir(Ino::TRASH) }
+}

@@ -1,0 +1,240 @@
+//! Runs operations: fetches what they miss, commits what they decide, retries what may be retried.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rand::RngExt as _;
+
+use crate::error::{Errno, Error, Result};
+use crate::store::{Commit, Counter, Outcome, Output, Read, Scan, Scanned, StoreError, Value, Write};
+use crate::txn::{self, Known, Proof, Step, Stop, Txn};
+use crate::volume::Meta;
+
+/// Attempts of one operation, conflicts and fetches together. Only a hot spot that never cools down reaches it.
+const ATTEMPTS_MAX: u32 = 100;
+/// Conflicts after which attempts are spread out in time.
+const EAGER_CONFLICTS: u32 = 4;
+/// Longest pause between attempts.
+const PAUSE_MAX: Duration = Duration::from_millis(1000);
+
+/// Counts for metrics.
+#[derive(Debug, Default)]
+pub(crate) struct RunCounters {
+    pub(crate) commits: AtomicU64,
+    pub(crate) conflicts: AtomicU64,
+    pub(crate) retries: AtomicU64,
+}
+
+/// Result of a committed operation.
+pub(crate) struct Ran<T> {
+    pub(crate) value: T,
+    /// One per write; empty if the commit was found applied after a lost reply.
+    pub(crate) outputs: Vec<Output>,
+}
+
+impl<T> Ran<T> {
+    /// The number that a write reported.
+    pub(crate) fn int(&self, index: usize) -> Option<i64> {
+        match self.outputs.get(index) {
+            Some(Output::Int(n)) => Some(*n),
+            _ => None,
+        }
+    }
+}
+
+impl Meta {
+    /// Runs an operation to its end. The function may be called many times.
+    pub(crate) async fn run<T, F>(&self, mut op: F) -> Result<Ran<T>>
+    where
+        F: FnMut(&mut Txn<'_>) -> Step<T> + Send,
+        T: Send,
+    {
+        let mut known = Known::default();
+        let mut conflicts = 0;
+        let mut lost: Option<Proof> = None;
+        let mut patience = Patience::new(self.cfg.retry_patience);
+        for _ in 0..ATTEMPTS_MAX {
+            // The transaction borrows `known`; everything that outlives the attempt is taken out of it here.
+            let (result, missing, believed, commit, proof) = {
+                let mut t = Txn::new(&known, &self.beliefs, self.clock.now());
+                let result = op(&mut t);
+                (result, t.missing, t.believed, t.commit, t.proof)
+            };
+            let value = match result {
+                Err(Stop::Need) => {
+                    // Beliefs used so far cost nothing more in the same turn, and then cannot fail the commit.
+                    self.fetch(&mut known, missing.into_iter().chain(believed)).await?;
+                    continue;
+                }
+                Err(Stop::Fail(_)) if !believed.is_empty() => {
+                    self.fetch(&mut known, believed).await?;
+                    continue;
+                }
+                Err(Stop::Fail(e)) => return Err(e),
+                Ok(value) => value,
+            };
+            if commit.writes.is_empty() {
+                if believed.is_empty() {
+                    return Ok(Ran { value, outputs: Vec::new() });
+                }
+                self.fetch(&mut known, believed).await?;
+                continue;
+            }
+            if self.cfg.read_only {
+                return Err(Errno::EROFS.into());
+            }
+            match self.store.commit(&commit).await {
+                Ok(Outcome::Done(outputs)) => {
+                    self.counters.commits.fetch_add(1, Ordering::Relaxed);
+                    txn::believe(&commit, &self.beliefs);
+                    self.note_usage(&commit, &outputs);
+                    return Ok(Ran { value, outputs });
+                }
+                Ok(Outcome::Conflict(truths)) => {
+                    self.counters.conflicts.fetch_add(1, Ordering::Relaxed);
+                    let mut landed = false;
+                    for (guard, truth) in commit.guards.iter().zip(truths) {
+                        landed |= lost.as_ref().is_some_and(|p| p.read() == guard.read() && p.shows(&truth));
+                        known.learn(guard.read(), truth, &self.beliefs);
+                    }
+                    if landed {
+                        // An earlier attempt, whose reply was lost, was applied after all.
+                        txn::believe(&commit, &self.beliefs);
+                        return Ok(Ran { value, outputs: Vec::new() });
+                    }
+                    conflicts += 1;
+                    if conflicts > EAGER_CONFLICTS {
+                        let most = (u64::from(conflicts) * u64::from(conflicts)).min(200);
+                        let pause = rand::rng().random_range(0..most);
+                        tokio::time::sleep(Duration::from_millis(pause)).await;
+                    }
+                }
+                Err(StoreError::Unavailable(why)) => {
+                    self.counters.retries.fetch_add(1, Ordering::Relaxed);
+                    patience.pause(StoreError::Unavailable(why)).await?;
+                }
+                Err(StoreError::Ambiguous(why)) => {
+                    self.counters.retries.fetch_add(1, Ordering::Relaxed);
+                    let Some(proof) = proof else { return Err(StoreError::Ambiguous(why).into()) };
+                    tracing::warn!(
+                        "a reply of the metadata engine was lost ({why}); checking whether the change was made"
+                    );
+                    let answer = self.read(&[proof.read()]).await?;
+                    if answer.first().is_some_and(|v| proof.shows(v)) {
+                        self.beliefs.clear();
+                        return Ok(Ran { value, outputs: Vec::new() });
+                    }
+                    // Not there (yet): the guards decide about the next attempt, on fresh values.
+                    lost = Some(proof);
+                    known = Known::default();
+                    self.beliefs.clear();
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+        tracing::warn!(
+            "an operation was given up after {ATTEMPTS_MAX} attempts: too many clients change the same records"
+        );
+        Err(Errno::EIO.into())
+    }
+
+    async fn fetch(&self, known: &mut Known, reads: impl IntoIterator<Item = Read>) -> Result<()> {
+        let mut wanted: Vec<Read> = Vec::new();
+        for r in reads {
+            if !wanted.contains(&r) {
+                wanted.push(r);
+            }
+        }
+        let values = self.read(&wanted).await?;
+        for (read, value) in wanted.into_iter().zip(values) {
+            known.learn(read, value, &self.beliefs);
+        }
+        Ok(())
+    }
+
+    /// Reads with retries while the engine is unavailable.
+    pub(crate) async fn read(&self, reads: &[Read]) -> Result<Vec<Value>> {
+        let mut patience = Patience::new(self.cfg.retry_patience);
+        loop {
+            match self.store.read(reads).await {
+                Ok(values) if values.len() == reads.len() => return Ok(values),
+                Ok(_) => {
+                    return Err(StoreError::Corrupt("the engine answered another question".into()).into());
+                }
+                Err(e @ (StoreError::Unavailable(_) | StoreError::Ambiguous(_))) => {
+                    self.counters.retries.fetch_add(1, Ordering::Relaxed);
+                    patience.pause(e).await?;
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// Commits unconditional, repeatable writes (maintenance), with retries. A lost reply is answered by sending again, so
+    /// nothing that counts may be among the writes.
+    pub(crate) async fn commit_repeatable(&self, commit: &Commit) -> Result<Outcome> {
+        let mut patience = Patience::new(self.cfg.retry_patience);
+        loop {
+            match self.store.commit(commit).await {
+                Ok(outcome) => return Ok(outcome),
+                Err(e @ (StoreError::Unavailable(_) | StoreError::Ambiguous(_))) => patience.pause(e).await?,
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// Retries a call of the store that may be repeated.
+    pub(crate) async fn retry<T, F, Fut>(&self, mut call: F) -> Result<T>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<T, StoreError>>,
+    {
+        let mut patience = Patience::new(self.cfg.retry_patience);
+        loop {
+            match call().await {
+                Ok(v) => return Ok(v),
+                Err(e @ (StoreError::Unavailable(_) | StoreError::Ambiguous(_))) => patience.pause(e).await?,
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// A page of maintenance items, with retries.
+    pub(crate) async fn scan(&self, scan: Scan, limit: usize) -> Result<Vec<Scanned>> {
+        self.retry(|| self.store.scan(&scan, limit)).await
+    }
+
+    fn note_usage(&self, commit: &Commit, outputs: &[Output]) {
+        for (write, output) in commit.writes.iter().zip(outputs) {
+            match (write, output) {
+                (Write::AddCounter(Counter::UsedSpace, _), Output::Int(n)) => self.usage.set_space(*n),
+                (Write::AddCounter(Counter::TotalInodes, _), Output::Int(n)) => self.usage.set_inodes(*n),
+                (Write::AddDirStat(dir, _), Output::Int(0)) => self.usage.note_missing_stat(*dir),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// How long to keep trying, with growing jittered pauses.
+struct Patience {
+    deadline: Instant,
+    pause: Duration,
+}
+
+impl Patience {
+    fn new(whole: Duration) -> Self {
+        Self { deadline: Instant::now() + whole, pause: Duration::from_millis(5) }
+    }
+
+    async fn pause(&mut self, e: StoreError) -> Result<(), Error> {
+        if Instant::now() >= self.deadline {
+            tracing::error!("the metadata engine stayed unavailable: {e}");
+            return Err(e.into());
+        }
+        let jitter = rand::rng().random_range(0.5..1.0);
+        tokio::time::sleep(self.pause.mul_f64(jitter)).await;
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        Ok(())
+    }
+}

@@ -1,0 +1,253 @@
+//! The client's session: registration, heartbeat, settings reload, end (`spec/meta-redis.md` 4.8, 5.20).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ciderfs_format::settings::Settings;
+use rand::RngExt as _;
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::store::{Commit, Counter, Outcome, Output, Read, Scan, Scanned, Store, StoreError, Value, Write};
+use crate::types::SessionRow;
+use crate::volume::Meta;
+
+/// A session lives this many heartbeats without a refresh.
+const LIFE_HEARTBEATS: i64 = 5;
+/// Life of a session that is never refreshed: one year.
+const LIFE_WITHOUT_HEARTBEAT: i64 = 365 * 86_400;
+/// Sustained inodes and locks cleaned per scan.
+const CLEAN_BATCH: usize = 1000;
+
+/// The info document of a session, with the official client's field names.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Info<'a> {
+    version: &'a str,
+    host_name: String,
+    mount_point: &'a str,
+    mount_time: String,
+    #[serde(rename = "ProcessID")]
+    process_id: u32,
+}
+
+impl Meta {
+    /// The settings of the volume in `store`, if there is one.
+    pub async fn read_settings(store: &dyn Store) -> Result<Option<Settings>> {
+        match store.read(&[Read::Setting]).await?.into_iter().next() {
+            Some(Value::Bytes(Some(raw))) => Ok(Some(
+                Settings::parse(&raw).map_err(|e| Error::Volume(format!("settings of the volume: {e}")))?,
+            )),
+            _ => Ok(None),
+        }
+    }
+
+    /// Registers this client and starts its heartbeat and background jobs. A read-only client only reloads settings.
+    pub async fn start_session(self: &Arc<Self>) -> Result<()> {
+        if !self.cfg.read_only {
+            let sid = self.new_sid().await?;
+            let info = Info {
+                version: &self.cfg.version,
+                host_name: host_name(),
+                mount_point: &self.cfg.mount_point,
+                mount_time: jiff::Timestamp::now().to_string(),
+                process_id: std::process::id(),
+            };
+            let info = serde_json::to_vec(&info).map_err(|e| Error::Volume(e.to_string()))?;
+            *self.session_info.lock() = Bytes::from(info);
+            self.sid.store(sid, Ordering::Relaxed);
+            self.refresh_session().await?;
+        }
+        let mut tasks = self.tasks.lock();
+        if !self.cfg.heartbeat.is_zero() {
+            tasks.push(tokio::spawn(Arc::clone(self).heartbeat_loop()));
+        }
+        if !self.cfg.read_only {
+            tasks.push(tokio::spawn(Arc::clone(self).deletion_worker()));
+            tasks.push(tokio::spawn(Arc::clone(self).dir_stat_worker()));
+            if !self.cfg.no_bgjob {
+                tasks.push(tokio::spawn(Arc::clone(self).hourly_jobs()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops background work and ends the session. Its locks and sustained inodes are released.
+    pub async fn close_session(&self) -> Result<()> {
+        self.stop.send_replace(true);
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        for task in tasks {
+            if let Err(e) = task.await {
+                tracing::warn!("a background task ended badly: {e}");
+            }
+        }
+        if self.cfg.read_only {
+            return Ok(());
+        }
+        self.recompute_dir_stats().await;
+        let sid = self.sid.swap(0, Ordering::Relaxed);
+        if sid != 0 {
+            self.clean_session(sid).await?;
+        }
+        self.drain_deletions().await;
+        Ok(())
+    }
+
+    /// All registered sessions.
+    pub async fn sessions(&self) -> Result<Vec<SessionRow>> {
+        let rows = self.scan(Scan::Sessions, usize::MAX).await?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|r| match r {
+                Scanned::Session(sid, expire, info) => Some(SessionRow { sid, expire, info }),
+                _ => None,
+            })
+            .collect())
+    }
+
+    async fn new_sid(&self) -> Result<u64> {
+        let commit = Commit { guards: Vec::new(), writes: vec![Write::AddCounter(Counter::NextSession, 1)] };
+        // A lost reply burns a number, nothing more.
+        match self.commit_repeatable(&commit).await? {
+            Outcome::Done(out) => match out.first() {
+                Some(Output::Int(sid)) => Ok(*sid as u64),
+                _ => Err(StoreError::Corrupt("no session number".into()).into()),
+            },
+            Outcome::Conflict(_) => Err(StoreError::Corrupt("conflict without guards".into()).into()),
+        }
+    }
+
+    async fn refresh_session(&self) -> Result<()> {
+        let sid = self.sid();
+        if sid == 0 {
+            return Ok(());
+        }
+        let beat = self.cfg.heartbeat.as_secs() as i64;
+        let life = if beat == 0 { LIFE_WITHOUT_HEARTBEAT } else { beat.max(1) * LIFE_HEARTBEATS };
+        let info = self.session_info.lock().clone();
+        let commit = Commit {
+            guards: Vec::new(),
+            writes: vec![Write::PutSession(sid, self.clock.now().sec + life, info)],
+        };
+        self.commit_repeatable(&commit).await?;
+        Ok(())
+    }
+
+    async fn heartbeat_loop(self: Arc<Self>) {
+        let mut stop = self.stop.subscribe();
+        loop {
+            let jitter = rand::rng().random_range(0.95..1.05);
+            tokio::select! {
+                () = tokio::time::sleep(self.cfg.heartbeat.mul_f64(jitter)) => {}
+                _ = stop.wait_for(|s| *s) => return,
+            }
+            if let Err(e) = self.refresh_session().await {
+                tracing::warn!("heartbeat: {e}");
+            }
+            if let Err(e) = self.reload_settings().await {
+                tracing::warn!("reloading settings: {e}");
+            }
+            if let Err(e) = self.refresh_usage().await {
+                tracing::debug!("reloading usage: {e}");
+            }
+            if !self.cfg.read_only && !self.cfg.no_bgjob {
+                if let Err(e) = self.clean_stale_sessions().await {
+                    tracing::warn!("cleaning stale sessions: {e}");
+                }
+            }
+        }
+    }
+
+    /// Applies changed settings; a volume that is no longer ours stops the mount.
+    pub async fn reload_settings(&self) -> Result<()> {
+        let old = self.settings();
+        let reason = match Self::read_settings(self.store.as_ref()).await {
+            Ok(Some(new)) if new.uuid != old.uuid => {
+                Some(format!("the volume was replaced: its UUID changed from {} to {}", old.uuid, new.uuid))
+            }
+            Ok(Some(new)) => match new.check_meta_version() {
+                Err(e) => Some(e.to_string()),
+                Ok(()) => {
+                    if new != *old {
+                        let new = Arc::new(new);
+                        *self.settings.write() = Arc::clone(&new);
+                        for hook in self.settings_hooks.lock().iter() {
+                            hook(&new);
+                        }
+                    }
+                    None
+                }
+            },
+            Ok(None) => Some("the volume is no longer formatted: its settings are gone".to_string()),
+            Err(e) => return Err(e),
+        };
+        if let Some(reason) = reason {
+            tracing::error!("{reason}; this mount stops");
+            self.fatal.send_replace(Some(reason));
+        }
+        Ok(())
+    }
+
+    /// Releases what a session holds and removes it. An error keeps it listed, so that somebody tries again.
+    pub(crate) async fn clean_session(&self, sid: u64) -> Result<()> {
+        loop {
+            let items = self.scan(Scan::Locked(sid), CLEAN_BATCH).await?;
+            if items.is_empty() {
+                break;
+            }
+            self.release_locks(sid, &items).await?;
+            if items.len() < CLEAN_BATCH {
+                break;
+            }
+        }
+        loop {
+            let items = self.scan(Scan::Sustained(sid), CLEAN_BATCH).await?;
+            let full = items.len() >= CLEAN_BATCH;
+            for item in items {
+                if let Scanned::Ino(ino) = item {
+                    self.remove_sustained(sid, ino).await?;
+                }
+            }
+            if !full {
+                break;
+            }
+        }
+        let commit = Commit { guards: Vec::new(), writes: vec![Write::DelSession(sid)] };
+        self.commit_repeatable(&commit).await?;
+        Ok(())
+    }
+
+    async fn release_locks(&self, sid: u64, items: &[Scanned]) -> Result<()> {
+        let inodes = items.iter().filter_map(|i| if let Scanned::Ino(ino) = i { Some(*ino) } else { None });
+        for ino in inodes {
+            let values = self.read(&[Read::Flocks(ino), Read::Plocks(ino)]).await?;
+            let mut writes = Vec::new();
+            if let Some(Value::Flocks(held)) = values.first() {
+                writes.extend(
+                    held.iter().filter(|(o, _)| o.0 == sid).map(|(o, _)| Write::PutFlock(ino, *o, None)),
+                );
+            }
+            if let Some(Value::Plocks(held)) = values.get(1) {
+                writes.extend(
+                    held.iter().filter(|(o, _)| o.0 == sid).map(|(o, _)| Write::PutPlock(ino, *o, None)),
+                );
+            }
+            if !writes.is_empty() {
+                self.commit_repeatable(&Commit { guards: Vec::new(), writes }).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| String::new(), |s| s.trim().to_string())
+}
+
+/// Interval between two runs of a job that every client checks, with ±5 % jitter.
+pub(crate) fn jittered(interval: Duration) -> Duration {
+    interval.mul_f64(rand::rng().random_range(0.95..1.05))
+}

@@ -1,0 +1,306 @@
+//! Optimistic operations.
+//!
+//! An operation is a function from a [`Txn`] to a result. It asks for records; what is known (from this run's fetches,
+//! or believed) it gets at once and as a guard of the commit; for what is unknown it stops with [`Stop::Need`], the
+//! runner fetches everything that was missing in one turn, and the function runs again. When the function
+//! succeeds, its guards and writes are committed together; when a guard fails, the truth that came back replaces the
+//! belief and the function runs again. Errors are final only if they rest on fetched values.
+
+use std::collections::{HashMap, HashSet};
+
+use ciderfs_format::{Attr, Edge, Ino, Time};
+
+use crate::beliefs::Beliefs;
+use crate::error::{Errno, Error};
+use crate::store::{AttrMask, Commit, Counter, DirStat, Guard, Name, Read, Value, Write};
+
+/// Why an operation's function stopped.
+pub(crate) enum Stop {
+    /// Records are missing; the runner fetches them and runs the function again.
+    Need,
+    /// It cannot be done.
+    Fail(Error),
+}
+
+impl<E: Into<Error>> From<E> for Stop {
+    fn from(e: E) -> Self {
+        Self::Fail(e.into())
+    }
+}
+
+/// Result of an operation's function.
+pub(crate) type Step<T> = Result<T, Stop>;
+
+/// How to find out whether a commit whose reply was lost has been applied.
+#[derive(Debug, Clone)]
+pub(crate) enum Proof {
+    /// The entry points there (or is gone) only if it was.
+    Edge(Ino, Name, Option<Edge>),
+    /// The attributes carry this ctime only if it was.
+    Ctime(Ino, Time),
+    /// The inode's record is gone only if it was.
+    Gone(Ino),
+    /// The chunk's list holds this slice id only if it was.
+    SliceId(Ino, u32, u64),
+}
+
+impl Proof {
+    pub(crate) fn read(&self) -> Read {
+        match self {
+            Self::Edge(dir, name, _) => Read::Edge(*dir, name.clone()),
+            Self::Ctime(ino, _) | Self::Gone(ino) => Read::Attr(*ino),
+            Self::SliceId(ino, indx, _) => Read::Slices(*ino, *indx),
+        }
+    }
+
+    pub(crate) fn shows(&self, value: &Value) -> bool {
+        match (self, value) {
+            (Self::Edge(_, _, want), Value::Edge(found)) => want == found,
+            (Self::Ctime(_, want), Value::Attr(Some(found))) => found.ctime == *want,
+            (Self::Gone(_), Value::Attr(found)) => found.is_none(),
+            (Self::SliceId(_, _, id), Value::Slices(list)) => list.iter().any(|s| s.id == *id),
+            _ => false,
+        }
+    }
+}
+
+/// Values fetched during one run of an operation.
+#[derive(Default)]
+pub(crate) struct Known {
+    attrs: HashMap<Ino, Option<Attr>>,
+    edges: HashMap<(Ino, Name), Option<Edge>>,
+    other: HashMap<Read, Value>,
+}
+
+impl Known {
+    /// Stores an answer, and what it tells about other records.
+    pub(crate) fn learn(&mut self, read: Read, value: Value, beliefs: &Beliefs) {
+        match (read, value) {
+            (Read::Attr(ino), Value::Attr(attr)) => {
+                beliefs.set_attr(ino, attr.clone());
+                self.attrs.insert(ino, attr);
+            }
+            (Read::Edge(dir, name), Value::Edge(edge)) => {
+                beliefs.set_edge(dir, &name, edge);
+                self.edges.insert((dir, name), edge);
+            }
+            (Read::Lookup(dir, name), Value::Lookup(found)) => {
+                let edge = found.as_ref().map(|(e, _)| *e);
+                if let Some((e, attr)) = found {
+                    beliefs.set_attr(e.ino, attr.clone());
+                    self.attrs.insert(e.ino, attr);
+                }
+                beliefs.set_edge(dir, &name, edge);
+                self.edges.insert((dir, name), edge);
+            }
+            (read, value) => {
+                self.other.insert(read, value);
+            }
+        }
+    }
+}
+
+/// One attempt of an operation.
+pub(crate) struct Txn<'a> {
+    known: &'a Known,
+    beliefs: &'a Beliefs,
+    /// The time of this attempt; every record of the operation carries the same.
+    pub(crate) now: Time,
+    pub(crate) missing: Vec<Read>,
+    /// Reads answered from a belief; an error that follows from one is checked against the truth.
+    pub(crate) believed: Vec<Read>,
+    guarded: HashSet<Read>,
+    pub(crate) commit: Commit,
+    pub(crate) proof: Option<Proof>,
+}
+
+impl<'a> Txn<'a> {
+    pub(crate) fn new(known: &'a Known, beliefs: &'a Beliefs, now: Time) -> Self {
+        Self {
+            known,
+            beliefs,
+            now,
+            missing: Vec::new(),
+            believed: Vec::new(),
+            guarded: HashSet::new(),
+            commit: Commit::default(),
+            proof: None,
+        }
+    }
+
+    /// Announces reads, so that all that is unknown among them is fetched in one turn.
+    pub(crate) fn want(&mut self, reads: impl IntoIterator<Item = Read>) -> Step<()> {
+        for read in reads {
+            let there = match &read {
+                Read::Attr(ino) => self.known.attrs.contains_key(ino) || self.beliefs.attr(*ino).is_some(),
+                Read::Edge(dir, name) => {
+                    self.known.edges.contains_key(&(*dir, name.clone()))
+                        || self.beliefs.edge(*dir, name).is_some()
+                }
+                Read::Lookup(dir, name) => match self.known_edge(*dir, name) {
+                    Some((None, _)) => true,
+                    Some((Some(e), _)) => {
+                        self.known.attrs.contains_key(&e.ino) || self.beliefs.attr(e.ino).is_some()
+                    }
+                    None => false,
+                },
+                other => self.known.other.contains_key(other),
+            };
+            if !there && !self.missing.contains(&read) {
+                self.missing.push(read);
+            }
+        }
+        if self.missing.is_empty() { Ok(()) } else { Err(Stop::Need) }
+    }
+
+    fn known_edge(&self, dir: Ino, name: &[u8]) -> Option<(Option<Edge>, bool)> {
+        match self.known.edges.get(&(dir, name.to_vec())) {
+            Some(e) => Some((*e, false)),
+            None => self.beliefs.edge(dir, name).map(|e| (e, true)),
+        }
+    }
+
+    fn need<T>(&mut self, read: Read) -> Step<T> {
+        self.missing.push(read);
+        Err(Stop::Need)
+    }
+
+    fn guard(&mut self, guard: Guard) {
+        // The first guard on a record stands; attributes may be asked for again with a wider mask.
+        let read = guard.read();
+        if self.guarded.insert(read.clone()) {
+            self.commit.guards.push(guard);
+        } else if let Guard::Attr { mask: wider, .. } = guard {
+            for g in &mut self.commit.guards {
+                if g.read() == read {
+                    if let Guard::Attr { mask, .. } = g {
+                        *mask = *mask | wider;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Attributes, guarded in the masked fields; `None` is guarded as absence.
+    pub(crate) fn attr_opt(&mut self, ino: Ino, mask: AttrMask) -> Step<Option<Attr>> {
+        let attr = match self.known.attrs.get(&ino) {
+            Some(a) => a.clone(),
+            None => match self.beliefs.attr(ino) {
+                Some(a) => {
+                    self.believed.push(Read::Attr(ino));
+                    Some(a)
+                }
+                None => return self.need(Read::Attr(ino)),
+            },
+        };
+        self.guard(Guard::Attr { ino, expect: attr.clone(), mask });
+        Ok(attr)
+    }
+
+    /// Attributes of an inode that must exist (`ENOENT`).
+    pub(crate) fn attr(&mut self, ino: Ino, mask: AttrMask) -> Step<Attr> {
+        self.attr_opt(ino, mask)?.ok_or_else(|| Errno::ENOENT.into())
+    }
+
+    /// An entry, guarded.
+    pub(crate) fn edge(&mut self, dir: Ino, name: &[u8]) -> Step<Option<Edge>> {
+        let edge = match self.known_edge(dir, name) {
+            Some((edge, believed)) => {
+                if believed {
+                    self.believed.push(Read::Edge(dir, name.to_vec()));
+                }
+                edge
+            }
+            None => return self.need(Read::Lookup(dir, name.to_vec())),
+        };
+        self.guard(Guard::Edge { dir, name: name.to_vec(), expect: edge });
+        Ok(edge)
+    }
+
+    fn other(&mut self, read: Read) -> Step<Value> {
+        match self.known.other.get(&read) {
+            Some(v) => Ok(v.clone()),
+            None => self.need(read),
+        }
+    }
+
+    /// Requires that a directory has no entry. Believed without asking; the guard tells if it is wrong.
+    pub(crate) fn require_empty(&mut self, dir: Ino) -> Step<()> {
+        if let Some(Value::Bool(false)) = self.known.other.get(&Read::DirEmpty(dir)) {
+            return Err(Errno::ENOTEMPTY.into());
+        }
+        self.guard(Guard::DirEmpty(dir));
+        Ok(())
+    }
+
+    /// A counter, guarded.
+    pub(crate) fn counter(&mut self, counter: Counter) -> Step<i64> {
+        let Value::Int(n) = self.other(Read::Counter(counter))? else { return Err(mismatch()) };
+        self.guard(Guard::Counter(counter, n));
+        Ok(n)
+    }
+
+    /// Buffers a write; returns its index among the outputs.
+    pub(crate) fn write(&mut self, write: Write) -> usize {
+        self.commit.writes.push(write);
+        self.commit.writes.len() - 1
+    }
+
+    /// Charges (or releases) space and inodes of the volume.
+    pub(crate) fn charge(&mut self, space: i64, inodes: i64) {
+        if space != 0 {
+            self.write(Write::AddCounter(Counter::UsedSpace, space));
+        }
+        if inodes != 0 {
+            self.write(Write::AddCounter(Counter::TotalInodes, inodes));
+        }
+    }
+
+    /// Adds to a directory's usage record.
+    pub(crate) fn dir_stat(&mut self, enabled: bool, dir: Ino, length: i64, space: i64, inodes: i64) {
+        if enabled && dir.0 != 0 && (length, space, inodes) != (0, 0, 0) {
+            self.write(Write::AddDirStat(dir, DirStat { length, space, inodes }));
+        }
+    }
+
+    /// Says how a lost reply can be resolved.
+    pub(crate) fn proof(&mut self, proof: Proof) {
+        self.proof = Some(proof);
+    }
+}
+
+fn mismatch() -> Stop {
+    Stop::Fail(Error::Store(crate::store::StoreError::Corrupt("the engine answered another question".into())))
+}
+
+/// Updates beliefs with what a successful commit wrote.
+pub(crate) fn believe(commit: &Commit, beliefs: &Beliefs) {
+    // Values guarded in the commit are the truth at its moment, at least in the guarded fields.
+    let mut attrs: HashMap<Ino, Option<Attr>> = HashMap::new();
+    for g in &commit.guards {
+        if let Guard::Attr { ino, expect, .. } = g {
+            attrs.insert(*ino, expect.clone());
+        }
+    }
+    for w in &commit.writes {
+        match w {
+            Write::PutAttr(ino, attr) => {
+                attrs.insert(*ino, Some(attr.clone()));
+            }
+            Write::PatchAttr(ino, patch) => {
+                if let Some(Some(a)) = attrs.get_mut(ino) {
+                    patch.apply(a);
+                }
+            }
+            Write::DelAttr(ino) => {
+                attrs.insert(*ino, None);
+            }
+            Write::PutEdge(dir, name, edge) => beliefs.set_edge(*dir, name, Some(*edge)),
+            Write::DelEdge(dir, name) => beliefs.set_edge(*dir, name, None),
+            _ => {}
+        }
+    }
+    for (ino, attr) in attrs {
+        beliefs.set_attr(ino, attr);
+    }
+}

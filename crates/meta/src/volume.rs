@@ -1,0 +1,417 @@
+//! An opened volume and what all operations share.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use ciderfs_format::settings::Settings;
+use ciderfs_format::{Attr, Ino, Time};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
+
+use crate::beliefs::Beliefs;
+use crate::error::{Errno, Error, Result};
+use crate::ids::IdPool;
+use crate::open::OpenFiles;
+use crate::run::RunCounters;
+use crate::store::{Counter, Read, Store, Value};
+use crate::types::{Caller, VolumeStat};
+
+/// Inode numbers reserved at a time; as many as the official client takes.
+const INODE_BATCH: u64 = 1024;
+/// Slice ids reserved at a time.
+const SLICE_BATCH: u64 = 4096;
+/// Directories remembered as lacking a usage record; more are left to the next operation in them.
+const MISSING_STATS_MAX: usize = 10_000;
+
+/// When access times are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AtimeMode {
+    /// Never after creation.
+    #[default]
+    NoAtime,
+    /// When older than a change or than a day.
+    Relatime,
+    /// When older than a second.
+    Strict,
+}
+
+/// How a client uses a volume.
+#[derive(Debug, Clone)]
+pub struct MetaConfig {
+    /// Every change fails with `EROFS`; no session, no background work.
+    pub read_only: bool,
+    /// Directory presented as the root; created if missing.
+    pub subdir: Option<String>,
+    /// Interval of session refresh and settings reload; 0 refreshes never.
+    pub heartbeat: Duration,
+    /// No background jobs.
+    pub no_bgjob: bool,
+    /// Slices deleted at a time; 0: this client deletes no data.
+    pub max_deletes: usize,
+    /// A directory's times are left alone if changed less than this long ago.
+    pub skip_dir_mtime: Duration,
+    /// When access times are written.
+    pub atime_mode: AtimeMode,
+    /// How long an operation waits for an unavailable engine before it fails with `EIO`.
+    pub retry_patience: Duration,
+    /// Version shown in the session.
+    pub version: String,
+    /// Mount point shown in the session.
+    pub mount_point: String,
+}
+
+impl Default for MetaConfig {
+    fn default() -> Self {
+        Self {
+            read_only: false,
+            subdir: None,
+            heartbeat: Duration::from_secs(12),
+            no_bgjob: false,
+            max_deletes: 10,
+            skip_dir_mtime: Duration::ZERO,
+            atime_mode: AtimeMode::NoAtime,
+            retry_patience: Duration::from_secs(60),
+            version: ciderfs_format::version::presented_version(env!("CARGO_PKG_VERSION")),
+            mount_point: String::new(),
+        }
+    }
+}
+
+/// Deletes the objects of a slice.
+#[async_trait]
+pub trait SliceRemover: Send + Sync {
+    /// Deletes every object of slice `id` of `size` bytes; objects that are missing are no error.
+    async fn remove_slice(&self, id: u64, size: u32) -> std::result::Result<(), String>;
+}
+
+/// Where the time comes from.
+pub trait Clock: Send + Sync {
+    /// Wall-clock time.
+    fn now(&self) -> Time;
+}
+
+/// The machine's clock.
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Time {
+        match SystemTime::now().duration_since(UNIX_EPOCH) {
+            Ok(d) => Time { sec: d.as_secs() as i64, nsec: d.subsec_nanos() },
+            Err(_) => Time::default(),
+        }
+    }
+}
+
+/// Counts of metadata work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MetaCounters {
+    /// Turns to the engine.
+    pub turns: u64,
+    /// Commits applied.
+    pub commits: u64,
+    /// Commits refused because a guard failed.
+    pub conflicts: u64,
+    /// Calls repeated because the engine was unavailable.
+    pub retries: u64,
+}
+
+type SettingsHook = Box<dyn Fn(&Arc<Settings>) + Send + Sync>;
+
+/// An opened volume: the namespace operations and the client's session.
+pub struct Meta {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) cfg: MetaConfig,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) settings: RwLock<Arc<Settings>>,
+    pub(crate) settings_hooks: Mutex<Vec<SettingsHook>>,
+    pub(crate) beliefs: Beliefs,
+    pub(crate) inodes: Arc<IdPool>,
+    pub(crate) slices: Arc<IdPool>,
+    pub(crate) open: Arc<OpenFiles>,
+    pub(crate) usage: Usage,
+    pub(crate) counters: RunCounters,
+    pub(crate) sid: AtomicU64,
+    pub(crate) session_info: Mutex<Bytes>,
+    pub(crate) root: Ino,
+    pub(crate) trash_hour: Mutex<Option<(String, Ino)>>,
+    pub(crate) remover: Mutex<Option<Arc<dyn SliceRemover>>>,
+    pub(crate) deletions: crate::deletion::Queue,
+    pub(crate) fatal: watch::Sender<Option<String>>,
+    pub(crate) stop: watch::Sender<bool>,
+    pub(crate) tasks: Mutex<Vec<tokio::task::JoinHandle<()>>>,
+}
+
+impl Meta {
+    /// Opens a formatted volume. Checks that this client may use it and finds the sub-directory to present.
+    pub async fn load(store: Arc<dyn Store>, cfg: MetaConfig) -> Result<Arc<Self>> {
+        Self::load_with_clock(store, cfg, Arc::new(SystemClock)).await
+    }
+
+    /// [`Meta::load`] with a clock of the caller's.
+    pub async fn load_with_clock(
+        store: Arc<dyn Store>,
+        cfg: MetaConfig,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>> {
+        let Some(settings) = Self::read_settings(store.as_ref()).await? else {
+            return Err(Error::Volume(format!(
+                "no volume at {}: create it first with `ciderfs format {} NAME`",
+                store.describe(),
+                store.describe()
+            )));
+        };
+        settings.check_mountable().map_err(|e| Error::Volume(e.to_string()))?;
+        refuse_unsupported(&settings, cfg.read_only)?;
+        let mut meta = Self {
+            inodes: IdPool::new(Arc::clone(&store), Counter::NextInode, INODE_BATCH),
+            slices: IdPool::new(Arc::clone(&store), Counter::NextChunk, SLICE_BATCH),
+            store,
+            cfg,
+            clock,
+            settings: RwLock::new(Arc::new(settings)),
+            settings_hooks: Mutex::default(),
+            beliefs: Beliefs::new(),
+            open: Arc::default(),
+            usage: Usage::default(),
+            counters: RunCounters::default(),
+            sid: AtomicU64::new(0),
+            session_info: Mutex::default(),
+            root: Ino::ROOT,
+            trash_hour: Mutex::default(),
+            remover: Mutex::default(),
+            deletions: crate::deletion::Queue::default(),
+            fatal: watch::Sender::new(None),
+            stop: watch::Sender::new(false),
+            tasks: Mutex::default(),
+        };
+        meta.refresh_usage().await?;
+        if let Some(subdir) = meta.cfg.subdir.clone() {
+            meta.root = meta.find_subdir(&subdir).await?;
+        }
+        Ok(Arc::new(meta))
+    }
+
+    /// The settings as last read.
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read())
+    }
+
+    /// Calls `hook` whenever a heartbeat finds changed settings.
+    pub fn on_settings(&self, hook: Box<dyn Fn(&Arc<Settings>) + Send + Sync>) {
+        self.settings_hooks.lock().push(hook);
+    }
+
+    /// Says who deletes objects. Without one, dead slices are left to other clients.
+    pub fn set_slice_remover(&self, remover: Arc<dyn SliceRemover>) {
+        *self.remover.lock() = Some(remover);
+    }
+
+    /// Turns to `Some(reason)` when the mount must stop.
+    pub fn fatal(&self) -> watch::Receiver<Option<String>> {
+        self.fatal.subscribe()
+    }
+
+    /// This client's session id, 0 without a session.
+    pub fn sid(&self) -> u64 {
+        self.sid.load(Ordering::Relaxed)
+    }
+
+    /// Short name of the metadata engine.
+    pub fn engine(&self) -> &'static str {
+        self.store.engine()
+    }
+
+    /// Is every change refused?
+    pub fn is_read_only(&self) -> bool {
+        self.cfg.read_only
+    }
+
+    /// Counts so far.
+    pub fn counters(&self) -> MetaCounters {
+        MetaCounters {
+            turns: self.store.turns(),
+            commits: self.counters.commits.load(Ordering::Relaxed),
+            conflicts: self.counters.conflicts.load(Ordering::Relaxed),
+            retries: self.counters.retries.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Used bytes and inodes as last seen, without asking the engine.
+    pub fn used(&self) -> (u64, u64) {
+        (self.usage.space().max(0) as u64, self.usage.inodes().max(0) as u64)
+    }
+
+    /// Size and use of the volume (`spec/meta-redis.md` 5.18).
+    pub async fn statfs(&self) -> Result<VolumeStat> {
+        self.refresh_usage().await?;
+        let s = self.settings();
+        Ok(volume_stat(s.capacity, s.inodes, self.used()))
+    }
+
+    pub(crate) async fn refresh_usage(&self) -> Result<()> {
+        let values =
+            self.read(&[Read::Counter(Counter::UsedSpace), Read::Counter(Counter::TotalInodes)]).await?;
+        if let [Value::Int(space), Value::Int(inodes)] = values[..] {
+            self.usage.set_space(space);
+            self.usage.set_inodes(inodes);
+        }
+        Ok(())
+    }
+
+    /// The inode behind a number given by a front door: 1 is the presented root.
+    pub(crate) fn real(&self, ino: Ino) -> Ino {
+        if ino == Ino::ROOT { self.root } else { ino }
+    }
+
+    /// Is this the presented root?
+    pub(crate) fn is_root(&self, ino: Ino) -> bool {
+        ino == Ino::ROOT || ino == self.root
+    }
+
+    /// `ENOSPC` if the volume's limits do not allow so much more (from cached figures).
+    pub(crate) fn check_limits(&self, space: i64, inodes: i64) -> Result<()> {
+        let s = self.settings.read();
+        let over = |limit: u64, used: i64, more: i64| {
+            limit > 0 && more > 0 && used.saturating_add(more) > limit as i64
+        };
+        if over(s.capacity, self.usage.space(), space) || over(s.inodes, self.usage.inodes(), inodes) {
+            return Err(Errno::ENOSPC.into());
+        }
+        Ok(())
+    }
+
+    async fn find_subdir(&self, subdir: &str) -> Result<Ino> {
+        let root = Caller::root();
+        let mut at = Ino::ROOT;
+        for name in subdir.split('/').filter(|s| !s.is_empty() && *s != ".") {
+            let (ino, attr) = match self.lookup(&root, at, name.as_bytes()).await {
+                Err(e) if e.errno() == Errno::ENOENT => {
+                    let node = crate::types::NewNode {
+                        kind: ciderfs_format::FileType::Directory,
+                        mode: 0o777,
+                        umask: 0,
+                        rdev: 0,
+                        target: b"",
+                    };
+                    match self.create(&root, at, name.as_bytes(), &node).await {
+                        Err(e) if e.errno() == Errno::EEXIST => {
+                            self.lookup(&root, at, name.as_bytes()).await?
+                        }
+                        other => other?,
+                    }
+                }
+                other => other?,
+            };
+            if !attr.is_dir() {
+                return Err(Error::Volume(format!("--subdir {subdir}: {name} is not a directory")));
+            }
+            at = ino;
+        }
+        Ok(at)
+    }
+}
+
+/// Settings that this version cannot honour are refused rather than broken.
+fn refuse_unsupported(s: &Settings, read_only: bool) -> Result<()> {
+    let refuse = |what: &str, remedy: &str| {
+        Err(Error::Volume(format!("this volume uses {what}, which this version does not support; {remedy}")))
+    };
+    if s.enable_acl {
+        return refuse("POSIX ACLs", "mount it with a newer CiderFS or with the official client");
+    }
+    if s.change_log && !read_only {
+        return refuse("the change log", "mount it read-only, or turn the change log off");
+    }
+    if s.user_group_quota && !read_only {
+        return refuse("user and group quotas", "mount it read-only, or turn them off");
+    }
+    Ok(())
+}
+
+/// Totals and free figures from limits and use.
+fn volume_stat(capacity: u64, inodes: u64, (used_space, used_inodes): (u64, u64)) -> VolumeStat {
+    const UNLIMITED_SPACE: u64 = 1 << 50;
+    const UNLIMITED_INODES: u64 = 10 << 20;
+    let total_space = if capacity > 0 {
+        capacity
+    } else {
+        let mut total = UNLIMITED_SPACE;
+        while used_space > total / 10 * 8 {
+            total *= 2;
+        }
+        total
+    };
+    let avail_inodes = if inodes > 0 {
+        inodes.saturating_sub(used_inodes)
+    } else {
+        let mut avail = UNLIMITED_INODES;
+        while used_inodes > avail * 4 {
+            avail *= 2;
+        }
+        avail
+    };
+    VolumeStat {
+        total_space,
+        avail_space: total_space.saturating_sub(used_space),
+        used_space,
+        used_inodes,
+        avail_inodes,
+    }
+}
+
+/// Use of the volume as last seen, and directories whose usage record is missing.
+#[derive(Default)]
+pub(crate) struct Usage {
+    space: AtomicI64,
+    inodes: AtomicI64,
+    missing_stats: Mutex<HashSet<Ino>>,
+}
+
+impl Usage {
+    pub(crate) fn space(&self) -> i64 {
+        self.space.load(Ordering::Relaxed)
+    }
+    pub(crate) fn inodes(&self) -> i64 {
+        self.inodes.load(Ordering::Relaxed)
+    }
+    pub(crate) fn set_space(&self, n: i64) {
+        self.space.store(n, Ordering::Relaxed);
+    }
+    pub(crate) fn set_inodes(&self, n: i64) {
+        self.inodes.store(n, Ordering::Relaxed);
+    }
+    pub(crate) fn note_missing_stat(&self, dir: Ino) {
+        let mut set = self.missing_stats.lock();
+        if set.len() < MISSING_STATS_MAX {
+            set.insert(dir);
+        }
+    }
+    pub(crate) fn take_missing_stats(&self) -> Vec<Ino> {
+        self.missing_stats.lock().drain().collect()
+    }
+}
+
+/// Attributes of the root or trash root where the record is missing: better than an unusable mount.
+pub(crate) fn synthetic_dir(ino: Ino) -> Attr {
+    Attr {
+        flags: 0,
+        kind: ciderfs_format::FileType::Directory,
+        mode: if ino.is_trash() { 0o555 } else { 0o777 },
+        uid: 0,
+        gid: 0,
+        atime: Time::default(),
+        mtime: Time::default(),
+        ctime: Time::default(),
+        nlink: 2,
+        length: Attr::DIR_LENGTH,
+        rdev: 0,
+        parent: Ino::ROOT,
+        access_acl: 0,
+        default_acl: 0,
+        tier: 0,
+    }
+}
