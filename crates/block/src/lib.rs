@@ -1,1 +1,30 @@
-//! See the crate description.
+//! Blocks by key: upload, download, memory and disk cache, and the memory budget of all block-sized buffers.
+//!
+//! A slice of `size` bytes is stored as objects of `block_size` bytes (`spec/data-path.md` 1). This crate knows ids,
+//! indexes and bytes; which slices make up a file is known above, how objects are encrypted, retried and named in the
+//! bucket is known below.
+//!
+//! **Peak memory** of the block layer: `buffer_size`, plus an eighth of it (at most 64 MiB) of idle buffers, plus one
+//! request per kind that is larger than its reserve (see [`budget`]), plus about 80 bytes per block in the disk cache.
+
+mod backend;
+pub mod budget;
+mod buffers;
+mod config;
+mod cpu;
+mod disk;
+mod error;
+mod flight;
+mod key;
+mod memory;
+mod ranges;
+mod read;
+mod stats;
+mod store;
+
+pub use backend::{ObjectError, ObjectStore};
+pub use budget::{Budget, BudgetKind, Permit};
+pub use config::{BlockConfig, MAX_BLOCK_SIZE, MIN_BLOCK_SIZE, MIN_BUFFER_SIZE, ReadHint};
+pub use error::BlockError;
+pub use stats::BlockStats;
+pub use store::BlockStore;

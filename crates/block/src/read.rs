@@ -1,0 +1,341 @@
+//! The read path: memory, a download under way, disk, a range, the whole block.
+//!
+//! Memory is taken before anything is started, in one request for all pieces of a read, while holding nothing. A
+//! download has its memory before it is registered, so whoever joins one waits only for the network. That is why
+//! readers cannot block each other however small the budget is.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+
+use crate::BlockError;
+use crate::backend;
+use crate::budget::{BudgetKind, Permit};
+use crate::buffers::{Buffers, covered};
+use crate::config::ReadHint;
+use crate::disk::{DiskCache, Found};
+use crate::flight::{Flight, Pilot, Start};
+use crate::key::{BlockId, Piece};
+use crate::stats::count;
+use crate::store::Inner;
+
+/// Pieces smaller than this part of their block may be fetched by range.
+const RANGE_PART: u32 = 4;
+/// Pieces of one read that are fetched at a time.
+const PARALLEL: usize = 64;
+/// Attempts to get a block whose object is too short or does not decompress.
+const CORRUPT_ATTEMPTS: u32 = 2;
+/// Fetching ahead stops when more than this part of the budget is used: 3/4 of what readers can have.
+const AHEAD_LIMIT: (u64, u64) = (3, 4);
+
+/// Where a piece comes from.
+enum Source {
+    Memory(Bytes),
+    Flight(Flight),
+    Disk,
+    Range,
+    Whole,
+}
+
+/// Why a piece did not come.
+enum Failure {
+    /// A cache or a range failed. It is not there any more, or not to be used again: look anew.
+    Again,
+    Error(BlockError),
+}
+
+impl From<BlockError> for Failure {
+    fn from(error: BlockError) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// What may still be tried for this read.
+#[derive(Clone, Copy)]
+struct Allowed {
+    disk: bool,
+    range: bool,
+}
+
+/// See [`crate::BlockStore::read`].
+pub(crate) async fn read(
+    inner: &Arc<Inner>,
+    id: u64,
+    size: u32,
+    off: u32,
+    len: u32,
+    hint: ReadHint,
+) -> Result<Vec<Bytes>, BlockError> {
+    let pieces = Piece::cut(id, size, off, len, inner.cfg.block_size)?;
+    let ranges = hint == ReadHint::Random && inner.cfg.compression.is_none() && inner.ranges_supported;
+    let mut allowed = Allowed { disk: true, range: ranges };
+    let mut retries = pieces.len();
+    loop {
+        match attempt(inner, &pieces, hint, allowed).await {
+            Ok(out) => return Ok(out),
+            Err(Failure::Error(e)) => return Err(e),
+            Err(Failure::Again) => {
+                // Each round drops a cache entry, so a few suffice; then the caches have lost their credit.
+                allowed = Allowed { disk: retries > 0, range: false };
+                retries = retries.saturating_sub(1);
+            }
+        }
+    }
+}
+
+async fn attempt(
+    inner: &Arc<Inner>,
+    pieces: &[Piece],
+    hint: ReadHint,
+    allowed: Allowed,
+) -> Result<Vec<Bytes>, Failure> {
+    let look = |promote: bool| -> Vec<Source> {
+        pieces.iter().map(|piece| locate(inner, piece, hint, allowed, promote)).collect()
+    };
+    let need = |sources: &[Source]| -> u64 {
+        pieces.iter().zip(sources).map(|(piece, source)| cost(inner, piece, source)).sum()
+    };
+    let mut sources = look(true);
+    let bytes = need(&sources);
+    let mut permit = match inner.budget.try_acquire(bytes, BudgetKind::Read) {
+        Some(permit) => permit,
+        None => {
+            // Hold nothing while waiting, and ask for the worst, because what was found may be gone by then.
+            let worst = pieces
+                .iter()
+                .zip(&sources)
+                .map(|(piece, source)| match source {
+                    Source::Range => cost(inner, piece, source).max(DiskCache::read_footprint(piece)),
+                    _ => cost(inner, piece, &Source::Whole).max(DiskCache::read_footprint(piece)),
+                })
+                .sum();
+            sources.clear();
+            let mut permit = inner.budget.acquire(worst, BudgetKind::Read).await;
+            sources = look(false);
+            let bytes = need(&sources);
+            if bytes > permit.bytes() {
+                // A piece that was to be fetched by range now has to come whole. Rare: begin again.
+                return Err(Failure::Again);
+            }
+            permit.shrink_to(bytes);
+            permit
+        }
+    };
+    let jobs: Vec<_> = pieces
+        .iter()
+        .zip(sources)
+        .map(|(piece, source)| {
+            let share = permit.split(cost(inner, piece, &source));
+            (*piece, source, share)
+        })
+        .collect();
+    if let [_] = jobs.as_slice() {
+        // The usual case needs no stream.
+        let mut out = Vec::with_capacity(1);
+        for (piece, source, share) in jobs {
+            out.push(fetch(inner, piece, source, share).await?);
+        }
+        return Ok(out);
+    }
+    stream::iter(jobs)
+        .map(|(piece, source, share)| fetch(inner, piece, source, share))
+        .buffered(PARALLEL)
+        .try_collect()
+        .await
+}
+
+fn locate(inner: &Inner, piece: &Piece, hint: ReadHint, allowed: Allowed, promote: bool) -> Source {
+    let block = &piece.block;
+    let finished = hint == ReadHint::Sequential && piece.off + piece.len == block.len;
+    if let Some(data) = inner.memory.get(block, finished && !inner.disk.is_empty()) {
+        return Source::Memory(data);
+    }
+    if let Some(flight) = inner.flights.find(block) {
+        return Source::Flight(flight);
+    }
+    if allowed.disk {
+        match inner.disk.find(block) {
+            Some(Found::Memory(data)) => return Source::Memory(data),
+            Some(Found::File) => return Source::Disk,
+            None => {}
+        }
+    }
+    let small = piece.len <= block.len / RANGE_PART;
+    if allowed.range && small && (!promote || inner.ranges.may_range(block)) {
+        return Source::Range;
+    }
+    Source::Whole
+}
+
+/// Bytes that a piece from this source adds to what is in memory.
+fn cost(inner: &Inner, piece: &Piece, source: &Source) -> u64 {
+    match source {
+        Source::Memory(_) | Source::Flight(_) => 0,
+        Source::Disk => DiskCache::read_footprint(piece),
+        Source::Range => piece.len.into(),
+        Source::Whole => whole_cost(inner, &piece.block),
+    }
+}
+
+/// Bytes that a download of the whole block needs, the compressed body included.
+fn whole_cost(inner: &Inner, block: &BlockId) -> u64 {
+    let len = block.len as usize;
+    let compression = inner.cfg.compression;
+    if compression.is_none() { len as u64 } else { (Buffers::footprint(len) + compression.bound(len)) as u64 }
+}
+
+async fn fetch(inner: &Arc<Inner>, piece: Piece, source: Source, permit: Permit) -> Result<Bytes, Failure> {
+    let counters = &inner.counters;
+    let cut = |block: Bytes| {
+        let from = piece.off as usize;
+        block.slice(from..from + piece.len as usize)
+    };
+    let hit = |memory: bool| {
+        count(&counters.hits, 1);
+        count(&counters.hit_bytes, piece.len.into());
+        count(&counters.memory_hits, memory.into());
+    };
+    let miss = || {
+        count(&counters.misses, 1);
+        count(&counters.miss_bytes, piece.len.into());
+    };
+    match source {
+        Source::Memory(data) => {
+            hit(true);
+            Ok(cut(data))
+        }
+        Source::Disk => {
+            let data = inner.disk.read(piece, permit).await.ok_or(Failure::Again)?;
+            hit(false);
+            Ok(data)
+        }
+        Source::Range => match range(inner, piece, permit).await {
+            Ok(data) => {
+                miss();
+                Ok(data)
+            }
+            Err(e) if e.is_not_found() => Err(e.into()),
+            // Like the official client: what a range cannot give, the whole block may.
+            Err(_) => Err(Failure::Again),
+        },
+        Source::Flight(flight) => {
+            miss();
+            Ok(cut(flight.wait().await?))
+        }
+        Source::Whole => match inner.flights.start(piece.block, || inner.memory.get(&piece.block, false)) {
+            Start::Done(data) => {
+                hit(true);
+                Ok(cut(data))
+            }
+            Start::Joined(flight) => {
+                drop(permit);
+                miss();
+                Ok(cut(flight.wait().await?))
+            }
+            Start::Mine(flight, pilot) => {
+                miss();
+                launch(inner, piece.block, permit, pilot, false);
+                Ok(cut(flight.wait().await?))
+            }
+        },
+    }
+}
+
+/// Downloads a block in a task of its own, so that a reader who gives up does not take it from the others.
+fn launch(inner: &Arc<Inner>, block: BlockId, permit: Permit, pilot: Pilot, ahead: bool) {
+    let inner = inner.clone();
+    tokio::spawn(async move {
+        let outcome = whole(&inner, block, permit).await;
+        if let Ok(data) = &outcome {
+            inner.memory.insert(block, data.clone(), &inner.budget);
+            if ahead || !inner.cfg.cache_partial_only || block.len < inner.cfg.block_size {
+                inner.disk.insert(block, data.clone(), None);
+            }
+        }
+        pilot.land(outcome);
+    });
+}
+
+async fn whole(inner: &Inner, block: BlockId, mut permit: Permit) -> Result<Bytes, BlockError> {
+    let counters = &inner.counters;
+    let key = block.object(inner.cfg.hash_prefix);
+    let _slot = inner.downloads.acquire().await.map_err(|_| BlockError::Closed)?;
+    let len = block.len as usize;
+    let mut attempt = 1;
+    loop {
+        count(&counters.gets, 1);
+        let body = backend::get(&*inner.store, &key, None)
+            .await
+            .inspect_err(|e| count(&counters.errors, (!e.is_not_found()).into()))?;
+        count(&counters.get_bytes, body.len() as u64);
+        let detail = if inner.cfg.compression.is_none() {
+            if body.len() >= len {
+                // Longer ones are tolerated, as by the official client.
+                return Ok(covered(body.slice(..len), permit));
+            }
+            format!("{} bytes instead of {len}", body.len())
+        } else {
+            let own = permit.split(Buffers::footprint(len) as u64);
+            match inner.cpu.decompress(body, len, own).await? {
+                Ok(data) => return Ok(data),
+                Err((e, own)) => {
+                    // Back to one permit for the next attempt.
+                    permit = permit.join(own);
+                    e.to_string()
+                }
+            }
+        };
+        count(&counters.corrupt, 1);
+        if attempt == CORRUPT_ATTEMPTS {
+            count(&counters.errors, 1);
+            return Err(BlockError::Corrupt { key, detail });
+        }
+        tracing::warn!(key, "object is damaged, fetched again: {detail}");
+        attempt += 1;
+    }
+}
+
+async fn range(inner: &Inner, piece: Piece, permit: Permit) -> Result<Bytes, BlockError> {
+    let counters = &inner.counters;
+    let key = piece.block.object(inner.cfg.hash_prefix);
+    let _slot = inner.downloads.acquire().await.map_err(|_| BlockError::Closed)?;
+    count(&counters.range_gets, 1);
+    let from = u64::from(piece.off);
+    let body = backend::get(&*inner.store, &key, Some(from..from + u64::from(piece.len)))
+        .await
+        .inspect_err(|e| count(&counters.errors, (!e.is_not_found()).into()))?;
+    count(&counters.get_bytes, body.len() as u64);
+    if body.len() != piece.len as usize {
+        count(&counters.corrupt, 1);
+        let detail = format!("a range of {} bytes has {}", piece.len, body.len());
+        return Err(BlockError::Corrupt { key, detail });
+    }
+    Ok(covered(body, permit))
+}
+
+/// May more be fetched than what somebody waits for?
+pub(crate) fn memory_for_more(inner: &Inner) -> bool {
+    let budget = &inner.budget;
+    let (part, of) = AHEAD_LIMIT;
+    let readers = budget.limit() - budget.reserve(BudgetKind::Write) - budget.reserve(BudgetKind::Scratch);
+    !budget.has_waiters() && budget.used_by(BudgetKind::Read) < readers / of * part
+}
+
+/// Fetches a block that nobody waits for yet, if there is memory for it.
+pub(crate) async fn fetch_ahead(inner: &Arc<Inner>, block: BlockId) {
+    if inner.has(&block) {
+        return;
+    }
+    let permit = memory_for_more(inner)
+        .then(|| inner.budget.try_acquire(whole_cost(inner, &block), BudgetKind::Read))
+        .flatten();
+    let Some(permit) = permit else {
+        return count(&inner.counters.prefetch_dropped, 1);
+    };
+    if let Start::Mine(flight, pilot) = inner.flights.start(block, || inner.memory.get(&block, false)) {
+        launch(inner, block, permit, pilot, true);
+        // Nobody is told: whoever needs the block will see the error.
+        let _ = flight.wait().await;
+    }
+}

@@ -1,0 +1,324 @@
+//! The block store: what the file system above calls.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use ciderfs_format::objname::block_count;
+use futures_util::stream::{self, StreamExt as _};
+use tokio::sync::Semaphore;
+
+use crate::backend::{self, ObjectStore};
+use crate::budget::{Budget, BudgetKind, Reclaim};
+use crate::buffers::Buffers;
+use crate::config::{BlockConfig, ReadHint};
+use crate::cpu::Cpu;
+use crate::disk::DiskCache;
+use crate::flight::Flights;
+use crate::key::BlockId;
+use crate::memory::MemoryCache;
+use crate::ranges::RangeCounts;
+use crate::stats::{BlockStats, Counters, count};
+use crate::{BlockError, read};
+
+/// Deletes of one slice that run at a time.
+const DELETES: usize = 8;
+/// How often the caches are looked after.
+const TICK: Duration = Duration::from_secs(1);
+/// Prefetches that may wait at least, whatever their number of workers.
+const MIN_PREFETCH_QUEUE: usize = 10;
+/// Blocks that read-ahead may have under way at a time.
+const MAX_READ_AHEAD: usize = 64;
+
+/// Blocks by key: upload, download, caches. Cheap to share; see the methods.
+pub struct BlockStore {
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// What the store's tasks share.
+pub(crate) struct Inner {
+    pub store: Arc<dyn ObjectStore>,
+    pub cfg: BlockConfig,
+    pub budget: Arc<Budget>,
+    pub memory: Arc<MemoryCache>,
+    pub disk: DiskCache,
+    pub flights: Arc<Flights>,
+    pub ranges: RangeCounts,
+    pub cpu: Cpu,
+    pub counters: Arc<Counters>,
+    pub downloads: Semaphore,
+    pub ranges_supported: bool,
+    uploads: Semaphore,
+    prefetches: Semaphore,
+    prefetch_waiting: AtomicUsize,
+    read_ahead: AtomicUsize,
+    closed: AtomicBool,
+}
+
+impl std::fmt::Debug for BlockStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BlockStore").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+impl BlockStore {
+    /// Opens the caches and starts their threads. Call the other methods within a tokio runtime.
+    ///
+    /// Fails with [`BlockError::Config`] only; a cache directory that cannot be used is left out with a warning.
+    pub fn new(store: Arc<dyn ObjectStore>, cfg: BlockConfig) -> Result<Arc<Self>, BlockError> {
+        let cfg = cfg.checked()?;
+        let budget = Budget::new(cfg.buffer_size);
+        let buffers = Buffers::new(cfg.buffer_size);
+        let counters = Arc::new(Counters::default());
+        // A quarter of the budget, all of it given up when somebody needs memory.
+        let memory = MemoryCache::new(cfg.buffer_size / 4);
+        let reclaim: Arc<dyn Reclaim> = memory.clone();
+        budget.set_reclaim(Arc::downgrade(&reclaim));
+        let inner = Arc::new(Inner {
+            ranges_supported: backend::supports_range(&*store),
+            store,
+            memory,
+            disk: DiskCache::open(&cfg, buffers.clone(), &counters),
+            flights: Arc::default(),
+            ranges: RangeCounts::new(),
+            cpu: Cpu::new(cfg.cpu_threads, buffers, cfg.compression),
+            counters,
+            downloads: Semaphore::new(cfg.max_downloads),
+            uploads: Semaphore::new(cfg.max_uploads),
+            prefetches: Semaphore::new(cfg.prefetch),
+            prefetch_waiting: AtomicUsize::new(0),
+            read_ahead: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+            budget,
+            cfg,
+        });
+        let weak = Arc::downgrade(&inner);
+        let keeper = std::thread::Builder::new().name("block-keeper".to_owned()).spawn(move || {
+            loop {
+                std::thread::sleep(TICK);
+                match weak.upgrade() {
+                    Some(inner) if !inner.closed.load(Relaxed) => inner.maintain(),
+                    _ => return,
+                }
+            }
+        });
+        if let Err(e) = keeper {
+            return Err(BlockError::Config(format!("cannot start a thread: {e}")));
+        }
+        Ok(Arc::new(Self { inner }))
+    }
+
+    /// Bytes of a full block.
+    pub fn block_size(&self) -> u32 {
+        self.inner.cfg.block_size
+    }
+
+    /// The memory budget, to be shared with writers and readers above.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.inner.budget
+    }
+
+    /// Uploads one block and returns when the object is stored. `data` must have the block's exact length, which
+    /// becomes part of its name; `tier` is the storage tier of its file. The caller's permit should cover `data`
+    /// until this returns.
+    pub async fn put_block(&self, id: u64, indx: u32, data: Bytes, tier: u8) -> Result<(), BlockError> {
+        self.inner.put_block(id, indx, data, tier).await
+    }
+
+    /// Reads bytes `[off, off+len)` of slice `id`, whose stored length is `size`: pieces in order, together exactly
+    /// `len` bytes, none of them copied from the caches. Their memory counts against the budget until they are
+    /// dropped, so drop them before reading on.
+    ///
+    /// [`BlockError::NotFound`] means that the slice was compacted or deleted: fetch the slice list again.
+    pub async fn read(
+        &self,
+        id: u64,
+        size: u32,
+        off: u32,
+        len: u32,
+        hint: ReadHint,
+    ) -> Result<Vec<Bytes>, BlockError> {
+        read::read(&self.inner, id, size, off, len, hint).await
+    }
+
+    /// Fetches a block into the caches in the background; `BlockConfig::prefetch` at a time. Dropped when too many
+    /// wait or memory is short.
+    pub fn prefetch(&self, id: u64, size: u32, indx: u32) {
+        let inner = &self.inner;
+        let workers = inner.cfg.prefetch;
+        let Some(block) = BlockId::of(id, size, indx, inner.cfg.block_size).filter(|_| workers > 0) else {
+            return;
+        };
+        if inner.has(&block) {
+            return;
+        }
+        let queue = (4 * workers).max(MIN_PREFETCH_QUEUE) + workers;
+        let Some(place) = Place::take(inner.clone(), |i| &i.prefetch_waiting, queue) else {
+            return count(&inner.counters.prefetch_dropped, 1);
+        };
+        inner.spawn(async move {
+            if let Ok(_slot) = place.inner.prefetches.acquire().await {
+                read::fetch_ahead(&place.inner, block).await;
+            }
+        });
+    }
+
+    /// Starts fetching a block that a sequential reader will want soon. Unlike [`BlockStore::prefetch`] it waits for
+    /// no worker. False: not started, because memory is short or enough is under way; try again later.
+    pub fn read_ahead(&self, id: u64, size: u32, indx: u32) -> bool {
+        let inner = &self.inner;
+        let Some(block) = BlockId::of(id, size, indx, inner.cfg.block_size) else { return true };
+        if inner.has(&block) {
+            return true;
+        }
+        let Some(place) = Place::take(inner.clone(), |i| &i.read_ahead, MAX_READ_AHEAD) else {
+            return false;
+        };
+        if !read::memory_for_more(inner) {
+            return false;
+        }
+        inner.spawn(async move { read::fetch_ahead(&place.inner, block).await });
+        true
+    }
+
+    /// Is the block in a cache or on its way there?
+    pub fn is_cached(&self, id: u64, size: u32, indx: u32) -> bool {
+        BlockId::of(id, size, indx, self.inner.cfg.block_size).is_some_and(|block| self.inner.has(&block))
+    }
+
+    /// Deletes all blocks of a slice, from the caches first. Missing objects are fine. All blocks are tried; the first
+    /// error is returned, and calling again is safe.
+    pub async fn delete_slice(&self, id: u64, size: u32) -> Result<(), BlockError> {
+        let inner = &self.inner;
+        if inner.cfg.read_only {
+            return Err(BlockError::ReadOnly);
+        }
+        let this = inner.clone();
+        // Removing files may block. A failure here only leaves garbage to the eviction.
+        let _ = tokio::task::spawn_blocking(move || this.evict_slice(id, size)).await;
+        let deletes = stream::iter(BlockId::all(id, size, inner.cfg.block_size)).map(|block| async move {
+            let key = block.object(inner.cfg.hash_prefix);
+            count(&inner.counters.deletes, 1);
+            backend::delete(&*inner.store, &key).await.inspect_err(|_| count(&inner.counters.errors, 1))
+        });
+        deletes.buffer_unordered(DELETES).fold(Ok(()), |first, result| async move { first.and(result) }).await
+    }
+
+    /// Forgets all blocks of a slice in the caches. May block on the cache disk.
+    pub fn evict_slice(&self, id: u64, size: u32) {
+        self.inner.evict_slice(id, size);
+    }
+
+    /// The counters now.
+    pub fn stats(&self) -> BlockStats {
+        let inner = &self.inner;
+        let (cache_blocks, cache_bytes) = inner.disk.usage();
+        let (memory_blocks, memory_bytes) = inner.memory.usage();
+        BlockStats {
+            cache_blocks,
+            cache_bytes,
+            memory_blocks,
+            memory_bytes,
+            buffer_used: inner.budget.used(),
+            buffer_peak: inner.budget.peak(),
+            ..inner.counters.snapshot()
+        }
+    }
+
+    /// Ends the caches in good order, so that the next start finds them. Uploads under way are the caller's to wait
+    /// for; reads still work afterwards, new uploads and deletes too, but nothing is cached on disk.
+    pub async fn shutdown(&self) {
+        self.inner.closed.store(true, Relaxed);
+        let inner = self.inner.clone();
+        let _ = tokio::task::spawn_blocking(move || inner.disk.shutdown()).await;
+    }
+}
+
+/// A place among a bounded number, given back on drop.
+struct Place {
+    inner: Arc<Inner>,
+    counter: fn(&Inner) -> &AtomicUsize,
+}
+
+impl Place {
+    fn take(inner: Arc<Inner>, counter: fn(&Inner) -> &AtomicUsize, limit: usize) -> Option<Self> {
+        if counter(&inner).fetch_add(1, Relaxed) >= limit {
+            counter(&inner).fetch_sub(1, Relaxed);
+            return None;
+        }
+        Some(Self { inner, counter })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        (self.counter)(&self.inner).fetch_sub(1, Relaxed);
+    }
+}
+
+impl Inner {
+    /// Runs a background task on the caller's runtime; without one it is dropped, nobody waits for it.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        match tokio::runtime::Handle::try_current() {
+            Ok(handle) => drop(handle.spawn(task)),
+            Err(_) => count(&self.counters.prefetch_dropped, 1),
+        }
+    }
+
+    /// Is the block in a cache or on its way there?
+    pub fn has(&self, block: &BlockId) -> bool {
+        self.memory.contains(block) || self.flights.find(block).is_some() || self.disk.contains(block)
+    }
+
+    fn evict_slice(&self, id: u64, size: u32) {
+        for block in BlockId::all(id, size, self.cfg.block_size) {
+            self.memory.remove(&block);
+            self.disk.remove(&block);
+        }
+    }
+
+    fn maintain(&self) {
+        self.memory.expire(Instant::now());
+        self.disk.maintain(|| self.closed.load(Relaxed));
+    }
+
+    async fn put_block(&self, id: u64, indx: u32, data: Bytes, tier: u8) -> Result<(), BlockError> {
+        if self.cfg.read_only {
+            return Err(BlockError::ReadOnly);
+        }
+        let len = u32::try_from(data.len()).ok().filter(|n| (1..=self.cfg.block_size).contains(n));
+        let Some(len) = len.filter(|_| indx < block_count(u32::MAX, self.cfg.block_size)) else {
+            return Err(BlockError::Invalid(format!("block {indx} of slice {id} with {} bytes", data.len())));
+        };
+        let block = BlockId { id, indx, len };
+        let key = block.object(self.cfg.hash_prefix);
+        {
+            let _slot = self.uploads.acquire().await.map_err(|_| BlockError::Closed)?;
+            let body = if self.cfg.compression.is_none() {
+                data.clone()
+            } else {
+                // Scratch memory is a kind of its own: dirty data can only shrink when its uploads get on.
+                let need = self.cpu.compress_footprint(data.len());
+                let permit = self.budget.acquire(need, BudgetKind::Scratch).await;
+                self.cpu
+                    .compress(data.clone(), permit)
+                    .await?
+                    .map_err(|e| BlockError::Corrupt { key: key.clone(), detail: e.to_string() })?
+            };
+            count(&self.counters.puts, 1);
+            count(&self.counters.put_bytes, body.len() as u64);
+            backend::put(&*self.store, &key, body, tier)
+                .await
+                .inspect_err(|_| count(&self.counters.errors, 1))?;
+        }
+        if !self.disk.is_empty() && (len < self.cfg.block_size || self.cfg.cache_large_write) {
+            // The caller's permit ends with this call, so the queue needs one of its own.
+            match self.budget.try_acquire(len.into(), BudgetKind::Cache) {
+                Some(permit) => self.disk.insert(block, data, Some(permit)),
+                None => count(&self.counters.cache_drops, 1),
+            }
+        }
+        Ok(())
+    }
+}
