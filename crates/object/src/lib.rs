@@ -1,1 +1,24 @@
-//! See the crate description.
+//! Object stores: one trait, back ends behind it, and layers around it.
+//!
+//! The stack of a volume, outermost first: metering, retries, limits and deadlines, encryption, the volume's prefix, sharding, the
+//! back end (`spec/data-path.md` 3.2).
+
+pub mod error;
+mod file;
+pub mod layers;
+mod memory;
+mod open;
+mod probe;
+mod s3;
+mod s3_url;
+mod store;
+
+pub use error::{ObjectError, Result};
+pub use file::FileStore;
+pub use memory::MemoryStore;
+pub use open::{StoreConfig, open};
+pub use probe::{has_other_objects, probe};
+pub use store::{Entry, Meta, ObjectStore};
+
+#[cfg(test)]
+mod tests;

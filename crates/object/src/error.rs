@@ -1,0 +1,49 @@
+//! Errors of object stores. The text names cause and remedy.
+
+/// Why a request failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ObjectError {
+    /// There is no such object.
+    #[error("object {0} does not exist")]
+    NotFound(String),
+    /// The store refused the credentials or the operation.
+    #[error("access denied: {0}; check the access key, the secret key and the bucket's policy")]
+    AccessDenied(String),
+    /// The bucket does not exist.
+    #[error("the bucket does not exist: {0}; create it, or check --bucket")]
+    NoBucket(String),
+    /// No answer from the endpoint.
+    #[error("cannot reach the object store: {0}; check the endpoint and the network")]
+    Unreachable(String),
+    /// No answer in time.
+    #[error("no answer from the object store within {0:?}")]
+    Timeout(std::time::Duration),
+    /// The store asks to slow down or has a passing fault.
+    #[error("the object store is overloaded: {0}")]
+    Throttled(String),
+    /// What came back is not what was stored.
+    #[error("object {0} is damaged: {1}")]
+    Corrupt(String, String),
+    /// The disk under a `file` store is full.
+    #[error("no space left: {0}")]
+    NoSpace(String),
+    /// The configuration cannot be used.
+    #[error("{0}")]
+    Config(String),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl ObjectError {
+    /// May the same request succeed a little later?
+    pub fn is_retryable(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable(_) | Self::Timeout(_) | Self::Throttled(_) | Self::Corrupt(..) | Self::Other(_)
+        )
+    }
+}
+
+/// Result of a request.
+pub type Result<T, E = ObjectError> = std::result::Result<T, E>;

@@ -1,0 +1,182 @@
+//! A directory as an object store: the object's path is the directory plus the key (`spec/data-path.md` 3.6).
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::error::{ObjectError, Result};
+use crate::store::{Entry, Meta, ObjectStore};
+
+/// Longest part of a key's last component that a temporary name repeats.
+const TEMP_NAME_MAX: usize = 200;
+
+/// Objects as files below a directory.
+#[derive(Debug, Clone)]
+pub struct FileStore {
+    root: PathBuf,
+}
+
+impl FileStore {
+    /// A store below `root`, which [`ObjectStore::create_bucket`] creates.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    fn path(&self, key: &str) -> Result<PathBuf> {
+        if key.split('/').any(|part| part == "..") {
+            return Err(ObjectError::Config(format!("key {key:?} leaves the bucket")));
+        }
+        Ok(self.root.join(key))
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| ObjectError::Other(e.to_string()))?
+}
+
+fn io_error(key: &str, e: &std::io::Error) -> ObjectError {
+    match e.kind() {
+        ErrorKind::NotFound => ObjectError::NotFound(key.to_owned()),
+        ErrorKind::PermissionDenied => ObjectError::AccessDenied(format!("{key}: {e}")),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => ObjectError::NoSpace(format!("{key}: {e}")),
+        _ => ObjectError::Other(format!("{key}: {e}")),
+    }
+}
+
+/// Writes beside the target, makes it durable, then takes the name.
+fn write_file(path: &Path, key: &str, body: &[u8]) -> Result<()> {
+    let fail = |e: &std::io::Error| io_error(key, e);
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let cut = name.char_indices().take_while(|(i, _)| *i < TEMP_NAME_MAX).count();
+    let short: String = name.chars().take(cut).collect();
+    let temp = dir.join(format!(".jfs.{short}.tmp.{:016x}", rand::random::<u64>()));
+    let mut file = match File::create_new(&temp) {
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            fs::create_dir_all(dir).map_err(|e| fail(&e))?;
+            File::create_new(&temp).map_err(|e| fail(&e))?
+        }
+        other => other.map_err(|e| fail(&e))?,
+    };
+    let written = file.write_all(body).and_then(|()| file.sync_data()).and_then(|()| fs::rename(&temp, path));
+    if let Err(e) = written {
+        let _ = fs::remove_file(&temp);
+        return Err(fail(&e));
+    }
+    // The name, too, must survive a power loss before metadata refers to it.
+    File::open(dir).and_then(|d| d.sync_all()).map_err(|e| fail(&e))
+}
+
+fn read_file(path: &Path, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {
+    let fail = |e: std::io::Error| io_error(key, &e);
+    let mut file = File::open(path).map_err(fail)?;
+    let size = file.metadata().map_err(fail)?.len();
+    let range = range.unwrap_or(0..size);
+    let (start, end) = (range.start.min(size), range.end.min(size));
+    if start > 0 {
+        file.seek(SeekFrom::Start(start)).map_err(fail)?;
+    }
+    let mut out = Vec::with_capacity((end - start) as usize);
+    file.take(end - start).read_to_end(&mut out).map_err(fail)?;
+    Ok(Bytes::from(out))
+}
+
+/// Collects entries below `dir` in key order. Directories compare as their name with a slash, as in a flat key space.
+fn walk(
+    dir: &Path,
+    key: &str,
+    prefix: &str,
+    after: &str,
+    limit: usize,
+    out: &mut Vec<Entry>,
+) -> std::io::Result<()> {
+    let mut names: Vec<(String, bool)> = match fs::read_dir(dir) {
+        Ok(read) => read
+            .map(|e| {
+                let e = e?;
+                let is_dir = e.file_type()?.is_dir();
+                let name = e.file_name().to_string_lossy().into_owned();
+                Ok((if is_dir { name + "/" } else { name }, is_dir))
+            })
+            .collect::<std::io::Result<_>>()?,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    names.sort_unstable();
+    for (name, is_dir) in names {
+        if out.len() >= limit {
+            break;
+        }
+        let full = format!("{key}{name}");
+        if is_dir {
+            let may_match = full.starts_with(prefix) || prefix.starts_with(&full);
+            let may_follow = full.as_str() > after || after.starts_with(&full);
+            if may_match && may_follow {
+                walk(&dir.join(&name), &full, prefix, after, limit, out)?;
+            }
+        } else if full.starts_with(prefix) && full.as_str() > after && !is_temp(&name) {
+            if let Ok(meta) = fs::metadata(dir.join(&name)) {
+                out.push(Entry { key: full, size: meta.len(), mtime: meta.modified().ok() });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_temp(name: &str) -> bool {
+    name.starts_with(".jfs.") && name.contains(".tmp.")
+}
+
+#[async_trait]
+impl ObjectStore for FileStore {
+    async fn put(&self, key: &str, body: Bytes) -> Result<()> {
+        let (path, key) = (self.path(key)?, key.to_owned());
+        blocking(move || write_file(&path, &key, &body)).await
+    }
+
+    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {
+        let (path, key) = (self.path(key)?, key.to_owned());
+        blocking(move || read_file(&path, &key, range)).await
+    }
+
+    async fn head(&self, key: &str) -> Result<Meta> {
+        let (path, key) = (self.path(key)?, key.to_owned());
+        blocking(move || {
+            let meta = fs::metadata(&path).map_err(|e| io_error(&key, &e))?;
+            Ok(Meta { size: meta.len(), mtime: meta.modified().ok() })
+        })
+        .await
+    }
+
+    async fn delete(&self, key: &str) -> Result<()> {
+        let (path, key) = (self.path(key)?, key.to_owned());
+        blocking(move || match fs::remove_file(&path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(io_error(&key, &e)),
+            _ => Ok(()),
+        })
+        .await
+    }
+
+    async fn list(&self, prefix: &str, start_after: &str, limit: usize) -> Result<Vec<Entry>> {
+        let (root, prefix, after) = (self.root.clone(), prefix.to_owned(), start_after.to_owned());
+        blocking(move || {
+            let mut out = Vec::new();
+            walk(&root, "", &prefix, &after, limit, &mut out).map_err(|e| io_error(&prefix, &e))?;
+            Ok(out)
+        })
+        .await
+    }
+
+    async fn create_bucket(&self) -> Result<()> {
+        let root = self.root.clone();
+        blocking(move || fs::create_dir_all(&root).map_err(|e| io_error(&root.to_string_lossy(), &e))).await
+    }
+
+    fn describe(&self) -> String {
+        format!("file://{}", self.root.display())
+    }
+}

@@ -1,0 +1,15 @@
+//! Layers around a store, one job each.
+
+mod encrypt;
+mod limit;
+mod meter;
+mod prefix;
+mod retry;
+mod shard;
+
+pub use encrypt::{Cipher, Encrypted, EnvelopeCipher};
+pub use limit::{Limited, Limits};
+pub use meter::{Metered, Request};
+pub use prefix::Prefixed;
+pub use retry::Retried;
+pub use shard::Sharded;

@@ -1,0 +1,106 @@
+//! Bounds how many requests run at a time and how long each may take.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+
+use crate::error::{ObjectError, Result};
+use crate::store::{Entry, Meta, ObjectStore};
+
+/// Bounds of a client.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// PUTs at a time.
+    pub max_uploads: usize,
+    /// GETs at a time.
+    pub max_downloads: usize,
+    /// DELETEs, HEADs and LISTs at a time.
+    pub max_others: usize,
+    /// Deadline of a GET, HEAD or LIST, connecting included.
+    pub get_timeout: Duration,
+    /// Deadline of a PUT or DELETE, connecting included.
+    pub put_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_uploads: 20,
+            max_downloads: 200,
+            max_others: 50,
+            get_timeout: Duration::from_secs(60),
+            put_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// A store with bounded concurrency and a deadline for every request. Waiting for a place is not part of the deadline.
+#[derive(Debug)]
+pub struct Limited {
+    inner: Arc<dyn ObjectStore>,
+    limits: Limits,
+    uploads: Semaphore,
+    downloads: Semaphore,
+    others: Semaphore,
+}
+
+impl Limited {
+    /// Bounds requests to `inner`.
+    pub fn new(inner: Arc<dyn ObjectStore>, limits: Limits) -> Self {
+        Self {
+            inner,
+            limits,
+            uploads: Semaphore::new(limits.max_uploads.max(1)),
+            downloads: Semaphore::new(limits.max_downloads.max(1)),
+            others: Semaphore::new(limits.max_others.max(1)),
+        }
+    }
+}
+
+async fn bounded<T>(
+    gate: &Semaphore,
+    deadline: Duration,
+    call: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let _place = gate.acquire().await.map_err(|e| ObjectError::Other(e.to_string()))?;
+    tokio::time::timeout(deadline, call).await.unwrap_or(Err(ObjectError::Timeout(deadline)))
+}
+
+#[async_trait]
+impl ObjectStore for Limited {
+    async fn put(&self, key: &str, body: Bytes) -> Result<()> {
+        bounded(&self.uploads, self.limits.put_timeout, self.inner.put(key, body)).await
+    }
+
+    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {
+        bounded(&self.downloads, self.limits.get_timeout, self.inner.get(key, range)).await
+    }
+
+    async fn head(&self, key: &str) -> Result<Meta> {
+        bounded(&self.others, self.limits.get_timeout, self.inner.head(key)).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<()> {
+        bounded(&self.others, self.limits.put_timeout, self.inner.delete(key)).await
+    }
+
+    async fn list(&self, prefix: &str, start_after: &str, limit: usize) -> Result<Vec<Entry>> {
+        bounded(&self.others, self.limits.get_timeout, self.inner.list(prefix, start_after, limit)).await
+    }
+
+    async fn create_bucket(&self) -> Result<()> {
+        bounded(&self.others, self.limits.put_timeout, self.inner.create_bucket()).await
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    fn supports_range(&self) -> bool {
+        self.inner.supports_range()
+    }
+}

@@ -1,0 +1,93 @@
+//! Repeats requests that may succeed a little later.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use rand::RngExt as _;
+
+use crate::error::Result;
+use crate::store::{Entry, Meta, ObjectStore};
+
+/// First pause; it doubles after each attempt.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// Longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(20);
+
+/// A store that tries each request up to `retries + 1` times. With the default of 10 the pauses add up to at most about 70
+/// seconds, beside the time of the attempts.
+#[derive(Debug)]
+pub struct Retried {
+    inner: Arc<dyn ObjectStore>,
+    retries: u32,
+}
+
+impl Retried {
+    /// Repeats failed requests to `inner`.
+    pub fn new(inner: Arc<dyn ObjectStore>, retries: u32) -> Self {
+        Self { inner, retries }
+    }
+
+    async fn run<T, Fut>(&self, what: &str, key: &str, mut call: impl FnMut() -> Fut) -> Result<T>
+    where
+        Fut: Future<Output = Result<T>>,
+    {
+        let mut pause = PAUSE_MIN;
+        let mut left = self.retries;
+        loop {
+            match call().await {
+                Err(e) if e.is_retryable() && left > 0 => {
+                    tracing::debug!("{what} {key}: {e}; {left} more attempts");
+                    left -= 1;
+                    let jitter = rand::rng().random_range(0.5..1.0);
+                    tokio::time::sleep(pause.mul_f64(jitter)).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+                Err(e) => {
+                    if e.is_retryable() {
+                        tracing::warn!("{what} {key}: given up after {} attempts: {e}", self.retries + 1);
+                    }
+                    return Err(e);
+                }
+                done => return done,
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Retried {
+    async fn put(&self, key: &str, body: Bytes) -> Result<()> {
+        self.run("PUT", key, || self.inner.put(key, body.clone())).await
+    }
+
+    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {
+        self.run("GET", key, || self.inner.get(key, range.clone())).await
+    }
+
+    async fn head(&self, key: &str) -> Result<Meta> {
+        self.run("HEAD", key, || self.inner.head(key)).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<()> {
+        self.run("DELETE", key, || self.inner.delete(key)).await
+    }
+
+    async fn list(&self, prefix: &str, start_after: &str, limit: usize) -> Result<Vec<Entry>> {
+        self.run("LIST", prefix, || self.inner.list(prefix, start_after, limit)).await
+    }
+
+    async fn create_bucket(&self) -> Result<()> {
+        self.inner.create_bucket().await
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    fn supports_range(&self) -> bool {
+        self.inner.supports_range()
+    }
+}

@@ -1,0 +1,69 @@
+//! Opening the back end that a volume's settings name.
+
+use std::sync::Arc;
+
+use crate::error::{ObjectError, Result};
+use crate::file::FileStore;
+use crate::layers::Sharded;
+use crate::memory::MemoryStore;
+use crate::s3::S3Store;
+use crate::store::ObjectStore;
+
+/// Where objects are, and with which credentials.
+#[derive(Clone, Default)]
+pub struct StoreConfig {
+    /// Driver: `file`, `s3`, `minio`, `mem`.
+    pub storage: String,
+    /// Directory, bucket or URL; with shards it contains `%d`.
+    pub bucket: String,
+    /// Access key; empty uses the driver's own sources.
+    pub access_key: String,
+    /// Secret key.
+    pub secret_key: String,
+    /// Session token of temporary credentials.
+    pub session_token: String,
+    /// Number of buckets; 0 and 1 mean one.
+    pub shards: u32,
+}
+
+impl std::fmt::Debug for StoreConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Never the keys.
+        f.debug_struct("StoreConfig")
+            .field("storage", &self.storage)
+            .field("bucket", &self.bucket)
+            .field("shards", &self.shards)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Opens the back end, sharded if asked for. Nothing is contacted yet.
+pub fn open(cfg: &StoreConfig) -> Result<Arc<dyn ObjectStore>> {
+    if cfg.shards > 1 {
+        if !cfg.bucket.contains("%d") {
+            return Err(ObjectError::Config(format!(
+                "{} shards need a %d in the bucket: {}",
+                cfg.shards, cfg.bucket
+            )));
+        }
+        let shards = (0..cfg.shards)
+            .map(|i| open_one(cfg, &cfg.bucket.replacen("%d", &i.to_string(), 1)))
+            .collect::<Result<Vec<_>>>()?;
+        return Ok(Arc::new(Sharded::new(shards)));
+    }
+    open_one(cfg, &cfg.bucket)
+}
+
+fn open_one(cfg: &StoreConfig, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
+    Ok(match cfg.storage.to_ascii_lowercase().as_str() {
+        "file" => Arc::new(FileStore::new(bucket)),
+        "s3" => Arc::new(S3Store::open(cfg, bucket, false)?),
+        "minio" => Arc::new(S3Store::open(cfg, bucket, true)?),
+        "mem" => Arc::new(MemoryStore::default()),
+        other => {
+            return Err(ObjectError::Config(format!(
+                "storage {other:?} is not supported in this version; supported are file, s3 and minio"
+            )));
+        }
+    })
+}

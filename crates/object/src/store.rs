@@ -1,0 +1,60 @@
+//! The trait of every back end and layer.
+
+use std::fmt::Debug;
+use std::ops::Range;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::error::Result;
+
+/// What is known of an object without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Meta {
+    /// Length of the stored body, in bytes.
+    pub size: u64,
+    /// Last change, where the store tells.
+    pub mtime: Option<SystemTime>,
+}
+
+/// A listed object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Key.
+    pub key: String,
+    /// Length of the stored body, in bytes.
+    pub size: u64,
+    /// Last change, where the store tells.
+    pub mtime: Option<SystemTime>,
+}
+
+/// An object store or a layer over one. Keys have no leading `/`.
+#[async_trait]
+pub trait ObjectStore: Send + Sync + Debug {
+    /// Stores a whole object. Readers see the old or the new one, never a part.
+    async fn put(&self, key: &str, body: Bytes) -> Result<()>;
+
+    /// Reads an object, or bytes `range` of it. A range past the end is cut.
+    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes>;
+
+    /// Size and time of an object.
+    async fn head(&self, key: &str) -> Result<Meta>;
+
+    /// Deletes an object. A missing one is no error.
+    async fn delete(&self, key: &str) -> Result<()>;
+
+    /// At most `limit` objects whose key begins with `prefix` and is greater than `start_after`, in ascending byte order.
+    async fn list(&self, prefix: &str, start_after: &str, limit: usize) -> Result<Vec<Entry>>;
+
+    /// Creates the bucket or directory if it is missing and can be created.
+    async fn create_bucket(&self) -> Result<()>;
+
+    /// The address, without secrets.
+    fn describe(&self) -> String;
+
+    /// Can parts of objects be read without reading the whole?
+    fn supports_range(&self) -> bool {
+        true
+    }
+}
