@@ -25,7 +25,7 @@ pub enum BlockError {
         /// Key relative to the volume.
         key: String,
         /// The store's error.
-        source: Arc<crate::backend::ObjectError>,
+        source: Arc<ciderfs_object::ObjectError>,
     },
     /// A write or delete on a block store opened read-only.
     #[error("volume is mounted read-only")]

@@ -21,8 +21,9 @@ mod ranges;
 mod read;
 mod stats;
 mod store;
+#[cfg(test)]
+mod tests;
 
-pub use backend::{ObjectError, ObjectStore};
 pub use budget::{Budget, BudgetKind, Permit};
 pub use config::{BlockConfig, MAX_BLOCK_SIZE, MIN_BLOCK_SIZE, MIN_BUFFER_SIZE, ReadHint};
 pub use error::BlockError;

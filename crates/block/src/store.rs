@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ciderfs_format::objname::block_count;
+use ciderfs_object::ObjectStore;
 use futures_util::stream::{self, StreamExt as _};
 use tokio::sync::Semaphore;
 
-use crate::backend::{self, ObjectStore};
+use crate::backend;
 use crate::budget::{Budget, BudgetKind, Reclaim};
 use crate::buffers::Buffers;
 use crate::config::{BlockConfig, ReadHint};
@@ -76,7 +77,7 @@ impl BlockStore {
         let reclaim: Arc<dyn Reclaim> = memory.clone();
         budget.set_reclaim(Arc::downgrade(&reclaim));
         let inner = Arc::new(Inner {
-            ranges_supported: backend::supports_range(&*store),
+            ranges_supported: store.supports_range(),
             store,
             memory,
             disk: DiskCache::open(&cfg, buffers.clone(), &counters),
@@ -120,10 +121,12 @@ impl BlockStore {
     }
 
     /// Uploads one block and returns when the object is stored. `data` must have the block's exact length, which
-    /// becomes part of its name; `tier` is the storage tier of its file. The caller's permit should cover `data`
+    /// becomes part of its name. `tier` is the storage tier of its file; object stores do not know tiers yet, so every
+    /// block gets the volume's default class. The caller's permit should cover `data`
     /// until this returns.
     pub async fn put_block(&self, id: u64, indx: u32, data: Bytes, tier: u8) -> Result<(), BlockError> {
-        self.inner.put_block(id, indx, data, tier).await
+        let _ = tier;
+        self.inner.put_block(id, indx, data).await
     }
 
     /// Reads bytes `[off, off+len)` of slice `id`, whose stored length is `size`: pieces in order, together exactly
@@ -283,7 +286,7 @@ impl Inner {
         self.disk.maintain(|| self.closed.load(Relaxed));
     }
 
-    async fn put_block(&self, id: u64, indx: u32, data: Bytes, tier: u8) -> Result<(), BlockError> {
+    async fn put_block(&self, id: u64, indx: u32, data: Bytes) -> Result<(), BlockError> {
         if self.cfg.read_only {
             return Err(BlockError::ReadOnly);
         }
@@ -308,9 +311,7 @@ impl Inner {
             };
             count(&self.counters.puts, 1);
             count(&self.counters.put_bytes, body.len() as u64);
-            backend::put(&*self.store, &key, body, tier)
-                .await
-                .inspect_err(|_| count(&self.counters.errors, 1))?;
+            backend::put(&*self.store, &key, body).await.inspect_err(|_| count(&self.counters.errors, 1))?;
         }
         if !self.disk.is_empty() && (len < self.cfg.block_size || self.cfg.cache_large_write) {
             // The caller's permit ends with this call, so the queue needs one of its own.

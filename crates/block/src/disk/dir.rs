@@ -15,7 +15,7 @@ use rustix::fs::FlockOperation;
 use super::breaker::Breaker;
 use super::fifo::{Fifo, cost};
 use super::file::{self, BlockFile, FileError};
-use super::journal::{Change, Journal};
+use super::journal::{Change, Journal, Loaded};
 use crate::budget::Permit;
 use crate::key::{BlockId, mix};
 use crate::stats::{Counters, count};
@@ -98,11 +98,16 @@ impl CacheDir {
             _ => {}
         }
         make_dir(&temp)?;
+        let fresh = !root.join("blocks").exists();
         for fan in 0..FAN_OUT {
             make_dir(&root.join("blocks").join(format!("{fan:02x}")))?;
         }
         let mut index = Fifo::new(capacity);
-        let (mut journal, loaded) = Journal::open(&root, &mut index)?;
+        let (mut journal, mut loaded) = Journal::open(&root, &mut index)?;
+        if fresh {
+            // No index, but no files either.
+            loaded = Loaded::Clean;
+        }
         // The cache may have been larger in an earlier life.
         let surplus = index.make_room(0);
         let changes: Vec<_> = surplus.iter().map(|&block| Change::removed(block)).collect();
@@ -254,7 +259,7 @@ impl CacheDir {
                 }
             };
             let written = self.write(&block, &data);
-            let mut surplus = false;
+            let mut surplus = Vec::new();
             let pending = {
                 let second = self.second();
                 let mut state = self.state.lock();
@@ -264,17 +269,17 @@ impl CacheDir {
                 }
                 if written {
                     if pending.is_some() {
+                        // Again, because the other writer may have taken the room.
+                        surplus = self.evict(&mut state, |index| index.make_room(cost(block.len)));
                         state.index.insert(block, second);
                         state.changes.push(Change::added(block));
-                    } else {
-                        surplus = !state.index.contains(&block);
+                    } else if !state.index.contains(&block) {
+                        surplus.push(block);
                     }
                 }
                 pending
             };
-            if surplus {
-                self.unlink(&block);
-            }
+            self.unlink_all(&surplus);
             drop((data, pending));
             self.flush_changes();
         }
@@ -284,7 +289,7 @@ impl CacheDir {
         self.check_space(false);
         let victims = {
             let mut state = self.state.lock();
-            if state.full {
+            if state.full || !self.breaker.lock().allows(Instant::now()) {
                 drop(state);
                 count(&self.counters.cache_drops, 1);
                 return false;

@@ -148,7 +148,8 @@ impl BlockFile {
 
     fn check(&self, start: u32, buffer: &[u8]) -> Result<(), FileError> {
         let first = (start / PIECE) as usize;
-        let whole = start % PIECE == 0 && u64::from(start) + buffer.len() as u64 <= u64::from(self.len);
+        let whole =
+            start.is_multiple_of(PIECE) && u64::from(start) + buffer.len() as u64 <= u64::from(self.len);
         let good = whole
             && buffer.chunks(PIECE as usize).enumerate().all(|(i, piece)| {
                 let at = (first + i) * 4;

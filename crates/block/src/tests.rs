@@ -1,0 +1,8 @@
+//! Tests of the whole block layer over an object store in memory.
+
+mod budget;
+mod cache;
+mod model;
+mod reads;
+mod support;
+mod writes;
