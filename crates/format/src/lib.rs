@@ -5,13 +5,19 @@
 //! big-endian unless an item says otherwise.
 #![forbid(unsafe_code)]
 
+pub mod accounting;
 pub mod attr;
 mod civil;
 pub mod codec;
+pub mod compaction;
+pub mod delslice;
 pub mod edge;
 pub mod envelope;
 pub mod ino;
+pub mod lock;
 pub mod objname;
+pub mod quota;
+pub mod session;
 pub mod settings;
 pub mod slice;
 pub mod trash;

@@ -15,6 +15,8 @@ mod secrets;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use json::escape_html;
+
 /// Newest `MetaVersion` that this code understands.
 pub const MAX_META_VERSION: u32 = 1;
 /// Smallest block, in bytes.

@@ -16,7 +16,10 @@ pub fn parse_hour(name: &str) -> Option<i64> {
     }
     let number = |range: std::ops::Range<usize>| {
         let digits = &b[range];
-        digits.iter().all(u8::is_ascii_digit).then(|| digits.iter().fold(0, |n, d| n * 10 + i64::from(d - b'0')))
+        digits
+            .iter()
+            .all(u8::is_ascii_digit)
+            .then(|| digits.iter().fold(0, |n, d| n * 10 + i64::from(d - b'0')))
     };
     let civil = Civil {
         year: number(0..4)?,

@@ -64,7 +64,7 @@ pub(super) fn print(settings: &Settings, indent: &[u8]) -> Result<String, Settin
 
 /// The official client's library writes these characters as escapes. They occur only inside strings. Readers take
 /// both forms, but equal settings should be equal bytes.
-fn escape_html(json: &str) -> String {
+pub(crate) fn escape_html(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
         match c {

@@ -1,0 +1,123 @@
+//! Session records and the owners of locks (`spec/meta-redis.md` 4.8, 4.9).
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::civil::Civil;
+use crate::{FormatError, Time};
+
+/// What a client tells about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct SessionInfo {
+    /// Version, see [`crate::version::presented_version`].
+    pub version: String,
+    /// Name of the machine.
+    pub host_name: String,
+    /// Its addresses; left out when empty.
+    #[serde(rename = "IPAddrs", skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_empty")]
+    pub ip_addrs: Vec<String>,
+    /// Where the volume is mounted; `s3gateway` or `webdav` for those services.
+    pub mount_point: String,
+    /// When, in RFC 3339 with nanoseconds: see [`mount_time`].
+    pub mount_time: String,
+    /// Process of the client.
+    #[serde(rename = "ProcessID")]
+    pub process_id: i64,
+}
+
+fn null_is_empty<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
+    Ok(Option::deserialize(d)?.unwrap_or_default())
+}
+
+impl SessionInfo {
+    /// The stored bytes: compact JSON. They are sent unchanged for the whole life of a session.
+    pub fn encode(&self) -> Result<Vec<u8>, FormatError> {
+        let json = serde_json::to_string(self).map_err(|e| invalid(&e))?;
+        Ok(crate::settings::escape_html(&json).into_bytes())
+    }
+
+    /// Reads a stored record; unknown fields are ignored.
+    pub fn decode(raw: &[u8]) -> Result<Self, FormatError> {
+        serde_json::from_slice(raw).map_err(|e| invalid(&e))
+    }
+}
+
+fn invalid(e: &serde_json::Error) -> FormatError {
+    FormatError::Invalid { what: "session record", detail: e.to_string() }
+}
+
+/// The form of [`SessionInfo::mount_time`], in UTC.
+pub fn mount_time(t: Time) -> String {
+    let c = Civil::from_unix(t.sec);
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:09}Z",
+        c.year, c.month, c.day, c.hour, c.minute, c.second, t.nsec
+    )
+}
+
+/// The field that names the owner of a lock: `<sid>_<16 upper-case hex digits>`.
+pub fn lock_owner_field(sid: u64, owner: u64) -> String {
+    format!("{sid}_{owner:016X}")
+}
+
+/// Reads the field that names the owner of a lock: session id and owner.
+pub fn parse_lock_owner_field(field: &str) -> Option<(u64, u64)> {
+    let (sid, owner) = field.split_once('_')?;
+    // `from_str_radix` alone would take a sign.
+    if sid.starts_with('+') || owner.starts_with('+') {
+        return None;
+    }
+    Some((sid.parse().ok()?, u64::from_str_radix(owner, 16).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn json() {
+        let mut info = SessionInfo {
+            version: "1.4.2+ciderfs-0.1.0".into(),
+            host_name: "h".into(),
+            ip_addrs: vec!["10.0.0.1".into()],
+            mount_point: "/mnt/a&b".into(),
+            mount_time: mount_time(Time { sec: 1_795_340_362, nsec: 412_395_255 }),
+            process_id: 123,
+        };
+        let raw = r#"{"Version":"1.4.2+ciderfs-0.1.0","HostName":"h","IPAddrs":["10.0.0.1"],"MountPoint":"/mnt/a\u0026b","MountTime":"2026-11-22T09:39:22.412395255Z","ProcessID":123}"#;
+        assert_eq!(String::from_utf8(info.encode().unwrap()).unwrap(), raw);
+        assert_eq!(SessionInfo::decode(raw.as_bytes()).unwrap(), info);
+        info.ip_addrs.clear();
+        assert!(!String::from_utf8(info.encode().unwrap()).unwrap().contains("IPAddrs"));
+        assert_eq!(SessionInfo::decode(&info.encode().unwrap()).unwrap(), info);
+        let sparse = SessionInfo::decode(br#"{"Version":"1.0.0","IPAddrs":null,"New":{"a":1}}"#).unwrap();
+        assert_eq!((sparse.version.as_str(), sparse.process_id), ("1.0.0", 0));
+        assert!(SessionInfo::decode(b"").is_err());
+    }
+
+    #[test]
+    fn owners() {
+        // The fields of lockf12 and lockp12 in meta-redis.md 2.2.
+        assert_eq!(lock_owner_field(1, 0xD4AA_9D3E_F1D5_8DA5), "1_D4AA9D3EF1D58DA5");
+        assert_eq!(parse_lock_owner_field("1_57D589CF3D5BF1F1"), Some((1, 0x57D5_89CF_3D5B_F1F1)));
+        assert_eq!(lock_owner_field(7, 0x2a), "7_000000000000002A");
+        for bad in ["", "1", "1_", "_2", "x_2", "1_g", "+1_2", "1_+2", "1_2_3", "1_123456789ABCDEF01"] {
+            assert_eq!(parse_lock_owner_field(bad), None, "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn owner_round_trip(sid: u64, owner: u64) {
+            prop_assert_eq!(parse_lock_owner_field(&lock_owner_field(sid, owner)), Some((sid, owner)));
+        }
+
+        #[test]
+        fn never_panics(raw: Vec<u8>, text: String) {
+            let _ = SessionInfo::decode(&raw);
+            parse_lock_owner_field(&text);
+        }
+    }
+}
