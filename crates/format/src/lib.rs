@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod accounting;
+pub mod acl;
 pub mod attr;
 mod civil;
 pub mod codec;
@@ -17,9 +18,12 @@ pub mod ino;
 pub mod lock;
 pub mod objname;
 pub mod quota;
+pub mod redis_keys;
 pub mod session;
 pub mod settings;
 pub mod slice;
+#[cfg(test)]
+mod testing;
 pub mod trash;
 pub mod version;
 
