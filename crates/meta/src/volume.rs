@@ -240,6 +240,11 @@ impl Meta {
         }
     }
 
+    /// Does the presented root show the trash? Not below a sub-directory.
+    pub fn shows_trash(&self) -> bool {
+        self.root == Ino::ROOT && self.settings().trash_enabled()
+    }
+
     /// Used bytes and inodes as last seen, without asking the engine.
     pub fn used(&self) -> (u64, u64) {
         (self.usage.space().max(0) as u64, self.usage.inodes().max(0) as u64)

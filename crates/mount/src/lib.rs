@@ -1,1 +1,11 @@
-//! See the crate description.
+//! Joins the vfs to the kernel: each FUSE request becomes a call of the vfs, each result an answer.
+//!
+//! What can be answered from memory is answered on the thread that read the request; everything else moves to the
+//! runtime, so that a slow object store never keeps the kernel's queue waiting. Every error becomes an errno here, by
+//! [`ciderfs_meta::Error::errno`].
+
+mod convert;
+mod handler;
+mod serve;
+
+pub use serve::{MountedFs, ServeError, ServeOptions, serve};

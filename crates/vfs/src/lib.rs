@@ -1,1 +1,25 @@
-//! See the crate description.
+//! Files and directories as a process sees them, independent of the kernel's protocol.
+//!
+//! Data that was written through the mount is visible to its readers at once; it is in the object store and in the
+//! metadata when `fsync` or `close` returns.
+
+mod dir;
+mod file;
+mod files;
+mod handles;
+mod internal;
+mod metrics;
+mod pending;
+mod read;
+mod readahead;
+mod remover;
+mod vfs;
+mod write;
+
+pub use dir::DirItem;
+pub use metrics::Metrics;
+pub use remover::BlockRemover;
+pub use vfs::{Entry, Opened, Vfs, VfsConfig};
+
+#[cfg(test)]
+mod tests;

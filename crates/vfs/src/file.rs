@@ -1,0 +1,124 @@
+//! An inode that is open here: unflushed slices, what is known of its content, errors to report.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use ciderfs_format::{Attr, Ino, Time};
+use ciderfs_meta::{ChunkView, Errno};
+use parking_lot::Mutex;
+
+use crate::pending::Pending;
+
+/// Resolved chunks kept per open file.
+const VIEWS_MAX: usize = 64;
+
+/// State shared by all handles of an inode.
+pub(crate) struct File {
+    pub(crate) ino: Ino,
+    pub(crate) state: Mutex<State>,
+    /// Held by the one flush (or truncate) of the file that runs.
+    pub(crate) flushing: tokio::sync::Mutex<()>,
+}
+
+/// What [`File::state`] protects.
+pub(crate) struct State {
+    /// Attributes as last seen or written; the length includes unflushed data.
+    pub(crate) attr: Attr,
+    /// mtime and length as the engine last told them: when they change, so has the content.
+    pub(crate) version: (Time, u64),
+    /// Slices not yet committed, in the order in which they were begun.
+    pub(crate) pending: VecDeque<Pending>,
+    /// Resolved chunks, as of `attr`.
+    pub(crate) views: HashMap<u32, ChunkView>,
+    /// Changes whenever committed content may have changed: what was fetched before is then out of date.
+    pub(crate) generation: u64,
+    /// Failed flushes so far, and the last one's error. Each handle reports each failure once.
+    pub(crate) failures: u64,
+    pub(crate) error: Errno,
+}
+
+impl File {
+    pub(crate) fn new(ino: Ino, attr: Attr) -> Arc<Self> {
+        let state = State {
+            version: (attr.mtime, attr.length),
+            attr,
+            pending: VecDeque::new(),
+            views: HashMap::new(),
+            generation: 0,
+            failures: 0,
+            error: Errno::EIO,
+        };
+        Arc::new(Self { ino, state: Mutex::new(state), flushing: tokio::sync::Mutex::new(()) })
+    }
+
+    /// Takes attributes from the engine, fetched while `generation` was current. Content that changed elsewhere is forgotten.
+    pub(crate) fn refresh(&self, attr: &Attr, generation: u64) -> Attr {
+        let mut s = self.state.lock();
+        if s.generation == generation {
+            s.adopt(attr);
+        }
+        s.overlay(attr)
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.state.lock().generation
+    }
+
+    /// Forgets what is known of the content.
+    pub(crate) fn forget_views(&self) {
+        self.state.lock().changed();
+    }
+
+    pub(crate) fn is_dirty(&self) -> bool {
+        !self.state.lock().pending.is_empty()
+    }
+}
+
+impl State {
+    /// Believes fresh attributes.
+    pub(crate) fn adopt(&mut self, attr: &Attr) {
+        let version = (attr.mtime, attr.length);
+        if self.version != version {
+            self.version = version;
+            self.changed();
+        }
+        self.attr = self.overlay(attr);
+    }
+
+    /// Attributes with what is not flushed yet.
+    pub(crate) fn overlay(&self, attr: &Attr) -> Attr {
+        let mut attr = attr.clone();
+        attr.length = attr.length.max(self.written_length());
+        if let Some(t) = self.pending.iter().map(|p| p.mtime).max() {
+            attr.mtime = t;
+            attr.ctime = attr.ctime.max(t);
+        }
+        attr
+    }
+
+    pub(crate) fn written_length(&self) -> u64 {
+        self.pending
+            .iter()
+            .map(|p| u64::from(p.chunk) * ciderfs_format::CHUNK_SIZE + u64::from(p.end()))
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Committed content is not what it was.
+    pub(crate) fn changed(&mut self) {
+        self.views.clear();
+        self.generation += 1;
+    }
+
+    pub(crate) fn keep_view(&mut self, indx: u32, view: ChunkView) {
+        if self.views.len() >= VIEWS_MAX {
+            self.views.clear();
+        }
+        self.views.insert(indx, view);
+    }
+
+    pub(crate) fn fail(&mut self, error: Errno) {
+        self.failures += 1;
+        self.error = error;
+    }
+}

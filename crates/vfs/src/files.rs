@@ -1,0 +1,63 @@
+//! The table of inodes that are open here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ciderfs_format::{Attr, Ino, Time};
+use parking_lot::Mutex;
+
+use crate::file::File;
+
+/// Files remembered after their last close, to tell whether the kernel may keep their pages.
+const REMEMBERED_MAX: usize = 16_384;
+
+/// Open files by inode, with the number of handles.
+#[derive(Default)]
+pub(crate) struct Files {
+    open: Mutex<HashMap<Ino, (Arc<File>, usize)>>,
+    seen: Mutex<HashMap<Ino, (Time, u64)>>,
+}
+
+impl Files {
+    /// Opens one more handle.
+    pub(crate) fn open(&self, ino: Ino, attr: &Attr) -> Arc<File> {
+        let mut open = self.open.lock();
+        let (file, handles) = open.entry(ino).or_insert_with(|| (File::new(ino, attr.clone()), 0));
+        *handles += 1;
+        Arc::clone(file)
+    }
+
+    /// Closes one handle; true if it was the last.
+    pub(crate) fn close(&self, ino: Ino) -> bool {
+        let mut open = self.open.lock();
+        let Some((_, handles)) = open.get_mut(&ino) else { return false };
+        *handles -= 1;
+        if *handles == 0 {
+            open.remove(&ino);
+            return true;
+        }
+        false
+    }
+
+    pub(crate) fn get(&self, ino: Ino) -> Option<Arc<File>> {
+        self.open.lock().get(&ino).map(|(f, _)| Arc::clone(f))
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<File>> {
+        self.open.lock().values().map(|(f, _)| Arc::clone(f)).collect()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.open.lock().len()
+    }
+
+    /// Is the content still what the last open on this mount saw?
+    pub(crate) fn same_as_last_open(&self, ino: Ino, attr: &Attr) -> bool {
+        let mut seen = self.seen.lock();
+        if seen.len() >= REMEMBERED_MAX {
+            seen.clear();
+        }
+        let now = (attr.mtime, attr.length);
+        seen.insert(ino, now) == Some(now)
+    }
+}

@@ -1,0 +1,93 @@
+//! Handles given to the front door.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ciderfs_format::Ino;
+use ciderfs_meta::Errno;
+use parking_lot::{Mutex, RwLock};
+
+use crate::dir::DirStream;
+use crate::file::File;
+use crate::readahead::ReadAhead;
+
+/// An open file.
+pub(crate) struct FileHandle {
+    pub(crate) file: Arc<File>,
+    pub(crate) writable: bool,
+    /// Failures of the file that this handle has reported already.
+    pub(crate) reported: Mutex<u64>,
+    pub(crate) ahead: Mutex<ReadAhead>,
+}
+
+impl FileHandle {
+    /// The error that this handle still has to report, once.
+    pub(crate) fn take_error(&self) -> Result<(), Errno> {
+        let (failures, error) = {
+            let s = self.file.state.lock();
+            (s.failures, s.error)
+        };
+        let mut reported = self.reported.lock();
+        if *reported < failures {
+            *reported = failures;
+            return Err(error);
+        }
+        Ok(())
+    }
+}
+
+/// What a handle refers to.
+#[derive(Clone)]
+pub(crate) enum Handle {
+    File(Arc<FileHandle>),
+    Dir(Arc<tokio::sync::Mutex<DirStream>>),
+    /// The content of a virtual file, made when it was opened.
+    Virtual(Bytes),
+}
+
+/// All handles of a mount. Numbers are odd for what only reads, even for what may write.
+#[derive(Default)]
+pub(crate) struct Handles {
+    next: Mutex<u64>,
+    map: RwLock<HashMap<u64, (Ino, Handle)>>,
+}
+
+impl Handles {
+    pub(crate) fn add(&self, ino: Ino, handle: Handle) -> u64 {
+        let even = matches!(&handle, Handle::File(f) if f.writable);
+        let fh = {
+            let mut next = self.next.lock();
+            *next += 1;
+            if next.is_multiple_of(2) != even {
+                *next += 1;
+            }
+            *next
+        };
+        self.map.write().insert(fh, (ino, handle));
+        fh
+    }
+
+    pub(crate) fn get(&self, fh: u64) -> Result<Handle, Errno> {
+        self.map.read().get(&fh).map(|(_, h)| h.clone()).ok_or(Errno::EBADF)
+    }
+
+    pub(crate) fn file(&self, fh: u64) -> Result<Arc<FileHandle>, Errno> {
+        match self.get(fh)? {
+            Handle::File(f) => Ok(f),
+            _ => Err(Errno::EBADF),
+        }
+    }
+
+    pub(crate) fn remove(&self, fh: u64) -> Option<(Ino, Handle)> {
+        self.map.write().remove(&fh)
+    }
+
+    pub(crate) fn all(&self) -> Vec<u64> {
+        self.map.read().keys().copied().collect()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.map.read().len()
+    }
+}

@@ -1,0 +1,79 @@
+//! Virtual files in the root: `.stats` and `.config`.
+
+use bytes::Bytes;
+use ciderfs_format::{Attr, FileType, Ino, Time};
+
+use crate::vfs::{Entry, Vfs};
+
+/// Name, inode and mode of each virtual file (`spec/data-path.md` 8.2).
+const FILES: [(&[u8], Ino, u16); 2] =
+    [(b".stats", Ino(Ino::VIRTUAL.0 + 3), 0o444), (b".config", Ino(Ino::VIRTUAL.0 + 4), 0o400)];
+
+impl Vfs {
+    /// The virtual file of that name in the root.
+    pub(crate) fn virtual_entry(&self, dir: Ino, name: &[u8]) -> Option<Entry> {
+        if dir != Ino::ROOT {
+            return None;
+        }
+        FILES
+            .iter()
+            .find(|(n, _, _)| *n == name)
+            .map(|(_, ino, mode)| Entry { ino: *ino, attr: self.virtual_attr(*ino, *mode) })
+    }
+
+    /// Names of the root that no one may create or remove.
+    pub(crate) fn is_virtual_name(&self, dir: Ino, name: &[u8]) -> bool {
+        dir == Ino::ROOT
+            && (name == b".control" || name == b".accesslog" || self.virtual_entry(dir, name).is_some())
+    }
+
+    /// Virtual files to list in the root.
+    pub(crate) fn virtual_names(&self) -> impl Iterator<Item = (&'static [u8], Ino)> + use<> {
+        FILES.into_iter().map(|(name, ino, _)| (name, ino))
+    }
+
+    /// Attributes of a virtual inode.
+    pub(crate) fn virtual_attr_of(&self, ino: Ino) -> Option<Attr> {
+        FILES.iter().find(|(_, i, _)| *i == ino).map(|(_, i, mode)| self.virtual_attr(*i, *mode))
+    }
+
+    fn virtual_attr(&self, ino: Ino, mode: u16) -> Attr {
+        let start = self.started;
+        Attr {
+            flags: 0,
+            kind: FileType::File,
+            mode,
+            uid: 0,
+            gid: 0,
+            atime: start,
+            mtime: start,
+            ctime: start,
+            nlink: 1,
+            length: if ino.0 == Ino::VIRTUAL.0 + 4 { self.config_text().len() as u64 } else { 0 },
+            rdev: 0,
+            parent: Ino::ROOT,
+            access_acl: 0,
+            default_acl: 0,
+            tier: 0,
+        }
+    }
+
+    /// Content of a virtual file, made now.
+    pub(crate) fn virtual_content(&self, ino: Ino) -> Bytes {
+        if ino.0 == Ino::VIRTUAL.0 + 4 {
+            return self.config_text();
+        }
+        self.update_metrics();
+        Bytes::from(self.metrics.stats_text())
+    }
+
+    fn config_text(&self) -> Bytes {
+        Bytes::from(serde_json::to_vec_pretty(&self.cfg.config_json).unwrap_or_default())
+    }
+}
+
+/// The time at which a mount begins.
+pub(crate) fn start_time() -> Time {
+    use ciderfs_meta::Clock as _;
+    ciderfs_meta::SystemClock.now()
+}

@@ -1,0 +1,168 @@
+//! A slice that is being written: bytes of one chunk, block by block, on their way to the object store.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use ciderfs_block::{BlockError, BlockStore, Permit};
+use ciderfs_format::{Slice, Time};
+use tokio::task::JoinHandle;
+
+/// First allocation of a slice's first block, so that small files stay small in memory.
+const FIRST_STEP: usize = 64 << 10;
+
+/// One block of a pending slice.
+enum Block {
+    /// Still changeable.
+    Open(Vec<u8>),
+    /// Given to the uploader; kept for readers until it is stored.
+    Sent(Bytes),
+}
+
+/// A slice not yet committed.
+pub(crate) struct Pending {
+    /// Chunk index.
+    pub(crate) chunk: u32,
+    /// Offset of the slice in the chunk.
+    pub(crate) pos: u32,
+    /// Bytes so far.
+    pub(crate) len: u32,
+    /// Slice id.
+    pub(crate) id: u64,
+    /// No more writes: a flush has taken it.
+    pub(crate) frozen: bool,
+    pub(crate) created: Instant,
+    pub(crate) touched: Instant,
+    /// Wall-clock time of the last write into it.
+    pub(crate) mtime: Time,
+    blocks: Vec<Block>,
+    block_size: usize,
+    /// Pays for the buffers until the slice is committed: readers may need them until then.
+    permit: Option<Permit>,
+    uploads: Vec<JoinHandle<Result<(), BlockError>>>,
+}
+
+impl Pending {
+    pub(crate) fn new(chunk: u32, pos: u32, id: u64, block_size: u32, now: Time) -> Self {
+        let at = Instant::now();
+        Self {
+            chunk,
+            pos,
+            len: 0,
+            id,
+            frozen: false,
+            created: at,
+            touched: at,
+            mtime: now,
+            blocks: Vec::new(),
+            block_size: block_size as usize,
+            permit: None,
+            uploads: Vec::new(),
+        }
+    }
+
+    /// One past the last chunk byte.
+    pub(crate) fn end(&self) -> u32 {
+        self.pos + self.len
+    }
+
+    /// First chunk byte that can still change.
+    fn changeable_from(&self) -> u32 {
+        let sent = self.blocks.iter().take_while(|b| matches!(b, Block::Sent(_))).count();
+        self.pos + (sent * self.block_size) as u32
+    }
+
+    /// Can a write at chunk offset `at` go into this slice?
+    pub(crate) fn accepts(&self, at: u32) -> bool {
+        !self.frozen && at >= self.changeable_from() && at <= self.end()
+    }
+
+    /// Does it hold any byte of `[from, to)`?
+    pub(crate) fn overlaps(&self, from: u32, to: u32) -> bool {
+        self.pos < to && from < self.end()
+    }
+
+    /// Writes `data` at chunk offset `at`, which [`Pending::accepts`] has allowed. `permit` covers `data`.
+    pub(crate) fn write(&mut self, at: u32, data: &[u8], permit: Permit, now: Time) {
+        let mut offset = (at - self.pos) as usize;
+        let mut rest = data;
+        while !rest.is_empty() {
+            let (index, within) = (offset / self.block_size, offset % self.block_size);
+            if index == self.blocks.len() {
+                self.blocks.push(Block::Open(Vec::new()));
+            }
+            let n = rest.len().min(self.block_size - within);
+            if let Block::Open(buf) = &mut self.blocks[index] {
+                grow(buf, within + n, index, self.block_size);
+                buf[within..within + n].copy_from_slice(&rest[..n]);
+            }
+            offset += n;
+            rest = &rest[n..];
+        }
+        let grown = (offset as u32).saturating_sub(self.len);
+        self.len = self.len.max(offset as u32);
+        let mut permit = permit;
+        // Overwritten bytes were paid for already.
+        permit.shrink_to(u64::from(grown));
+        self.permit = Some(match self.permit.take() {
+            Some(p) => p.join(permit),
+            None => permit,
+        });
+        self.touched = Instant::now();
+        self.mtime = now;
+    }
+
+    /// Begins to upload blocks that are complete, or all of them when the slice is frozen.
+    pub(crate) fn send(&mut self, blocks: &Arc<BlockStore>, tier: u8) {
+        for index in 0..self.blocks.len() {
+            let Block::Open(buf) = &mut self.blocks[index] else { continue };
+            if buf.len() < self.block_size && !self.frozen {
+                continue;
+            }
+            let body = Bytes::from(std::mem::take(buf));
+            self.blocks[index] = Block::Sent(body.clone());
+            let (store, id) = (Arc::clone(blocks), self.id);
+            self.uploads
+                .push(tokio::spawn(async move { store.put_block(id, index as u32, body, tier).await }));
+        }
+    }
+
+    /// The uploads to wait for.
+    pub(crate) fn take_uploads(&mut self) -> Vec<JoinHandle<Result<(), BlockError>>> {
+        std::mem::take(&mut self.uploads)
+    }
+
+    /// The record to commit once everything is stored.
+    pub(crate) fn record(&self) -> Slice {
+        Slice { pos: self.pos, id: self.id, size: self.len, off: 0, len: self.len }
+    }
+
+    /// Copies bytes `[from, from + out.len())` of the chunk, all of which the slice holds.
+    pub(crate) fn copy_to(&self, from: u32, out: &mut [u8]) {
+        let mut offset = (from - self.pos) as usize;
+        let mut rest = out;
+        while !rest.is_empty() {
+            let (index, within) = (offset / self.block_size, offset % self.block_size);
+            let body: &[u8] = match &self.blocks[index] {
+                Block::Open(buf) => buf,
+                Block::Sent(body) => body,
+            };
+            let n = rest.len().min(body.len() - within);
+            rest[..n].copy_from_slice(&body[within..within + n]);
+            rest = &mut rest[n..];
+            offset += n;
+        }
+    }
+}
+
+/// Makes room for `len` bytes: small steps in the first block, whole blocks after it.
+fn grow(buf: &mut Vec<u8>, len: usize, index: usize, block_size: usize) {
+    if len > buf.capacity() {
+        let want =
+            if index > 0 { block_size } else { len.max(buf.capacity() * 2).max(FIRST_STEP).min(block_size) };
+        buf.reserve_exact(want - buf.len());
+    }
+    if len > buf.len() {
+        buf.resize(len, 0);
+    }
+}

@@ -1,0 +1,247 @@
+//! Reading: committed slices with unflushed ones painted over them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use ciderfs_block::{BlockError, ReadHint};
+use ciderfs_format::CHUNK_SIZE;
+use ciderfs_meta::{ChunkView, Errno, Result};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use crate::file::File;
+use crate::handles::FileHandle;
+use crate::vfs::Vfs;
+
+/// Attempts to read content that other clients keep changing.
+const ATTEMPTS_MAX: u32 = 10;
+/// Pieces of one read that are fetched at a time.
+const PIECES_AT_ONCE: usize = 16;
+/// Zeros handed out for holes, without a copy.
+static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+
+/// Where a piece of a read comes from.
+enum Source {
+    Zeros,
+    Slice { id: u64, size: u32, off: u32 },
+    Ready(Bytes),
+}
+
+struct Piece {
+    /// Offset in the file.
+    from: u64,
+    len: u64,
+    source: Source,
+}
+
+impl Piece {
+    /// The part `[from, to)` of the piece.
+    fn part(&self, from: u64, to: u64) -> Self {
+        let cut = from - self.from;
+        let source = match &self.source {
+            Source::Zeros => Source::Zeros,
+            Source::Slice { id, size, off } => Source::Slice { id: *id, size: *size, off: off + cut as u32 },
+            Source::Ready(b) => Source::Ready(b.slice(cut as usize..(cut + to - from) as usize)),
+        };
+        Self { from, len: to - from, source }
+    }
+}
+
+/// Puts `new` over what it covers.
+fn paint(pieces: &mut Vec<Piece>, new: Piece) {
+    let (from, to) = (new.from, new.from + new.len);
+    let mut out = Vec::with_capacity(pieces.len() + 2);
+    for p in pieces.drain(..) {
+        let end = p.from + p.len;
+        if end <= from || p.from >= to {
+            out.push(p);
+            continue;
+        }
+        if p.from < from {
+            out.push(p.part(p.from, from));
+        }
+        if end > to {
+            out.push(p.part(to, end));
+        }
+    }
+    out.push(new);
+    out.sort_unstable_by_key(|p| p.from);
+    *pieces = out;
+}
+
+impl Vfs {
+    /// Bytes `[off, off+size)` of an open file, cut at its end.
+    pub(crate) async fn read_file(
+        self: &Arc<Self>,
+        h: &FileHandle,
+        off: u64,
+        size: u32,
+    ) -> Result<Vec<Bytes>> {
+        let file = &h.file;
+        let mut pause = Duration::from_millis(1);
+        for attempt in 1.. {
+            let (sequential, ahead) = {
+                let max = self.max_readahead;
+                let block = u64::from(self.blocks.block_size());
+                h.ahead.lock().note(off, u64::from(size), block, max)
+            };
+            let hint = if sequential { ReadHint::Sequential } else { ReadHint::Random };
+            let Some(pieces) = self.plan(file, off, u64::from(size)).await? else { continue };
+            if let Some((from, to)) = ahead.filter(|_| attempt == 1) {
+                self.fetch_ahead(file, from, to);
+            }
+            match self.fetch(pieces, hint).await {
+                Ok(data) => return Ok(data),
+                Err(e) => {
+                    let changed = e.is_not_found();
+                    if attempt >= ATTEMPTS_MAX || !changed {
+                        tracing::error!("inode {}: reading {size} bytes at {off}: {e}", file.ino);
+                        return Err(Errno::EIO.into());
+                    }
+                    // Compacted or truncated elsewhere: the list that named those objects is out of date.
+                    file.forget_views();
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(1));
+                }
+            }
+        }
+        Err(Errno::EIO.into())
+    }
+
+    /// What the range consists of; `None` if it changed while the plan was made.
+    async fn plan(self: &Arc<Self>, file: &Arc<File>, off: u64, size: u64) -> Result<Option<Vec<Piece>>> {
+        let (missing, generation, end) = {
+            let s = file.state.lock();
+            let end = (off + size).min(s.attr.length);
+            if off >= end {
+                return Ok(Some(Vec::new()));
+            }
+            let chunks = (off / CHUNK_SIZE) as u32..=((end - 1) / CHUNK_SIZE) as u32;
+            let missing: Vec<u32> = chunks.filter(|c| !s.views.contains_key(c)).collect();
+            (missing, s.generation, end)
+        };
+        if let (Some(&first), Some(&last)) = (missing.first(), missing.last()) {
+            match self.meta.read_chunks_and_attr(file.ino, first..last + 1).await {
+                Ok((attr, views)) => {
+                    let mut s = file.state.lock();
+                    if s.generation != generation {
+                        return Ok(None);
+                    }
+                    s.adopt(&attr);
+                    for (indx, view) in (first..=last).zip(views) {
+                        self.note_view(file.ino, indx, &view);
+                        s.keep_view(indx, view);
+                    }
+                }
+                Err(e) if e.errno() == Errno::ENOENT => return Err(Errno::EBADF.into()),
+                Err(e) => return Err(e),
+            }
+        }
+        let s = file.state.lock();
+        let end = end.min(s.attr.length);
+        if off >= end {
+            return Ok(Some(Vec::new()));
+        }
+        let mut pieces = vec![Piece { from: off, len: end - off, source: Source::Zeros }];
+        for chunk in (off / CHUNK_SIZE) as u32..=((end - 1) / CHUNK_SIZE) as u32 {
+            let Some(view) = s.views.get(&chunk) else { return Ok(None) };
+            paint_view(&mut pieces, chunk, view, off, end);
+        }
+        for p in &s.pending {
+            let base = u64::from(p.chunk) * CHUNK_SIZE;
+            let from = (base + u64::from(p.pos)).max(off);
+            let to = (base + u64::from(p.end())).min(end);
+            if from < to {
+                let mut copy = BytesMut::zeroed((to - from) as usize);
+                p.copy_to((from - base) as u32, &mut copy);
+                paint(&mut pieces, Piece { from, len: to - from, source: Source::Ready(copy.freeze()) });
+            }
+        }
+        Ok(Some(pieces))
+    }
+
+    async fn fetch(&self, pieces: Vec<Piece>, hint: ReadHint) -> Result<Vec<Bytes>, BlockError> {
+        let calls: Vec<_> = pieces.into_iter().map(|p| self.fetch_piece(p, hint)).collect();
+        let parts: Vec<Vec<Bytes>> = stream::iter(calls).buffered(PIECES_AT_ONCE).try_collect().await?;
+        Ok(parts.into_iter().flatten().collect())
+    }
+
+    async fn fetch_piece(&self, p: Piece, hint: ReadHint) -> Result<Vec<Bytes>, BlockError> {
+        match p.source {
+            Source::Ready(b) => Ok(vec![b]),
+            Source::Slice { id, size, off } => self.blocks.read(id, size, off, p.len as u32, hint).await,
+            Source::Zeros => {
+                let mut left = p.len as usize;
+                let mut out = Vec::new();
+                while left > 0 {
+                    let n = left.min(ZEROS.len());
+                    out.push(Bytes::from_static(&ZEROS[..n]));
+                    left -= n;
+                }
+                Ok(out)
+            }
+        }
+    }
+
+    /// Starts to fetch the blocks of a range, as far as its chunks' lists are known; the list of a chunk that is next is fetched.
+    fn fetch_ahead(self: &Arc<Self>, file: &Arc<File>, from: u64, to: u64) {
+        let mut wanted = Vec::new();
+        let next_list = {
+            let s = file.state.lock();
+            let to = to.min(s.attr.length);
+            if from >= to {
+                return;
+            }
+            let mut next_list = None;
+            for chunk in (from / CHUNK_SIZE) as u32..=((to - 1) / CHUNK_SIZE) as u32 {
+                let base = u64::from(chunk) * CHUNK_SIZE;
+                let Some(view) = s.views.get(&chunk) else {
+                    next_list = next_list.or(Some(chunk));
+                    continue;
+                };
+                for e in view.extents.iter().filter(|e| e.id > 0) {
+                    let start = (base + u64::from(e.pos)).max(from);
+                    let end = (base + e.end()).min(to);
+                    if start < end {
+                        let off = start - base - u64::from(e.pos) + u64::from(e.off);
+                        wanted.push((e.id, e.size, off, off + (end - start)));
+                    }
+                }
+            }
+            next_list
+        };
+        let block = u64::from(self.blocks.block_size());
+        for (id, size, start, end) in wanted {
+            for indx in start / block..=(end - 1) / block {
+                if !self.blocks.read_ahead(id, size, indx as u32) {
+                    return;
+                }
+            }
+        }
+        if let Some(chunk) = next_list {
+            let (vfs, file) = (Arc::clone(self), Arc::clone(file));
+            tokio::spawn(async move {
+                let generation = file.generation();
+                if let Ok(view) = vfs.meta.read_chunk(file.ino, chunk).await {
+                    let mut s = file.state.lock();
+                    if s.generation == generation {
+                        s.keep_view(chunk, view);
+                    }
+                }
+            });
+        }
+    }
+}
+
+fn paint_view(pieces: &mut Vec<Piece>, chunk: u32, view: &ChunkView, off: u64, end: u64) {
+    let base = u64::from(chunk) * CHUNK_SIZE;
+    for e in view.extents.iter().filter(|e| e.id > 0) {
+        let from = (base + u64::from(e.pos)).max(off);
+        let to = (base + e.end()).min(end);
+        if from < to {
+            let cut = (from - base) as u32 - e.pos;
+            let source = Source::Slice { id: e.id, size: e.size, off: e.off + cut };
+            paint(pieces, Piece { from, len: to - from, source });
+        }
+    }
+}

@@ -1,0 +1,515 @@
+//! A mounted volume: names, handles, reads and writes.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use ciderfs_block::BlockStore;
+use ciderfs_format::{Attr, FileType, Ino, Time};
+use ciderfs_meta::{Caller, ChunkView, Errno, Meta, NewNode, OpenFlags, Result, SetAttr, VolumeStat};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::dir::{DirItem, DirStream};
+use crate::file::File;
+use crate::files::Files;
+use crate::handles::{FileHandle, Handle, Handles};
+use crate::internal::start_time;
+use crate::metrics::Metrics;
+use crate::readahead::ReadAhead;
+use crate::remover::BlockRemover;
+
+/// Blocks read ahead by default.
+const READAHEAD_BLOCKS: u64 = 8;
+
+/// How a volume is presented.
+pub struct VfsConfig {
+    /// Bytes to read ahead of a sequential reader; `None` means 8 blocks, 0 turns it off.
+    pub max_readahead: Option<u64>,
+    /// Leave the virtual files out of listings.
+    pub hide_internal: bool,
+    /// What `.config` shows, without secrets.
+    pub config_json: serde_json::Value,
+    /// Where to count.
+    pub metrics: Arc<Metrics>,
+}
+
+/// A name and what it leads to.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Inode.
+    pub ino: Ino,
+    /// Attributes.
+    pub attr: Attr,
+}
+
+/// An open handle.
+#[derive(Debug, Clone, Copy)]
+pub struct Opened {
+    /// Handle number.
+    pub fh: u64,
+    /// The kernel may keep the pages it has.
+    pub keep_cache: bool,
+    /// The kernel must not cache pages.
+    pub direct_io: bool,
+}
+
+type Invalidator = Box<dyn Fn(Ino) + Send + Sync>;
+
+/// A mounted volume.
+pub struct Vfs {
+    pub(crate) meta: Arc<Meta>,
+    pub(crate) blocks: Arc<BlockStore>,
+    pub(crate) cfg: VfsConfig,
+    pub(crate) files: Files,
+    handles: Handles,
+    pub(crate) dirty: Notify,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) started: Time,
+    pub(crate) max_readahead: u64,
+    /// Counts local changes in directories that are being listed.
+    listed: Mutex<HashMap<Ino, Weak<AtomicU64>>>,
+    invalidator: Mutex<Option<Invalidator>>,
+    flusher: Mutex<Option<tokio::task::JoinHandle<()>>>,
+}
+
+impl Vfs {
+    /// Presents `meta`'s volume with the data in `blocks`. Must be called within the runtime.
+    pub fn new(meta: Arc<Meta>, blocks: Arc<BlockStore>, cfg: VfsConfig) -> Arc<Self> {
+        meta.set_slice_remover(Arc::new(BlockRemover(Arc::clone(&blocks))));
+        let default_ahead = READAHEAD_BLOCKS * u64::from(blocks.block_size());
+        let vfs = Arc::new(Self {
+            max_readahead: cfg.max_readahead.unwrap_or(default_ahead).min(blocks.budget().limit() / 4),
+            meta,
+            blocks,
+            files: Files::default(),
+            handles: Handles::default(),
+            dirty: Notify::new(),
+            metrics: Arc::clone(&cfg.metrics),
+            cfg,
+            started: start_time(),
+            listed: Mutex::default(),
+            invalidator: Mutex::default(),
+            flusher: Mutex::default(),
+        });
+        *vfs.flusher.lock() = Some(tokio::spawn(Arc::clone(&vfs).flush_loop()));
+        vfs
+    }
+
+    /// Calls `f` with inodes whose cached pages and attributes in the kernel are no longer right.
+    pub fn set_invalidator(&self, f: Box<dyn Fn(Ino) + Send + Sync>) {
+        *self.invalidator.lock() = Some(f);
+    }
+
+    pub(crate) fn invalidate(&self, ino: Ino) {
+        if let Some(f) = &*self.invalidator.lock() {
+            f(ino);
+        }
+    }
+
+    /// The counters.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Copies figures of other layers into the metrics.
+    pub fn update_metrics(&self) {
+        let m = &self.metrics;
+        m.process();
+        let (space, inodes) = self.meta.used();
+        m.used_space.set(space as f64);
+        m.used_inodes.set(inodes as f64);
+        m.open_handles.set(self.handles.len() as f64);
+        let b = self.blocks.stats();
+        m.buffer_used.set(b.buffer_used as f64);
+        m.cache_blocks.set(b.cache_blocks as f64);
+        m.cache_bytes.set(b.cache_bytes as f64);
+        m.cache_hits.set(b.hits as f64);
+        m.cache_hit_bytes.set(b.hit_bytes as f64);
+        m.cache_misses.set(b.misses as f64);
+        m.cache_miss_bytes.set(b.miss_bytes as f64);
+        let c = self.meta.counters();
+        m.meta_turns.set(c.turns as f64);
+        m.meta_conflicts.set(c.conflicts as f64);
+    }
+
+    // ---- names ----
+
+    /// Finds a name.
+    pub async fn lookup(&self, c: &Caller, dir: Ino, name: &[u8]) -> Result<Entry> {
+        if let Some(e) = self.virtual_entry(dir, name) {
+            return Ok(e);
+        }
+        let (ino, attr) = self.meta.lookup(c, dir, name).await?;
+        Ok(Entry { ino, attr: self.merged(ino, &attr) })
+    }
+
+    /// Makes a node.
+    pub async fn create(&self, c: &Caller, dir: Ino, name: &[u8], node: &NewNode<'_>) -> Result<Entry> {
+        self.refuse_virtual(dir, name, Errno::EEXIST)?;
+        let (ino, attr) = self.meta.create(c, dir, name, node).await?;
+        self.changed_dir(dir);
+        Ok(Entry { ino, attr })
+    }
+
+    /// Makes a regular file and opens it; an existing one is opened unless `exclusive`.
+    pub async fn create_open(
+        self: &Arc<Self>,
+        c: &Caller,
+        dir: Ino,
+        name: &[u8],
+        mode: u16,
+        umask: u16,
+        flags: i32,
+    ) -> Result<(Entry, Opened)> {
+        let node = NewNode { kind: FileType::File, mode, umask, rdev: 0, target: b"" };
+        match self.create(c, dir, name, &node).await {
+            Ok(entry) => {
+                self.meta.opened(entry.ino);
+                let opened = self.open_handle(entry.ino, &entry.attr, flags, false, None);
+                Ok((entry, opened))
+            }
+            Err(e) if e.errno() == Errno::EEXIST && flags & libc::O_EXCL == 0 => {
+                let entry = self.lookup(c, dir, name).await?;
+                if !entry.attr.is_file() {
+                    return Err(Errno::EEXIST.into());
+                }
+                let opened = self.open(c, entry.ino, flags).await?;
+                Ok((Entry { attr: self.getattr(entry.ino).await?, ..entry }, opened))
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Gives a node another name.
+    pub async fn link(&self, c: &Caller, ino: Ino, dir: Ino, name: &[u8]) -> Result<Entry> {
+        if ino.is_virtual() {
+            return Err(Errno::EPERM.into());
+        }
+        self.refuse_virtual(dir, name, Errno::EEXIST)?;
+        let attr = self.meta.link(c, ino, dir, name).await?;
+        self.changed_dir(dir);
+        Ok(Entry { ino, attr: self.merged(ino, &attr) })
+    }
+
+    /// Removes a name.
+    pub async fn unlink(&self, c: &Caller, dir: Ino, name: &[u8]) -> Result<()> {
+        self.refuse_virtual(dir, name, Errno::EPERM)?;
+        self.meta.unlink(c, dir, name).await?;
+        self.changed_dir(dir);
+        Ok(())
+    }
+
+    /// Removes an empty directory.
+    pub async fn rmdir(&self, c: &Caller, dir: Ino, name: &[u8]) -> Result<()> {
+        self.refuse_virtual(dir, name, Errno::EPERM)?;
+        self.meta.rmdir(c, dir, name).await?;
+        self.changed_dir(dir);
+        Ok(())
+    }
+
+    /// Renames.
+    pub async fn rename(
+        &self,
+        c: &Caller,
+        (sdir, sname): (Ino, &[u8]),
+        (ddir, dname): (Ino, &[u8]),
+        flags: u32,
+    ) -> Result<()> {
+        self.refuse_virtual(sdir, sname, Errno::EPERM)?;
+        self.refuse_virtual(ddir, dname, Errno::EPERM)?;
+        self.meta.rename(c, sdir, sname, ddir, dname, flags).await?;
+        self.changed_dir(sdir);
+        self.changed_dir(ddir);
+        Ok(())
+    }
+
+    /// Target of a symbolic link.
+    pub async fn readlink(&self, ino: Ino) -> Result<Bytes> {
+        self.meta.readlink(ino).await
+    }
+
+    fn refuse_virtual(&self, dir: Ino, name: &[u8], errno: Errno) -> Result<()> {
+        if self.is_virtual_name(dir, name) { Err(errno.into()) } else { Ok(()) }
+    }
+
+    // ---- attributes ----
+
+    /// Attributes, with what is not flushed yet.
+    pub async fn getattr(&self, ino: Ino) -> Result<Attr> {
+        if let Some(a) = self.virtual_attr_of(ino) {
+            return Ok(a);
+        }
+        let Some(file) = self.files.get(ino) else { return self.meta.getattr(ino).await };
+        let generation = file.generation();
+        let attr = self.meta.getattr(ino).await?;
+        Ok(file.refresh(&attr, generation))
+    }
+
+    /// Changes attributes and, if given, the length.
+    pub async fn setattr(
+        self: &Arc<Self>,
+        c: &Caller,
+        ino: Ino,
+        set: &SetAttr,
+        size: Option<u64>,
+        fh: Option<u64>,
+    ) -> Result<Attr> {
+        if let Some(a) = self.virtual_attr_of(ino) {
+            return Ok(a);
+        }
+        let by_handle = match fh.filter(|_| size.is_some()) {
+            Some(fh) => match self.handles.get(fh)? {
+                Handle::File(h) if !h.writable => return Err(Errno::EACCES.into()),
+                Handle::File(_) => true,
+                _ => false,
+            },
+            None => false,
+        };
+        let mut attr = None;
+        if let Some(size) = size {
+            attr = Some(self.truncate_file(c, ino, size, by_handle).await?);
+        }
+        let only_size = *set == SetAttr::default();
+        if let (true, Some(attr)) = (only_size, &attr) {
+            return Ok(attr.clone());
+        }
+        let file = self.files.get(ino);
+        if let Some(file) = file.as_ref().filter(|f| set.mtime.is_some() && f.is_dirty()) {
+            // What was written before gets its own time first, or its commit would undo this one.
+            self.flush(file).await?;
+        }
+        let after = self.meta.setattr(c, ino, set).await?;
+        Ok(match file {
+            Some(file) => {
+                let mut s = file.state.lock();
+                if s.version.1 == after.length {
+                    // Only the time was set: the content is still what it was.
+                    s.version.0 = after.mtime;
+                }
+                s.adopt(&after);
+                s.attr.clone()
+            }
+            None => after,
+        })
+    }
+
+    /// Checks a permission.
+    pub async fn access(&self, c: &Caller, ino: Ino, mask: u8) -> Result<()> {
+        if ino.is_virtual() { Ok(()) } else { self.meta.access(c, ino, mask).await }
+    }
+
+    /// Size and use of the volume.
+    pub async fn statfs(&self) -> Result<VolumeStat> {
+        self.meta.statfs().await
+    }
+
+    /// Attributes with the unflushed data of this mount.
+    pub(crate) fn merged(&self, ino: Ino, attr: &Attr) -> Attr {
+        match self.files.get(ino) {
+            Some(file) => file.state.lock().overlay(attr),
+            None => attr.clone(),
+        }
+    }
+
+    // ---- files ----
+
+    /// Opens a file.
+    pub async fn open(self: &Arc<Self>, c: &Caller, ino: Ino, flags: i32) -> Result<Opened> {
+        if ino.is_virtual() {
+            if flags & libc::O_ACCMODE != libc::O_RDONLY {
+                return Err(Errno::EACCES.into());
+            }
+            let content = self.virtual_content(ino);
+            let fh = self.handles.add(ino, Handle::Virtual(content));
+            return Ok(Opened { fh, keep_cache: false, direct_io: true });
+        }
+        let access = flags & libc::O_ACCMODE;
+        let how = OpenFlags {
+            read: access != libc::O_WRONLY,
+            write: access != libc::O_RDONLY,
+            append: flags & libc::O_APPEND != 0,
+            truncate: flags & libc::O_TRUNC != 0,
+        };
+        // Attributes fetched before a commit of this mount must not undo what the commit told.
+        let known = self.files.get(ino).map(|f| f.generation());
+        let attr = self.meta.open(c, ino, how).await?;
+        let keep_cache = self.files.same_as_last_open(ino, &attr);
+        let opened = self.open_handle(ino, &attr, flags, keep_cache, known);
+        if how.truncate {
+            if let Err(e) = self.truncate_file(c, ino, 0, true).await {
+                self.release(opened.fh).await;
+                return Err(e);
+            }
+        }
+        Ok(opened)
+    }
+
+    fn open_handle(&self, ino: Ino, attr: &Attr, flags: i32, keep_cache: bool, known: Option<u64>) -> Opened {
+        let file = self.files.open(ino, attr);
+        if let Some(generation) = known {
+            file.refresh(attr, generation);
+        }
+        let reported = file.state.lock().failures;
+        let handle = FileHandle {
+            file,
+            writable: flags & libc::O_ACCMODE != libc::O_RDONLY,
+            reported: Mutex::new(reported),
+            ahead: Mutex::new(ReadAhead::default()),
+        };
+        let fh = self.handles.add(ino, Handle::File(Arc::new(handle)));
+        Opened { fh, keep_cache, direct_io: false }
+    }
+
+    /// Reads; short only at the end of the file.
+    pub async fn read(self: &Arc<Self>, fh: u64, off: u64, size: u32) -> Result<Vec<Bytes>> {
+        match self.handles.get(fh)? {
+            Handle::File(h) => self.read_file(&h, off, size).await,
+            Handle::Virtual(content) => {
+                let from = (off as usize).min(content.len());
+                let to = (from + size as usize).min(content.len());
+                Ok(vec![content.slice(from..to)])
+            }
+            Handle::Dir(_) => Err(Errno::EISDIR.into()),
+        }
+    }
+
+    /// Writes into the buffers.
+    pub async fn write(self: &Arc<Self>, fh: u64, off: u64, data: &[u8]) -> Result<u32> {
+        let h = self.handles.file(fh)?;
+        if !h.writable {
+            return Err(Errno::EBADF.into());
+        }
+        self.write_file(&h.file, off, data).await?;
+        Ok(data.len() as u32)
+    }
+
+    /// `close` or `fsync`: returns when everything written so far is stored and committed, or with the first error not yet
+    /// reported through this handle.
+    pub async fn flush_handle(self: &Arc<Self>, fh: u64) -> Result<()> {
+        let h = match self.handles.get(fh)? {
+            Handle::File(h) => h,
+            _ => return Ok(()),
+        };
+        if h.file.is_dirty() {
+            self.flush(&h.file).await?;
+        } else if h.writable {
+            // A flush that began earlier may still be on its way.
+            let _done = h.file.flushing.lock().await;
+        }
+        Ok(h.take_error()?)
+    }
+
+    /// The last reference to a handle is gone.
+    pub async fn release(self: &Arc<Self>, fh: u64) {
+        let Some((ino, handle)) = self.handles.remove(fh) else { return };
+        let Handle::File(h) = handle else { return };
+        if h.file.is_dirty() {
+            if let Err(e) = self.flush(&h.file).await {
+                tracing::error!("inode {ino}: {e}");
+            }
+        }
+        {
+            let s = h.file.state.lock();
+            self.files.same_as_last_open(ino, &s.attr);
+        }
+        self.files.close(ino);
+        if let Err(e) = self.meta.close(ino).await {
+            tracing::warn!("closing inode {ino}: {e}");
+        }
+    }
+
+    /// Flushes every file.
+    pub async fn flush_all(self: &Arc<Self>) {
+        for file in self.files.all() {
+            if let Err(e) = self.flush(&file).await {
+                tracing::error!("inode {}: {e}", file.ino);
+            }
+        }
+    }
+
+    /// Flushes everything and stops background work.
+    pub async fn shutdown(self: &Arc<Self>) {
+        if let Some(task) = self.flusher.lock().take() {
+            task.abort();
+        }
+        self.flush_all().await;
+        let left: Vec<u64> = self.handles.all();
+        for fh in left {
+            self.release(fh).await;
+        }
+        self.blocks.shutdown().await;
+    }
+
+    // ---- directories ----
+
+    /// Opens a directory.
+    pub async fn opendir(&self, c: &Caller, ino: Ino) -> Result<u64> {
+        let changes = {
+            let mut listed = self.listed.lock();
+            listed.retain(|_, w| w.strong_count() > 0);
+            match listed.get(&ino).and_then(Weak::upgrade) {
+                Some(a) => a,
+                None => {
+                    let a = Arc::new(AtomicU64::new(0));
+                    listed.insert(ino, Arc::downgrade(&a));
+                    a
+                }
+            }
+        };
+        let stream = DirStream::new(c.clone(), ino, changes);
+        Ok(self.handles.add(ino, Handle::Dir(Arc::new(tokio::sync::Mutex::new(stream)))))
+    }
+
+    /// Lists from an offset until `sink` returns true (full).
+    pub async fn readdir(
+        &self,
+        fh: u64,
+        offset: u64,
+        plus: bool,
+        sink: &mut (dyn FnMut(DirItem<'_>) -> bool + Send),
+    ) -> Result<()> {
+        match self.handles.get(fh)? {
+            Handle::Dir(d) => d.lock().await.list(self, offset, plus, sink).await,
+            _ => Err(Errno::ENOTDIR.into()),
+        }
+    }
+
+    /// Closes a directory.
+    pub fn releasedir(&self, fh: u64) {
+        self.handles.remove(fh);
+    }
+
+    /// `.`, `..` and, in the root, the virtual names.
+    pub(crate) async fn fixed_entries(&self, dir: Ino) -> Result<Vec<(&'static [u8], Ino, FileType)>> {
+        let up = self.meta.parent_of(dir).await?;
+        let mut out: Vec<(&'static [u8], Ino, FileType)> =
+            vec![(b".", dir, FileType::Directory), (b"..", up, FileType::Directory)];
+        if dir == Ino::ROOT && !self.cfg.hide_internal {
+            out.extend(self.virtual_names().map(|(name, ino)| (name, ino, FileType::File)));
+            if self.meta.shows_trash() {
+                out.push((b".trash", Ino::TRASH, FileType::Directory));
+            }
+        }
+        Ok(out)
+    }
+
+    fn changed_dir(&self, dir: Ino) {
+        if let Some(a) = self.listed.lock().get(&dir).and_then(Weak::upgrade) {
+            a.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    // ---- hooks of the write and read paths ----
+
+    /// Lists that have grown long are compacted.
+    pub(crate) fn after_write(&self, file: &Arc<File>, lists: &[(u32, usize)]) {
+        let _ = (file, lists);
+    }
+
+    /// A list read long is compacted.
+    pub(crate) fn note_view(&self, ino: Ino, indx: u32, view: &ChunkView) {
+        let _ = (ino, indx, view);
+    }
+}

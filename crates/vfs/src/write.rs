@@ -1,0 +1,283 @@
+//! Writing: buffering, uploading, committing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ciderfs_block::{BlockError, BudgetKind, Permit};
+use ciderfs_format::slice::MAX_FILE_SIZE;
+use ciderfs_format::{CHUNK_SIZE, Time};
+use ciderfs_meta::{ChunkAppend, Clock as _, Errno, Error, Result, SystemClock};
+
+use crate::file::{File, State};
+use crate::pending::Pending;
+use crate::vfs::Vfs;
+
+/// A slice is committed at this age,
+const AGE_MAX: Duration = Duration::from_secs(5);
+/// or when nothing was written into it for this long.
+const IDLE_MAX: Duration = Duration::from_secs(1);
+/// How often open files are looked at.
+const SCAN_INTERVAL: Duration = Duration::from_millis(200);
+/// Unflushed slices of one file above which it is flushed.
+const PENDING_MAX: usize = 512;
+
+impl Vfs {
+    /// Buffers a write. Waits only while the memory budget is exhausted.
+    pub(crate) async fn write_file(
+        self: &Arc<Self>,
+        file: &Arc<File>,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<()> {
+        if offset.checked_add(data.len() as u64).is_none_or(|end| end > MAX_FILE_SIZE) {
+            return Err(Errno::EFBIG.into());
+        }
+        let mut at = offset;
+        let mut rest = data;
+        while !rest.is_empty() {
+            let within = at % CHUNK_SIZE;
+            let n = rest.len().min((CHUNK_SIZE - within) as usize);
+            self.write_piece(file, (at / CHUNK_SIZE) as u32, within as u32, &rest[..n]).await?;
+            at += n as u64;
+            rest = &rest[n..];
+        }
+        Ok(())
+    }
+
+    async fn write_piece(
+        self: &Arc<Self>,
+        file: &Arc<File>,
+        chunk: u32,
+        pos: u32,
+        data: &[u8],
+    ) -> Result<()> {
+        let permit = self.reserve(file, data.len() as u64).await;
+        let now = SystemClock.now();
+        let target = find_slice(&file.state.lock(), chunk, pos, data.len() as u32).is_some();
+        let id = if target { None } else { Some(self.meta.new_slice_id().await?) };
+        let mut s = file.state.lock();
+        // A flush may have frozen the slice meanwhile; then the id is fetched after all.
+        let index = match (find_slice(&s, chunk, pos, data.len() as u32), id) {
+            (Some(index), _) => index,
+            (None, Some(id)) => {
+                s.pending.push_back(Pending::new(chunk, pos, id, self.blocks.block_size(), now));
+                s.pending.len() - 1
+            }
+            (None, None) => {
+                drop(s);
+                drop(permit);
+                return Box::pin(self.write_piece(file, chunk, pos, data)).await;
+            }
+        };
+        let tier = s.attr.tier;
+        let slice = &mut s.pending[index];
+        slice.write(pos, data, permit, now);
+        slice.send(&self.blocks, tier);
+        let full = u64::from(slice.end()) == CHUNK_SIZE;
+        let end = u64::from(chunk) * CHUNK_SIZE + u64::from(pos) + data.len() as u64;
+        s.attr.length = s.attr.length.max(end);
+        s.attr.mtime = now;
+        s.attr.ctime = now;
+        let many = s.pending.len() > PENDING_MAX;
+        drop(s);
+        self.dirty.notify_one();
+        if full || many {
+            self.flush_in_background(file);
+        }
+        Ok(())
+    }
+
+    /// Memory for a write. While there is none, dirty files are flushed to make some.
+    async fn reserve(self: &Arc<Self>, file: &Arc<File>, bytes: u64) -> Permit {
+        if let Some(permit) = self.blocks.budget().try_acquire(bytes, BudgetKind::Write) {
+            return permit;
+        }
+        self.flush_in_background(file);
+        for other in self.files.all() {
+            if !Arc::ptr_eq(&other, file) && other.is_dirty() {
+                self.flush_in_background(&other);
+            }
+        }
+        self.blocks.budget().acquire(bytes, BudgetKind::Write).await
+    }
+
+    pub(crate) fn flush_in_background(self: &Arc<Self>, file: &Arc<File>) {
+        let (vfs, file) = (Arc::clone(self), Arc::clone(file));
+        tokio::spawn(async move { vfs.flush_file(&file).await });
+    }
+
+    /// Stores and commits everything written so far. Failures are kept for the handles to report. The work goes on if the
+    /// caller stops waiting.
+    pub(crate) async fn flush(self: &Arc<Self>, file: &Arc<File>) -> Result<()> {
+        let (vfs, file) = (Arc::clone(self), Arc::clone(file));
+        tokio::spawn(async move { vfs.flush_file(&file).await })
+            .await
+            .map_err(|e| Error::Volume(format!("flush failed: {e}")))
+    }
+
+    async fn flush_file(self: &Arc<Self>, file: &Arc<File>) {
+        let _one = file.flushing.lock().await;
+        self.flush_locked(file).await;
+    }
+
+    /// [`Vfs::flush`] for a caller that holds [`File::flushing`].
+    pub(crate) async fn flush_locked(self: &Arc<Self>, file: &Arc<File>) {
+        let (count, uploads) = {
+            let mut s = file.state.lock();
+            let tier = s.attr.tier;
+            let mut uploads = Vec::new();
+            for p in &mut s.pending {
+                p.frozen = true;
+                p.send(&self.blocks, tier);
+                uploads.push(p.take_uploads());
+            }
+            (s.pending.len(), uploads)
+        };
+        if count == 0 {
+            return;
+        }
+        let mut stored: Vec<Result<(), BlockError>> = Vec::with_capacity(count);
+        for tasks in uploads {
+            let mut result = Ok(());
+            for task in tasks {
+                match task.await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(e)) => result = Err(e),
+                    Err(e) => result = Err(BlockError::Invalid(format!("upload task: {e}"))),
+                }
+            }
+            stored.push(result);
+        }
+        self.commit(file, &stored).await;
+    }
+
+    /// Commits the first slices of the file, one for each upload result, in one turn.
+    async fn commit(self: &Arc<Self>, file: &Arc<File>, stored: &[Result<(), BlockError>]) {
+        let mut appends: Vec<ChunkAppend> = Vec::new();
+        let mut failed: Vec<(u64, u32)> = Vec::new();
+        let mut good: Vec<(u64, u32)> = Vec::new();
+        let mut mtime = Time::default();
+        {
+            let s = file.state.lock();
+            for (p, result) in s.pending.iter().zip(stored) {
+                let record = p.record();
+                if let Err(e) = result {
+                    tracing::error!("inode {}: {} bytes are lost: {e}", file.ino, p.len);
+                    failed.push((record.id, record.size));
+                    continue;
+                }
+                good.push((record.id, record.size));
+                mtime = mtime.max(p.mtime);
+                match appends.iter_mut().find(|a| a.indx == p.chunk) {
+                    Some(a) => a.slices.push(record),
+                    None => appends.push(ChunkAppend { indx: p.chunk, slices: vec![record] }),
+                }
+            }
+        }
+        let written =
+            if appends.is_empty() { None } else { Some(self.meta.write(file.ino, &appends, mtime).await) };
+        let mut error = (!failed.is_empty()).then_some(Errno::EIO);
+        if let Some(Err(e)) = &written {
+            // A deleted file takes its data along; whoever still writes to it learns from the descriptor.
+            let errno = if e.errno() == Errno::ENOENT { Errno::EBADF } else { e.errno() };
+            tracing::error!("inode {}: committing {} slices: {e}", file.ino, good.len());
+            error = Some(errno);
+            // With an unknown outcome the objects may be in use; garbage collection decides about them.
+            if matches!(e, Error::Errno(_)) {
+                failed.append(&mut good);
+            }
+        }
+        {
+            let mut s = file.state.lock();
+            s.pending.drain(..stored.len());
+            s.changed();
+            match &written {
+                Some(Ok(w)) => s.adopt(&w.attr),
+                // The rest of the length may have been only in the buffers that are lost.
+                _ => s.attr.length = s.written_length().max(s.version.1),
+            }
+            if let Some(e) = error {
+                s.fail(e);
+            }
+        }
+        if error.is_some() {
+            if let Ok(attr) = self.meta.getattr(file.ino).await {
+                file.state.lock().adopt(&attr);
+            }
+            self.invalidate(file.ino);
+        }
+        if let Some(Ok(w)) = written {
+            self.after_write(file, &w.lists);
+        }
+        for (id, size) in failed {
+            let blocks = Arc::clone(&self.blocks);
+            tokio::spawn(async move {
+                if let Err(e) = blocks.delete_slice(id, size).await {
+                    tracing::warn!("objects of the lost slice {id} are left to garbage collection: {e}");
+                }
+            });
+        }
+    }
+
+    /// Sets a file's length; what was written before is committed first.
+    pub(crate) async fn truncate_file(
+        self: &Arc<Self>,
+        c: &ciderfs_meta::Caller,
+        ino: ciderfs_format::Ino,
+        length: u64,
+        by_handle: bool,
+    ) -> Result<ciderfs_format::Attr> {
+        let Some(file) = self.files.get(ino) else {
+            return self.meta.truncate(c, ino, length, by_handle).await;
+        };
+        let _one = file.flushing.lock().await;
+        self.flush_locked(&file).await;
+        let attr = self.meta.truncate(c, ino, length, by_handle).await?;
+        let mut s = file.state.lock();
+        s.changed();
+        s.adopt(&attr);
+        Ok(s.attr.clone())
+    }
+
+    /// Flushes what is old or idle, as long as the mount lives.
+    pub(crate) async fn flush_loop(self: Arc<Self>) {
+        loop {
+            self.dirty.notified().await;
+            loop {
+                tokio::time::sleep(SCAN_INTERVAL).await;
+                let mut dirty = false;
+                for file in self.files.all() {
+                    let due = {
+                        let s = file.state.lock();
+                        dirty |= !s.pending.is_empty();
+                        s.pending.iter().any(|p| {
+                            !p.frozen && (p.created.elapsed() > AGE_MAX || p.touched.elapsed() > IDLE_MAX)
+                        })
+                    };
+                    if due {
+                        self.flush_in_background(&file);
+                    }
+                }
+                if !dirty {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// The slice that a write can extend: the newest of the chunk that accepts it, unless a newer one holds some of its bytes.
+fn find_slice(s: &State, chunk: u32, pos: u32, len: u32) -> Option<usize> {
+    for (index, p) in s.pending.iter().enumerate().rev() {
+        if p.chunk != chunk {
+            continue;
+        }
+        if p.accepts(pos) {
+            return Some(index);
+        }
+        if p.overlaps(pos, pos + len) {
+            return None;
+        }
+    }
+    None
+}
