@@ -1,0 +1,166 @@
+//! Options of a mount.
+
+use rustix::mount::MountFlags;
+
+use super::MountError;
+
+/// Options that only programs around mounting look at; never passed on.
+const IGNORED: [&str; 9] =
+    ["_netdev", "nofail", "auto", "noauto", "user", "users", "nouser", "nousers", "defaults"];
+
+/// How to mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountOptions {
+    /// Source shown in the mount table.
+    pub fsname: String,
+    /// The type shown is `fuse.<subtype>`; empty for `fuse`.
+    pub subtype: String,
+    /// The kernel checks permissions.
+    pub default_permissions: bool,
+    /// Other users may use the mount.
+    pub allow_other: bool,
+    /// Root may use it too. The kernel knows no such option: it is mounted with `allow_other`, and
+    /// [`crate::SessionConfig::only_uid`] must be set to the mounting user.
+    pub allow_root: bool,
+    /// No writing.
+    pub read_only: bool,
+    /// Largest READ in bytes; `None` leaves it to the negotiation.
+    pub max_read: Option<u32>,
+    /// Device files work.
+    pub dev: bool,
+    /// Set-user-id works.
+    pub suid: bool,
+    /// Programs cannot be run.
+    pub noexec: bool,
+    /// Mount even over another FUSE mount.
+    pub allow_over: bool,
+    /// Further options, such as `noatime` or `sync`. Those starting with `x-` and those meant for mount(8) are
+    /// dropped.
+    pub extra: Vec<String>,
+}
+
+impl Default for MountOptions {
+    fn default() -> Self {
+        Self {
+            fsname: "fuse".into(),
+            subtype: String::new(),
+            default_permissions: false,
+            allow_other: false,
+            allow_root: false,
+            read_only: false,
+            max_read: None,
+            dev: false,
+            suid: false,
+            noexec: false,
+            allow_over: false,
+            extra: Vec::new(),
+        }
+    }
+}
+
+impl MountOptions {
+    /// File system type.
+    pub(crate) fn fstype(&self) -> String {
+        match self.subtype.as_str() {
+            "" => "fuse".into(),
+            subtype => format!("fuse.{subtype}"),
+        }
+    }
+
+    /// Flags of mount(2), and the options for its data argument without those that name the descriptor.
+    pub(crate) fn for_kernel(&self) -> Result<(MountFlags, Vec<String>), MountError> {
+        let mut flags = MountFlags::empty();
+        flags.set(MountFlags::NODEV, !self.dev);
+        flags.set(MountFlags::NOSUID, !self.suid);
+        flags.set(MountFlags::NOEXEC, self.noexec);
+        flags.set(MountFlags::RDONLY, self.read_only);
+        let mut data = self.fuse_options();
+        for option in self.passed_on() {
+            let (bit, on) = match option {
+                "ro" => (MountFlags::RDONLY, true),
+                "rw" => (MountFlags::RDONLY, false),
+                "dev" => (MountFlags::NODEV, false),
+                "nodev" => (MountFlags::NODEV, true),
+                "suid" => (MountFlags::NOSUID, false),
+                "nosuid" => (MountFlags::NOSUID, true),
+                "exec" => (MountFlags::NOEXEC, false),
+                "noexec" => (MountFlags::NOEXEC, true),
+                "sync" => (MountFlags::SYNCHRONOUS, true),
+                "async" => (MountFlags::SYNCHRONOUS, false),
+                "dirsync" => (MountFlags::DIRSYNC, true),
+                "noatime" => (MountFlags::NOATIME, true),
+                "atime" => (MountFlags::NOATIME, false),
+                "nodiratime" => (MountFlags::NODIRATIME, true),
+                "relatime" => (MountFlags::RELATIME, true),
+                "strictatime" => (MountFlags::STRICTATIME, true),
+                other => {
+                    check(other)?;
+                    data.push(other.to_owned());
+                    continue;
+                }
+            };
+            flags.set(bit, on);
+        }
+        Ok((flags, data))
+    }
+
+    /// The argument of `fusermount3 -o`.
+    pub(crate) fn for_fusermount(&self) -> Result<String, MountError> {
+        let flag = |on: bool, yes: &str, no: &str| if on { yes.to_owned() } else { no.to_owned() };
+        let mut all = vec![
+            flag(self.read_only, "ro", "rw"),
+            flag(self.dev, "dev", "nodev"),
+            flag(self.suid, "suid", "nosuid"),
+            format!("fsname={}", escape(&self.fsname)),
+        ];
+        if self.noexec {
+            all.push("noexec".into());
+        }
+        if !self.subtype.is_empty() {
+            all.push(format!("subtype={}", escape(&self.subtype)));
+        }
+        all.extend(self.fuse_options());
+        for option in self.passed_on() {
+            check(option)?;
+            all.push(option.to_owned());
+        }
+        Ok(all.join(","))
+    }
+
+    fn fuse_options(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        if self.default_permissions {
+            all.push("default_permissions".to_owned());
+        }
+        if self.allow_other || self.allow_root {
+            all.push("allow_other".to_owned());
+        }
+        if let Some(bytes) = self.max_read {
+            all.push(format!("max_read={bytes}"));
+        }
+        all
+    }
+
+    fn passed_on(&self) -> impl Iterator<Item = &str> {
+        self.extra.iter().map(String::as_str).filter(|o| {
+            !o.is_empty() && !o.starts_with("x-") && !o.starts_with("comment=") && !IGNORED.contains(o)
+        })
+    }
+}
+
+/// These are set here and nowhere else, and one option may not smuggle in another.
+fn check(option: &str) -> Result<(), MountError> {
+    const OWN: [&str; 4] = ["fd=", "rootmode=", "user_id=", "group_id="];
+    let fail = |reason| Err(MountError::Option { option: option.to_owned(), reason });
+    if OWN.iter().any(|own| option.starts_with(own)) {
+        return fail("is set by the program itself");
+    }
+    if option.contains([',', '\0']) {
+        return fail("may not contain a comma");
+    }
+    Ok(())
+}
+
+fn escape(value: &str) -> String {
+    value.replace('\\', "\\\\").replace(',', "\\,")
+}

@@ -1,0 +1,27 @@
+//! How requests and answers travel.
+
+mod dev;
+
+use std::io::{self, IoSlice};
+
+pub use crate::dispatch::Dispatcher;
+pub(crate) use dev::{DevChannel, DevTransport, receive};
+
+/// Where the answer to a request goes.
+pub trait ReplyChannel: Send + Sync {
+    /// Sends an answer: `error` is 0 or a negative error number, `payload` the bytes after the header.
+    ///
+    /// # Errors
+    /// What the kernel says; `ENOENT` means that it does not know the request any more.
+    fn send(&self, unique: u64, error: i32, payload: &[IoSlice<'_>]) -> io::Result<()>;
+}
+
+/// Receives requests until the file system is unmounted. One implementation reads `/dev/fuse`; another may use
+/// io_uring and keep a reader of this kind for FORGET, INTERRUPT and notifications.
+pub trait Transport: Send {
+    /// Receives requests on threads of its own and gives them to `dispatcher`. Returns when all threads ended.
+    ///
+    /// # Errors
+    /// The first failure other than an orderly end.
+    fn serve(&self, dispatcher: &Dispatcher) -> io::Result<()>;
+}
