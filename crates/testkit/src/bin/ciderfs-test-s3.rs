@@ -19,7 +19,9 @@ fn main() -> Result<()> {
             "--access-key" => options.access_key = value()?,
             "--secret-key" => options.secret_key = value()?,
             "--bucket" => options.buckets.push(value()?),
-            _ => bail!("unknown argument {arg}: known are --port, --dir, --access-key, --secret-key and --bucket"),
+            _ => bail!(
+                "unknown argument {arg}: known are --port, --dir, --access-key, --secret-key and --bucket"
+            ),
         }
     }
     let server = S3Server::start_now(options)?;

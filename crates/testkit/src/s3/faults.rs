@@ -110,7 +110,8 @@ impl Faults {
             let rate = || value.parse::<f64>().map_err(|e| format!("{pair}: {e}"));
             match name {
                 "only" => {
-                    let ops = value.split(',').map(|v| Op::parse(v).ok_or_else(|| format!("{pair}: unknown")));
+                    let ops =
+                        value.split(',').map(|v| Op::parse(v).ok_or_else(|| format!("{pair}: unknown")));
                     faults.only = ops.collect::<Result<_, _>>()?;
                 }
                 "fail_next" => faults.fail_next = number()?,

@@ -160,7 +160,8 @@ impl Objects {
     /// Keys that start with `prefix` and come after `after`, in order.
     pub(crate) fn list(&self, bucket: &str, prefix: &str, after: &str) -> Option<Vec<(String, Info)>> {
         self.read(|buckets| {
-            let found = buckets.get(bucket)?.iter().filter(|(k, _)| k.starts_with(prefix) && k.as_str() > after);
+            let found =
+                buckets.get(bucket)?.iter().filter(|(k, _)| k.starts_with(prefix) && k.as_str() > after);
             Some(found.map(|(k, i)| (k.clone(), i.clone())).collect())
         })
     }
@@ -240,7 +241,9 @@ fn decode(name: &str) -> io::Result<String> {
 pub(crate) fn url_encode(key: &str) -> String {
     key.bytes()
         .map(|b| match b {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' => char::from(b).to_string(),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' => {
+                char::from(b).to_string()
+            }
             _ => format!("%{b:02X}"),
         })
         .collect()

@@ -125,16 +125,15 @@ impl S3 for Service {
 
     async fn list_buckets(&self, _: S3Request<ListBucketsInput>) -> S3Result<S3Response<ListBucketsOutput>> {
         let buckets = self.objects.buckets();
-        let buckets = buckets.into_iter().map(|name| Bucket { name: Some(name), ..Bucket::default() }).collect();
+        let buckets =
+            buckets.into_iter().map(|name| Bucket { name: Some(name), ..Bucket::default() }).collect();
         Ok(S3Response::new(ListBucketsOutput { buckets: Some(buckets), ..ListBucketsOutput::default() }))
     }
 
     async fn put_object(&self, req: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
         let PutObjectInput { bucket, key, body, content_type, metadata, content_length, .. } = req.input;
         let chunks: Vec<Bytes> = match body {
-            Some(body) => {
-                body.try_collect().await.map_err(|e| s3_error!(IncompleteBody, "{}", e))?
-            }
+            Some(body) => body.try_collect().await.map_err(|e| s3_error!(IncompleteBody, "{}", e))?,
             None => Vec::new(),
         };
         let body: Bytes = chunks.concat().into();
@@ -190,7 +189,10 @@ impl S3 for Service {
         Ok(S3Response::new(output))
     }
 
-    async fn delete_object(&self, req: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
+    async fn delete_object(
+        &self,
+        req: S3Request<DeleteObjectInput>,
+    ) -> S3Result<S3Response<DeleteObjectOutput>> {
         let done = self.objects.delete(&req.input.bucket, &req.input.key).map_err(internal)?;
         done.ok_or_else(|| s3_error!(NoSuchBucket))?;
         Ok(S3Response::new(DeleteObjectOutput::default()))
@@ -230,7 +232,10 @@ impl S3 for Service {
         Ok(S3Response::new(output))
     }
 
-    async fn list_objects(&self, req: S3Request<ListObjectsInput>) -> S3Result<S3Response<ListObjectsOutput>> {
+    async fn list_objects(
+        &self,
+        req: S3Request<ListObjectsInput>,
+    ) -> S3Result<S3Response<ListObjectsOutput>> {
         let input = req.input;
         let max = max_keys(input.max_keys);
         let url = is_url(input.encoding_type.as_ref());
