@@ -23,9 +23,11 @@ mod dir;
 mod fifo;
 mod file;
 mod journal;
+mod open;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 pub(crate) use dir::{CacheDir, Found};
 use file::{FileError, widened};

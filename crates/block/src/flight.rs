@@ -38,18 +38,24 @@ pub(crate) struct Pilot {
     flights: Arc<Flights>,
     block: BlockId,
     sender: watch::Sender<Outcome>,
+    landed: bool,
 }
 
 impl Pilot {
-    /// Tells everybody.
-    pub fn land(self, outcome: Result<Bytes, BlockError>) {
+    /// Tells everybody. Forgotten first: who comes now and finds nothing cached must not meet an old error.
+    pub fn land(mut self, outcome: Result<Bytes, BlockError>) {
+        self.flights.running.lock().remove(&self.block);
+        self.landed = true;
         self.sender.send_replace(Some(outcome));
     }
 }
 
 impl Drop for Pilot {
     fn drop(&mut self) {
-        self.flights.running.lock().remove(&self.block);
+        // By now the place may belong to the next download of the block.
+        if !self.landed {
+            self.flights.running.lock().remove(&self.block);
+        }
     }
 }
 
@@ -81,6 +87,6 @@ impl Flights {
         }
         let (sender, receiver) = watch::channel(None);
         running.insert(block, receiver.clone());
-        Start::Mine(Flight(receiver), Pilot { flights: self.clone(), block, sender })
+        Start::Mine(Flight(receiver), Pilot { flights: self.clone(), block, sender, landed: false })
     }
 }

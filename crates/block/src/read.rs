@@ -22,6 +22,8 @@ use crate::store::Inner;
 
 /// Pieces smaller than this part of their block may be fetched by range.
 const RANGE_PART: u32 = 4;
+/// Blocks up to this size come whole: the bytes saved are not worth a second request.
+const MIN_RANGE_BLOCK: u32 = 128 << 10;
 /// Pieces of one read that are fetched at a time.
 const PARALLEL: usize = 64;
 /// Attempts to get a block whose object is too short or does not decompress.
@@ -161,7 +163,7 @@ fn locate(inner: &Inner, piece: &Piece, hint: ReadHint, allowed: Allowed, promot
             None => {}
         }
     }
-    let small = piece.len <= block.len / RANGE_PART;
+    let small = block.len > MIN_RANGE_BLOCK && piece.len <= block.len / RANGE_PART;
     if allowed.range && small && (!promote || inner.ranges.may_range(block)) {
         return Source::Range;
     }

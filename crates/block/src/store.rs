@@ -27,6 +27,8 @@ use crate::{BlockError, read};
 const DELETES: usize = 8;
 /// How often the caches are looked after.
 const TICK: Duration = Duration::from_secs(1);
+/// How long a hanging cache disk may hold up the end.
+const SHUTDOWN: Duration = Duration::from_secs(30);
 /// Prefetches that may wait at least, whatever their number of workers.
 const MIN_PREFETCH_QUEUE: usize = 10;
 /// Blocks that read-ahead may have under way at a time.
@@ -234,7 +236,10 @@ impl BlockStore {
     pub async fn shutdown(&self) {
         self.inner.closed.store(true, Relaxed);
         let inner = self.inner.clone();
-        let _ = tokio::task::spawn_blocking(move || inner.disk.shutdown()).await;
+        let end = tokio::task::spawn_blocking(move || inner.disk.shutdown());
+        if tokio::time::timeout(SHUTDOWN, end).await.is_err() {
+            tracing::warn!("the cache disk hangs; the next start will have to look at its files");
+        }
     }
 }
 

@@ -6,6 +6,9 @@ use std::sync::atomic::Ordering::SeqCst;
 use super::support::*;
 use crate::{BlockConfig, BlockStore, ReadHint};
 
+/// What a test does to a file.
+type Damage = fn(&mut Vec<u8>);
+
 /// All cached block files below a cache directory.
 fn files(dir: &Path) -> Vec<PathBuf> {
     let mut out = Vec::new();
@@ -104,7 +107,7 @@ fn copy(from: &Path, to: &Path) {
 
 #[tokio::test]
 async fn a_damaged_index_costs_a_sweep_but_no_data() {
-    let damages: [(&str, fn(&mut Vec<u8>)); 4] = [
+    let damages: [(&str, Damage); 4] = [
         ("magic", |raw| raw[0] ^= 1),
         ("record", |raw| raw[60] ^= 1),
         ("cut", |raw| raw.truncate(raw.len() - 30)),
@@ -147,7 +150,7 @@ async fn a_missing_index_is_rebuilt_and_foreign_files_go() {
 
 #[tokio::test]
 async fn a_damaged_cache_file_is_removed_and_downloaded_again() {
-    let damages: [(&str, fn(&mut Vec<u8>)); 7] = [
+    let damages: [(&str, Damage); 7] = [
         ("data", |raw| raw[40_000] ^= 1),
         ("checksum", |raw| raw[65_537] ^= 1),
         ("magic", |raw| raw[65_545] ^= 1),

@@ -22,12 +22,12 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        3 => (1..400 * KIB).prop_map(|size| Step::Put { size }),
-        8 => (any::<usize>(), 0..400 * KIB, 0..400 * KIB, any::<bool>())
+        3 => (1..900 * KIB).prop_map(|size| Step::Put { size }),
+        8 => (any::<usize>(), 0..900 * KIB, 0..900 * KIB, any::<bool>())
             .prop_map(|(slice, from, len, sequential)| Step::Read { slice, from, len, sequential }),
-        4 => (any::<usize>(), 0..400 * KIB, 1..8 * KIB)
+        4 => (any::<usize>(), 0..900 * KIB, 1..8 * KIB)
             .prop_map(|(slice, from, len)| Step::Read { slice, from, len, sequential: false }),
-        2 => (any::<usize>(), 0..8_u32).prop_map(|(slice, indx)| Step::Prefetch { slice, indx }),
+        2 => (any::<usize>(), 0..4_u32).prop_map(|(slice, indx)| Step::Prefetch { slice, indx }),
         1 => any::<usize>().prop_map(|slice| Step::Evict { slice }),
         1 => any::<usize>().prop_map(|slice| Step::Delete { slice }),
         1 => prop_oneof![Just(Fault::Error), Just(Fault::Short(7))].prop_map(Step::Fault),
@@ -42,8 +42,8 @@ fn pick(model: &BTreeMap<u64, Bytes>, slice: usize) -> Option<(u64, Bytes)> {
 
 async fn run(steps: Vec<Step>, compression: ciderfs_format::Compression, disk: bool) {
     let dir = tempfile::tempdir().unwrap();
-    let base = if disk { cached(64 * KIB, dir.path()) } else { config(64 * KIB) };
-    let cfg = BlockConfig { compression, cache_size: 600 << 10, cache_large_write: true, ..base };
+    let base = if disk { cached(256 * KIB, dir.path()) } else { config(256 * KIB) };
+    let cfg = BlockConfig { compression, cache_size: 2 << 20, cache_large_write: true, ..base };
     let store = TestStore::new();
     let mut blocks = BlockStore::new(store.clone(), cfg.clone()).unwrap();
     let mut model = BTreeMap::new();
@@ -108,7 +108,7 @@ async fn run(steps: Vec<Step>, compression: ciderfs_format::Compression, disk: b
     assert!(stats.buffer_peak <= 32 << 20);
     blocks.shutdown().await;
     assert!(blocks.stats().cache_bytes <= cfg.cache_size);
-    let left: usize = model.values().map(|data| data.len().div_ceil(65_536)).sum();
+    let left: usize = model.values().map(|data| data.len().div_ceil(256 << 10)).sum();
     assert_eq!(store.objects.lock().len(), left);
 }
 

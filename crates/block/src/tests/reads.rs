@@ -83,6 +83,20 @@ async fn errors_reach_every_reader_and_are_not_kept() {
     expect(&blocks, 1, &data, ReadHint::Random).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_retry_right_after_an_error_does_not_meet_the_same_error_again() {
+    let store = TestStore::new();
+    let blocks = BlockStore::new(store.clone(), config(64 * KIB)).unwrap();
+    let data = content(1, 64 * KIB);
+    upload(&blocks, 1, &data).await;
+    for _ in 0..500 {
+        store.get_faults.lock().push(Fault::Error);
+        assert!(blocks.read(1, 64 * KIB, 0, 100, ReadHint::Sequential).await.is_err());
+        expect(&blocks, 1, &data, ReadHint::Sequential).await;
+        blocks.evict_slice(1, 64 * KIB);
+    }
+}
+
 #[tokio::test]
 async fn a_missing_block_is_told_from_other_errors() {
     let blocks = BlockStore::new(TestStore::new(), config(64 * KIB)).unwrap();
@@ -164,6 +178,29 @@ async fn a_short_object_is_fetched_again_once() {
         assert_eq!(store.counts(), (4, 0));
         assert_eq!(blocks.budget().used(), 0);
     }
+}
+
+#[tokio::test]
+async fn an_object_that_does_not_decompress_is_fetched_again_once() {
+    let store = TestStore::new();
+    let cfg = BlockConfig { compression: Compression::Zstd, ..config(MIB) };
+    let blocks = BlockStore::new(store.clone(), cfg).unwrap();
+    let data = content(1, MIB);
+    upload(&blocks, 1, &data).await;
+    store.get_faults.lock().push(Fault::Flip);
+    expect(&blocks, 1, &data, ReadHint::Random).await;
+    assert_eq!((store.counts(), blocks.stats().corrupt), ((2, 0), 1));
+}
+
+#[tokio::test]
+async fn blocks_up_to_128_kib_come_whole() {
+    let store = TestStore::new();
+    let blocks = BlockStore::new(store.clone(), config(MIB)).unwrap();
+    let data = content(1, 128 * KIB);
+    upload(&blocks, 1, &data).await;
+    let read = blocks.read(1, 128 * KIB, 5, 10, ReadHint::Random).await.unwrap();
+    assert!(join(&read) == data[5..15]);
+    assert_eq!(store.counts(), (1, 0));
 }
 
 #[tokio::test]

@@ -1,0 +1,159 @@
+//! The writers' side of a cache directory: blocks become files, old ones make room, free space is kept.
+
+use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use super::dir::{CacheDir, State};
+use super::fifo::{Fifo, cost};
+use super::file;
+use super::journal::Change;
+use crate::key::BlockId;
+use crate::stats::count;
+
+/// How often free space is looked at.
+const SPACE_INTERVAL: Duration = Duration::from_secs(1);
+
+impl CacheDir {
+    /// The body of a writer thread; returns after [`CacheDir::close`], when the queue is empty.
+    pub fn write_queued(&self) {
+        loop {
+            let (block, data) = {
+                let mut state = self.state.lock();
+                loop {
+                    match state.queue.pop_front() {
+                        Some(block) => match state.pending.get(&block) {
+                            Some(pending) => break (block, pending.data.clone()),
+                            // Removed while it waited.
+                            None => continue,
+                        },
+                        None if state.closed => return,
+                        None => self.wake.wait(&mut state),
+                    }
+                }
+            };
+            let written = self.write(&block, &data);
+            let mut surplus = Vec::new();
+            let pending = {
+                let second = self.second();
+                let mut state = self.state.lock();
+                let pending = state.pending.remove(&block);
+                if pending.is_some() {
+                    state.queued_bytes -= u64::from(block.len);
+                }
+                if written {
+                    if pending.is_some() {
+                        // Again, because the other writer may have taken the room.
+                        surplus = self.evict(&mut state, |index| index.make_room(cost(block.len)));
+                        state.index.insert(block, second);
+                        state.changes.push(Change::added(block));
+                    } else if !state.index.contains(&block) {
+                        surplus.push(block);
+                    }
+                }
+                pending
+            };
+            self.unlink_all(&surplus);
+            drop((data, pending));
+            self.flush_changes();
+        }
+    }
+
+    fn write(&self, block: &BlockId, data: &[u8]) -> bool {
+        self.check_space(false);
+        let victims = {
+            let mut state = self.state.lock();
+            if state.full || !self.breaker.lock().allows(Instant::now()) {
+                drop(state);
+                count(&self.counters.cache_drops, 1);
+                return false;
+            }
+            self.evict(&mut state, |index| index.make_room(cost(block.len)))
+        };
+        self.unlink_all(&victims);
+        let temp = self.root.join("tmp").join(self.temp.fetch_add(1, Relaxed).to_string());
+        match self.write_file(&temp, block, data) {
+            Ok(()) => {
+                count(&self.counters.cache_writes, 1);
+                count(&self.counters.cache_write_bytes, data.len() as u64);
+                true
+            }
+            Err(e) => {
+                count(&self.counters.cache_drops, 1);
+                if matches!(e.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) {
+                    // The disk is well, only full: leave some room to the others and wait for the next look.
+                    let victims = {
+                        let mut state = self.state.lock();
+                        state.full = true;
+                        state.space_checked = Some(Instant::now());
+                        self.evict(&mut state, |index| index.shed(2 * cost(block.len), 1))
+                    };
+                    self.unlink_all(&victims);
+                } else {
+                    self.disk_error("write", &e);
+                }
+                false
+            }
+        }
+    }
+
+    fn write_file(&self, temp: &Path, block: &BlockId, data: &[u8]) -> std::io::Result<()> {
+        #[cfg(test)]
+        match self.fail_writes.load(Relaxed) {
+            0 => {}
+            errno => return Err(std::io::Error::from_raw_os_error(errno)),
+        }
+        file::write(temp, &self.path(block), block, data)
+    }
+
+    pub(super) fn evict(
+        &self,
+        state: &mut State,
+        choose: impl FnOnce(&mut Fifo) -> Vec<BlockId>,
+    ) -> Vec<BlockId> {
+        let victims = choose(&mut state.index);
+        state.changes.extend(victims.iter().map(|&block| Change::removed(block)));
+        count(&self.counters.evictions, victims.len() as u64);
+        victims
+    }
+
+    pub(super) fn unlink_all(&self, blocks: &[BlockId]) {
+        for block in blocks {
+            self.unlink(block);
+        }
+    }
+
+    /// Removes the file of a block.
+    pub(super) fn unlink(&self, block: &BlockId) {
+        self.open.lock().forget(block);
+        match std::fs::remove_file(self.path(block)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => self.disk_error("remove", &e),
+            _ => {}
+        }
+    }
+
+    /// Looks at free space, at most once a second unless forced, and makes room if there is too little.
+    pub fn check_space(&self, force: bool) {
+        {
+            let mut state = self.state.lock();
+            let now = Instant::now();
+            let recent =
+                state.space_checked.is_some_and(|t| now.saturating_duration_since(t) < SPACE_INTERVAL);
+            if recent && !force {
+                return;
+            }
+            state.space_checked = Some(now);
+        }
+        let Ok(fs) = rustix::fs::statvfs(&self.root) else { return };
+        let lack = |total: u64, free: u64| ((total as f64 * self.free_ratio) as u64).saturating_sub(free);
+        let bytes = lack(fs.f_blocks, fs.f_bavail).saturating_mul(fs.f_frsize);
+        let inodes = lack(fs.f_files, fs.f_favail);
+        let victims = {
+            let mut state = self.state.lock();
+            state.full = bytes > 0 || inodes > 0;
+            self.evict(&mut state, |index| index.shed(bytes, inodes))
+        };
+        self.unlink_all(&victims);
+        self.flush_changes();
+    }
+}
