@@ -49,3 +49,6 @@ pub fn trash_entry_name(parent: Ino, ino: Ino, name: &[u8]) -> Vec<u8> {
     out.truncate(NAME_MAX);
     out
 }
+
+#[cfg(test)]
+mod tests;

@@ -41,3 +41,6 @@ impl fmt::Display for Ino {
         self.0.fmt(f)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//! The volume format: pure data, no I/O, no clock, no randomness.
+//! The volume format: pure data, no I/O, no clock, no randomness (but for the padding of RSA, see [`envelope`]).
 //!
 //! Everything that two clients must agree on byte for byte lives here: records, key and object names,
 //! compression and encryption framing, the settings document. All multi-byte integers in stored values are

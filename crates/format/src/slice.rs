@@ -139,3 +139,6 @@ fn cut_front(e: Extent, pos: u32) -> Extent {
     let off = if e.id == 0 { e.off } else { e.off.saturating_add(cut) };
     Slice { pos, off, len: e.len - cut, ..e }
 }
+
+#[cfg(test)]
+mod tests;

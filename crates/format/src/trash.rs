@@ -33,3 +33,6 @@ pub fn parse_hour(name: &str) -> Option<i64> {
     // Rejects dates that do not exist.
     (hour_name(unix) == name).then_some(unix)
 }
+
+#[cfg(test)]
+mod tests;
