@@ -47,10 +47,6 @@ impl Files {
         self.open.lock().values().map(|(f, _)| Arc::clone(f)).collect()
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.open.lock().len()
-    }
-
     /// Is the content still what the last open on this mount saw?
     pub(crate) fn same_as_last_open(&self, ino: Ino, attr: &Attr) -> bool {
         let mut seen = self.seen.lock();

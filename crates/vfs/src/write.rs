@@ -44,47 +44,49 @@ impl Vfs {
         Ok(())
     }
 
-    async fn write_piece(
-        self: &Arc<Self>,
-        file: &Arc<File>,
-        chunk: u32,
-        pos: u32,
-        data: &[u8],
-    ) -> Result<()> {
-        let permit = self.reserve(file, data.len() as u64).await;
-        let now = SystemClock.now();
-        let target = find_slice(&file.state.lock(), chunk, pos, data.len() as u32).is_some();
-        let id = if target { None } else { Some(self.meta.new_slice_id().await?) };
-        let mut s = file.state.lock();
-        // A flush may have frozen the slice meanwhile; then the id is fetched after all.
-        let index = match (find_slice(&s, chunk, pos, data.len() as u32), id) {
-            (Some(index), _) => index,
-            (None, Some(id)) => {
-                s.pending.push_back(Pending::new(chunk, pos, id, self.blocks.block_size(), now));
-                s.pending.len() - 1
+    async fn write_piece(self: &Arc<Self>, file: &Arc<File>, chunk: u32, pos: u32, data: &[u8]) -> Result<()> {
+        let mut permit = Some(self.reserve(file, data.len() as u64).await);
+        let mut id = None;
+        loop {
+            if let Some(flush) = self.buffer(file, (chunk, pos), data, &mut permit, id) {
+                self.dirty.notify_one();
+                if flush {
+                    self.flush_in_background(file);
+                }
+                return Ok(());
             }
-            (None, None) => {
-                drop(s);
-                drop(permit);
-                return Box::pin(self.write_piece(file, chunk, pos, data)).await;
+            id = Some(self.meta.new_slice_id().await?);
+        }
+    }
+
+    /// Puts data into a slice; `None` if a new slice is needed and there is no id for it. Returns whether to flush now.
+    fn buffer(
+        &self,
+        file: &File,
+        (chunk, pos): (u32, u32),
+        data: &[u8],
+        permit: &mut Option<Permit>,
+        id: Option<u64>,
+    ) -> Option<bool> {
+        let now = SystemClock.now();
+        let mut s = file.state.lock();
+        let index = match find_slice(&s, chunk, pos, data.len() as u32) {
+            Some(index) => index,
+            None => {
+                s.pending.push_back(Pending::new(chunk, pos, id?, self.blocks.block_size(), now));
+                s.pending.len() - 1
             }
         };
         let tier = s.attr.tier;
         let slice = &mut s.pending[index];
-        slice.write(pos, data, permit, now);
+        slice.write(pos, data, permit.take()?, now);
         slice.send(&self.blocks, tier);
         let full = u64::from(slice.end()) == CHUNK_SIZE;
         let end = u64::from(chunk) * CHUNK_SIZE + u64::from(pos) + data.len() as u64;
         s.attr.length = s.attr.length.max(end);
         s.attr.mtime = now;
         s.attr.ctime = now;
-        let many = s.pending.len() > PENDING_MAX;
-        drop(s);
-        self.dirty.notify_one();
-        if full || many {
-            self.flush_in_background(file);
-        }
-        Ok(())
+        Some(full || s.pending.len() > PENDING_MAX)
     }
 
     /// Memory for a write. While there is none, dirty files are flushed to make some.

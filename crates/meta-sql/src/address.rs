@@ -1,0 +1,194 @@
+//! Addresses of SQLite volumes (`spec/meta-sql-kv.md` 1.2).
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ciderfs_meta::store::StoreError;
+
+/// How long a call waits for a lock that another process holds, unless `_timeout` says otherwise.
+const DEFAULT_TIMEOUT: Duration = Duration::from_millis(5000);
+/// Longest accepted table prefix.
+const PREFIX_MAX: usize = 64;
+
+/// How SQLite keeps the old state while it writes (`_journal`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Journal {
+    Wal,
+    Delete,
+    Truncate,
+    Persist,
+}
+
+impl Journal {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Wal => "wal",
+            Self::Delete => "delete",
+            Self::Truncate => "truncate",
+            Self::Persist => "persist",
+        }
+    }
+}
+
+/// When SQLite waits for the disk (`_sync`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sync {
+    Off,
+    Normal,
+    Full,
+    Extra,
+}
+
+impl Sync {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Normal => "normal",
+            Self::Full => "full",
+            Self::Extra => "extra",
+        }
+    }
+}
+
+/// A parsed address: the database file and the options that this driver honours.
+///
+/// | option | meaning | default |
+/// |---|---|---|
+/// | `table_prefix` | tables are `jfs_<prefix>_<name>` | empty: `jfs_<name>` |
+/// | `_journal`, `_journal_mode` | `WAL`, `DELETE`, `TRUNCATE`, `PERSIST` | `WAL` |
+/// | `_sync`, `_synchronous` | `OFF`, `NORMAL`, `FULL`, `EXTRA` or 0 to 3 | `FULL`: an acknowledged commit survives a power loss |
+/// | `_timeout`, `_busy_timeout` | milliseconds to wait for another process's lock | 5000 |
+/// | `mode=ro` | open read-only | |
+///
+/// Options that only tune the official client's connection pool (`cache`, `max_open_conns`, ...) have no effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    pub(crate) path: PathBuf,
+    /// `jfs_` or `jfs_<prefix>_`.
+    pub(crate) prefix: String,
+    pub(crate) journal: Journal,
+    pub(crate) sync: Sync,
+    pub(crate) timeout: Duration,
+    pub(crate) read_only: bool,
+}
+
+impl Address {
+    /// Parses `sqlite3://PATH[?options]`, `sqlite://PATH[?options]` or a plain path.
+    pub fn parse(text: &str) -> Result<Self, StoreError> {
+        let rest = match text.split_once("://") {
+            Some(("sqlite3" | "sqlite", rest)) => rest,
+            Some((other, _)) => {
+                return Err(StoreError::Fatal(format!(
+                    "{other}:// is not a SQLite address; use sqlite3://PATH"
+                )));
+            }
+            None => text,
+        };
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        if path.is_empty() {
+            return Err(StoreError::Fatal("the address names no file; use sqlite3://PATH".into()));
+        }
+        if path == ":memory:" {
+            return Err(StoreError::Fatal(
+                "a volume cannot live in SQLite's :memory: database; use sqlite3://PATH with a file".into(),
+            ));
+        }
+        let mut out = Self {
+            path: path.into(),
+            prefix: "jfs_".into(),
+            journal: Journal::Wal,
+            sync: Sync::Full,
+            timeout: DEFAULT_TIMEOUT,
+            read_only: false,
+        };
+        for pair in query.split('&').filter(|p| !p.is_empty()) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            out.option(key, value)?;
+        }
+        Ok(out)
+    }
+
+    fn option(&mut self, key: &str, value: &str) -> Result<(), StoreError> {
+        let bad = |allowed: &str| {
+            Err(StoreError::Fatal(format!("option {key}={value} of the SQLite address: use {allowed}")))
+        };
+        match key {
+            "table_prefix" => {
+                let plain = value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+                if !plain || value.len() > PREFIX_MAX {
+                    return bad("at most 64 letters, digits and _");
+                }
+                self.prefix = if value.is_empty() { "jfs_".into() } else { format!("jfs_{value}_") };
+            }
+            "_journal" | "_journal_mode" => {
+                self.journal = match value.to_ascii_lowercase().as_str() {
+                    "wal" => Journal::Wal,
+                    "delete" => Journal::Delete,
+                    "truncate" => Journal::Truncate,
+                    "persist" => Journal::Persist,
+                    // MEMORY and OFF lose the whole database in a crash, and OFF cannot even roll back.
+                    _ => return bad("WAL, DELETE, TRUNCATE or PERSIST"),
+                }
+            }
+            "_sync" | "_synchronous" => {
+                self.sync = match value.to_ascii_lowercase().as_str() {
+                    "0" | "off" => Sync::Off,
+                    "1" | "normal" => Sync::Normal,
+                    "2" | "full" => Sync::Full,
+                    "3" | "extra" => Sync::Extra,
+                    _ => return bad("OFF, NORMAL, FULL or EXTRA"),
+                }
+            }
+            "_timeout" | "_busy_timeout" => match value.parse() {
+                Ok(ms) => self.timeout = Duration::from_millis(ms),
+                Err(_) => return bad("a number of milliseconds"),
+            },
+            "mode" => self.read_only = value == "ro",
+            "cache" | "_txlock" | "max_open_conns" | "max_idle_conns" | "max_idle_time" | "max_life_time" => {
+            }
+            _ => tracing::warn!(option = key, "unknown option of the SQLite address is ignored"),
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sqlite3://{}", self.path.display())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms() {
+        for (text, path) in [
+            ("sqlite3:///var/lib/v.db", "/var/lib/v.db"),
+            ("sqlite://v.db", "v.db"),
+            ("dir/v.db", "dir/v.db"),
+            ("sqlite3://v.db?cache=shared&max_open_conns=3", "v.db"),
+        ] {
+            assert_eq!(Address::parse(text).unwrap().path, PathBuf::from(path), "{text}");
+        }
+        for text in
+            ["sqlite3://", "redis://x", "sqlite3://:memory:", "v.db?_sync=maybe", "v.db?table_prefix=a-b"]
+        {
+            assert!(matches!(Address::parse(text), Err(StoreError::Fatal(_))), "{text}");
+        }
+        assert!(Address::parse("v.db?_journal=off").is_err());
+    }
+
+    #[test]
+    fn options() {
+        let a =
+            Address::parse("sqlite3:///v.db?table_prefix=two&_journal=DELETE&_sync=1&_timeout=20&mode=ro")
+                .unwrap();
+        assert_eq!((a.prefix.as_str(), a.journal, a.sync), ("jfs_two_", Journal::Delete, Sync::Normal));
+        assert_eq!((a.timeout, a.read_only), (Duration::from_millis(20), true));
+        let d = Address::parse("v.db").unwrap();
+        assert_eq!((d.prefix.as_str(), d.journal, d.sync), ("jfs_", Journal::Wal, Sync::Full));
+    }
+}

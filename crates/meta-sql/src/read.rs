@@ -1,0 +1,169 @@
+//! Answers to reads.
+
+use bytes::Bytes;
+use ciderfs_format::{Attr, Edge, Ino, Slice};
+use ciderfs_meta::store::{Counter, DirCursor, DirEntry, DirStat, Read, Value};
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use crate::codec;
+use crate::error::{Failure, Result};
+use crate::names;
+use crate::statements::Statements;
+
+/// Runs `map` on the first row, if there is one.
+pub(crate) fn first<T>(
+    conn: &Connection,
+    sql: &str,
+    params: impl rusqlite::Params,
+    map: impl FnOnce(&rusqlite::Row<'_>) -> Result<T>,
+) -> Result<Option<T>> {
+    let mut stmt = conn.prepare_cached(sql)?;
+    let mut rows = stmt.query(params)?;
+    rows.next()?.map(map).transpose()
+}
+
+/// Runs `map` on every row.
+pub(crate) fn all<T>(
+    conn: &Connection,
+    sql: &str,
+    params: impl rusqlite::Params,
+    mut map: impl FnMut(&rusqlite::Row<'_>) -> Result<T>,
+) -> Result<Vec<T>> {
+    let mut stmt = conn.prepare_cached(sql)?;
+    let mut rows = stmt.query(params)?;
+    let mut out = Vec::new();
+    while let Some(row) = rows.next()? {
+        out.push(map(row)?);
+    }
+    Ok(out)
+}
+
+/// The value of one record.
+pub(crate) fn read(conn: &Connection, s: &Statements, r: &Read) -> Result<Value> {
+    Ok(match r {
+        Read::Attr(ino) => Value::Attr(get_attr(conn, s, *ino)?),
+        Read::Edge(dir, name) => Value::Edge(get_edge(conn, s, *dir, name)?),
+        Read::Lookup(dir, name) => {
+            Value::Lookup(first(conn, &s.lookup, params![dir.0 as i64, name], |row| {
+                let edge = codec::edge(row, 0)?;
+                let there = row.get::<_, Option<i64>>(2)?.is_some();
+                Ok((edge, if there { Some(codec::attr(row, 3)?) } else { None }))
+            })?)
+        }
+        Read::DirEmpty(dir) => Value::Bool(first(conn, &s.dir_entry, [dir.0 as i64], |_| Ok(()))?.is_none()),
+        Read::Slices(ino, indx) => Value::Slices(get_slices(conn, s, *ino, *indx)?),
+        Read::Symlink(ino) => {
+            Value::Bytes(first(conn, &s.get_symlink, [ino.0 as i64], |r| codec::blob(r, 0))?)
+        }
+        Read::Xattr(ino, name) => {
+            let name = text(name)?;
+            Value::Bytes(first(conn, &s.get_xattr, params![ino.0 as i64, name], |r| codec::blob(r, 0))?)
+        }
+        Read::XattrNames(ino) => {
+            Value::Names(all(conn, &s.xattr_names, [ino.0 as i64], |r| Ok(codec::blob(r, 0)?.to_vec()))?)
+        }
+        Read::Parents(ino) => Value::Parents(all(conn, &s.parents, [ino.0 as i64], |r| {
+            Ok((Ino(r.get::<_, i64>(0)? as u64), r.get(1)?))
+        })?),
+        Read::Counter(c) => Value::Int(get_counter(conn, s, *c)?),
+        Read::Setting => {
+            // Before `format` there is no table: that is an answer, not an error.
+            match first(conn, &s.get_setting, [], |r| codec::blob(r, 0)) {
+                Err(e) if e.is_missing_table() => Value::Bytes(None),
+                other => Value::Bytes(other?),
+            }
+        }
+        Read::SliceRefs(id, size) => {
+            let refs = first(conn, &s.get_refs, params![*id as i64, size], |r| Ok(r.get::<_, i64>(0)?))?;
+            Value::Int(refs.unwrap_or(0))
+        }
+        Read::DirStat(ino) => Value::DirStat(first(conn, &s.get_dir_stat, [ino.0 as i64], |r| {
+            Ok(DirStat { length: r.get(0)?, space: r.get(1)?, inodes: r.get(2)? })
+        })?),
+        Read::Acl(id) => Value::Bytes(first(conn, &s.get_acl, [id], acl_record)?),
+        Read::Session(sid) => Value::Bool(first(conn, &s.get_session, [*sid as i64], |_| Ok(()))?.is_some()),
+        Read::Flocks(ino) => Value::Flocks(all(conn, &s.get_flocks, [ino.0 as i64], |r| {
+            let owner = (r.get::<_, i64>(0)? as u64, r.get::<_, i64>(1)? as u64);
+            Ok((owner, r.get::<_, i64>(2)? == i64::from(b'W')))
+        })?),
+        Read::Plocks(ino) => Value::Plocks(all(conn, &s.get_plocks, [ino.0 as i64], |r| {
+            let owner = (r.get::<_, i64>(0)? as u64, r.get::<_, i64>(1)? as u64);
+            Ok((owner, codec::blob(r, 2)?))
+        })?),
+    })
+}
+
+pub(crate) fn get_attr(conn: &Connection, s: &Statements, ino: Ino) -> Result<Option<Attr>> {
+    match first(conn, &s.get_attr, [ino.0 as i64], |r| codec::attr(r, 0)) {
+        Err(e) if e.is_missing_table() => Ok(None),
+        other => other,
+    }
+}
+
+fn get_edge(conn: &Connection, s: &Statements, dir: Ino, name: &[u8]) -> Result<Option<Edge>> {
+    first(conn, &s.get_edge, params![dir.0 as i64, name], |r| codec::edge(r, 0))
+}
+
+pub(crate) fn get_slices(conn: &Connection, s: &Statements, ino: Ino, indx: u32) -> Result<Vec<Slice>> {
+    let raw = first(conn, &s.get_slices, params![ino.0 as i64, indx], |r| codec::blob(r, 0))?;
+    Ok(Slice::decode_list(&raw.unwrap_or_default())?)
+}
+
+pub(crate) fn get_counter(conn: &Connection, s: &Statements, c: Counter) -> Result<i64> {
+    let value = match names::counter(c) {
+        Some(name) => conn.prepare_cached(&s.get_counter)?.query_row([name], |r| r.get(0)).optional()?,
+        None => Some(conn.prepare_cached(&s.max_acl)?.query_row([], |r| r.get(0))?),
+    };
+    Ok(value.unwrap_or(0))
+}
+
+/// Names of extended attributes are stored as text.
+pub(crate) fn text(name: &[u8]) -> Result<&str> {
+    std::str::from_utf8(name).map_err(|_| {
+        let detail = "an attribute name that is not UTF-8 cannot be stored in SQLite".to_owned();
+        Failure::Store(ciderfs_meta::store::StoreError::Corrupt(detail))
+    })
+}
+
+/// The encoded rule of a row of `acl`.
+fn acl_record(r: &rusqlite::Row<'_>) -> Result<Bytes> {
+    let mut out = Vec::new();
+    for i in 0..4 {
+        let perm = r.get::<_, Option<i64>>(i)?.unwrap_or_default();
+        out.extend_from_slice(&(perm as u16).to_be_bytes());
+    }
+    for i in 4..6 {
+        let list = codec::blob(r, i)?;
+        out.extend_from_slice(&((list.len() / 6) as u32).to_be_bytes());
+        out.extend_from_slice(&list);
+    }
+    Ok(Bytes::from(out))
+}
+
+/// One page of a directory, in byte order of the names.
+pub(crate) fn list(
+    conn: &Connection,
+    s: &Statements,
+    dir: Ino,
+    cursor: &DirCursor,
+    limit: usize,
+    attrs: bool,
+) -> Result<(Vec<DirEntry>, DirCursor)> {
+    let after: &[u8] = match cursor {
+        DirCursor::After(name) => name,
+        DirCursor::End => return Ok((Vec::new(), DirCursor::End)),
+        _ => b"",
+    };
+    let sql = if attrs { &s.list_attrs } else { &s.list };
+    let entries = all(conn, sql, params![dir.0 as i64, after, limit as i64], |row| {
+        let edge = codec::edge(row, 1)?;
+        let attr =
+            if attrs && row.get::<_, Option<i64>>(3)?.is_some() { Some(codec::attr(row, 4)?) } else { None };
+        Ok(DirEntry { name: codec::blob(row, 0)?.to_vec(), edge, attr })
+    })?;
+    let next = match entries.last() {
+        Some(last) if entries.len() >= limit => DirCursor::After(last.name.clone()),
+        _ => DirCursor::End,
+    };
+    Ok((entries, next))
+}

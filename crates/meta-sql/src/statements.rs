@@ -1,0 +1,130 @@
+//! Every fixed SQL statement, with the volume's table names filled in once.
+//!
+//! In the texts below `jfs_` stands for the table prefix and `$NODE` for the attribute columns of `jfs_node` in the
+//! order of [`crate::codec::ATTR_COLUMNS`], qualified by the alias `n`.
+
+macro_rules! statements {
+    ($($name:ident = $sql:literal;)*) => {
+        /// See the module.
+        pub(crate) struct Statements {
+            /// `jfs_` or `jfs_<prefix>_`.
+            pub prefix: String,
+            $(pub $name: String,)*
+        }
+
+        impl Statements {
+            /// Fills in the prefix and the attribute columns.
+            pub fn new(prefix: &str, node: &str) -> Self {
+                Self {
+                    prefix: prefix.to_owned(),
+                    $($name: $sql.replace("jfs_", prefix).replace("$NODE", node),)*
+                }
+            }
+        }
+    };
+}
+
+statements! {
+    get_attr = "SELECT $NODE FROM jfs_node n WHERE n.inode=?1";
+    put_attr = "INSERT OR REPLACE INTO jfs_node(inode,type,flags,mode,uid,gid,atime,atimensec,mtime,mtimensec,ctime,\
+        ctimensec,nlink,length,rdev,parent,access_acl_id,default_acl_id,tier_id) \
+        VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19)";
+    del_attr = "DELETE FROM jfs_node WHERE inode=?1";
+
+    get_edge = "SELECT type,inode FROM jfs_edge WHERE parent=?1 AND name=?2";
+    lookup = "SELECT e.type,e.inode,n.inode,$NODE FROM jfs_edge e LEFT JOIN jfs_node n ON n.inode=e.inode \
+        WHERE e.parent=?1 AND e.name=?2";
+    put_edge = "INSERT INTO jfs_edge(parent,name,inode,type) VALUES(?1,?2,?3,?4) \
+        ON CONFLICT(parent,name) DO UPDATE SET inode=excluded.inode,type=excluded.type";
+    del_edge = "DELETE FROM jfs_edge WHERE parent=?1 AND name=?2";
+    dir_entry = "SELECT 1 FROM jfs_edge WHERE parent=?1 LIMIT 1";
+    parents = "SELECT parent,count(*) FROM jfs_edge WHERE inode=?1 GROUP BY parent ORDER BY parent";
+    list = "SELECT name,type,inode FROM jfs_edge WHERE parent=?1 AND name>?2 ORDER BY name LIMIT ?3";
+    list_attrs = "SELECT e.name,e.type,e.inode,n.inode,$NODE FROM jfs_edge e \
+        LEFT JOIN jfs_node n ON n.inode=e.inode WHERE e.parent=?1 AND e.name>?2 ORDER BY e.name LIMIT ?3";
+
+    get_symlink = "SELECT CAST(target AS BLOB) FROM jfs_symlink WHERE inode=?1";
+    put_symlink = "INSERT OR REPLACE INTO jfs_symlink(inode,target) VALUES(?1,?2)";
+    del_symlink = "DELETE FROM jfs_symlink WHERE inode=?1";
+
+    get_xattr = "SELECT CAST(value AS BLOB) FROM jfs_xattr WHERE inode=?1 AND name=?2";
+    xattr_names = "SELECT CAST(name AS BLOB) FROM jfs_xattr WHERE inode=?1";
+    put_xattr = "INSERT INTO jfs_xattr(inode,name,value) VALUES(?1,?2,?3) \
+        ON CONFLICT(inode,name) DO UPDATE SET value=excluded.value";
+    del_xattr = "DELETE FROM jfs_xattr WHERE inode=?1 AND name=?2";
+    del_xattrs = "DELETE FROM jfs_xattr WHERE inode=?1";
+
+    // An append by the official client turns the value into TEXT with NULs inside: always cast.
+    get_slices = "SELECT CAST(slices AS BLOB) FROM jfs_chunk WHERE inode=?1 AND indx=?2";
+    append_slices = "INSERT INTO jfs_chunk(inode,indx,slices) VALUES(?1,?2,?3) \
+        ON CONFLICT(inode,indx) DO UPDATE SET slices=CAST(slices||excluded.slices AS BLOB) \
+        RETURNING length(CAST(slices AS BLOB))";
+    append_existing = "UPDATE jfs_chunk SET slices=CAST(slices||?4 AS BLOB) WHERE inode=?1 AND indx>=?2 AND indx<?3";
+    put_slices = "INSERT INTO jfs_chunk(inode,indx,slices) VALUES(?1,?2,?3) \
+        ON CONFLICT(inode,indx) DO UPDATE SET slices=excluded.slices";
+    take_slices = "DELETE FROM jfs_chunk WHERE inode=?1 AND indx=?2 RETURNING CAST(slices AS BLOB)";
+    chunks = "SELECT indx FROM jfs_chunk WHERE inode=?1 ORDER BY indx LIMIT ?2";
+
+    get_refs = "SELECT refs FROM jfs_chunk_ref WHERE chunkid=?1 AND size=?2";
+    new_ref = "INSERT INTO jfs_chunk_ref(chunkid,size,refs) VALUES(?1,?2,1) \
+        ON CONFLICT(chunkid) DO UPDATE SET refs=refs+1";
+    add_refs = "UPDATE jfs_chunk_ref SET refs=refs+?3 WHERE chunkid=?1 AND size=?2 RETURNING refs";
+    del_ref = "DELETE FROM jfs_chunk_ref WHERE chunkid=?1 AND size=?2 AND refs<=0";
+    dead_slices = "SELECT chunkid,size FROM jfs_chunk_ref WHERE refs<=0 LIMIT ?1";
+
+    put_delayed = "INSERT OR REPLACE INTO jfs_delslices(chunkid,deleted,slices) VALUES(?1,?2,?3)";
+    del_delayed = "DELETE FROM jfs_delslices WHERE chunkid=?1 AND deleted=?2";
+    delayed = "SELECT chunkid,deleted,CAST(slices AS BLOB) FROM jfs_delslices LIMIT ?1";
+
+    get_counter = "SELECT value FROM jfs_counter WHERE name=?1";
+    add_counter = "INSERT INTO jfs_counter(name,value) VALUES(?1,?2) \
+        ON CONFLICT(name) DO UPDATE SET value=value+excluded.value RETURNING value";
+    init_counter = "INSERT OR IGNORE INTO jfs_counter(name,value) VALUES(?1,?2)";
+    // ?2 is the count, ?3 the first number ever.
+    allocate = "INSERT INTO jfs_counter(name,value) VALUES(?1,?3+?2) \
+        ON CONFLICT(name) DO UPDATE SET value=max(value,?3)+?2 RETURNING value";
+    // ?2 is now, ?3 the newest stamp that may be replaced.
+    claim = "INSERT INTO jfs_counter(name,value) VALUES(?1,?2) \
+        ON CONFLICT(name) DO UPDATE SET value=excluded.value WHERE value<=?3";
+
+    put_delfile = "INSERT OR REPLACE INTO jfs_delfile(inode,length,expire) VALUES(?1,?2,?3)";
+    del_delfile = "DELETE FROM jfs_delfile WHERE inode=?1";
+    delfiles = "SELECT inode,length,expire FROM jfs_delfile WHERE expire<=?1 LIMIT ?2";
+    put_sustained = "INSERT OR IGNORE INTO jfs_sustained(sid,inode) VALUES(?1,?2)";
+    del_sustained = "DELETE FROM jfs_sustained WHERE sid=?1 AND inode=?2";
+    sustained = "SELECT inode FROM jfs_sustained WHERE sid=?1 LIMIT ?2";
+
+    get_dir_stat = "SELECT data_length,used_space,used_inodes FROM jfs_dir_stats WHERE inode=?1";
+    put_dir_stat = "INSERT OR REPLACE INTO jfs_dir_stats(inode,data_length,used_space,used_inodes) VALUES(?1,?2,?3,?4)";
+    add_dir_stat = "UPDATE jfs_dir_stats SET data_length=data_length+?2,used_space=used_space+?3,\
+        used_inodes=used_inodes+?4 WHERE inode=?1";
+    del_dir_stat = "DELETE FROM jfs_dir_stats WHERE inode=?1";
+    del_dir_quota = "DELETE FROM jfs_dir_quota WHERE inode=?1";
+
+    get_setting = "SELECT CAST(value AS BLOB) FROM jfs_setting WHERE name='format'";
+    put_setting = "INSERT INTO jfs_setting(name,value) VALUES('format',?1) \
+        ON CONFLICT(name) DO UPDATE SET value=excluded.value";
+
+    get_session = "SELECT 1 FROM jfs_session2 WHERE sid=?1";
+    put_session = "INSERT INTO jfs_session2(sid,expire,info) VALUES(?1,?2,?3) \
+        ON CONFLICT(sid) DO UPDATE SET expire=excluded.expire,info=excluded.info";
+    del_session = "DELETE FROM jfs_session2 WHERE sid=?1";
+    sessions = "SELECT sid,expire,CAST(info AS BLOB) FROM jfs_session2 ORDER BY sid LIMIT ?1";
+    stale_sessions = "SELECT sid,expire,CAST(info AS BLOB) FROM jfs_session2 WHERE expire<=?1 ORDER BY sid LIMIT ?2";
+
+    get_acl = "SELECT owner,`group`,mask,other,CAST(named_users AS BLOB),CAST(named_groups AS BLOB) \
+        FROM jfs_acl WHERE id=?1";
+    put_acl = "INSERT OR REPLACE INTO jfs_acl(id,owner,`group`,mask,other,named_users,named_groups) \
+        VALUES(?1,?2,?3,?4,?5,?6,?7)";
+    max_acl = "SELECT coalesce(max(id),0) FROM jfs_acl";
+
+    get_flocks = "SELECT sid,owner,ltype FROM jfs_flock WHERE inode=?1";
+    put_flock = "INSERT INTO jfs_flock(inode,sid,owner,ltype) VALUES(?1,?2,?3,?4) \
+        ON CONFLICT(inode,sid,owner) DO UPDATE SET ltype=excluded.ltype";
+    del_flock = "DELETE FROM jfs_flock WHERE inode=?1 AND sid=?2 AND owner=?3";
+    get_plocks = "SELECT sid,owner,CAST(records AS BLOB) FROM jfs_plock WHERE inode=?1";
+    put_plock = "INSERT INTO jfs_plock(inode,sid,owner,records) VALUES(?1,?2,?3,?4) \
+        ON CONFLICT(inode,sid,owner) DO UPDATE SET records=excluded.records";
+    del_plock = "DELETE FROM jfs_plock WHERE inode=?1 AND sid=?2 AND owner=?3";
+    locked = "SELECT inode FROM jfs_flock WHERE sid=?1 UNION SELECT inode FROM jfs_plock WHERE sid=?1 LIMIT ?2";
+}

@@ -1,0 +1,368 @@
+//! Dispatches FUSE requests.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use ciderfs_format::{FileType, Ino};
+use ciderfs_fuse::{
+    DirBuffer, DirPlusBuffer, Entry, Handler, Op, Opened, Reply, Request, Statfs, dtype_of_mode,
+};
+use ciderfs_meta::{Caller, Errno, Error, NewNode};
+use ciderfs_vfs::{DirItem, Vfs};
+use tokio::runtime::Handle;
+
+use crate::convert;
+
+/// How long the kernel may believe what it is told.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Validity {
+    pub(crate) attr: Duration,
+    pub(crate) entry: Duration,
+    pub(crate) dir_entry: Duration,
+    pub(crate) negative: Duration,
+}
+
+/// Attributes of virtual files never change.
+const VIRTUAL_VALID: Duration = Duration::from_secs(3600);
+
+/// The FUSE side of a mounted volume.
+pub(crate) struct Bridge {
+    pub(crate) vfs: Arc<Vfs>,
+    pub(crate) runtime: Handle,
+    pub(crate) valid: Validity,
+    /// Check permissions here because the kernel does not.
+    pub(crate) check: bool,
+}
+
+type Answer<T> = Result<T, Error>;
+
+impl Bridge {
+    fn caller(&self, req: &Request) -> Caller {
+        let h = req.header();
+        Caller { uid: h.uid, gid: h.gid, groups: req.supplementary_groups(), pid: h.pid, check: self.check }
+    }
+
+    fn entry(&self, e: &ciderfs_vfs::Entry) -> Entry {
+        let is_virtual = e.ino.is_virtual();
+        let entry_valid = match e.attr.kind {
+            _ if is_virtual => VIRTUAL_VALID,
+            FileType::Directory => self.valid.dir_entry,
+            _ => self.valid.entry,
+        };
+        Entry {
+            nodeid: e.ino.0,
+            generation: 1,
+            entry_valid,
+            attr_valid: if is_virtual { VIRTUAL_VALID } else { self.valid.attr },
+            attr: convert::attr(e.ino, &e.attr),
+        }
+    }
+
+    fn opened(o: &ciderfs_vfs::Opened) -> Opened {
+        use ciderfs_fuse::abi::fopen;
+        let mut flags = 0;
+        if o.keep_cache {
+            flags |= fopen::KEEP_CACHE;
+        }
+        if o.direct_io {
+            flags |= fopen::DIRECT_IO;
+        }
+        Opened::new(o.fh, flags)
+    }
+
+    /// Runs a request's future to its answer; an interrupted caller gets `EINTR` at once.
+    fn spawn<F>(self: &Arc<Self>, reply: Reply, work: F)
+    where
+        F: Future<Output = Answered> + Send + 'static,
+    {
+        let gone = Arc::new(tokio::sync::Notify::new());
+        let notify = Arc::clone(&gone);
+        let flag = reply.interrupt_flag();
+        self.runtime.spawn(async move {
+            tokio::pin!(work);
+            // Most requests end before anybody could interrupt them; registering costs, so it is done late.
+            let early = tokio::time::timeout(INTERRUPT_AFTER, &mut work).await;
+            let answered = match early {
+                Ok(a) => a,
+                Err(_) => {
+                    flag.on_interrupt(Box::new(move || notify.notify_one()));
+                    tokio::select! {
+                        a = &mut work => a,
+                        () = gone.notified() => Answered::Error(Errno::EINTR),
+                    }
+                }
+            };
+            answered.send(reply);
+        });
+    }
+}
+
+/// A request that takes longer can be interrupted.
+const INTERRUPT_AFTER: Duration = Duration::from_millis(100);
+
+/// An answer ready to be sent.
+enum Answered {
+    Error(Errno),
+    Empty,
+    Entry(Entry),
+    Negative(Duration),
+    Attr(ciderfs_fuse::Attr, Duration),
+    Open(Opened),
+    Create(Entry, Opened),
+    Data(Vec<Bytes>),
+    Written(u32),
+    Link(Bytes),
+    Dir(DirBuffer),
+    DirPlus(DirPlusBuffer),
+    Statfs(Statfs),
+}
+
+impl Answered {
+    fn send(self, reply: Reply) {
+        let _taken = match self {
+            Self::Error(e) => reply.error(e.0),
+            Self::Empty => reply.empty(),
+            Self::Entry(e) => reply.entry(&e),
+            Self::Negative(valid) => reply.entry(&Entry::negative(valid)),
+            Self::Attr(a, valid) => reply.attr(&a, valid),
+            Self::Open(o) => reply.open(o),
+            Self::Create(e, o) => reply.create(&e, o),
+            Self::Data(pieces) => reply.data_bytes(&pieces),
+            Self::Written(n) => reply.written(n),
+            Self::Link(target) => reply.readlink(&target),
+            Self::Dir(d) => reply.directory(&d),
+            Self::DirPlus(d) => reply.directory_plus(&d),
+            Self::Statfs(s) => reply.statfs(&s),
+        };
+    }
+}
+
+impl From<Answer<Answered>> for Answered {
+    fn from(result: Answer<Answered>) -> Self {
+        match result {
+            Ok(a) => a,
+            Err(e) => {
+                if !matches!(e, Error::Errno(_)) {
+                    tracing::warn!("{e}");
+                }
+                Self::Error(e.errno())
+            }
+        }
+    }
+}
+
+/// The handler that a session owns.
+pub(crate) struct Front(pub(crate) Arc<Bridge>);
+
+impl Handler for Front {
+    fn handle(&self, req: Request, reply: Reply) {
+        let op = match req.op() {
+            Ok(op) => op,
+            Err(e) => {
+                tracing::warn!("{e}");
+                reply.error(e.errno());
+                return;
+            }
+        };
+        let b = Arc::clone(&self.0);
+        match op {
+            Op::Forget { .. } | Op::BatchForget(_) | Op::Interrupt { .. } => {}
+            Op::Destroy => _ = reply.empty(),
+            Op::Bmap { .. } | Op::Poll { .. } | Op::Statx { .. } | Op::Syncfs | Op::Lseek { .. } => {
+                _ = reply.error(libc::ENOSYS);
+            }
+            Op::Fsyncdir { .. } => _ = reply.empty(),
+            Op::Releasedir { fh, .. } => {
+                b.vfs.releasedir(fh);
+                reply.empty();
+            }
+            Op::Ioctl { .. } => _ = reply.error(libc::ENOTTY),
+            // Not in this version: ENOSYS makes the kernel stop asking, or keep locks local to this machine.
+            Op::Getlk(_)
+            | Op::Setlk(_)
+            | Op::Setlkw(_)
+            | Op::Getxattr { .. }
+            | Op::Setxattr { .. }
+            | Op::Listxattr { .. }
+            | Op::Removexattr { .. }
+            | Op::Fallocate { .. }
+            | Op::CopyFileRange(_)
+            | Op::CopyFileRange64(_)
+            | Op::Tmpfile { .. } => _ = reply.error(libc::ENOSYS),
+            _ => b.start(req, reply),
+        }
+    }
+}
+
+impl Bridge {
+    /// Moves a request that may have to wait to the runtime.
+    fn start(self: Arc<Self>, req: Request, reply: Reply) {
+        let b = Arc::clone(&self);
+        let began = Instant::now();
+        self.spawn(reply, async move {
+            let method = method_name(&req);
+            let answer: Answered = b.run(&req).await.into();
+            let errno = if let Answered::Error(e) = &answer { Some(e.name()) } else { None };
+            b.vfs.metrics().request(method, began.elapsed(), errno);
+            answer
+        });
+    }
+
+    async fn run(&self, req: &Request) -> Answer<Answered> {
+        let vfs = &self.vfs;
+        let ino = Ino(req.header().nodeid);
+        let c = self.caller(req);
+        let op = req.op().map_err(|e| Errno(e.errno()))?;
+        Ok(match op {
+            Op::Lookup { name } => match vfs.lookup(&c, ino, name).await {
+                Ok(e) => Answered::Entry(self.entry(&e)),
+                Err(e) if e.errno() == Errno::ENOENT && !self.valid.negative.is_zero() => {
+                    Answered::Negative(self.valid.negative)
+                }
+                Err(e) => return Err(e),
+            },
+            Op::Getattr { .. } => {
+                let a = vfs.getattr(ino).await?;
+                Answered::Attr(convert::attr(ino, &a), self.valid.attr)
+            }
+            Op::Setattr(s) => {
+                let mut set = convert::set_attr(&s);
+                if s.kill_suidgid && set.mode.is_none() {
+                    let a = vfs.getattr(ino).await?;
+                    let group_exec = if a.mode & 0o010 != 0 { 0o2000 } else { 0 };
+                    let mode = a.mode & !(0o4000 | group_exec);
+                    set.mode = (mode != a.mode).then_some(mode);
+                }
+                let a = vfs.setattr(&c, ino, &set, s.size, s.fh).await?;
+                Answered::Attr(convert::attr(ino, &a), self.valid.attr)
+            }
+            Op::Readlink => Answered::Link(vfs.readlink(ino).await?),
+            Op::Symlink { name, target } => {
+                let node = NewNode { kind: FileType::Symlink, mode: 0o777, umask: 0, rdev: 0, target };
+                Answered::Entry(self.entry(&vfs.create(&c, ino, name, &node).await?))
+            }
+            Op::Mknod { name, mode, rdev, .. } => {
+                let kind = FileType::from_mode(mode).ok_or(Errno::EINVAL)?;
+                let node = NewNode { kind, mode: (mode & 0o7777) as u16, umask: 0, rdev, target: b"" };
+                Answered::Entry(self.entry(&vfs.create(&c, ino, name, &node).await?))
+            }
+            Op::Mkdir { name, mode, .. } => {
+                let kind = FileType::Directory;
+                let node = NewNode { kind, mode: (mode & 0o7777) as u16, umask: 0, rdev: 0, target: b"" };
+                Answered::Entry(self.entry(&vfs.create(&c, ino, name, &node).await?))
+            }
+            Op::Create { name, mode, flags, .. } => {
+                let mode = (mode & 0o7777) as u16;
+                let (e, o) = vfs.create_open(&c, ino, name, mode, 0, flags as i32).await?;
+                Answered::Create(self.entry(&e), Self::opened(&o))
+            }
+            Op::Unlink { name } => {
+                vfs.unlink(&c, ino, name).await?;
+                Answered::Empty
+            }
+            Op::Rmdir { name } => {
+                vfs.rmdir(&c, ino, name).await?;
+                Answered::Empty
+            }
+            Op::Rename { name, newdir, newname } => {
+                vfs.rename(&c, (ino, name), (Ino(newdir), newname), 0).await?;
+                Answered::Empty
+            }
+            Op::Rename2 { name, newdir, newname, flags } => {
+                vfs.rename(&c, (ino, name), (Ino(newdir), newname), flags).await?;
+                Answered::Empty
+            }
+            Op::Link { oldnode, newname } => {
+                Answered::Entry(self.entry(&vfs.link(&c, Ino(oldnode), ino, newname).await?))
+            }
+            Op::Open { flags, .. } => Answered::Open(Self::opened(&vfs.open(&c, ino, flags as i32).await?)),
+            Op::Read { fh, offset, size, .. } => {
+                let data = vfs.read(fh, offset, size).await?;
+                vfs.metrics().read(data.iter().map(|b| b.len() as u64).sum());
+                Answered::Data(data)
+            }
+            Op::Write { fh, offset, data, .. } => {
+                let n = vfs.write(fh, offset, data).await?;
+                vfs.metrics().written(u64::from(n));
+                Answered::Written(n)
+            }
+            Op::Statfs => {
+                let s = vfs.statfs().await?;
+                Answered::Statfs(Statfs {
+                    blocks: s.total_space / 4096,
+                    bfree: s.avail_space / 4096,
+                    bavail: s.avail_space / 4096,
+                    files: s.used_inodes + s.avail_inodes,
+                    ffree: s.avail_inodes,
+                    ..Statfs::default()
+                })
+            }
+            Op::Flush { fh, .. } | Op::Fsync { fh, .. } => {
+                vfs.flush_handle(fh).await?;
+                Answered::Empty
+            }
+            Op::Release { fh, .. } => {
+                vfs.release(fh).await;
+                Answered::Empty
+            }
+            Op::Access { mask } => {
+                vfs.access(&c, ino, (mask & 7) as u8).await?;
+                Answered::Empty
+            }
+            Op::Opendir { .. } => Answered::Open(Opened::new(vfs.opendir(&c, ino).await?, 0)),
+            Op::Readdir { fh, offset, size } => {
+                let mut out = DirBuffer::new(size);
+                vfs.readdir(fh, offset, false, &mut |item: DirItem<'_>| {
+                    let kind = dtype_of_mode(item.kind.mode_bits());
+                    !out.push(item.ino.0, item.next_offset, kind, item.name)
+                })
+                .await?;
+                Answered::Dir(out)
+            }
+            Op::Readdirplus { fh, offset, size } => {
+                let mut out = DirPlusBuffer::new(size);
+                vfs.readdir(fh, offset, true, &mut |item: DirItem<'_>| {
+                    let kind = dtype_of_mode(item.kind.mode_bits());
+                    // Without attributes the kernel gets the name only.
+                    let entry = item.attr.map_or_else(Entry::default, |a| {
+                        self.entry(&ciderfs_vfs::Entry { ino: item.ino, attr: a.clone() })
+                    });
+                    !out.push(&entry, item.ino.0, item.next_offset, kind, item.name)
+                })
+                .await?;
+                Answered::DirPlus(out)
+            }
+            _ => return Err(Errno::ENOSYS.into()),
+        })
+    }
+}
+
+/// Name of an operation in the metrics.
+fn method_name(req: &Request) -> &'static str {
+    match req.op() {
+        Ok(Op::Lookup { .. }) => "lookup",
+        Ok(Op::Getattr { .. }) => "getattr",
+        Ok(Op::Setattr(_)) => "setattr",
+        Ok(Op::Readlink) => "readlink",
+        Ok(Op::Symlink { .. }) => "symlink",
+        Ok(Op::Mknod { .. }) => "mknod",
+        Ok(Op::Mkdir { .. }) => "mkdir",
+        Ok(Op::Create { .. }) => "create",
+        Ok(Op::Unlink { .. }) => "unlink",
+        Ok(Op::Rmdir { .. }) => "rmdir",
+        Ok(Op::Rename { .. } | Op::Rename2 { .. }) => "rename",
+        Ok(Op::Link { .. }) => "link",
+        Ok(Op::Open { .. }) => "open",
+        Ok(Op::Read { .. }) => "read",
+        Ok(Op::Write { .. }) => "write",
+        Ok(Op::Statfs) => "statfs",
+        Ok(Op::Flush { .. }) => "flush",
+        Ok(Op::Fsync { .. }) => "fsync",
+        Ok(Op::Release { .. }) => "release",
+        Ok(Op::Access { .. }) => "access",
+        Ok(Op::Opendir { .. }) => "opendir",
+        Ok(Op::Readdir { .. } | Op::Readdirplus { .. }) => "readdir",
+        _ => "other",
+    }
+}
