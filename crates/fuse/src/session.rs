@@ -59,7 +59,8 @@ pub struct SessionConfig {
     pub buffers: usize,
     /// Name of the threads, at most 13 bytes to leave room for a number.
     pub thread_name: String,
-    /// Serve only root and this user; the counterpart of [`crate::MountOptions::allow_root`].
+    /// Serve only root and this user; the counterpart of [`crate::MountOptions::allow_root`]. What the kernel
+    /// has cached it shows to everybody, subject to permission bits.
     pub only_uid: Option<u32>,
 }
 

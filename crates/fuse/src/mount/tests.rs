@@ -80,3 +80,29 @@ fn paths_are_made_absolute_through_links() {
     assert_eq!(absolute(&base.join("real/../real/")).unwrap(), base.join("real"));
     assert_eq!(absolute(Path::new("/")).unwrap(), Path::new("/"));
 }
+
+#[test]
+fn the_helper_mounts_and_unmounts() {
+    if !std::path::Path::new("/dev/fuse").exists() || !super::fusermount::is_installed() {
+        let ci = std::env::var("CI").as_deref() == Ok("true");
+        assert!(!ci, "CI must have /dev/fuse and fusermount3");
+        eprintln!("skipped: no /dev/fuse or no fusermount3");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().canonicalize().unwrap();
+    let options =
+        MountOptions { fsname: "a,b c".into(), subtype: "helper".into(), ..MountOptions::default() };
+    let fd = super::fusermount::mount(&path, &options).unwrap();
+    let info = find_mount(&path).unwrap().unwrap();
+    assert_eq!((info.source.as_str(), info.fstype.as_str()), ("a,b c", "fuse.helper"));
+    drop(fd);
+    super::fusermount::unmount(&path, true).unwrap();
+    assert!(find_mount(&path).unwrap().is_none());
+    assert!(matches!(super::fusermount::unmount(&path, false), Err(MountError::NotMounted { .. })));
+    let missing = super::fusermount::mount(&path.join("none"), &options).unwrap_err();
+    assert!(
+        matches!(&missing, MountError::Fusermount { message } if message.contains("No such file")),
+        "{missing}"
+    );
+}

@@ -140,7 +140,9 @@ impl DevTransport {
                 break buf;
             }
         };
-        while let Some(n) = receive(channel, buf.room())? {
+        while let Some(n) = receive(channel, buf.room())
+            .inspect_err(|e| tracing::error!("a FUSE reader gives up, requests go to the others: {e}"))?
+        {
             buf.set_filled(n);
             let body = if n <= SMALL {
                 Body::Small(buf[..].into())

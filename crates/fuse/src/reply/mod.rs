@@ -1,5 +1,8 @@
 //! Answers.
 
+#[cfg(test)]
+mod tests;
+
 use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::Duration;
