@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ciderfs_fuse::{InitConfig, MountError, MountGuard, MountOptions, Session, SessionConfig, SessionError, SessionHandle};
+use ciderfs_fuse::{
+    InitConfig, MountError, MountGuard, MountOptions, Session, SessionConfig, SessionError, SessionHandle,
+};
 use ciderfs_vfs::Vfs;
 use tokio::runtime::Handle;
 
@@ -73,7 +75,12 @@ pub struct MountedFs {
 }
 
 /// Mounts `vfs` at `mountpoint` and serves it on threads of its own; what has to wait runs on `runtime`.
-pub fn serve(vfs: Arc<Vfs>, mountpoint: &Path, options: &ServeOptions, runtime: Handle) -> Result<MountedFs, ServeError> {
+pub fn serve(
+    vfs: Arc<Vfs>,
+    mountpoint: &Path,
+    options: &ServeOptions,
+    runtime: Handle,
+) -> Result<MountedFs, ServeError> {
     let (fd, guard) = ciderfs_fuse::mount::mount(mountpoint, &options.mount)?;
     let bridge = Arc::new(Bridge {
         vfs: Arc::clone(&vfs),
@@ -86,7 +93,8 @@ pub fn serve(vfs: Arc<Vfs>, mountpoint: &Path, options: &ServeOptions, runtime: 
         },
         check: options.check_permissions,
     });
-    let config = SessionConfig { init: options.init.clone(), threads: options.threads, ..SessionConfig::default() };
+    let config =
+        SessionConfig { init: options.init.clone(), threads: options.threads, ..SessionConfig::default() };
     let session = Session::new(fd, config, Front(bridge))?;
     let notifier = session.notifier();
     vfs.set_invalidator(Box::new(move |ino| {

@@ -44,7 +44,13 @@ impl Vfs {
         Ok(())
     }
 
-    async fn write_piece(self: &Arc<Self>, file: &Arc<File>, chunk: u32, pos: u32, data: &[u8]) -> Result<()> {
+    async fn write_piece(
+        self: &Arc<Self>,
+        file: &Arc<File>,
+        chunk: u32,
+        pos: u32,
+        data: &[u8],
+    ) -> Result<()> {
         let mut permit = Some(self.reserve(file, data.len() as u64).await);
         let mut id = None;
         loop {

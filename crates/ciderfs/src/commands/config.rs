@@ -1,0 +1,29 @@
+//! `ciderfs config META-URL`.
+
+use ciderfs_meta::Meta;
+
+use crate::args::Args;
+use crate::commands::format;
+use crate::failure::{Failure, Result};
+use crate::opening;
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<()> {
+    args.exactly("config", &["META-URL"])?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async {
+        let url = &args.positional[0];
+        let store = opening::meta(url, false).await?;
+        let old = Meta::read_settings(store.as_ref()).await?;
+        let old = old.ok_or_else(|| Failure::new(format!("no volume at {}", store.describe())))?;
+        let mut new = old.clone();
+        new.decrypt_secrets()?;
+        let before = new.clone();
+        format::change(args, &mut new)?;
+        if new == before {
+            println!("{}", old.to_display_json()?);
+            return Ok(());
+        }
+        format::save(store.as_ref(), new, Some(&old)).await
+    })
+}

@@ -1,0 +1,129 @@
+//! `ciderfs format META-URL NAME`.
+
+use ciderfs_format::Settings;
+use ciderfs_format::settings::{round_block_size, validate_name};
+use ciderfs_meta::Meta;
+use ciderfs_object::{has_other_objects, probe};
+
+use crate::args::Args;
+use crate::failure::{Failure, Result};
+use crate::opening::{self, Bounds};
+use crate::values;
+
+/// Flags that an existing volume cannot change.
+const IMMUTABLE: &[&str] =
+    &["block-size", "compress", "encrypt-rsa-key", "encrypt-algo", "hash-prefix", "shards"];
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<()> {
+    args.exactly("format", &["META-URL", "NAME"])?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(format(args, &args.positional[0], &args.positional[1]))
+}
+
+/// Creates the volume, or updates its settings.
+pub async fn format(args: &Args, url: &str, name: &str) -> Result<()> {
+    validate_name(name)?;
+    tracing::info!("Meta address: {}", values::masked(url));
+    let store = opening::meta(url, false).await?;
+    if let Some(old) = Meta::read_settings(store.as_ref()).await? {
+        if args.is_on("no-update") {
+            return Ok(());
+        }
+        if old.name != name {
+            return Err(Failure::new(format!("cannot update volume name from {} to {name}", old.name)));
+        }
+        for flag in IMMUTABLE.iter().filter(|f| args.has(f)) {
+            tracing::warn!("Flag {flag} is ignored since it cannot be updated");
+        }
+        let mut new = old.clone();
+        new.decrypt_secrets()?;
+        change(args, &mut new)?;
+        return save(store.as_ref(), new, Some(&old)).await;
+    }
+    let settings = new_settings(args, name)?;
+    let objects = opening::storage(&settings, Bounds::interactive(), None)?;
+    objects.create_bucket().await?;
+    if std::env::var_os("JFS_NO_CHECK_OBJECT_STORAGE").is_none() {
+        probe(objects.as_ref()).await.map_err(|e| Failure::new(format!("{}: {e}", objects.describe())))?;
+        if !args.is_on("force") && has_other_objects(objects.as_ref()).await? {
+            return Err(Failure::new(format!(
+                "{} is not empty: choose another name, clean it up, or use --force",
+                objects.describe()
+            )));
+        }
+        objects.put("juicefs_uuid", settings.uuid.clone().into()).await?;
+    }
+    save(store.as_ref(), settings, None).await
+}
+
+fn new_settings(args: &Args, name: &str) -> Result<Settings> {
+    let storage = args.text("storage").unwrap_or("file");
+    let mut bucket = args.text("bucket").map_or_else(super::up::default_bucket, str::to_owned);
+    if let Some(endpoint) = args.text("endpoint") {
+        bucket = format!("{}/{bucket}", endpoint.trim_end_matches('/'));
+    }
+    if storage == "file" {
+        // Stored absolute and with a slash at the end, as every client expects it.
+        let path = std::path::absolute(&bucket)?;
+        bucket = format!("{}/", path.display().to_string().trim_end_matches('/'));
+    }
+    let mut s = Settings::new(name, &uuid::Uuid::new_v4().to_string(), storage, &bucket);
+    s.block_size_kib = round_block_size(args.size("block-size", 'K', 4 << 20)?) >> 10;
+    s.compression = args.text("compress").unwrap_or("none").to_owned();
+    s.compression()?;
+    s.hash_prefix = args.is_on("hash-prefix");
+    s.shards = u32::try_from(args.int("shards", 0)).unwrap_or(u32::MAX);
+    let env = |name: &str| std::env::var(name).unwrap_or_default();
+    (s.access_key, s.secret_key, s.session_token) =
+        (env("ACCESS_KEY"), env("SECRET_KEY"), env("SESSION_TOKEN"));
+    if let Some(path) = args.text("encrypt-rsa-key") {
+        s.encrypt_key =
+            std::fs::read_to_string(path).map_err(|e| Failure::new(format!("private key {path}: {e}")))?;
+    }
+    if let Some(algo) = args.text("encrypt-algo") {
+        s.encrypt_algo = algo.to_owned();
+    }
+    change(args, &mut s)?;
+    s.validate()?;
+    Ok(s)
+}
+
+/// Applies the flags that may change at any time.
+pub fn change(args: &Args, s: &mut Settings) -> Result<()> {
+    if let Some(v) = args.text("access-key") {
+        s.access_key = v.to_owned();
+    }
+    if let Some(v) = args.text("secret-key") {
+        s.secret_key = v.to_owned();
+    }
+    if let Some(v) = args.text("session-token") {
+        s.session_token = v.to_owned();
+    }
+    if args.has("capacity") {
+        s.capacity = args.size("capacity", 'G', 0)?;
+    }
+    s.inodes = args.int("inodes", s.inodes);
+    s.trash_days = u32::try_from(args.int("trash-days", u64::from(s.trash_days))).unwrap_or(u32::MAX);
+    Ok(())
+}
+
+/// Writes settings, secrets encrypted.
+pub async fn save(
+    store: &dyn ciderfs_meta::store::Store,
+    mut new: Settings,
+    old: Option<&Settings>,
+) -> Result<()> {
+    if new.has_secrets() {
+        new.key_encrypted = true;
+        let nonce = || -> [u8; 12] {
+            // The first and last six bytes of a version 4 UUID hold no fixed bits.
+            let (a, b) = (uuid::Uuid::new_v4(), uuid::Uuid::new_v4());
+            std::array::from_fn(|i| if i < 6 { a.as_bytes()[i] } else { b.as_bytes()[i + 4] })
+        };
+        new.encrypt_secrets([nonce(), nonce(), nonce()])?;
+    }
+    Meta::write_settings(store, &new, old).await?;
+    tracing::info!("Volume is formatted as {}", new.to_display_json()?);
+    Ok(())
+}

@@ -1,0 +1,313 @@
+//! `ciderfs mount META-URL MOUNTPOINT`.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ciderfs_block::{BlockConfig, BlockStore};
+use ciderfs_format::Settings;
+use ciderfs_fuse::MountOptions;
+use ciderfs_meta::{Meta, MetaConfig};
+use ciderfs_mount::{MountedFs, ServeOptions};
+use ciderfs_object::layers::Limits;
+use ciderfs_object::probe;
+use ciderfs_vfs::{Metrics, Vfs, VfsConfig};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::args::Args;
+use crate::failure::{EXIT_STOP, Failure, Result};
+use crate::opening::{self, Bounds};
+use crate::{daemon, http, values};
+
+/// After a signal, the mount has this long to flush and end.
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
+/// How often the serving loop looks whether it was unmounted from outside.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Runs the command.
+pub fn run(args: &Args, argv: &[String]) -> Result<()> {
+    args.exactly("mount", &["META-URL", "MOUNTPOINT"])?;
+    if args.is_on("background") && !args.is_on("foreground") && !daemon::is_daemon() {
+        return daemon::start(argv, &log_path(args));
+    }
+    if daemon::is_daemon() {
+        daemon::detach();
+    }
+    serve(args, None)
+}
+
+fn log_path(args: &Args) -> PathBuf {
+    match args.text("log") {
+        Some(path) => std::path::absolute(path).unwrap_or_else(|_| path.into()),
+        None if rustix::process::geteuid().is_root() => "/var/log/ciderfs.log".into(),
+        None => {
+            PathBuf::from(std::env::var("HOME").unwrap_or_else(|_| ".".into())).join(".ciderfs/ciderfs.log")
+        }
+    }
+}
+
+/// Mounts and serves until unmounted or told to stop.
+pub fn serve(args: &Args, banner: Option<&str>) -> Result<()> {
+    let (url, mountpoint) = (&args.positional[0], Path::new(&args.positional[1]));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("ciderfs").build()?;
+    let result = runtime.block_on(serve_async(args, url, mountpoint, banner));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+async fn serve_async(args: &Args, url: &str, mountpoint: &Path, banner: Option<&str>) -> Result<()> {
+    prepare(mountpoint)?;
+    let options = serve_options(args)?;
+    let read_only = args.is_on("read-only") || options.mount.read_only;
+    tracing::info!("Meta address: {}", values::masked(url));
+    let store = opening::meta(url, read_only).await?;
+    let mount_point = std::path::absolute(mountpoint)?.display().to_string();
+    let meta = Meta::load(
+        store,
+        MetaConfig {
+            read_only,
+            subdir: args.text("subdir").map(str::to_owned),
+            heartbeat: args.duration("heartbeat", Duration::from_secs(12))?,
+            no_bgjob: args.is_on("no-bgjob"),
+            max_deletes: args.int("max-deletes", 10) as usize,
+            skip_dir_mtime: args.duration("skip-dir-mtime", Duration::ZERO)?,
+            mount_point: mount_point.clone(),
+            ..MetaConfig::default()
+        },
+    )
+    .await?;
+    if args.text("atime-mode").is_some_and(|m| m != "noatime") {
+        return Err(Failure::new("--atime-mode: only noatime is supported in this version"));
+    }
+    let mut settings = (*meta.settings()).clone();
+    settings.decrypt_secrets()?;
+    if let Some(v) = args.text("storage") {
+        settings.storage = v.to_owned();
+    }
+    if let Some(v) = args.text("bucket") {
+        settings.bucket = v.to_owned();
+    }
+    let labels = HashMap::from([
+        ("vol_name".to_owned(), settings.name.clone()),
+        ("mp".to_owned(), mount_point.clone()),
+    ]);
+    let metrics = Arc::new(Metrics::new(labels)?);
+    let blocks = open_blocks(args, &settings, read_only, &metrics).await?;
+    let vfs = Vfs::new(
+        Arc::clone(&meta),
+        Arc::clone(&blocks),
+        VfsConfig {
+            max_readahead: if args.has("max-readahead") {
+                Some(args.size("max-readahead", 'M', 0)?)
+            } else {
+                None
+            },
+            hide_internal: args.is_on("hide-internal"),
+            config_json: config_json(&settings, &mount_point)?,
+            metrics,
+        },
+    );
+    if let Some(address) = Some(args.text("metrics").unwrap_or("127.0.0.1:9567")).filter(|a| !a.is_empty()) {
+        match http::serve(address, args.has("metrics"), Arc::clone(&vfs)).await {
+            Ok(at) => tracing::info!("Prometheus metrics at http://{at}/metrics"),
+            Err(e) => tracing::error!("no metrics endpoint at {address}: {e}"),
+        }
+    }
+    meta.start_session().await?;
+    let served = {
+        let (vfs, path) = (Arc::clone(&vfs), mountpoint.to_owned());
+        let mut options = options;
+        options.mount.fsname = format!("JuiceFS:{}", settings.name);
+        let handle = tokio::runtime::Handle::current();
+        tokio::task::spawn_blocking(move || ciderfs_mount::serve(vfs, &path, &options, handle)).await?
+    };
+    let mut mounted = match served {
+        Ok(m) => m,
+        Err(e) => {
+            meta.close_session().await?;
+            return Err(Failure::new(format!("cannot mount at {}: {e}", mountpoint.display())));
+        }
+    };
+    let ready = format!("OK, {} is ready at \"{}\"", settings.name, mountpoint.display());
+    tracing::info!("{ready}");
+    match banner {
+        Some(text) => println!("{ready}\n{text}"),
+        None if daemon::is_daemon() => daemon::ready(&ready),
+        None => {}
+    }
+    let stopped = wait(&mut mounted, &meta).await?;
+    let end = async {
+        tokio::task::spawn_blocking(move || mounted.join()).await??;
+        vfs.shutdown().await;
+        meta.close_session().await?;
+        Ok::<(), Failure>(())
+    };
+    let ended = tokio::time::timeout(STOP_PATIENCE, end);
+    match (ended.await, stopped) {
+        (Err(_), _) => Err(Failure { text: "the mount did not end in time".into(), code: EXIT_STOP }),
+        (Ok(result), None) => result,
+        (Ok(_), Some(reason)) => Err(Failure { text: reason, code: EXIT_STOP }),
+    }
+}
+
+/// Waits until the file system is unmounted, by whomever. Returns why the mount had to stop by itself, if it had.
+async fn wait(mounted: &mut MountedFs, meta: &Meta) -> Result<Option<String>> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    let mut hup = signal(SignalKind::hangup())?;
+    let mut fatal = meta.fatal();
+    let mut reason = None;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(POLL) => {}
+            _ = hup.recv() => continue,
+            _ = term.recv() => unmount(mounted),
+            _ = int.recv() => unmount(mounted),
+            changed = fatal.wait_for(Option::is_some), if reason.is_none() => {
+                if let Ok(why) = changed {
+                    reason = why.clone();
+                }
+                unmount(mounted);
+            }
+        }
+        if mounted.is_finished() {
+            return Ok(reason);
+        }
+    }
+}
+
+fn unmount(mounted: &mut MountedFs) {
+    tracing::info!("unmounting");
+    if mounted.unmount(false).is_err() {
+        // Somebody still uses it: it disappears for everybody else, and ends with its last user.
+        if let Err(e) = mounted.unmount(true) {
+            tracing::error!("cannot unmount: {e}");
+        }
+    }
+}
+
+/// Makes sure that there is something to mount on.
+fn prepare(mountpoint: &Path) -> Result<()> {
+    if mountpoint == Path::new("/") {
+        return Err(Failure::new("cannot mount at /: choose another directory"));
+    }
+    match std::fs::create_dir(mountpoint) {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => {
+            Err(Failure::new(format!("mount point {}: {e}; create its parent first", mountpoint.display())))
+        }
+    }
+}
+
+fn serve_options(args: &Args) -> Result<ServeOptions> {
+    let second = Duration::from_secs(1);
+    let mut o = ServeOptions {
+        attr_valid: args.duration("attr-cache", second)?,
+        entry_valid: args.duration("entry-cache", second)?,
+        dir_entry_valid: args.duration("dir-entry-cache", second)?,
+        negative_valid: args.duration("negative-entry-cache", Duration::ZERO)?,
+        ..ServeOptions::default()
+    };
+    let max = args.size("max-fuse-io", 'B', 1 << 20)?.clamp(4096, 1 << 20) as u32;
+    o.init.max_write = max;
+    o.mount = MountOptions {
+        subtype: "juicefs".into(),
+        default_permissions: true,
+        allow_other: rustix::process::geteuid().is_root(),
+        max_read: Some(max),
+        ..MountOptions::default()
+    };
+    for option in args.text("o").unwrap_or_default().split(',').filter(|w| !w.is_empty()) {
+        match option {
+            "allow_other" => o.mount.allow_other = true,
+            "allow_root" => o.mount.allow_root = true,
+            "ro" => o.mount.read_only = true,
+            "rw" | "default_permissions" | "nonempty" | "async_dio" | "noatime" | "nodiratime" => {}
+            "dev" => o.mount.dev = true,
+            "suid" => o.mount.suid = true,
+            "noexec" => o.mount.noexec = true,
+            "nodev" | "nosuid" | "exec" => {}
+            "writeback_cache" => {
+                return Err(Failure::new("-o writeback_cache is not supported in this version; remove it"));
+            }
+            other
+                if other.starts_with("x-")
+                    || other.starts_with("user_id=")
+                    || other.starts_with("fsname=") => {}
+            other => {
+                return Err(Failure::new(format!("mount option {other} is not known; remove it from -o")));
+            }
+        }
+    }
+    Ok(o)
+}
+
+async fn open_blocks(
+    args: &Args,
+    settings: &Settings,
+    read_only: bool,
+    metrics: &Arc<Metrics>,
+) -> Result<Arc<BlockStore>> {
+    let max_uploads = args.int("max-uploads", 20).max(1) as usize;
+    let max_downloads = args.int("max-downloads", 200).max(1) as usize;
+    let minute = Duration::from_secs(60);
+    let bounds = Bounds {
+        limits: Limits {
+            max_uploads,
+            max_downloads,
+            get_timeout: args.duration("get-timeout", minute)?,
+            put_timeout: args.duration("put-timeout", minute)?,
+            ..Limits::default()
+        },
+        retries: u32::try_from(args.int("io-retries", 10)).unwrap_or(u32::MAX),
+    };
+    let counted = Arc::clone(metrics);
+    let observer = Arc::new(move |r: ciderfs_object::layers::Request<'_>| {
+        counted.object(r.method, r.took, r.bytes, r.error.is_some());
+    });
+    let objects = opening::storage(settings, bounds, Some(observer))?;
+    if args.is_on("check-storage") && !read_only {
+        probe(objects.as_ref()).await.map_err(|e| Failure::new(format!("{}: {e}", objects.describe())))?;
+    }
+    let default_cache = if rustix::process::geteuid().is_root() {
+        "/var/cache/ciderfs".to_owned()
+    } else {
+        format!("{}/.cache/ciderfs", std::env::var("HOME").unwrap_or_else(|_| ".".into()))
+    };
+    let dirs = args.text("cache-dir").unwrap_or(&default_cache);
+    let cache_dirs = match dirs {
+        "memory" => Vec::new(),
+        dirs => dirs.split(':').map(|d| Path::new(d).join(&settings.uuid)).collect(),
+    };
+    let config = BlockConfig {
+        block_size: settings.block_size(),
+        compression: settings.compression()?,
+        hash_prefix: settings.hash_prefix,
+        cache_dirs,
+        cache_size: args.size("cache-size", 'M', 100 << 30)?,
+        free_space_ratio: args.float("free-space-ratio", 0.1),
+        cache_large_write: args.is_on("cache-large-write"),
+        cache_partial_only: args.is_on("cache-partial-only"),
+        buffer_size: args.size("buffer-size", 'M', 300 << 20)?,
+        prefetch: args.int("prefetch", 1) as usize,
+        max_uploads,
+        max_downloads,
+        read_only,
+        ..BlockConfig::default()
+    };
+    Ok(BlockStore::new(objects, config)?)
+}
+
+fn config_json(settings: &Settings, mount_point: &str) -> Result<serde_json::Value> {
+    let format: serde_json::Value = serde_json::from_str(&settings.to_display_json()?)?;
+    Ok(serde_json::json!({
+        "Format": format,
+        "Mountpoint": mount_point,
+        "Version": ciderfs_format::version::presented_version(env!("CARGO_PKG_VERSION")),
+        "Pid": std::process::id(),
+        // No hand-over between processes: an official mount command then mounts on top instead of asking for it.
+        "CommPath": "",
+    }))
+}

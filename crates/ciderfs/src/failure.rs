@@ -1,0 +1,41 @@
+//! How commands fail: one line with the cause and a remedy, and an exit code.
+
+use std::fmt;
+
+/// Exit code of any error.
+pub const EXIT_ERROR: u8 = 1;
+/// Exit code of an unknown command.
+pub const EXIT_UNKNOWN_COMMAND: u8 = 3;
+/// Exit code of a mount that must not be restarted as it is.
+pub const EXIT_STOP: u8 = 11;
+
+/// A failed command.
+#[derive(Debug)]
+pub struct Failure {
+    /// What to tell.
+    pub text: String,
+    /// Exit code.
+    pub code: u8,
+}
+
+impl Failure {
+    /// An ordinary error.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), code: EXIT_ERROR }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(e: E) -> Self {
+        Self::new(e.to_string())
+    }
+}
+
+/// Result of a command.
+pub type Result<T> = std::result::Result<T, Failure>;

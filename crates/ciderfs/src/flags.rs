@@ -1,0 +1,244 @@
+//! Every flag, defined once: parsing, help and refusal come from this table (`spec/cli.md` 2 to 5).
+
+/// What a flag takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing, or `=true` and `=false`.
+    Bool,
+    /// A text.
+    Text,
+    /// A whole number.
+    Int,
+    /// A fraction.
+    Float,
+    /// Bytes; the letter is the unit of a bare number.
+    Size(char),
+    /// A duration; a bare number is seconds.
+    Duration,
+}
+
+/// Is a flag there?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// It works.
+    Ready,
+    /// Accepted and without effect, for the given reason.
+    NoOp(&'static str),
+    /// Refused; the text says why or what to do.
+    Missing(&'static str),
+}
+
+/// A flag.
+#[derive(Debug, Clone, Copy)]
+pub struct Flag {
+    /// Name without dashes.
+    pub name: &'static str,
+    /// Other names.
+    pub aliases: &'static [&'static str],
+    /// Value.
+    pub kind: Kind,
+    /// Default as shown in help.
+    pub default: &'static str,
+    /// One line of help.
+    pub help: &'static str,
+    /// Commands that take it.
+    pub commands: &'static [&'static str],
+    /// Is it there?
+    pub status: Status,
+}
+
+use Kind::{Bool, Duration, Float, Int, Size, Text};
+use Status::{Missing, NoOp, Ready};
+
+const ALL: &[&str] = &["*"];
+const FORMAT: &[&str] = &["format"];
+const FORMAT_CONFIG: &[&str] = &["format", "config"];
+const MOUNT: &[&str] = &["mount", "up"];
+const LATER: Status = Missing("it comes with a later version; remove it");
+const SAFE: Status = Missing("data is always in the object store before fsync returns; remove it");
+
+macro_rules! flag {
+    ($name:literal, $aliases:expr, $kind:expr, $default:literal, $commands:expr, $status:expr, $help:literal) => {
+        Flag {
+            name: $name,
+            aliases: $aliases,
+            kind: $kind,
+            default: $default,
+            help: $help,
+            commands: $commands,
+            status: $status,
+        }
+    };
+}
+
+/// The table.
+pub const FLAGS: &[Flag] = &[
+    flag!("verbose", &["debug", "v"], Bool, "", ALL, Ready, "debug messages"),
+    flag!("quiet", &["q"], Bool, "", ALL, Ready, "warnings and errors only"),
+    flag!("trace", &[], Bool, "", ALL, Ready, "trace messages"),
+    flag!("log-level", &[], Text, "", ALL, Ready, "trace, debug, info, warn or error"),
+    flag!("log-id", &[], Text, "", ALL, LATER, "prefix of log lines"),
+    flag!("no-agent", &[], Bool, "", ALL, NoOp("there is no profiling port"), "open no profiling port"),
+    flag!("pyroscope", &[], Text, "", ALL, LATER, "continuous profiling"),
+    flag!("no-color", &[], Bool, "", ALL, Ready, "no colours"),
+    flag!("help", &["h"], Bool, "", ALL, Ready, "show help"),
+    flag!("storage", &[], Text, "file", &["format", "config", "mount"], Ready, "file, s3 or minio"),
+    flag!(
+        "bucket",
+        &[],
+        Text,
+        "",
+        &["format", "config", "mount"],
+        Ready,
+        "directory, bucket or URL for the objects"
+    ),
+    flag!("endpoint", &[], Text, "", FORMAT, Ready, "endpoint of the bucket, joined with --bucket"),
+    flag!("access-key", &[], Text, "", FORMAT_CONFIG, Ready, "access key (env ACCESS_KEY)"),
+    flag!("secret-key", &[], Text, "", FORMAT_CONFIG, Ready, "secret key (env SECRET_KEY)"),
+    flag!("session-token", &[], Text, "", FORMAT_CONFIG, Ready, "session token (env SESSION_TOKEN)"),
+    flag!("storage-class", &[], Text, "", &["format", "config", "mount"], LATER, "storage class of objects"),
+    flag!("tag", &[], Text, "", &["format", "config", "mount"], LATER, "tag of objects"),
+    flag!("block-size", &[], Size('K'), "4M", FORMAT, Ready, "size of blocks, 64K to 16M"),
+    flag!("compress", &[], Text, "none", FORMAT, Ready, "none, lz4 or zstd"),
+    flag!(
+        "encrypt-rsa-key",
+        &[],
+        Text,
+        "",
+        FORMAT,
+        Ready,
+        "private key file (PEM) that encrypts the objects"
+    ),
+    flag!("encrypt-algo", &[], Text, "aes256gcm-rsa", FORMAT, Ready, "aes256gcm-rsa or chacha20-rsa"),
+    flag!("hash-prefix", &[], Bool, "", FORMAT, Ready, "spread object names over 256 prefixes"),
+    flag!("shards", &[], Int, "0", FORMAT, Ready, "number of buckets (%d in --bucket)"),
+    flag!("capacity", &[], Size('G'), "0", FORMAT_CONFIG, Ready, "limit of space, 0 for none"),
+    flag!("inodes", &[], Int, "0", FORMAT_CONFIG, Ready, "limit of inodes, 0 for none"),
+    flag!("trash-days", &[], Int, "1", FORMAT_CONFIG, Ready, "days that removed files stay in the trash"),
+    flag!("enable-acl", &[], Bool, "", FORMAT_CONFIG, LATER, "POSIX ACLs"),
+    flag!("ranger-rest-url", &[], Text, "", FORMAT_CONFIG, LATER, "Ranger"),
+    flag!("ranger-service", &[], Text, "", FORMAT_CONFIG, LATER, "Ranger"),
+    flag!("kerberos-config-file", &[], Text, "", FORMAT_CONFIG, LATER, "Kerberos"),
+    flag!("force", &[], Bool, "", &["format", "config", "mount", "umount"], Ready, "skip safety checks"),
+    flag!("no-update", &["if-absent"], Bool, "", FORMAT, Ready, "leave an existing volume as it is"),
+    flag!("yes", &["y"], Bool, "", &["config"], Ready, "ask nothing"),
+    flag!("upload-limit", &[], Text, "0", &["config", "mount"], LATER, "bandwidth of uploads"),
+    flag!("download-limit", &[], Text, "0", &["config", "mount"], LATER, "bandwidth of downloads"),
+    flag!("encrypt-secret", &[], Bool, "", &["config"], LATER, "encrypt the secret key"),
+    flag!("min-client-version", &[], Text, "", &["config"], LATER, "oldest client allowed"),
+    flag!("max-client-version", &[], Text, "", &["config"], LATER, "newest client allowed"),
+    flag!("dir-stats", &[], Bool, "", &["config"], LATER, "usage per directory"),
+    flag!("user-group-quota", &[], Bool, "", &["config"], LATER, "quotas of users and groups"),
+    flag!("changelog", &[], Bool, "", &["config"], LATER, "log of changes"),
+    flag!("changelog-max-age", &[], Duration, "2h", &["config"], LATER, "log of changes"),
+    flag!("changelog-max-lines", &[], Int, "0", &["config"], LATER, "log of changes"),
+    flag!("tier", &[], Int, "0", &["config"], LATER, "storage tier"),
+    flag!("session", &["s"], Int, "0", &["status"], Ready, "show one session"),
+    flag!("more", &["m"], Bool, "", &["status"], LATER, "count trash and pending deletions"),
+    flag!("data", &[], Text, "", &["up"], Ready, "directory of the volume"),
+    flag!("background", &["d"], Bool, "", &["mount"], Ready, "go to the background when mounted"),
+    flag!("foreground", &["f"], Bool, "", &["mount"], Ready, "stay in the foreground"),
+    flag!("no-syslog", &[], Bool, "", &["mount"], NoOp("nothing is sent to syslog"), "do not log to syslog"),
+    flag!("log", &[], Text, "", &["mount"], Ready, "log file of a background mount"),
+    flag!("o", &[], Text, "", MOUNT, Ready, "mount options, comma separated"),
+    flag!("subdir", &[], Text, "", MOUNT, Ready, "mount this directory of the volume"),
+    flag!("read-only", &[], Bool, "", MOUNT, Ready, "refuse every change"),
+    flag!("heartbeat", &[], Duration, "12s", MOUNT, Ready, "interval of session refresh"),
+    flag!("no-bgjob", &[], Bool, "", MOUNT, Ready, "no background jobs"),
+    flag!(
+        "backup-meta",
+        &[],
+        Duration,
+        "0",
+        MOUNT,
+        NoOp("this version makes no metadata backups"),
+        "metadata backups"
+    ),
+    flag!(
+        "backup-skip-trash",
+        &[],
+        Bool,
+        "",
+        MOUNT,
+        NoOp("this version makes no metadata backups"),
+        "backups"
+    ),
+    flag!("atime-mode", &[], Text, "noatime", MOUNT, Ready, "noatime (others come later)"),
+    flag!("skip-dir-nlink", &[], Int, "20", MOUNT, NoOp("link counts are always exact"), "for KV engines"),
+    flag!(
+        "skip-dir-mtime",
+        &[],
+        Duration,
+        "0s",
+        MOUNT,
+        Ready,
+        "leave a directory's times alone when younger"
+    ),
+    flag!("sort-dir", &[], Bool, "", MOUNT, LATER, "sorted listings"),
+    flag!("fast-statfs", &[], Bool, "", MOUNT, NoOp("statfs costs one turn"), "statfs from memory"),
+    flag!("network-interfaces", &[], Text, "", MOUNT, LATER, "interfaces shown in the session"),
+    flag!("attr-cache", &[], Duration, "1s", MOUNT, Ready, "kernel cache of attributes"),
+    flag!("entry-cache", &[], Duration, "1s", MOUNT, Ready, "kernel cache of file names"),
+    flag!("dir-entry-cache", &[], Duration, "1s", MOUNT, Ready, "kernel cache of directory names"),
+    flag!("negative-entry-cache", &[], Duration, "0s", MOUNT, Ready, "kernel cache of missing names"),
+    flag!("readdir-cache", &[], Bool, "", MOUNT, LATER, "kernel cache of listings"),
+    flag!("open-cache", &[], Duration, "0s", MOUNT, LATER, "answer opens from memory"),
+    flag!("open-cache-limit", &[], Int, "10000", MOUNT, LATER, "answer opens from memory"),
+    flag!("get-timeout", &[], Duration, "60s", MOUNT, Ready, "deadline of a download"),
+    flag!("put-timeout", &[], Duration, "60s", MOUNT, Ready, "deadline of an upload"),
+    flag!("io-retries", &[], Int, "10", MOUNT, Ready, "repetitions of failed requests"),
+    flag!("max-uploads", &[], Int, "20", MOUNT, Ready, "uploads at a time"),
+    flag!("max-downloads", &[], Int, "200", MOUNT, Ready, "downloads at a time"),
+    flag!("max-stage-write", &[], Int, "1000", MOUNT, SAFE, "staged writes at a time"),
+    flag!("max-deletes", &[], Int, "10", MOUNT, Ready, "deletions at a time, 0 for none"),
+    flag!("check-storage", &[], Bool, "", MOUNT, Ready, "probe the storage before mounting"),
+    flag!("buffer-size", &[], Size('M'), "300M", MOUNT, Ready, "memory for reading and writing"),
+    flag!("max-readahead", &[], Size('M'), "", MOUNT, Ready, "read ahead of a sequential reader"),
+    flag!("prefetch", &[], Int, "1", MOUNT, Ready, "blocks fetched at a time after random reads"),
+    flag!("writeback", &[], Bool, "", MOUNT, SAFE, "stage locally, upload later"),
+    flag!("writeback-threshold-size", &[], Size('B'), "0", MOUNT, SAFE, "stage only small blocks"),
+    flag!("upload-delay", &[], Duration, "0s", MOUNT, SAFE, "delay of staged uploads"),
+    flag!("upload-hours", &[], Text, "", MOUNT, SAFE, "hours of staged uploads"),
+    flag!("cache-dir", &[], Text, "", MOUNT, Ready, "cache directories, separated by :"),
+    flag!("cache-mode", &[], Text, "0600", MOUNT, NoOp("cache files are private"), "mode of cache files"),
+    flag!("cache-size", &[], Size('M'), "100G", MOUNT, Ready, "size of the disk cache"),
+    flag!("cache-items", &[], Int, "0", MOUNT, LATER, "blocks in the cache"),
+    flag!("free-space-ratio", &[], Float, "0.1", MOUNT, Ready, "share of the cache's disk that stays free"),
+    flag!("cache-partial-only", &[], Bool, "", MOUNT, Ready, "cache only small blocks"),
+    flag!("cache-large-write", &[], Bool, "", MOUNT, Ready, "keep full blocks after upload"),
+    flag!(
+        "verify-cache-checksum",
+        &[],
+        Text,
+        "extend",
+        MOUNT,
+        NoOp("what is read is always verified"),
+        "cache checks"
+    ),
+    flag!("cache-eviction", &[], Text, "s3-fifo", MOUNT, LATER, "eviction policy"),
+    flag!("cache-scan-interval", &[], Duration, "0", MOUNT, NoOp("the index is persistent"), "cache scans"),
+    flag!("cache-expire", &[], Duration, "0s", MOUNT, LATER, "expiry of cached blocks"),
+    flag!("metrics", &[], Text, "127.0.0.1:9567", MOUNT, Ready, "address of the Prometheus endpoint"),
+    flag!("custom-labels", &[], Text, "", MOUNT, LATER, "labels of metrics"),
+    flag!("consul", &[], Text, "", MOUNT, LATER, "register with Consul"),
+    flag!("no-usage-report", &[], Bool, "", MOUNT, NoOp("nothing is ever reported"), "no usage report"),
+    flag!("hide-internal", &[], Bool, "", MOUNT, Ready, "leave virtual files out of listings"),
+    flag!("prefix-internal", &[], Bool, "", MOUNT, LATER, "virtual files as .jfs.*"),
+    flag!("update-fstab", &[], Bool, "", MOUNT, LATER, "write /etc/fstab"),
+    flag!("disable-transparent-hugepage", &[], Bool, "", MOUNT, LATER, "huge pages"),
+    flag!("enable-xattr", &[], Bool, "", MOUNT, LATER, "extended attributes"),
+    flag!("enable-cap", &[], Bool, "", MOUNT, LATER, "security.capability"),
+    flag!("enable-selinux", &[], Bool, "", MOUNT, LATER, "security.selinux"),
+    flag!("enable-ioctl", &[], Bool, "", MOUNT, LATER, "chattr"),
+    flag!("root-squash", &[], Text, "", MOUNT, LATER, "map root to another user"),
+    flag!("all-squash", &[], Text, "", MOUNT, LATER, "map everybody to one user"),
+    flag!("non-default-permission", &[], Bool, "", MOUNT, LATER, "check permissions in the client"),
+    flag!("max-fuse-io", &[], Size('B'), "1M", MOUNT, Ready, "largest request of the kernel"),
+    flag!("umask", &[], Text, "", MOUNT, LATER, "override of umask"),
+    flag!("flush", &[], Bool, "", &["umount"], NoOp("nothing is staged"), "wait for staged data"),
+];
+
+/// Flags that a command takes.
+pub fn of(command: &str) -> impl Iterator<Item = &'static Flag> {
+    FLAGS.iter().filter(move |f| f.commands.contains(&"*") || f.commands.iter().any(|c| *c == command))
+}

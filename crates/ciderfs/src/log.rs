@@ -1,0 +1,75 @@
+//! Log lines: `2026/11/22 09:38:28.036663 ciderfs[PID] <LEVEL>: message` on stderr (`spec/cli.md` 2.4).
+
+use std::fmt;
+use std::io::IsTerminal as _;
+
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::args::Args;
+
+struct Lines {
+    colour: bool,
+}
+
+impl<S, N> FormatEvent<S, N> for Lines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, ctx: &FmtContext<'_, S, N>, mut w: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let (level, colour) = match *event.metadata().level() {
+            Level::ERROR => ("ERROR", 31),
+            Level::WARN => ("WARNING", 33),
+            Level::INFO => ("INFO", 34),
+            Level::DEBUG => ("DEBUG", 35),
+            Level::TRACE => ("TRACE", 35),
+        };
+        write!(w, "{} ciderfs[{}] ", stamp(), std::process::id())?;
+        if self.colour {
+            write!(w, "<\x1b[{colour}m{level}\x1b[0m>: ")?;
+        } else {
+            write!(w, "<{level}>: ")?;
+        }
+        ctx.field_format().format_fields(w.by_ref(), event)?;
+        writeln!(w, " [{}]", event.metadata().target())
+    }
+}
+
+fn stamp() -> String {
+    jiff::Timestamp::now().strftime("%Y/%m/%d %H:%M:%S%.6f").to_string()
+}
+
+/// Sets up logging; `RUST_LOG` wins over the flags.
+pub fn start(args: &Args) {
+    let level = match args.text("log-level") {
+        Some("trace") => "trace",
+        Some("debug") => "debug",
+        Some("warn" | "warning") => "warn",
+        Some("error" | "fatal" | "panic") => "error",
+        Some(_) => "info",
+        None if args.is_on("trace") => "trace",
+        None if args.is_on("verbose") => "debug",
+        None if args.is_on("quiet") => "warn",
+        None => "info",
+    };
+    // The transport libraries have nothing to say at info that users need.
+    let default = format!("{level},hyper=warn,reqwest=warn,opendal=warn,rustls=warn,h2=warn");
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    let colour = std::io::stderr().is_terminal() && !args.is_on("no-color");
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .event_format(Lines { colour })
+        .try_init();
+}
+
+/// The last line of a failed command.
+pub fn fatal(text: &str) {
+    let colour = std::io::stderr().is_terminal();
+    let level = if colour { "<\x1b[31mFATAL\x1b[0m>" } else { "<FATAL>" };
+    eprintln!("{} ciderfs[{}] {level}: {text}", stamp(), std::process::id());
+}

@@ -1,0 +1,86 @@
+//! Opening what a volume consists of: its metadata engine and its object store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ciderfs_format::Settings;
+use ciderfs_format::envelope::{Envelope, PrivateKey};
+use ciderfs_meta::store::Store;
+use ciderfs_meta_sql::SqliteStore;
+use ciderfs_object::layers::{
+    Encrypted, EnvelopeCipher, Limited, Limits, Metered, Prefixed, Request, Retried,
+};
+use ciderfs_object::{ObjectStore, StoreConfig};
+
+use crate::failure::{Failure, Result};
+
+/// Engines of this version.
+const ENGINES: &str = "sqlite3://PATH";
+
+/// Opens a metadata engine by its URL.
+pub async fn meta(url: &str, read_only: bool) -> Result<Arc<dyn Store>> {
+    let scheme = url.split_once("://").map_or("redis", |(s, _)| s);
+    match scheme {
+        "sqlite3" | "sqlite" => {
+            let options = ciderfs_meta_sql::Options { read_only };
+            Ok(Arc::new(SqliteStore::open(url, options).map_err(|e| Failure::new(e.to_string()))?))
+        }
+        "redis" | "rediss" | "unix" | "mysql" | "postgres" | "badger" | "etcd" | "tikv" | "fdb" | "memkv" => {
+            Err(Failure::new(format!(
+                "metadata engine {scheme} is not supported in this version; supported: {ENGINES}"
+            )))
+        }
+        other => Err(Failure::new(format!("Invalid meta driver: {other}; supported: {ENGINES}"))),
+    }
+}
+
+/// How requests to the object store are bounded.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Concurrency and deadlines.
+    pub limits: Limits,
+    /// Repetitions.
+    pub retries: u32,
+}
+
+impl Bounds {
+    /// For commands that a person waits for.
+    pub fn interactive() -> Self {
+        let deadline = Duration::from_secs(10);
+        Self {
+            limits: Limits { get_timeout: deadline, put_timeout: deadline, ..Limits::default() },
+            retries: 1,
+        }
+    }
+}
+
+type Observer = Arc<dyn Fn(Request<'_>) + Send + Sync>;
+
+/// Opens a volume's object store with all its layers. `settings` has its secrets decrypted.
+pub fn storage(
+    settings: &Settings,
+    bounds: Bounds,
+    observer: Option<Observer>,
+) -> Result<Arc<dyn ObjectStore>> {
+    let cfg = StoreConfig {
+        storage: settings.storage.clone(),
+        bucket: settings.bucket.clone(),
+        access_key: settings.access_key.clone(),
+        secret_key: settings.secret_key.clone(),
+        session_token: settings.session_token.clone(),
+        shards: settings.shard_count(),
+    };
+    let mut store = ciderfs_object::open(&cfg)?;
+    store = Arc::new(Prefixed::new(store, &settings.name));
+    if let Some(observer) = observer {
+        store = Arc::new(Metered::new(store, observer));
+    }
+    store = Arc::new(Limited::new(store, bounds.limits));
+    store = Arc::new(Retried::new(store, bounds.retries));
+    if let Some(algorithm) = settings.encryption()? {
+        let passphrase = std::env::var("JFS_RSA_PASSPHRASE").ok();
+        let key = PrivateKey::load(&settings.encrypt_key, passphrase.as_deref())?;
+        store = Arc::new(Encrypted::new(store, Arc::new(EnvelopeCipher(Envelope::new(key, algorithm)))));
+    }
+    Ok(store)
+}
