@@ -7,18 +7,18 @@ pub enum ObjectError {
     #[error("object {0} does not exist")]
     NotFound(String),
     /// The store refused the credentials or the operation.
-    #[error("access denied: {0}; check the access key, the secret key and the bucket's policy")]
+    #[error("access denied: {0}")]
     AccessDenied(String),
     /// The bucket does not exist.
     #[error("the bucket does not exist: {0}; create it, or check --bucket")]
     NoBucket(String),
     /// No answer from the endpoint.
-    #[error("cannot reach the object store: {0}; check the endpoint and the network")]
+    #[error("cannot reach the object store: {0}")]
     Unreachable(String),
     /// No answer in time.
     #[error("no answer from the object store within {0:?}")]
     Timeout(std::time::Duration),
-    /// The store asks to slow down or has a passing fault.
+    /// The store asks to slow down.
     #[error("the object store is overloaded: {0}")]
     Throttled(String),
     /// What came back is not what was stored.
@@ -30,17 +30,24 @@ pub enum ObjectError {
     /// The configuration cannot be used.
     #[error("{0}")]
     Config(String),
-    /// Anything else.
+    /// The store has a passing fault, or the connection broke within a request.
+    #[error("the object store failed: {0}")]
+    Server(String),
+    /// Anything else; repeating it would not help.
     #[error("{0}")]
     Other(String),
 }
 
 impl ObjectError {
-    /// May the same request succeed a little later?
+    /// May the same request succeed a little later? True for a damaged object, too: the transfer may be at fault.
     pub fn is_retryable(&self) -> bool {
         matches!(
             self,
-            Self::Unreachable(_) | Self::Timeout(_) | Self::Throttled(_) | Self::Corrupt(..) | Self::Other(_)
+            Self::Unreachable(_)
+                | Self::Timeout(_)
+                | Self::Throttled(_)
+                | Self::Corrupt(..)
+                | Self::Server(_)
         )
     }
 }

@@ -27,8 +27,11 @@ impl FileStore {
     }
 
     fn path(&self, key: &str) -> Result<PathBuf> {
-        if key.split('/').any(|part| part == "..") {
-            return Err(ObjectError::Config(format!("key {key:?} leaves the bucket")));
+        // An absolute key would replace the root; a NUL cannot be in a path.
+        if key.contains('\0') || key.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Err(ObjectError::Other(format!(
+                "{key:?} cannot be the name of an object in a directory"
+            )));
         }
         Ok(self.root.join(key))
     }
@@ -41,8 +44,15 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 fn io_error(key: &str, e: &std::io::Error) -> ObjectError {
     match e.kind() {
         ErrorKind::NotFound => ObjectError::NotFound(key.to_owned()),
-        ErrorKind::PermissionDenied => ObjectError::AccessDenied(format!("{key}: {e}")),
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => ObjectError::AccessDenied(format!(
+            "{key}: {e}; check owner and mode of the directory, and how it is mounted"
+        )),
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => ObjectError::NoSpace(format!("{key}: {e}")),
+        ErrorKind::Interrupted | ErrorKind::TimedOut | ErrorKind::StaleNetworkFileHandle => {
+            ObjectError::Server(format!("{key}: {e}"))
+        }
+        // EIO, ENFILE, EMFILE: perhaps only for a moment.
+        _ if matches!(e.raw_os_error(), Some(5 | 23 | 24)) => ObjectError::Server(format!("{key}: {e}")),
         _ => ObjectError::Other(format!("{key}: {e}")),
     }
 }
@@ -55,8 +65,10 @@ fn write_file(path: &Path, key: &str, body: &[u8]) -> Result<()> {
     let cut = name.char_indices().take_while(|(i, _)| *i < TEMP_NAME_MAX).count();
     let short: String = name.chars().take(cut).collect();
     let temp = dir.join(format!(".jfs.{short}.tmp.{:016x}", rand::random::<u64>()));
+    let mut made = None;
     let mut file = match File::create_new(&temp) {
         Err(e) if e.kind() == ErrorKind::NotFound => {
+            made = dir.ancestors().take_while(|d| !d.exists()).last();
             fs::create_dir_all(dir).map_err(|e| fail(&e))?;
             File::create_new(&temp).map_err(|e| fail(&e))?
         }
@@ -67,8 +79,16 @@ fn write_file(path: &Path, key: &str, body: &[u8]) -> Result<()> {
         let _ = fs::remove_file(&temp);
         return Err(fail(&e));
     }
-    // The name, too, must survive a power loss before metadata refers to it.
-    File::open(dir).and_then(|d| d.sync_all()).map_err(|e| fail(&e))
+    // The name, too, must survive a power loss before metadata refers to it, and so must the directories made for it.
+    let top = made.and_then(Path::parent).unwrap_or(dir);
+    for dir in dir.ancestors() {
+        let path = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+        File::open(path).and_then(|d| d.sync_all()).map_err(|e| fail(&e))?;
+        if dir == top {
+            break;
+        }
+    }
+    Ok(())
 }
 
 fn read_file(path: &Path, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {
@@ -98,10 +118,13 @@ fn walk(
         Ok(read) => read
             .map(|e| {
                 let e = e?;
-                let is_dir = e.file_type()?.is_dir();
-                let name = e.file_name().to_string_lossy().into_owned();
-                Ok((if is_dir { name + "/" } else { name }, is_dir))
+                let kind = e.file_type()?;
+                let is_dir = kind.is_dir() || (kind.is_symlink() && e.path().is_dir());
+                // Keys are UTF-8: a file with another name is no object.
+                let Ok(name) = e.file_name().into_string() else { return Ok(None) };
+                Ok(Some((if is_dir { name + "/" } else { name }, is_dir)))
             })
+            .filter_map(std::io::Result::transpose)
             .collect::<std::io::Result<_>>()?,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(e),
@@ -118,10 +141,12 @@ fn walk(
             if may_match && may_follow {
                 walk(&dir.join(&name), &full, prefix, after, limit, out)?;
             }
-        } else if full.starts_with(prefix) && full.as_str() > after && !is_temp(&name) {
-            if let Ok(meta) = fs::metadata(dir.join(&name)) {
-                out.push(Entry { key: full, size: meta.len(), mtime: meta.modified().ok() });
-            }
+        } else if full.starts_with(prefix)
+            && full.as_str() > after
+            && !is_temp(&name)
+            && let Ok(meta) = fs::metadata(dir.join(&name))
+        {
+            out.push(Entry { key: full, size: meta.len(), mtime: meta.modified().ok() });
         }
     }
     Ok(())

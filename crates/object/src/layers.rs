@@ -1,6 +1,8 @@
 //! Layers around a store, one job each.
 
 mod encrypt;
+#[cfg(any(test, feature = "faulty"))]
+mod faulty;
 mod limit;
 mod meter;
 mod prefix;
@@ -8,6 +10,8 @@ mod retry;
 mod shard;
 
 pub use encrypt::{Cipher, Encrypted, EnvelopeCipher};
+#[cfg(any(test, feature = "faulty"))]
+pub use faulty::{Faults, Faulty};
 pub use limit::{Limited, Limits};
 pub use meter::{Metered, Request};
 pub use prefix::Prefixed;

@@ -10,7 +10,6 @@ mod memory;
 mod open;
 mod probe;
 mod s3;
-mod s3_url;
 mod store;
 
 pub use error::{ObjectError, Result};

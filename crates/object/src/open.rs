@@ -6,7 +6,7 @@ use crate::error::{ObjectError, Result};
 use crate::file::FileStore;
 use crate::layers::Sharded;
 use crate::memory::MemoryStore;
-use crate::s3::S3Store;
+use crate::s3::{Address, Credentials, S3Store};
 use crate::store::ObjectStore;
 
 /// Where objects are, and with which credentials.
@@ -39,6 +39,13 @@ impl std::fmt::Debug for StoreConfig {
 
 /// Opens the back end, sharded if asked for. Nothing is contacted yet.
 pub fn open(cfg: &StoreConfig) -> Result<Arc<dyn ObjectStore>> {
+    if cfg.shards > Sharded::MAX {
+        return Err(ObjectError::Config(format!(
+            "{} shards: at most {} are possible",
+            cfg.shards,
+            Sharded::MAX
+        )));
+    }
     if cfg.shards > 1 {
         if !cfg.bucket.contains("%d") {
             return Err(ObjectError::Config(format!(
@@ -57,8 +64,19 @@ pub fn open(cfg: &StoreConfig) -> Result<Arc<dyn ObjectStore>> {
 fn open_one(cfg: &StoreConfig, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
     Ok(match cfg.storage.to_ascii_lowercase().as_str() {
         "file" => Arc::new(FileStore::new(bucket)),
-        "s3" => Arc::new(S3Store::open(cfg, bucket, false)?),
-        "minio" => Arc::new(S3Store::open(cfg, bucket, true)?),
+        "s3" => {
+            let keys = Credentials::new(&cfg.access_key, &cfg.secret_key, &cfg.session_token)?;
+            Arc::new(S3Store::new(Address::parse_s3(bucket)?, keys)?)
+        }
+        "minio" => {
+            let (mut access, mut secret) = (cfg.access_key.clone(), cfg.secret_key.clone());
+            if access.is_empty() {
+                access = std::env::var("MINIO_ACCESS_KEY").unwrap_or_default();
+                secret = std::env::var("MINIO_SECRET_KEY").unwrap_or_default();
+            }
+            let keys = Credentials::new(&access, &secret, &cfg.session_token)?;
+            Arc::new(S3Store::new(Address::parse_minio(bucket)?, keys)?)
+        }
         "mem" => Arc::new(MemoryStore::default()),
         other => {
             return Err(ObjectError::Config(format!(

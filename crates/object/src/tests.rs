@@ -1,10 +1,13 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::layers::{Prefixed, Sharded};
-use crate::s3_url::S3Url;
-use crate::{FileStore, MemoryStore, ObjectError, ObjectStore, has_other_objects, probe};
+use crate::layers::{
+    Cipher, Encrypted, Faults, Faulty, Limited, Limits, Metered, Prefixed, Request, Retried, Sharded,
+};
+use crate::{FileStore, MemoryStore, ObjectError, ObjectStore, StoreConfig, has_other_objects, open, probe};
 
 /// What every store must do.
 async fn behaves(store: &dyn ObjectStore) {
@@ -58,31 +61,128 @@ async fn file_store_stays_below_its_directory_and_ignores_leftovers() {
     let dir = tempfile::tempdir().unwrap();
     let store = FileStore::new(dir.path().join("bucket"));
     store.create_bucket().await.unwrap();
-    assert!(store.put("../outside", Bytes::new()).await.is_err());
+    for key in ["../outside", "a/../../outside", "/outside", "a//b", "a/", "", "."] {
+        assert!(store.put(key, Bytes::new()).await.is_err(), "{key}");
+        assert!(store.get(key, None).await.is_err(), "{key}");
+    }
     std::fs::write(dir.path().join("bucket/.jfs.x.tmp.1"), b"torn").unwrap();
     assert_eq!(store.list("", "", 10).await.unwrap(), []);
 }
 
+#[tokio::test]
+async fn file_store_lists_through_links_and_makes_what_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = FileStore::new(dir.path().join("not/yet/there"));
+    store.put("chunks/0/1/1_0_4", Bytes::from_static(b"data")).await.unwrap();
+    std::os::unix::fs::symlink(
+        dir.path().join("not/yet/there/chunks"),
+        dir.path().join("not/yet/there/link"),
+    )
+    .unwrap();
+    let keys: Vec<_> = store.list("", "", 10).await.unwrap().into_iter().map(|e| e.key).collect();
+    assert_eq!(keys, ["chunks/0/1/1_0_4", "link/0/1/1_0_4"]);
+    assert_eq!(std::fs::read_dir(dir.path().join("not/yet/there/chunks/0/1")).unwrap().count(), 1);
+}
+
+/// Turns every bit over.
+struct Inverse;
+
+impl Cipher for Inverse {
+    fn seal(&self, plain: &[u8]) -> Result<Vec<u8>, String> {
+        Ok(plain.iter().map(|b| !b).chain([0]).collect())
+    }
+
+    fn open(&self, sealed: &[u8]) -> Result<Vec<u8>, String> {
+        let (last, sealed) = sealed.split_last().ok_or("empty")?;
+        if *last == 0 { Ok(sealed.iter().map(|b| !b).collect()) } else { Err("not ours".to_owned()) }
+    }
+}
+
+#[tokio::test]
+async fn encrypted_store_keeps_only_ciphertext_and_cuts_ranges_itself() {
+    let inner = Arc::new(MemoryStore::default());
+    let store = Encrypted::new(inner.clone(), Arc::new(Inverse));
+    store.put("k", Bytes::from_static(b"hello")).await.unwrap();
+    assert_eq!(inner.get("k", None).await.unwrap(), [!b'h', !b'e', !b'l', !b'l', !b'o', 0].as_slice());
+    assert_eq!(store.get("k", None).await.unwrap(), "hello");
+    assert_eq!(store.get("k", Some(1..3)).await.unwrap(), "el");
+    assert_eq!(store.get("k", Some(3..9)).await.unwrap(), "lo");
+    assert_eq!(store.get("k", Some(7..9)).await.unwrap(), "");
+    assert!(!store.supports_range());
+    inner.put("k", Bytes::from_static(b"foreign")).await.unwrap();
+    assert!(matches!(store.get("k", None).await, Err(ObjectError::Corrupt(..))));
+    probe(&store).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_at_a_time_are_limited_by_kind() {
+    let gauge: Arc<(AtomicUsize, AtomicUsize)> = Arc::default();
+    let slow = Faulty::new(Arc::new(MemoryStore::default()), 1);
+    slow.set(Faults { latency: Duration::from_millis(100), ..Faults::default() });
+    let limits = Limits { max_uploads: 3, max_downloads: 5, ..Limits::default() };
+    let store = Arc::new(Limited::new(Arc::new(slow), limits));
+    let start = tokio::time::Instant::now();
+    let puts = (0..9).map(|n| {
+        let (store, gauge) = (store.clone(), gauge.clone());
+        tokio::spawn(async move {
+            store.put(&format!("k{n}"), Bytes::new()).await.unwrap();
+            gauge.0.fetch_add(1, Ordering::Relaxed);
+        })
+    });
+    let gets = (0..10).map(|_| {
+        let (store, gauge) = (store.clone(), gauge.clone());
+        tokio::spawn(async move {
+            let _ = store.get("k0", None).await;
+            gauge.1.fetch_add(1, Ordering::Relaxed);
+        })
+    });
+    let all: Vec<_> = puts.chain(gets).collect();
+    // In the middle of the second round: one round of each is done.
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert_eq!((gauge.0.load(Ordering::Relaxed), gauge.1.load(Ordering::Relaxed)), (3, 5));
+    for task in all {
+        task.await.unwrap();
+    }
+    // 9 PUTs by 3, each 100 ms; the 10 GETs by 5 went on beside them.
+    assert_eq!(start.elapsed().as_millis() / 100, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_attempt_has_its_deadline_and_every_retry_its_end() {
+    let seen: Arc<parking_lot::Mutex<Vec<(&'static str, bool)>>> = Arc::default();
+    let faulty = Arc::new(Faulty::new(Arc::new(MemoryStore::default()), 1));
+    let limited: Arc<dyn ObjectStore> = Arc::new(Limited::new(faulty.clone(), Limits::default()));
+    let log = seen.clone();
+    let observer = move |r: Request<'_>| log.lock().push((r.method, r.error.is_some()));
+    let store = Retried::new(Arc::new(Metered::new(limited, Arc::new(observer))), 2);
+    faulty.set(Faults { hang_rate: 1.0, only: vec!["GET"], ..Faults::default() });
+    let start = tokio::time::Instant::now();
+    assert_eq!(store.get("k", None).await, Err(ObjectError::Timeout(Duration::from_secs(60))));
+    assert_eq!(start.elapsed().as_secs(), 180);
+    // Done, although it was reported as failed: doing it again is harmless.
+    faulty.set(Faults { lose_reply_rate: 1.0, only: vec!["PUT"], ..Faults::default() });
+    assert!(matches!(store.put("k", Bytes::from_static(b"x")).await, Err(ObjectError::Server(_))));
+    assert_eq!(store.get("k", None).await.unwrap(), "x");
+    let seen = seen.lock();
+    assert_eq!(seen.iter().filter(|r| **r == ("GET", true)).count(), 3);
+    assert_eq!(seen.iter().filter(|r| **r == ("PUT", true)).count(), 3);
+    assert_eq!(seen.last(), Some(&("GET", false)));
+}
+
 #[test]
-fn bucket_urls_are_understood() {
-    let parse = |bucket: &str, minio| S3Url::parse(bucket, minio, |_| None).unwrap();
-    let u = parse("http://127.0.0.1:9000/vol", true);
-    assert_eq!((u.bucket.as_str(), u.endpoint.as_deref()), ("vol", Some("http://127.0.0.1:9000")));
-    assert!(!u.virtual_host);
-    let u = parse("127.0.0.1:9000/minio/vol?region=eu", true);
-    assert_eq!((u.bucket.as_str(), u.region.as_str()), ("vol", "eu"));
-    let u = parse("https://s3.gra.io.cloud.ovh.net/cider", false);
-    assert_eq!((u.bucket.as_str(), u.region.as_str()), ("cider", "gra"));
-    assert_eq!(u.endpoint.as_deref(), Some("https://s3.gra.io.cloud.ovh.net"));
-    let u = parse("https://cider.s3.sbg.io.cloud.ovh.net", false);
-    assert_eq!((u.bucket.as_str(), u.region.as_str()), ("cider", "sbg"));
-    assert_eq!(u.endpoint.as_deref(), Some("https://s3.sbg.io.cloud.ovh.net"));
-    let u = parse("https://data.s3.eu-west-3.amazonaws.com", false);
-    assert_eq!((u.bucket.as_str(), u.region.as_str(), u.endpoint), ("data", "eu-west-3", None));
-    assert!(u.virtual_host);
-    let u = parse("data", false);
-    assert_eq!((u.bucket.as_str(), u.region.as_str(), u.endpoint), ("data", "us-east-1", None));
-    let u = parse("store.example.com/data", false);
-    assert_eq!(u.endpoint.as_deref(), Some("http://store.example.com"));
-    assert!(S3Url::parse("http://127.0.0.1:9000", false, |_| None).is_err());
+fn configurations_that_cannot_work_are_refused() {
+    let text = |cfg: StoreConfig| open(&cfg).unwrap_err().to_string();
+    let cfg = |storage: &str, bucket: &str, shards| StoreConfig {
+        storage: storage.to_owned(),
+        bucket: bucket.to_owned(),
+        shards,
+        ..StoreConfig::default()
+    };
+    assert!(text(cfg("gs", "b", 0)).contains("file, s3 and minio"));
+    assert!(text(cfg("s3", "http://h/b", 4)).contains("%d"));
+    assert!(text(cfg("file", "/x/%d/", 257)).contains("256"));
+    assert!(text(cfg("minio", "http://h:9000", 0)).contains("bucket"));
+    let secret =
+        StoreConfig { access_key: "a".into(), secret_key: "hush".into(), ..cfg("s3", "http://h/b", 0) };
+    assert!(!format!("{secret:?} {:?}", open(&secret).unwrap()).contains("hush"));
 }

@@ -1,5 +1,7 @@
 //! The official client accepts our S3 servers: it formats, mounts, writes, reads, and its `fsck` finds nothing.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::path::Path;
 
 use ciderfs_testkit::official::Official;

@@ -18,6 +18,9 @@ pub struct Sharded {
 }
 
 impl Sharded {
+    /// Buckets a volume may have.
+    pub const MAX: u32 = 256;
+
     /// `shards` in order; there must be at least one.
     pub fn new(shards: Vec<Arc<dyn ObjectStore>>) -> Self {
         Self { shards }

@@ -1,0 +1,166 @@
+use super::address::Address;
+use super::client::Credentials;
+use super::error::from_code;
+use crate::ObjectError;
+
+fn none(_: &str) -> Option<String> {
+    None
+}
+
+fn s3(text: &str) -> Address {
+    Address::s3(text, &none).unwrap()
+}
+
+/// Bucket, endpoint, region and style.
+fn parts(a: &Address) -> (&str, &str, &str, bool) {
+    (&a.bucket, &a.endpoint, a.region.as_deref().unwrap_or("?"), a.virtual_host)
+}
+
+#[test]
+fn addresses_of_amazon() {
+    for (text, bucket, region) in [
+        ("https://s3.us-west-2.amazonaws.com/data", "data", "us-west-2"),
+        ("https://s3-eu-west-1.amazonaws.com/data/more", "data", "eu-west-1"),
+        ("https://s3.dualstack.eu-west-3.amazonaws.com/data", "data", "eu-west-3"),
+        ("s3.amazonaws.com/data", "data", "us-east-1"),
+        ("s3-external-1.amazonaws.com/data", "data", "us-east-1"),
+        ("https://data.s3.eu-west-3.amazonaws.com", "data", "eu-west-3"),
+        ("data.s3.amazonaws.com", "data", "us-east-1"),
+        ("data.s3-ap-south-1.amazonaws.com", "data", "ap-south-1"),
+    ] {
+        let endpoint = format!("https://s3.{region}.amazonaws.com");
+        assert_eq!(parts(&s3(text)), (bucket, endpoint.as_str(), region, true), "{text}");
+    }
+    assert_eq!(
+        parts(&s3("data.s3.cn-north-1.amazonaws.com.cn")),
+        ("data", "https://s3.cn-north-1.amazonaws.com.cn", "cn-north-1", true)
+    );
+    // The certificate has no place for a dot in the bucket.
+    assert_eq!(
+        parts(&s3("https://a.b.s3.us-west-2.amazonaws.com")),
+        ("a.b", "https://s3.us-west-2.amazonaws.com", "us-west-2", false)
+    );
+    assert_eq!(
+        parts(&s3("https://data.vpce-1a2b.s3.us-west-2.vpce.amazonaws.com")),
+        ("data", "https://vpce-1a2b.s3.us-west-2.vpce.amazonaws.com", "us-west-2", false)
+    );
+    // Only the bucket's name: its region must be asked for, unless the environment tells.
+    assert_eq!(parts(&s3("data")), ("data", "https://s3.us-east-1.amazonaws.com", "?", true));
+    let env = |name: &str| (name == "AWS_REGION").then(|| "eu-north-1".to_owned());
+    let known = Address::s3("data", &env).unwrap();
+    assert_eq!(parts(&known), ("data", "https://s3.eu-north-1.amazonaws.com", "eu-north-1", true));
+    assert_eq!(s3("data").with_region("sa-east-1").endpoint, "https://s3.sa-east-1.amazonaws.com");
+}
+
+#[test]
+fn addresses_of_others() {
+    for (text, want) in [
+        ("https://s3.gra.io.cloud.ovh.net/cider", ("cider", "https://s3.gra.io.cloud.ovh.net", "gra", false)),
+        ("https://cider.s3.sbg.io.cloud.ovh.net", ("cider", "https://s3.sbg.io.cloud.ovh.net", "sbg", false)),
+        (
+            "https://cider.s3.GRA.perf.cloud.ovh.net",
+            ("cider", "https://s3.gra.perf.cloud.ovh.net", "gra", false),
+        ),
+        (
+            "https://s3.us-east-va.io.cloud.ovh.us/cider",
+            ("cider", "https://s3.us-east-va.io.cloud.ovh.us", "us-east-va", false),
+        ),
+        (
+            "https://data.ns.compat.objectstorage.eu-zurich-1.oraclecloud.com",
+            ("data", "https://ns.compat.objectstorage.eu-zurich-1.oraclecloud.com", "eu-zurich-1", false),
+        ),
+        ("store.example.com/data", ("data", "http://store.example.com", "us-east-1", false)),
+        ("data.store.example.com", ("data", "http://store.example.com", "us-east-1", false)),
+        ("127.0.0.1:9000/data", ("data", "http://127.0.0.1:9000", "us-east-1", false)),
+        ("http://localhost:9000/data?region=eu", ("data", "http://localhost:9000", "eu", false)),
+        ("http://[::1]:9000/data", ("data", "http://[::1]:9000", "us-east-1", false)),
+    ] {
+        assert_eq!(parts(&s3(text)), want, "{text}");
+    }
+    let vhost =
+        |value: &'static str| move |name: &str| (name == "JFS_S3_VHOST_STYLE").then(|| value.to_owned());
+    assert!(Address::s3("https://data.example.com", &vhost("1")).unwrap().virtual_host);
+    assert!(!Address::s3("https://data.example.com", &vhost("false")).unwrap().virtual_host);
+    assert_eq!(
+        Address::s3("https://data.example.com", &vhost("1")).unwrap().bucket_url(),
+        "https://data.example.com/"
+    );
+    assert_eq!(s3("https://example.com/data").bucket_url(), "https://example.com/data");
+}
+
+#[test]
+fn addresses_of_minio() {
+    let minio = |text: &str| Address::minio(text, &none);
+    for text in ["127.0.0.1:9000/data", "http://127.0.0.1:9000/minio/data", "http://127.0.0.1:9000/data/"] {
+        assert_eq!(
+            parts(&minio(text).unwrap()),
+            ("data", "http://127.0.0.1:9000", "us-east-1", false),
+            "{text}"
+        );
+    }
+    assert_eq!(minio("https://h/data?region=eu").unwrap().region.as_deref(), Some("eu"));
+    let env = |name: &str| (name == "MINIO_REGION").then(|| "there".to_owned());
+    assert_eq!(Address::minio("h:1/data", &env).unwrap().region.as_deref(), Some("there"));
+    assert!(minio("http://127.0.0.1:9000").is_err());
+    assert!(minio("http://127.0.0.1:9000/").is_err());
+}
+
+#[test]
+fn options_in_addresses() {
+    let a = s3(
+        "https://h.example/data?tls-insecure-skip-verify=true&disable-checksum=true&disable-100-continue=true",
+    );
+    assert!(a.tls.insecure && !a.checksum);
+    assert!(s3("https://h.example/data").checksum);
+    let a = s3("https://h.example/data?ca-certs=/ca&ssl-cert=/c&ssl-key=/k");
+    assert_eq!(a.tls.ca_certs.as_deref(), Some("/ca"));
+    assert_eq!((a.tls.cert.as_deref(), a.tls.key.as_deref()), (Some("/c"), Some("/k")));
+    for bad in [
+        "https://h.example/data?ssl-cert=/c",
+        "https://h.example/data?regoin=eu",
+        "https://key:secret@h.example/data",
+        "ftp://h.example/data",
+        "https://",
+        "http://127.0.0.1:9000",
+        "http://[::1]:9000",
+        "localhost:9000",
+        "",
+    ] {
+        let e = Address::s3(bad, &none).unwrap_err();
+        assert!(matches!(e, ObjectError::Config(_)), "{bad}: {e}");
+        assert!(!e.to_string().contains("secret@"), "{e}");
+    }
+}
+
+#[test]
+fn regions_are_told_at_creation_where_that_is_wanted() {
+    assert_eq!(s3("https://s3.gra.io.cloud.ovh.net/c").location_constraint(), Some("gra"));
+    assert_eq!(s3("https://c.s3.eu-west-3.amazonaws.com").location_constraint(), Some("eu-west-3"));
+    assert_eq!(s3("https://c.s3.us-east-1.amazonaws.com").location_constraint(), None);
+    assert_eq!(s3("http://127.0.0.1:9000/c?region=eu").location_constraint(), None);
+}
+
+#[test]
+fn credentials_are_complete_and_secret() {
+    assert_eq!(Credentials::new("", "", "").unwrap(), Credentials::Environment);
+    assert_eq!(Credentials::new("anonymous", "", "").unwrap(), Credentials::Anonymous);
+    assert!(Credentials::new("key", "", "").is_err());
+    assert!(Credentials::new("", "secret", "").is_err());
+    let keys = Credentials::new("key", "hush", "token").unwrap();
+    let shown = format!("{keys:?}");
+    assert!(shown.contains("key") && !shown.contains("hush") && !shown.contains("token"), "{shown}");
+}
+
+#[test]
+fn codes_become_errors_with_a_remedy() {
+    let text = |code: &str| from_code("bucket b", code, "").unwrap().to_string();
+    assert!(text("InvalidAccessKeyId").contains("--access-key"));
+    assert!(text("SignatureDoesNotMatch").contains("--secret-key"));
+    assert!(text("ExpiredToken").contains("--session-token"));
+    assert!(text("RequestTimeTooSkewed").contains("clock"));
+    assert!(text("PermanentRedirect").contains("region="));
+    assert!(from_code("b", "SlowDown", "").unwrap().is_retryable());
+    assert!(from_code("b", "InternalError", "").unwrap().is_retryable());
+    assert!(!from_code("b", "NoSuchBucket", "").unwrap().is_retryable());
+    assert!(from_code("b", "Whatever", "").is_none());
+}
