@@ -240,5 +240,5 @@ pub const FLAGS: &[Flag] = &[
 
 /// Flags that a command takes.
 pub fn of(command: &str) -> impl Iterator<Item = &'static Flag> {
-    FLAGS.iter().filter(move |f| f.commands.contains(&"*") || f.commands.iter().any(|c| *c == command))
+    FLAGS.iter().filter(move |f| f.commands.contains(&"*") || f.commands.contains(&command))
 }

@@ -170,10 +170,10 @@ impl Meta {
                 stream::iter(calls).buffer_unordered(self.cfg.max_deletes).collect().await;
             let writes: Vec<Write> =
                 gone.into_iter().flatten().map(|(id, size)| Write::DropSliceRef(id, size)).collect();
-            if !writes.is_empty() {
-                if let Err(e) = self.commit_repeatable(&Commit { guards: Vec::new(), writes }).await {
-                    tracing::warn!("records of deleted slices are left to the hourly job: {e}");
-                }
+            if !writes.is_empty()
+                && let Err(e) = self.commit_repeatable(&Commit { guards: Vec::new(), writes }).await
+            {
+                tracing::warn!("records of deleted slices are left to the hourly job: {e}");
             }
         }
     }

@@ -38,10 +38,10 @@ impl IdPool {
             waiting.as_mut().enable();
             {
                 let mut s = self.state.lock();
-                if s.ready.is_empty() {
-                    if let Some(spare) = s.spare.take() {
-                        s.ready = spare;
-                    }
+                if s.ready.is_empty()
+                    && let Some(spare) = s.spare.take()
+                {
+                    s.ready = spare;
                 }
                 let next = s.ready.next();
                 let left = s.ready.end - s.ready.start;

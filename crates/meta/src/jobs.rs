@@ -34,11 +34,11 @@ impl Meta {
             return Ok(());
         }
         for item in self.scan(Scan::StaleSessions(now), BATCH).await? {
-            if let Scanned::Session(sid, _, _) = item {
-                if sid != self.sid() {
-                    tracing::info!("ending session {sid}, whose client went away");
-                    self.clean_session(sid).await?;
-                }
+            if let Scanned::Session(sid, _, _) = item
+                && sid != self.sid()
+            {
+                tracing::info!("ending session {sid}, whose client went away");
+                self.clean_session(sid).await?;
             }
         }
         Ok(())

@@ -21,4 +21,4 @@ mod volume;
 
 pub use error::{Errno, Error, Result};
 pub use types::*;
-pub use volume::{AtimeMode, Clock, Meta, MetaConfig, MetaCounters, SliceRemover, SystemClock};
+pub use volume::{AtimeMode, Clock, Meta, MetaConfig, MetaCounters, SettingsHook, SliceRemover, SystemClock};

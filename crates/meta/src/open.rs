@@ -73,12 +73,6 @@ impl OpenFiles {
         e.removing += 1;
         Removing { open: Arc::clone(self), ino, is_open: e.opens > 0 }
     }
-
-    /// Number of inodes open.
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.files.lock().len()
-    }
 }
 
 /// A removal being decided.

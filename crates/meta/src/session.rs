@@ -152,10 +152,11 @@ impl Meta {
             if let Err(e) = self.refresh_usage().await {
                 tracing::debug!("reloading usage: {e}");
             }
-            if !self.cfg.read_only && !self.cfg.no_bgjob {
-                if let Err(e) = self.clean_stale_sessions().await {
-                    tracing::warn!("cleaning stale sessions: {e}");
-                }
+            if !self.cfg.read_only
+                && !self.cfg.no_bgjob
+                && let Err(e) = self.clean_stale_sessions().await
+            {
+                tracing::warn!("cleaning stale sessions: {e}");
             }
         }
     }

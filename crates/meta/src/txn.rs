@@ -172,10 +172,10 @@ impl<'a> Txn<'a> {
             self.commit.guards.push(guard);
         } else if let Guard::Attr { mask: wider, .. } = guard {
             for g in &mut self.commit.guards {
-                if g.read() == read {
-                    if let Guard::Attr { mask, .. } = g {
-                        *mask = *mask | wider;
-                    }
+                if g.read() == read
+                    && let Guard::Attr { mask, .. } = g
+                {
+                    *mask = *mask | wider;
                 }
             }
         }

@@ -119,7 +119,8 @@ pub struct MetaCounters {
     pub retries: u64,
 }
 
-type SettingsHook = Box<dyn Fn(&Arc<Settings>) + Send + Sync>;
+/// Called with changed settings.
+pub type SettingsHook = Box<dyn Fn(&Arc<Settings>) + Send + Sync>;
 
 /// An opened volume: the namespace operations and the client's session.
 pub struct Meta {
@@ -201,7 +202,7 @@ impl Meta {
     }
 
     /// Calls `hook` whenever a heartbeat finds changed settings.
-    pub fn on_settings(&self, hook: Box<dyn Fn(&Arc<Settings>) + Send + Sync>) {
+    pub fn on_settings(&self, hook: SettingsHook) {
         self.settings_hooks.lock().push(hook);
     }
 

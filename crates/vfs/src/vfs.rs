@@ -337,11 +337,11 @@ impl Vfs {
         let attr = self.meta.open(c, ino, how).await?;
         let keep_cache = self.files.same_as_last_open(ino, &attr);
         let opened = self.open_handle(ino, &attr, flags, keep_cache, known);
-        if how.truncate {
-            if let Err(e) = self.truncate_file(c, ino, 0, true).await {
-                self.release(opened.fh).await;
-                return Err(e);
-            }
+        if how.truncate
+            && let Err(e) = self.truncate_file(c, ino, 0, true).await
+        {
+            self.release(opened.fh).await;
+            return Err(e);
         }
         Ok(opened)
     }
@@ -405,10 +405,10 @@ impl Vfs {
     pub async fn release(self: &Arc<Self>, fh: u64) {
         let Some((ino, handle)) = self.handles.remove(fh) else { return };
         let Handle::File(h) = handle else { return };
-        if h.file.is_dirty() {
-            if let Err(e) = self.flush(&h.file).await {
-                tracing::error!("inode {ino}: {e}");
-            }
+        if h.file.is_dirty()
+            && let Err(e) = self.flush(&h.file).await
+        {
+            tracing::error!("inode {ino}: {e}");
         }
         {
             let s = h.file.state.lock();

@@ -222,12 +222,10 @@ impl Meta {
     pub(crate) async fn settle(&self, ino: Ino, fate: Fate, removing: Option<crate::open::Removing>) {
         match fate {
             Fate::Gone { length: Some(length) } => self.deletions.push(ino, length),
-            Fate::Sustained => {
-                if removing.as_ref().is_some_and(crate::open::Removing::sustained) {
-                    drop(removing);
-                    if let Err(e) = self.remove_sustained(self.sid(), ino).await {
-                        tracing::warn!("inode {ino}: cannot remove it after its last close: {e}");
-                    }
+            Fate::Sustained if removing.as_ref().is_some_and(crate::open::Removing::sustained) => {
+                drop(removing);
+                if let Err(e) = self.remove_sustained(self.sid(), ino).await {
+                    tracing::warn!("inode {ino}: cannot remove it after its last close: {e}");
                 }
             }
             _ => {}

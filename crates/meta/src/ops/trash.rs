@@ -20,10 +20,10 @@ impl Meta {
     /// The directory of the current hour (UTC), created by whoever comes first.
     async fn trash_hour_dir(&self) -> Result<Ino> {
         let hour = hour_name(self.clock.now().sec);
-        if let Some((name, ino)) = &*self.trash_hour.lock() {
-            if *name == hour {
-                return Ok(*ino);
-            }
+        if let Some((name, ino)) = &*self.trash_hour.lock()
+            && *name == hour
+        {
+            return Ok(*ino);
         }
         let stats = self.settings().dir_stats;
         let name = hour.as_bytes();
