@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ciderfs_object::layers::{Limited, Limits, Prefixed, Retried};
 use ciderfs_object::{Entry, ObjectError, ObjectStore, StoreConfig, has_other_objects, open, probe};
+use ciderfs_testkit::redis::{RedisOptions, RedisServer};
 use ciderfs_testkit::s3::{Faults, Op, S3Options, S3Server};
-use ciderfs_testkit::s3fs;
+use ciderfs_testkit::{require, s3fs};
 
 const BUCKET: &str = "volume";
 
@@ -303,4 +304,36 @@ async fn shards_are_buckets_by_the_hash_of_the_full_key() {
     }
     assert_eq!(keys(store.list("", "", 100).await.unwrap()), names);
     assert_eq!(keys(store.list("chunks/", &names[9], 7).await.unwrap()), names[10..17]);
+}
+
+/// A TLS server that does not speak HTTP is enough to see which certificates are accepted.
+#[tokio::test]
+async fn certificates_are_checked_and_authorities_can_be_added() {
+    let Some(tls) = require(RedisServer::start(RedisOptions { tls: true, ..RedisOptions::default() })) else {
+        return;
+    };
+    let get = async |query: &str| {
+        let cfg = StoreConfig {
+            storage: "s3".to_owned(),
+            bucket: format!("https://127.0.0.1:{}/b{query}", tls.port()),
+            access_key: "a".to_owned(),
+            secret_key: "s".to_owned(),
+            ..StoreConfig::default()
+        };
+        open(&cfg).unwrap().get("k", None).await.unwrap_err()
+    };
+    let e = get("").await;
+    assert!(matches!(e, ObjectError::Unreachable(_)) && e.to_string().contains("ca-certs"), "{e}");
+    for query in
+        [format!("?ca-certs={}", tls.ca_file().display()), "?tls-insecure-skip-verify=true".to_owned()]
+    {
+        let e = get(&query).await;
+        assert!(matches!(e, ObjectError::Server(_)) && !e.to_string().contains("certificate"), "{e}");
+    }
+    let cfg = StoreConfig {
+        storage: "s3".to_owned(),
+        bucket: "https://127.0.0.1:1/b?ca-certs=/nowhere".to_owned(),
+        ..StoreConfig::default()
+    };
+    assert!(open(&cfg).unwrap_err().to_string().contains("/nowhere"));
 }
