@@ -6,6 +6,7 @@ use std::time::Duration;
 use ciderfs_format::Settings;
 use ciderfs_format::envelope::{Envelope, PrivateKey};
 use ciderfs_meta::store::Store;
+use ciderfs_meta_redis::RedisStore;
 use ciderfs_meta_sql::SqliteStore;
 use ciderfs_object::layers::{
     Encrypted, EnvelopeCipher, Limited, Limits, Metered, Prefixed, Request, Retried,
@@ -15,7 +16,7 @@ use ciderfs_object::{ObjectStore, StoreConfig};
 use crate::failure::{Failure, Result};
 
 /// Engines of this version.
-const ENGINES: &str = "sqlite3://PATH";
+const ENGINES: &str = "sqlite3://PATH, redis://HOST[:PORT]/DB, rediss://, unix://";
 
 /// Opens a metadata engine by its URL.
 pub async fn meta(url: &str, read_only: bool) -> Result<Arc<dyn Store>> {
@@ -25,7 +26,12 @@ pub async fn meta(url: &str, read_only: bool) -> Result<Arc<dyn Store>> {
             let options = ciderfs_meta_sql::Options { read_only };
             Ok(Arc::new(SqliteStore::open(url, options).map_err(|e| Failure::new(e.to_string()))?))
         }
-        "redis" | "rediss" | "unix" | "mysql" | "postgres" | "badger" | "etcd" | "tikv" | "fdb" | "memkv" => {
+        "redis" | "rediss" | "unix" => {
+            let options = ciderfs_meta_redis::Options { read_only };
+            let store = RedisStore::open(url, options).await;
+            Ok(Arc::new(store.map_err(|e| Failure::new(e.to_string()))?))
+        }
+        "mysql" | "postgres" | "badger" | "etcd" | "tikv" | "fdb" | "memkv" => {
             Err(Failure::new(format!(
                 "metadata engine {scheme} is not supported in this version; supported: {ENGINES}"
             )))

@@ -1,1 +1,22 @@
-//! See the crate description.
+//! Redis and Valkey driver of the metadata [`Store`](ciderfs_meta::store::Store).
+//!
+//! A batch of reads is one pipeline, a commit is one script: guards and writes travel as a stream of arguments and run
+//! atomically on the server, next to clients that use `WATCH` (`spec/meta-redis.md` 9). All calls share two multiplexed
+//! connections: one for reads and commits, one for long answers (listings and scans), which may not hold up the others.
+//!
+//! * [`address`]: URLs; `topology`: which server to talk to (one server, Sentinel, Cluster); `link`: connections.
+//! * `encode` and `scripts/`: commits; `reads`: reads and their answers; `scans`: walks of maintenance.
+
+pub mod address;
+mod encode;
+mod error;
+mod link;
+mod reads;
+mod reply;
+mod scans;
+mod script;
+mod server;
+mod store;
+mod topology;
+
+pub use store::{Options, RedisStore};

@@ -1,0 +1,123 @@
+//! Reads: the command of each, and its answer.
+
+use ciderfs_format::Ino;
+use ciderfs_format::redis_keys::{Keys, slice_ref_field};
+use ciderfs_format::session::parse_lock_owner_field;
+use ciderfs_meta::store::{DirStat, LockOwner, Read, StoreError, Value};
+use redis::{Cmd, Value as Reply, cmd};
+
+use crate::encode::counter_key;
+use crate::reply::{self, Result};
+use crate::script::Scripts;
+
+/// The commands of a read: three for a directory's usage, one for everything else.
+pub(crate) fn commands(keys: &Keys, scripts: &Scripts, whole: bool, read: &Read) -> Vec<Cmd> {
+    let one = |name: &str, key: String| {
+        let mut c = cmd(name);
+        c.arg(key);
+        c
+    };
+    let field = |name: &str, key: String, field: &[u8]| {
+        let mut c = one(name, key);
+        c.arg(field);
+        c
+    };
+    vec![match read {
+        Read::Attr(i) => one("GET", keys.node(*i)),
+        Read::Edge(d, name) => field("HGET", keys.dir(*d), name),
+        Read::Lookup(d, name) => {
+            scripts.lookup.call(whole, &[keys.dir(*d)], &[name.as_slice(), keys.prefix.as_bytes()])
+        }
+        Read::DirEmpty(d) => one("EXISTS", keys.dir(*d)),
+        Read::Slices(i, indx) => {
+            let mut c = one("LRANGE", keys.chunk(*i, u64::from(*indx)));
+            c.arg(0).arg(-1);
+            c
+        }
+        Read::Symlink(i) => one("GET", keys.symlink(*i)),
+        Read::Xattr(i, name) => field("HGET", keys.xattr(*i), name),
+        Read::XattrNames(i) => one("HKEYS", keys.xattr(*i)),
+        Read::Parents(i) => one("HGETALL", keys.parents(*i)),
+        Read::Counter(c) => one("GET", counter_key(keys, *c)),
+        Read::Setting => one("GET", keys.setting()),
+        Read::SliceRefs(id, size) => field("HGET", keys.slice_ref(), slice_ref_field(*id, *size).as_bytes()),
+        Read::DirStat(i) => {
+            let dir = i.to_string();
+            return [keys.dir_used_space(), keys.dir_data_length(), keys.dir_used_inodes()]
+                .map(|key| field("HGET", key, dir.as_bytes()))
+                .into();
+        }
+        Read::Acl(id) => field("HGET", keys.acl(), id.to_string().as_bytes()),
+        Read::Session(sid) => field("HEXISTS", keys.session_infos(), sid.to_string().as_bytes()),
+        Read::Flocks(i) => one("HGETALL", keys.flock(*i)),
+        Read::Plocks(i) => one("HGETALL", keys.plock(*i)),
+    }]
+}
+
+/// The value of a read from the answers to its commands.
+pub(crate) fn value(read: &Read, replies: &mut impl Iterator<Item = Reply>) -> Result<Value> {
+    let mut next = || replies.next().ok_or_else(|| StoreError::Corrupt("an answer is missing".into()));
+    if matches!(read, Read::DirStat(_)) {
+        let (space, length, inodes) = (reply::int(next()?)?, reply::int(next()?)?, reply::int(next()?)?);
+        return Ok(Value::DirStat(space.map(|space| DirStat {
+            space,
+            length: length.unwrap_or(0),
+            inodes: inodes.unwrap_or(0),
+        })));
+    }
+    let v = next()?;
+    Ok(match read {
+        Read::Lookup(..) => Value::Lookup(match v {
+            Reply::Nil => None,
+            other => {
+                let mut both = reply::array(other)?.into_iter();
+                let edge = reply::edge(both.next().unwrap_or_default())?;
+                let attr = reply::attr(both.next().unwrap_or_default())?;
+                edge.map(|e| (e, attr))
+            }
+        }),
+        // A missing count means one reference.
+        Read::SliceRefs(..) => Value::Int(reply::int(v)?.unwrap_or(0) + 1),
+        Read::Counter(_) => Value::Int(reply::int(v)?.unwrap_or(0)),
+        Read::DirEmpty(_) => Value::Bool(reply::int(v)? == Some(0)),
+        Read::Session(_) => Value::Bool(reply::int(v)? == Some(1)),
+        Read::XattrNames(_) => Value::Names(reply::strings(v)?.into_iter().map(|n| n.to_vec()).collect()),
+        other => plain(other, v)?,
+    })
+}
+
+/// Answers that look alike whether they come from a command or as the truth about a guard.
+fn plain(read: &Read, v: Reply) -> Result<Value> {
+    Ok(match read {
+        Read::Attr(_) => Value::Attr(reply::attr(v)?),
+        Read::Edge(..) => Value::Edge(reply::edge(v)?),
+        Read::Slices(..) => Value::Slices(reply::slices(v)?),
+        Read::Parents(_) => {
+            let mut parents = Vec::new();
+            for (dir, n) in reply::pairs(v)? {
+                let n: i64 = reply::number(&n)?;
+                if n > 0 {
+                    parents.push((Ino(reply::number(&dir)?), n));
+                }
+            }
+            Value::Parents(parents)
+        }
+        Read::Flocks(_) => Value::Flocks(
+            reply::pairs(v)?
+                .into_iter()
+                .map(|(f, lock)| Ok((owner(&f)?, lock == "W")))
+                .collect::<Result<_>>()?,
+        ),
+        Read::Plocks(_) => Value::Plocks(
+            reply::pairs(v)?.into_iter().map(|(f, list)| Ok((owner(&f)?, list))).collect::<Result<_>>()?,
+        ),
+        _ => Value::Bytes(reply::bytes(v)?),
+    })
+}
+
+fn owner(field: &[u8]) -> Result<LockOwner> {
+    std::str::from_utf8(field)
+        .ok()
+        .and_then(parse_lock_owner_field)
+        .ok_or_else(|| StoreError::Corrupt(format!("lock owner {:?}", String::from_utf8_lossy(field))))
+}

@@ -1,0 +1,72 @@
+//! Taking answers apart. A server that answers something else than asked is damaged data to us, never a panic.
+
+use bytes::Bytes;
+use ciderfs_format::{Attr, Edge, Slice};
+use ciderfs_meta::store::StoreError;
+use redis::Value as Reply;
+
+pub(crate) type Result<T> = std::result::Result<T, StoreError>;
+
+pub(crate) fn odd(what: &str, got: &Reply) -> StoreError {
+    StoreError::Corrupt(format!("the server answered {got:?} where {what} was expected"))
+}
+
+/// A string, or nothing.
+pub(crate) fn bytes(v: Reply) -> Result<Option<Bytes>> {
+    match v {
+        Reply::Nil => Ok(None),
+        Reply::BulkString(b) => Ok(Some(b.into())),
+        Reply::SimpleString(s) => Ok(Some(s.into_bytes().into())),
+        other => Err(odd("a string", &other)),
+    }
+}
+
+/// A number: an integer, or text; nothing is `None`.
+pub(crate) fn int(v: Reply) -> Result<Option<i64>> {
+    if let Reply::Int(n) = v {
+        return Ok(Some(n));
+    }
+    bytes(v)?.map(|b| number(&b)).transpose()
+}
+
+/// A number in decimal text.
+pub(crate) fn number<T: std::str::FromStr>(b: &[u8]) -> Result<T> {
+    let parsed = std::str::from_utf8(b).ok().and_then(|s| s.trim().parse().ok());
+    parsed.ok_or_else(|| StoreError::Corrupt(format!("{:?} is not a number", String::from_utf8_lossy(b))))
+}
+
+/// A list of answers.
+pub(crate) fn array(v: Reply) -> Result<Vec<Reply>> {
+    match v {
+        Reply::Array(list) | Reply::Set(list) => Ok(list),
+        Reply::Nil => Ok(Vec::new()),
+        other => Err(odd("a list", &other)),
+    }
+}
+
+/// A list of strings.
+pub(crate) fn strings(v: Reply) -> Result<Vec<Bytes>> {
+    array(v)?.into_iter().map(|item| bytes(item)?.ok_or_else(|| odd("a string", &Reply::Nil))).collect()
+}
+
+/// Fields and values.
+pub(crate) fn pairs(v: Reply) -> Result<Vec<(Bytes, Bytes)>> {
+    let mut flat = strings(v)?.into_iter();
+    let mut out = Vec::with_capacity(flat.len() / 2);
+    while let (Some(field), Some(value)) = (flat.next(), flat.next()) {
+        out.push((field, value));
+    }
+    Ok(out)
+}
+
+pub(crate) fn attr(v: Reply) -> Result<Option<Attr>> {
+    Ok(bytes(v)?.map(|raw| Attr::decode(&raw)).transpose()?)
+}
+
+pub(crate) fn edge(v: Reply) -> Result<Option<Edge>> {
+    Ok(bytes(v)?.map(|raw| Edge::decode(&raw)).transpose()?)
+}
+
+pub(crate) fn slices(v: Reply) -> Result<Vec<Slice>> {
+    strings(v)?.iter().map(|raw| Ok(Slice::decode(raw)?)).collect()
+}

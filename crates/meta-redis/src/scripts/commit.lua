@@ -1,0 +1,160 @@
+-- Checks every guard, then applies every write. ARGV is a stream: the number of guards, the guards, the writes.
+-- Answers {1, outputs} or, with nothing written, {0, true values of the guarded records}.
+local call, sub, find = redis.call, string.sub, string.find
+local at = 0
+local function arg() at = at + 1 return ARGV[at] end
+local function num() return tonumber(arg()) end
+local function key() return KEYS[num()] end
+
+local guard = {}
+-- Attributes: expected record or '', letters of the fields that matter.
+function guard.A()
+  local v, want, mask = call('GET', key()), arg(), arg()
+  if want == '' or not v then return (want == '') == not v, v end
+  local function same(letter, from, to)
+    return not find(mask, letter, 1, true) or sub(v, from, to) == sub(want, from, to)
+  end
+  return same('i', 1, 11) and same('i', 60, -1) and same('n', 48, 51) and same('l', 52, 59) and same('t', 12, 47), v
+end
+-- Entry: name, expected record or ''.
+function guard.E()
+  local v = call('HGET', key(), arg())
+  return (v or '') == arg(), v
+end
+-- No such key.
+function guard.D()
+  local v = call('EXISTS', key())
+  return v == 0, v
+end
+-- Chunk list: number of records compared, '1' if there may be no more, the records.
+function guard.S()
+  local k, count, exact, want = key(), num(), arg() == '1', arg()
+  local v = {}
+  if exact then v = call('LRANGE', k, 0, -1) elseif count > 0 then v = call('LRANGE', k, 0, count - 1) end
+  local holds = #v == count and table.concat(v) == want
+  if not holds then v = call('LRANGE', k, 0, -1) end
+  return holds, v
+end
+local function value(v)
+  local there, want = arg() == '1', arg()
+  return there == (v ~= false) and (not there or v == want), v
+end
+-- Field of a hash, or a string: '1' if it must exist, its value.
+function guard.X() return value(call('HGET', key(), arg())) end
+function guard.V() return value(call('GET', key())) end
+-- Counter: its value in decimal.
+function guard.N()
+  local v = call('GET', key())
+  return (v or '0') == arg(), v
+end
+-- The field exists.
+function guard.H()
+  local v = call('HEXISTS', key(), arg())
+  return v == 1, v
+end
+-- The whole hash: '1' if values below 1 do not count, number of fields, fields and values.
+function guard.L()
+  local v, positive, count = call('HGETALL', key()), arg() == '1', num()
+  local found, n = {}, 0
+  for i = 1, #v, 2 do
+    if not positive or tonumber(v[i + 1]) > 0 then
+      found[v[i]] = v[i + 1]
+      n = n + 1
+    end
+  end
+  local holds = n == count
+  for _ = 1, count do
+    local field, want = arg(), arg()
+    if found[field] ~= want then holds = false end
+  end
+  return holds, v
+end
+
+local out = {}
+local write = {}
+-- Any command: '1' if its answer is wanted, number of arguments after the key, command, key, arguments.
+function write.C()
+  local wanted, count, command, k = arg() == '1', num(), arg(), key()
+  local v = call(command, k, unpack(ARGV, at + 1, at + count))
+  at = at + count
+  if wanted then out[#out + 1] = v end
+end
+-- Changes bytes of an attribute record: nlink delta, 12 mode bits or '', number of patches, offsets and bytes.
+function write.P()
+  local k, links, mode, count = key(), num(), arg(), num()
+  local v = call('GET', k)
+  if v and #v < 71 then v = v .. string.rep('\0', 72 - #v) end
+  for _ = 1, count do
+    local from, bytes = num(), arg()
+    if v then
+      if from >= 72 then v = sub(v, 1, 71) .. bytes else v = sub(v, 1, from - 1) .. bytes .. sub(v, from + #bytes) end
+    end
+  end
+  if not v then return end
+  if mode ~= '' then
+    local m, high = tonumber(mode), string.byte(v, 2)
+    v = sub(v, 1, 1) .. string.char(high - high % 16 + math.floor(m / 256), m % 256) .. sub(v, 4)
+  end
+  if links ~= 0 then
+    local a, b, c, d = string.byte(v, 48, 51)
+    local n = math.min(math.max(((a * 256 + b) * 256 + c) * 256 + d + links, 0), 4294967295)
+    local bytes = string.char(
+      math.floor(n / 16777216), math.floor(n / 65536) % 256, math.floor(n / 256) % 256, n % 256)
+    v = sub(v, 1, 47) .. bytes .. sub(v, 52)
+  end
+  call('SET', k, v)
+end
+-- Removes a chunk's list and drops a reference per record. Output: records and what is left in sliceRef, in turn.
+function write.T()
+  local k, refs = key(), key()
+  local list, taken = call('LRANGE', k, 0, -1), {}
+  if #list > 0 then call('DEL', k) end
+  for _, record in ipairs(list) do
+    local id = sub(record, 5, 12)
+    if id ~= '\0\0\0\0\0\0\0\0' then
+      taken[#taken + 1] = record
+      taken[#taken + 1] = call('HINCRBY', refs, 'k' .. dec(id) .. '_' .. dec('\0\0\0\0' .. sub(record, 13, 16)), -1)
+    end
+  end
+  out[#out + 1] = taken
+end
+-- Adds to the usage of a directory that has a record: three hashes, the field, three numbers.
+function write.G()
+  local keys, field, there = {key(), key(), key()}, arg(), 0
+  there = call('HEXISTS', keys[1], field)
+  for i = 1, 3 do
+    local n = arg()
+    if there == 1 and n ~= '0' then call('HINCRBY', keys[i], field, n) end
+  end
+  out[#out + 1] = there
+end
+-- Registers or refreshes a session. Output: 1 if it was registered.
+function write.Z()
+  local all, infos, expire, sid, info = key(), key(), arg(), arg(), arg()
+  call('ZADD', all, expire, sid)
+  out[#out + 1] = 1 - call('HSETNX', infos, sid, info)
+end
+-- Drops a holder's locks, and the session's note of the key if the session holds no other lock in it.
+function write.K()
+  local k, noted, field, mine = key(), key(), arg(), arg()
+  call('HDEL', k, field)
+  for _, other in ipairs(call('HKEYS', k)) do
+    if sub(other, 1, #mine) == mine then return end
+  end
+  call('SREM', noted, k)
+end
+-- Appends a record to the lists of a range of chunks, where they exist: start of the key, first, last, record.
+function write.R()
+  local start, first, last, record = arg(), num(), num(), arg()
+  for i = first, last do call('RPUSHX', start .. string.format('%.0f', i), record) end
+end
+
+local truths, holds = {}, true
+for i = 1, num() do
+  local ok, v = guard[arg()]()
+  truths[i] = v
+  holds = holds and ok
+end
+if not holds then return {0, truths} end
+while at < #ARGV do write[arg()]() end
+return {1, out}

@@ -1,0 +1,359 @@
+//! The store.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use ciderfs_format::redis_keys::{self, Keys};
+use ciderfs_format::{Ino, Slice};
+use ciderfs_meta::store::{
+    Commit, Counter, DirCursor, DirEntry, Guard, Job, Outcome, Output, Read, Scan, Scanned, Store,
+    StoreError, Value, Write,
+};
+use redis::{Cmd, Pipeline, Value as Reply, cmd};
+
+use crate::address::{Address, Place};
+use crate::encode::{Existing, Reports, counter_key, encode};
+use crate::error::{explain, is_no_script};
+use crate::link::{CallError, Link};
+use crate::reads;
+use crate::reply::{self, Result};
+use crate::script::{Lua, Scripts};
+use crate::server;
+use crate::topology::Servers;
+
+/// Directories up to this size are listed whole, in one turn.
+const WHOLE_DIR_MAX: usize = 1000;
+/// Ranges of chunks longer than this are found by a walk over the keys instead of a loop of the script, which stops the
+/// server for as long as it runs.
+const LOOPED_CHUNKS_MAX: u32 = 1 << 14;
+/// Commits that hold although the script says no: records that are equal in meaning but not in bytes.
+const REPHRASED_MAX: usize = 3;
+
+/// How a store is opened.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Never write.
+    pub read_only: bool,
+}
+
+/// A volume in Redis.
+pub struct RedisStore {
+    pub(crate) keys: Keys,
+    pub(crate) scripts: Scripts,
+    /// Reads and commits.
+    quick: Link,
+    /// Long answers.
+    long: Link,
+    shown: String,
+    options: Options,
+    turns: AtomicU64,
+}
+
+impl RedisStore {
+    /// Opens an address (see [`Address`]) and looks at the server.
+    ///
+    /// # Errors
+    /// `Fatal` with a remedy for a wrong address, password or version; `Unavailable` if nobody answers within 5 s.
+    pub async fn open(url: &str, options: Options) -> Result<Self> {
+        let address = Address::parse(url)?;
+        let shown = address.to_string();
+        let mut servers = Servers::new(address)?;
+        let mut conn = servers.connect().await?;
+        let found = server::check(&shown, &mut conn, options.read_only).await?;
+        if let (true, None, Place::Single(node)) = (found.cluster, &servers.cluster, &servers.address.place) {
+            servers.cluster = Some(vec![node.clone()]);
+        }
+        let keys = match &servers.cluster {
+            Some(_) => Keys::cluster(servers.address.db),
+            None => Keys::plain(),
+        };
+        let servers = Arc::new(servers);
+        Ok(Self {
+            keys,
+            scripts: Scripts::new(),
+            quick: Link::new(Arc::clone(&servers)),
+            long: Link::new(servers),
+            shown,
+            options,
+            turns: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn read_only(&self) -> bool {
+        self.options.read_only
+    }
+
+    fn turn(&self) {
+        self.turns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What a failed call means; `writes` if it may have changed something before the connection broke.
+    fn error(&self, e: CallError, writes: bool) -> StoreError {
+        match e {
+            CallError::Unsent(e) => e,
+            CallError::Failed(e) => explain(&self.shown, &e, writes),
+        }
+    }
+
+    /// One command on the connection for long answers.
+    pub(crate) async fn bulk(&self, cmd: &Cmd) -> Result<Reply> {
+        self.turn();
+        self.long.send(cmd).await.map_err(|e| self.error(e, false))
+    }
+
+    /// A script that may be repeated, on the connection for long answers.
+    pub(crate) async fn script_bulk(
+        &self,
+        lua: &Lua,
+        keys: &[impl AsRef<[u8]>],
+        args: &[impl AsRef<[u8]>],
+    ) -> Result<Reply> {
+        self.script(&self.long, lua, keys, args, false).await
+    }
+
+    async fn script(
+        &self,
+        link: &Link,
+        lua: &Lua,
+        keys: &[impl AsRef<[u8]>],
+        args: &[impl AsRef<[u8]>],
+        writes: bool,
+    ) -> Result<Reply> {
+        self.turn();
+        match link.send(&lua.call(false, keys, args)).await {
+            Err(CallError::Failed(e)) if is_no_script(&e) => {}
+            other => return other.map_err(|e| self.error(e, writes)),
+        }
+        self.turn();
+        link.send(&lua.call(true, keys, args)).await.map_err(|e| self.error(e, writes))
+    }
+
+    fn refuse_if_read_only(&self) -> Result<()> {
+        if self.options.read_only {
+            return Err(StoreError::Fatal(format!("{} is open read-only", self.shown)));
+        }
+        Ok(())
+    }
+
+    async fn read_once(&self, reads: &[Read], whole: bool) -> std::result::Result<Vec<Reply>, CallError> {
+        self.turn();
+        let mut cmds = reads.iter().flat_map(|r| reads::commands(&self.keys, &self.scripts, whole, r));
+        if let ([_], Some(first), None) = (reads, cmds.next(), cmds.next()) {
+            return Ok(vec![self.quick.send(&first).await?]);
+        }
+        let mut pipe = Pipeline::new();
+        // Attributes and lists of chunks must belong together: a list older than the attributes it is cached under
+        // would be taken for the newest.
+        if reads.iter().any(|r| matches!(r, Read::Slices(..))) {
+            pipe.atomic();
+        }
+        for c in reads.iter().flat_map(|r| reads::commands(&self.keys, &self.scripts, whole, r)) {
+            pipe.add_command(c);
+        }
+        self.quick.send_all(&pipe).await
+    }
+
+    /// Finds the existing chunks of files that a commit appends to over very long ranges.
+    async fn find_chunks(&self, commit: &Commit) -> Result<Existing> {
+        let mut found = Existing::new();
+        for write in &commit.writes {
+            if let Write::AppendSliceIfExists(ino, range, _) = write
+                && range.len() > LOOPED_CHUNKS_MAX as usize
+                && !found.contains_key(ino)
+            {
+                found.insert(*ino, self.chunk_indexes(*ino).await?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Runs the commit script. `Err` holds the true values and, for attribute records, their stored bytes.
+    async fn run(
+        &self,
+        commit: &Commit,
+        raw: &[Option<Vec<u8>>],
+        chunks: &Existing,
+    ) -> Result<std::result::Result<Vec<Output>, Truths>> {
+        let encoded = encode(&self.keys, commit, raw, chunks);
+        let answer =
+            self.script(&self.quick, &self.scripts.commit, &encoded.keys, &encoded.args, true).await?;
+        let mut parts = reply::array(answer)?.into_iter();
+        let done = reply::int(parts.next().unwrap_or_default())? == Some(1);
+        let rest = reply::array(parts.next().unwrap_or_default())?;
+        if done {
+            return Ok(Ok(outputs(&encoded.reports, rest)?));
+        }
+        let mut truths = Truths::default();
+        let mut rest = rest.into_iter();
+        for guard in &commit.guards {
+            let v = rest.next().unwrap_or_default();
+            truths.raw.push(match (guard, &v) {
+                (Guard::Attr { .. }, Reply::BulkString(raw)) => Some(raw.clone()),
+                _ => None,
+            });
+            truths.values.push(reads::value(&guard.read(), &mut std::iter::once(v))?);
+        }
+        Ok(Err(truths))
+    }
+}
+
+#[derive(Default)]
+struct Truths {
+    values: Vec<Value>,
+    raw: Vec<Option<Vec<u8>>>,
+}
+
+fn outputs(reports: &[Reports], answers: Vec<Reply>) -> Result<Vec<Output>> {
+    let mut answers = answers.into_iter();
+    let mut next =
+        || answers.next().ok_or_else(|| StoreError::Corrupt("an output of a commit is missing".into()));
+    reports
+        .iter()
+        .map(|r| {
+            Ok(match r {
+                Reports::Nothing => Output::None,
+                Reports::Int(plus) => Output::Int(reply::int(next()?)?.unwrap_or(0) + plus),
+                Reports::Taken => {
+                    let mut flat = reply::array(next()?)?.into_iter();
+                    let mut taken = Vec::with_capacity(flat.len() / 2);
+                    while let (Some(record), Some(n)) = (flat.next(), flat.next()) {
+                        let slice = Slice::decode(&reply::bytes(record)?.unwrap_or_default())?;
+                        let slice = Slice { id: slice.id, size: slice.size, ..Slice::default() };
+                        taken.push((slice, reply::int(n)?.unwrap_or(0) + 1));
+                    }
+                    Output::Slices(taken)
+                }
+            })
+        })
+        .collect()
+}
+
+#[async_trait]
+impl Store for RedisStore {
+    fn engine(&self) -> &'static str {
+        "redis"
+    }
+
+    fn describe(&self) -> String {
+        self.shown.clone()
+    }
+
+    async fn read(&self, reads: &[Read]) -> Result<Vec<Value>> {
+        if reads.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut replies = match self.read_once(reads, false).await {
+            Err(CallError::Failed(e)) if is_no_script(&e) => self.read_once(reads, true).await,
+            other => other,
+        }
+        .map_err(|e| self.error(e, false))?
+        .into_iter();
+        reads.iter().map(|r| reads::value(r, &mut replies)).collect()
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<Outcome> {
+        self.refuse_if_read_only()?;
+        let chunks = self.find_chunks(commit).await?;
+        let mut raw = Vec::new();
+        for _ in 0..REPHRASED_MAX {
+            match self.run(commit, &raw, &chunks).await? {
+                Ok(outputs) => return Ok(Outcome::Done(outputs)),
+                Err(truths) => {
+                    let holds = commit.guards.iter().zip(&truths.values).all(|(g, v)| g.holds(v));
+                    if !holds {
+                        return Ok(Outcome::Conflict(truths.values));
+                    }
+                    raw = truths.raw;
+                }
+            }
+        }
+        Err(StoreError::Corrupt(format!(
+            "a record in {} is stored in a form that cannot be compared",
+            self.shown
+        )))
+    }
+
+    async fn list_dir(
+        &self,
+        dir: Ino,
+        cursor: &DirCursor,
+        limit: usize,
+        attrs: bool,
+    ) -> Result<(Vec<DirEntry>, DirCursor)> {
+        let from = match cursor {
+            DirCursor::Start => 0,
+            DirCursor::Scan(at) => *at,
+            DirCursor::After(_) => {
+                return Err(StoreError::Corrupt("a listing goes on at a cursor of another engine".into()));
+            }
+            DirCursor::End => return Ok((Vec::new(), DirCursor::End)),
+        };
+        let args = [
+            from.to_string(),
+            limit.max(1).to_string(),
+            WHOLE_DIR_MAX.to_string(),
+            u8::from(attrs).to_string(),
+            self.keys.prefix.clone(),
+        ];
+        let answer = self.script_bulk(&self.scripts.list, &[self.keys.dir(dir)], &args).await?;
+        let mut parts = reply::array(answer)?.into_iter();
+        let mut part = || parts.next().unwrap_or_default();
+        let next: u64 = reply::number(&reply::bytes(part())?.unwrap_or_default())?;
+        let names = reply::pairs(part())?;
+        let mut records = reply::array(part())?.into_iter();
+        let mut entries = Vec::with_capacity(names.len());
+        for (name, edge) in names {
+            let attr = if attrs { reply::attr(records.next().unwrap_or_default())? } else { None };
+            entries.push(DirEntry { name: name.to_vec(), edge: ciderfs_format::Edge::decode(&edge)?, attr });
+        }
+        Ok((entries, if next == 0 { DirCursor::End } else { DirCursor::Scan(next) }))
+    }
+
+    async fn allocate(&self, counter: Counter, count: u64) -> Result<Range<u64>> {
+        self.refuse_if_read_only()?;
+        let first = match counter {
+            // 0 and 1 are no numbers of new inodes, 0 is no slice.
+            Counter::NextInode => 2,
+            _ => 1,
+        };
+        loop {
+            let mut ask = cmd("INCRBY");
+            ask.arg(counter_key(&self.keys, counter)).arg(count);
+            self.turn();
+            let last = self.quick.send(&ask).await.map_err(|e| self.error(e, false))?;
+            let last = reply::int(last)?.and_then(|n| u64::try_from(n).ok());
+            let last = last.ok_or_else(|| StoreError::Corrupt(format!("{counter:?} is negative")))?;
+            let range = (last + 1).saturating_sub(count).max(first)..last + 1;
+            if !range.is_empty() {
+                return Ok(range);
+            }
+        }
+    }
+
+    async fn claim(&self, job: Job, now: i64, min_interval: i64) -> Result<bool> {
+        self.refuse_if_read_only()?;
+        let stamp = self.keys.counter(match job {
+            Job::CleanupSessions => redis_keys::Counter::LastCleanupSessions,
+            Job::CleanupFiles => redis_keys::Counter::LastCleanupFiles,
+            Job::CleanupTrash => redis_keys::Counter::LastCleanupTrash,
+            Job::CleanupSlices => redis_keys::Counter::NextCleanupSlices,
+        });
+        let args = [now.to_string(), (now - min_interval).to_string()];
+        let answer = self.script(&self.quick, &self.scripts.claim, &[stamp], &args, false).await?;
+        Ok(reply::int(answer)? == Some(1))
+    }
+
+    async fn scan(&self, scan: &Scan, limit: usize) -> Result<Vec<Scanned>> {
+        self.walk(scan, limit).await
+    }
+
+    async fn create_schema(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,218 @@
+//! Which server to talk to: asked anew for every connection, so that failovers and moved slots are followed.
+
+use ciderfs_meta::store::StoreError;
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo as _,
+    RedisConnectionInfo, TlsCertificates, Value as Reply, cmd,
+};
+
+use crate::address::{Address, Node, Place};
+use crate::error::{explain, explain_connect};
+use crate::reply;
+
+/// Environment variable with the password of the data servers.
+const PASSWORD_ENV: [&str; 2] = ["REDIS_PASSWORD", "META_PASSWORD"];
+/// Environment variable that names a file with it.
+const PASSWORD_FILE_ENV: &str = "META_PASSWORD_FILE";
+/// Environment variable with the password of the sentinels.
+const SENTINEL_ENV: &str = "SENTINEL_PASSWORD";
+
+/// Opens connections to the server that holds the volume now.
+pub(crate) struct Servers {
+    pub address: Address,
+    /// Nodes of the cluster, if it is one.
+    pub cluster: Option<Vec<Node>>,
+    password: Option<String>,
+    sentinel_password: Option<String>,
+    tls: TlsCertificates,
+}
+
+impl Servers {
+    pub fn new(address: Address) -> Result<Self, StoreError> {
+        let password = match &address.password {
+            Some(p) => Some(p.clone()),
+            None => password_from_environment()?,
+        };
+        let read = |path: &std::path::Path| {
+            std::fs::read(path).map_err(|e| StoreError::Fatal(format!("TLS file {}: {e}", path.display())))
+        };
+        let settings = address.tls.clone().unwrap_or_default();
+        let client_tls = match &settings.client {
+            Some((cert, key)) => Some(ClientTlsConfig { client_cert: read(cert)?, client_key: read(key)? }),
+            None => None,
+        };
+        let root_cert = settings.ca.as_deref().map(read).transpose()?;
+        let cluster = if let Place::Cluster(nodes) = &address.place { Some(nodes.clone()) } else { None };
+        let sentinel_password = std::env::var(SENTINEL_ENV).ok().filter(|p| !p.is_empty());
+        Ok(Self {
+            address,
+            cluster,
+            password,
+            sentinel_password,
+            tls: TlsCertificates { client_tls, root_cert },
+        })
+    }
+
+    /// Connects to the server that holds the volume now.
+    pub async fn connect(&self) -> Result<MultiplexedConnection, StoreError> {
+        if let Some(nodes) = &self.cluster {
+            return self.connect_slot(nodes).await;
+        }
+        match &self.address.place {
+            Place::Single(node) => self.node(node, true).await,
+            Place::Unix(path) => {
+                self.open(ConnectionAddr::Unix(path.clone()), &path.display().to_string(), self.data(true))
+                    .await
+            }
+            Place::Sentinel { master, sentinels } => self.connect_master(master, sentinels).await,
+            Place::Cluster(nodes) => self.connect_slot(nodes).await,
+        }
+    }
+
+    /// Credentials and database of the data servers.
+    fn data(&self, select: bool) -> RedisConnectionInfo {
+        let mut info = RedisConnectionInfo::default();
+        if select {
+            info = info.set_db(i64::from(self.address.db));
+        }
+        if let Some(user) = &self.address.user {
+            info = info.set_username(user);
+        }
+        if let Some(password) = &self.password {
+            info = info.set_password(password);
+        }
+        info
+    }
+
+    async fn node(&self, node: &Node, select: bool) -> Result<MultiplexedConnection, StoreError> {
+        self.open(self.addr(node), &format!("{}:{}", node.0, node.1), self.data(select)).await
+    }
+
+    fn addr(&self, (host, port): &Node) -> ConnectionAddr {
+        match &self.address.tls {
+            None => ConnectionAddr::Tcp(host.clone(), *port),
+            Some(tls) => ConnectionAddr::TcpTls {
+                host: host.clone(),
+                port: *port,
+                insecure: tls.insecure,
+                tls_params: None,
+            },
+        }
+    }
+
+    async fn open(
+        &self,
+        addr: ConnectionAddr,
+        shown: &str,
+        info: RedisConnectionInfo,
+    ) -> Result<MultiplexedConnection, StoreError> {
+        let tls = matches!(addr, ConnectionAddr::TcpTls { .. });
+        let info = addr.into_connection_info().map(|c| c.set_redis_settings(info));
+        let client = info.and_then(|info| {
+            if tls { Client::build_with_tls(info, self.tls.clone()) } else { Client::open(info) }
+        });
+        let client = client.map_err(|e| StoreError::Fatal(format!("{shown}: {e}")))?;
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.address.connect_timeout))
+            .set_response_timeout(Some(self.address.read_timeout));
+        client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+            .map_err(|e| explain_connect(shown, &e))
+    }
+
+    /// Asks the sentinels, in turn, for the master.
+    async fn connect_master(
+        &self,
+        master: &str,
+        sentinels: &[Node],
+    ) -> Result<MultiplexedConnection, StoreError> {
+        let mut error = StoreError::Fatal("the address names no sentinel".into());
+        for sentinel in sentinels {
+            match self.ask_sentinel(master, sentinel).await {
+                Ok(node) => return self.node(&node, true).await,
+                Err(e) => error = e,
+            }
+        }
+        Err(error)
+    }
+
+    async fn ask_sentinel(&self, master: &str, sentinel: &Node) -> Result<Node, StoreError> {
+        let shown = format!("sentinel {}:{}", sentinel.0, sentinel.1);
+        let mut info = RedisConnectionInfo::default();
+        if let Some(password) = &self.sentinel_password {
+            info = info.set_password(password);
+        }
+        let mut conn = self.open(self.addr(sentinel), &shown, info).await?;
+        let mut ask = cmd("SENTINEL");
+        ask.arg("get-master-addr-by-name").arg(master);
+        let answer = conn.send_packed_command(&ask).await.and_then(Reply::extract_error);
+        let parts = reply::strings(answer.map_err(|e| explain(&shown, &e, false))?)?;
+        let [host, port] = parts.as_slice() else {
+            // A sentinel that was just started may not know its masters yet.
+            return Err(StoreError::Unavailable(format!("{shown} does not know a master named {master:?}")));
+        };
+        Ok((String::from_utf8_lossy(host).into_owned(), reply::number(port)?))
+    }
+
+    /// Asks the nodes, in turn, who holds the slot of our keys.
+    async fn connect_slot(&self, nodes: &[Node]) -> Result<MultiplexedConnection, StoreError> {
+        let mut error = StoreError::Fatal("the address names no node".into());
+        for seed in nodes {
+            match self.find_owner(seed).await {
+                Ok((node, conn)) if node == *seed => return Ok(conn),
+                Ok((node, _)) => return self.node(&node, false).await,
+                Err(e) => error = e,
+            }
+        }
+        Err(error)
+    }
+
+    async fn find_owner(&self, seed: &Node) -> Result<(Node, MultiplexedConnection), StoreError> {
+        let shown = format!("{}:{}", seed.0, seed.1);
+        let mut conn = self.node(seed, false).await?;
+        let mut pipe = redis::pipe();
+        pipe.cmd("CLUSTER").arg("KEYSLOT").arg(format!("{{{}}}", self.address.db));
+        pipe.cmd("CLUSTER").arg("SLOTS");
+        let answers = conn.send_packed_commands(&pipe, 0, 2).await.map_err(|e| explain(&shown, &e, false))?;
+        let mut answers =
+            answers.into_iter().map(|v| v.extract_error().map_err(|e| explain(&shown, &e, false)));
+        let mut next = || answers.next().unwrap_or(Ok(Reply::Nil));
+        let slot = reply::int(next()?)?.unwrap_or(0);
+        for range in reply::array(next()?)? {
+            let mut range = reply::array(range)?.into_iter();
+            let mut field = || range.next().unwrap_or_default();
+            let (first, last) = (reply::int(field())?.unwrap_or(-1), reply::int(field())?.unwrap_or(-1));
+            if !(first..=last).contains(&slot) {
+                continue;
+            }
+            let mut master = reply::array(field())?.into_iter();
+            let host = reply::bytes(master.next().unwrap_or_default())?.unwrap_or_default();
+            let host = String::from_utf8_lossy(&host).into_owned();
+            let port = reply::int(master.next().unwrap_or_default())?.unwrap_or(0);
+            // A node that does not know its own address leaves it empty: it is the one we asked.
+            let host = if host.is_empty() || host == "?" { seed.0.clone() } else { host };
+            let port = u16::try_from(port).map_err(|_| reply::odd("a port", &Reply::Int(port)))?;
+            return Ok(((host, port), conn));
+        }
+        Err(StoreError::Unavailable(format!("{shown}: no node of the cluster serves slot {slot}")))
+    }
+}
+
+fn password_from_environment() -> Result<Option<String>, StoreError> {
+    for name in PASSWORD_ENV {
+        if let Ok(p) = std::env::var(name)
+            && !p.is_empty()
+        {
+            return Ok(Some(p));
+        }
+    }
+    match std::env::var(PASSWORD_FILE_ENV) {
+        Ok(path) if !path.is_empty() => match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text.trim().to_owned())),
+            Err(e) => Err(StoreError::Fatal(format!("{PASSWORD_FILE_ENV}={path}: {e}"))),
+        },
+        _ => Ok(None),
+    }
+}
