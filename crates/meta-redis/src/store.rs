@@ -60,7 +60,7 @@ impl RedisStore {
         let address = Address::parse(url)?;
         let shown = address.to_string();
         let mut servers = Servers::new(address)?;
-        let mut conn = servers.connect().await?;
+        let mut conn = servers.probe().await?;
         let found = server::check(&shown, &mut conn, options.read_only).await?;
         if let (true, None, Place::Single(node)) = (found.cluster, &servers.cluster, &servers.address.place) {
             servers.cluster = Some(vec![node.clone()]);

@@ -37,6 +37,10 @@ impl Servers {
         let read = |path: &std::path::Path| {
             std::fs::read(path).map_err(|e| StoreError::Fatal(format!("TLS file {}: {e}", path.display())))
         };
+        if address.tls.is_some() {
+            // The one that the S3 client uses; an error means that the program has chosen one already.
+            let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        }
         let settings = address.tls.clone().unwrap_or_default();
         let client_tls = match &settings.client {
             Some((cert, key)) => Some(ClientTlsConfig { client_cert: read(cert)?, client_key: read(key)? }),
@@ -52,6 +56,14 @@ impl Servers {
             sentinel_password,
             tls: TlsCertificates { client_tls, root_cert },
         })
+    }
+
+    /// A connection to look at the server with. No database is selected on a single one: it may be a node of a cluster.
+    pub async fn probe(&self) -> Result<MultiplexedConnection, StoreError> {
+        match &self.address.place {
+            Place::Single(node) => self.node(node, false).await,
+            _ => self.connect().await,
+        }
     }
 
     /// Connects to the server that holds the volume now.
