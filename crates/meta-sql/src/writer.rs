@@ -130,11 +130,12 @@ fn in_savepoint<T>(conn: &Connection, work: impl FnOnce() -> Result<T>) -> Resul
 }
 
 fn allocate(conn: &Connection, shared: &Shared, c: Counter, count: u64) -> Result<std::ops::Range<u64>> {
-    let (Some(name), start) =
-        (names::counter(c), if c == Counter::NextInode { FIRST_INODE } else { FIRST_SLICE })
-    else {
-        return Err(Failure::Store(StoreError::Corrupt("this counter hands out no numbers".into())));
+    let start = match c {
+        Counter::NextInode => FIRST_INODE,
+        Counter::NextChunk => FIRST_SLICE,
+        _ => return Err(Failure::Store(StoreError::Fatal(format!("{c:?} is not handed out in ranges")))),
     };
+    let name = names::counter(c);
     let sql = &shared.statements.allocate;
     let end =
         first(conn, sql, params![name, count as i64, start], |r| Ok(r.get::<_, i64>(0)?))?.unwrap_or(start);

@@ -15,6 +15,8 @@ mod run;
 mod session;
 mod setup;
 pub mod store;
+#[cfg(feature = "suite")]
+pub mod suite;
 mod txn;
 pub mod types;
 mod volume;
