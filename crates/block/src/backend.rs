@@ -11,8 +11,8 @@ use crate::BlockError;
 fn error(key: &str, e: ObjectError) -> BlockError {
     let key = key.to_owned();
     match e {
-        ObjectError::NotFound(_) => BlockError::NotFound { key },
-        ObjectError::Corrupt(_, detail) => BlockError::Corrupt { key, detail },
+        ObjectError::NotFound { .. } => BlockError::NotFound { key },
+        e @ ObjectError::Corrupt { .. } => BlockError::Corrupt { key, detail: e.to_string() },
         e => BlockError::Store { key, source: Arc::new(e) },
     }
 }
@@ -34,7 +34,7 @@ pub(crate) async fn get(
 /// Removes an object; a missing one is fine.
 pub(crate) async fn delete(store: &dyn ObjectStore, key: &str) -> Result<(), BlockError> {
     match store.delete(key).await {
-        Ok(()) | Err(ObjectError::NotFound(_)) => Ok(()),
+        Ok(()) | Err(ObjectError::NotFound { .. }) => Ok(()),
         Err(e) => Err(error(key, e)),
     }
 }

@@ -14,7 +14,8 @@
 //! they have neither reserve nor exception.
 //!
 //! Waiters of one kind are served in order. Rule for callers, because it excludes deadlocks: do not wait for a permit
-//! while holding one of the same kind; take the sum at once and [`Permit::split`] it.
+//! while holding one of the same kind; take the sum at once and [`Permit::split`] it. Holding `Write` one may wait for
+//! `Scratch` (uploads), holding `Scratch` for `Read`, holding `Read` for nothing.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock, Weak};
@@ -31,7 +32,8 @@ pub enum BudgetKind {
     Read = 1,
     /// Blocks that wait for the disk cache; only ever tried, never waited for.
     Cache = 2,
-    /// Compressed copies of blocks being uploaded. A kind of its own, because dirty data waits for it.
+    /// Copies: compressed blocks being uploaded, small pieces of many blocks. A kind of its own, because dirty data
+    /// waits for it.
     Scratch = 3,
 }
 

@@ -27,5 +27,6 @@ mod tests;
 pub use budget::{Budget, BudgetKind, Permit};
 pub use config::{BlockConfig, MAX_BLOCK_SIZE, MIN_BLOCK_SIZE, MIN_BUFFER_SIZE, ReadHint};
 pub use error::BlockError;
+pub use read::SlicePart;
 pub use stats::BlockStats;
 pub use store::BlockStore;

@@ -3,6 +3,10 @@
 //! Memory is taken before anything is started, in one request for all pieces of a read, while holding nothing. A
 //! download has its memory before it is registered, so whoever joins one waits only for the network. That is why
 //! readers cannot block each other however small the budget is.
+//!
+//! A read that wants little but whose blocks together need more than an eighth of the budget (many small extents of
+//! large blocks, or a small budget) is copied out piece by piece instead: scratch memory for the copy first, then one
+//! block at a time. Scratch may wait for read memory, read memory never waits for scratch.
 
 use std::sync::Arc;
 
@@ -26,6 +30,10 @@ const RANGE_PART: u32 = 4;
 const MIN_RANGE_BLOCK: u32 = 128 << 10;
 /// Pieces of one read that are fetched at a time.
 const PARALLEL: usize = 64;
+/// Reads of several pieces that need more than this part of the budget, and want less than it, are copied out.
+const COPY_ABOVE: u64 = 8;
+/// Pieces that are copied out at a time.
+const PARALLEL_COPIES: usize = 4;
 /// Attempts to get a block whose object is too short or does not decompress.
 const CORRUPT_ATTEMPTS: u32 = 2;
 /// Fetching ahead stops when more than this part of the budget is used: 3/4 of what readers can have.
@@ -42,6 +50,8 @@ enum Source {
 
 /// Why a piece did not come.
 enum Failure {
+    /// The pieces together need too much memory: copy them out one by one.
+    TooMuch,
     /// A cache or a range failed. It is not there any more, or not to be used again: look anew.
     Again,
     Error(BlockError),
@@ -60,22 +70,76 @@ struct Allowed {
     range: bool,
 }
 
+/// A part of a slice, for [`crate::BlockStore::read_parts`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlicePart {
+    /// Slice id.
+    pub id: u64,
+    /// Stored length of the slice in bytes.
+    pub size: u32,
+    /// First byte of the part in the slice.
+    pub off: u32,
+    /// Bytes of the part.
+    pub len: u32,
+}
+
+/// See [`crate::BlockStore::read_parts`].
+pub(crate) async fn read_parts(
+    inner: &Arc<Inner>,
+    parts: &[SlicePart],
+    hint: ReadHint,
+) -> Result<Vec<Vec<Bytes>>, BlockError> {
+    let mut pieces = Vec::new();
+    let mut counts = Vec::with_capacity(parts.len());
+    for part in parts {
+        let cut = Piece::cut(part.id, part.size, part.off, part.len, inner.cfg.block_size)?;
+        counts.push(cut.len());
+        pieces.extend(cut);
+    }
+    let mut bytes = read_pieces(inner, &pieces, hint).await?.into_iter();
+    Ok(counts.into_iter().map(|n| bytes.by_ref().take(n).collect()).collect())
+}
+
 /// See [`crate::BlockStore::read`].
 pub(crate) async fn read(
     inner: &Arc<Inner>,
-    id: u64,
-    size: u32,
-    off: u32,
-    len: u32,
+    part: SlicePart,
     hint: ReadHint,
 ) -> Result<Vec<Bytes>, BlockError> {
-    let pieces = Piece::cut(id, size, off, len, inner.cfg.block_size)?;
+    let pieces = Piece::cut(part.id, part.size, part.off, part.len, inner.cfg.block_size)?;
+    read_pieces(inner, &pieces, hint).await
+}
+
+async fn read_pieces(inner: &Arc<Inner>, pieces: &[Piece], hint: ReadHint) -> Result<Vec<Bytes>, BlockError> {
+    if let Some(out) = direct(inner, pieces, hint).await? {
+        return Ok(out);
+    }
+    let total = pieces.iter().map(|piece| u64::from(piece.len)).sum();
+    let mut permit = inner.budget.acquire(total, BudgetKind::Scratch).await;
+    let copies: Vec<_> =
+        pieces.iter().map(|&piece| copy(inner, piece, permit.split(piece.len.into()), hint)).collect();
+    stream::iter(copies).buffered(PARALLEL_COPIES).try_collect().await
+}
+
+/// One piece in memory of its own; its block is let go when this returns, not when the others have come too.
+async fn copy(inner: &Arc<Inner>, piece: Piece, permit: Permit, hint: ReadHint) -> Result<Bytes, BlockError> {
+    let whole = direct(inner, &[piece], hint).await?.unwrap_or_default();
+    Ok(covered(whole.concat().into(), permit))
+}
+
+/// Reads the pieces without copying; `None` if several together need too much memory.
+async fn direct(
+    inner: &Arc<Inner>,
+    pieces: &[Piece],
+    hint: ReadHint,
+) -> Result<Option<Vec<Bytes>>, BlockError> {
     let ranges = hint == ReadHint::Random && inner.cfg.compression.is_none() && inner.ranges_supported;
     let mut allowed = Allowed { disk: true, range: ranges };
     let mut retries = pieces.len();
     loop {
-        match attempt(inner, &pieces, hint, allowed).await {
-            Ok(out) => return Ok(out),
+        match attempt(inner, pieces, hint, allowed).await {
+            Ok(out) => return Ok(Some(out)),
+            Err(Failure::TooMuch) => return Ok(None),
             Err(Failure::Error(e)) => return Err(e),
             Err(Failure::Again) => {
                 // Each round drops a cache entry, so a few suffice; then the caches have lost their credit.
@@ -100,6 +164,12 @@ async fn attempt(
     };
     let mut sources = look(true);
     let bytes = need(&sources);
+    let wanted: u64 = pieces.iter().map(|piece| u64::from(piece.len)).sum();
+    let share = inner.budget.limit() / COPY_ABOVE;
+    let too_much = |bytes: u64| pieces.len() > 1 && bytes > share && wanted <= share;
+    if too_much(bytes) {
+        return Err(Failure::TooMuch);
+    }
     let mut permit = match inner.budget.try_acquire(bytes, BudgetKind::Read) {
         Some(permit) => permit,
         None => {
@@ -112,6 +182,9 @@ async fn attempt(
                     _ => cost(inner, piece, &Source::Whole).max(DiskCache::read_footprint(piece)),
                 })
                 .sum();
+            if too_much(worst) {
+                return Err(Failure::TooMuch);
+            }
             sources.clear();
             let mut permit = inner.budget.acquire(worst, BudgetKind::Read).await;
             sources = look(false);

@@ -10,6 +10,7 @@ use ciderfs_object::ObjectStore;
 use futures_util::stream::{self, StreamExt as _};
 use tokio::sync::Semaphore;
 
+use crate::BlockError;
 use crate::backend;
 use crate::budget::{Budget, BudgetKind, Reclaim};
 use crate::buffers::Buffers;
@@ -20,8 +21,8 @@ use crate::flight::Flights;
 use crate::key::BlockId;
 use crate::memory::MemoryCache;
 use crate::ranges::RangeCounts;
+use crate::read::{self, SlicePart};
 use crate::stats::{BlockStats, Counters, count};
-use crate::{BlockError, read};
 
 /// Deletes of one slice that run at a time.
 const DELETES: usize = 8;
@@ -132,7 +133,7 @@ impl BlockStore {
     }
 
     /// Reads bytes `[off, off+len)` of slice `id`, whose stored length is `size`: pieces in order, together exactly
-    /// `len` bytes, none of them copied from the caches. Their memory counts against the budget until they are
+    /// `len` bytes, not copied unless memory is short. Their memory counts against the budget until they are
     /// dropped, so drop them before reading on.
     ///
     /// [`BlockError::NotFound`] means that the slice was compacted or deleted: fetch the slice list again.
@@ -144,7 +145,18 @@ impl BlockStore {
         len: u32,
         hint: ReadHint,
     ) -> Result<Vec<Bytes>, BlockError> {
-        read::read(&self.inner, id, size, off, len, hint).await
+        read::read(&self.inner, SlicePart { id, size, off, len }, hint).await
+    }
+
+    /// Reads parts of several slices at once, as a front door's request over a fragmented file needs them; one list of
+    /// pieces per part. Use this instead of several [`BlockStore::read`]s at a time: requests that hold some of their
+    /// parts while they wait for memory for the others could block each other for ever.
+    pub async fn read_parts(
+        &self,
+        parts: &[SlicePart],
+        hint: ReadHint,
+    ) -> Result<Vec<Vec<Bytes>>, BlockError> {
+        read::read_parts(&self.inner, parts, hint).await
     }
 
     /// Fetches a block into the caches in the background; `BlockConfig::prefetch` at a time. Dropped when too many

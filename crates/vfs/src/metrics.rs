@@ -35,6 +35,7 @@ pub struct Metrics {
     object_requests: CounterVec,
     object_bytes: CounterVec,
     object_errors: Counter,
+    compacted: Histogram,
 }
 
 macro_rules! series {
@@ -58,6 +59,8 @@ impl Metrics {
         };
         let latency = HistogramOpts::new("fuse_ops_durations_histogram_seconds", "Duration of FUSE requests")
             .buckets(prometheus::exponential_buckets(1e-5, 1.8, 29)?);
+        let compacted = HistogramOpts::new("compact_size_histogram_bytes", "Bytes written by compactions")
+            .buckets(prometheus::exponential_buckets(1024.0, 2.0, 16)?);
         Ok(Self {
             started: Instant::now(),
             uptime: gauge("uptime", "Seconds since the mount began")?,
@@ -92,8 +95,14 @@ impl Metrics {
                 registry,
                 Counter::new("object_request_errors", "Failed object requests")?
             ),
+            compacted: series!(registry, Histogram::with_opts(compacted)?),
             registry,
         })
+    }
+
+    /// Counts a compaction that wrote a slice of this size.
+    pub(crate) fn compacted(&self, bytes: u32) {
+        self.compacted.observe(f64::from(bytes));
     }
 
     /// Counts a finished request of a front door.

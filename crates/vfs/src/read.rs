@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use ciderfs_block::{BlockError, ReadHint};
+use ciderfs_block::{BlockError, ReadHint, SlicePart};
 use ciderfs_format::CHUNK_SIZE;
 use ciderfs_meta::{ChunkView, Errno, Result};
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::file::File;
 use crate::handles::FileHandle;
@@ -15,8 +14,6 @@ use crate::vfs::Vfs;
 
 /// Attempts to read content that other clients keep changing.
 const ATTEMPTS_MAX: u32 = 10;
-/// Pieces of one read that are fetched at a time.
-const PIECES_AT_ONCE: usize = 16;
 /// Zeros handed out for holes, without a copy.
 static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
@@ -160,27 +157,33 @@ impl Vfs {
         Ok(Some(pieces))
     }
 
+    /// The bytes of the pieces, in order. All of a request's parts are read by one call, which takes the memory for them
+    /// at once: requests that each hold a part could wait for one another for ever.
     async fn fetch(&self, pieces: Vec<Piece>, hint: ReadHint) -> Result<Vec<Bytes>, BlockError> {
-        let calls: Vec<_> = pieces.into_iter().map(|p| self.fetch_piece(p, hint)).collect();
-        let parts: Vec<Vec<Bytes>> = stream::iter(calls).buffered(PIECES_AT_ONCE).try_collect().await?;
-        Ok(parts.into_iter().flatten().collect())
-    }
-
-    async fn fetch_piece(&self, p: Piece, hint: ReadHint) -> Result<Vec<Bytes>, BlockError> {
-        match p.source {
-            Source::Ready(b) => Ok(vec![b]),
-            Source::Slice { id, size, off } => self.blocks.read(id, size, off, p.len as u32, hint).await,
-            Source::Zeros => {
-                let mut left = p.len as usize;
-                let mut out = Vec::new();
-                while left > 0 {
-                    let n = left.min(ZEROS.len());
-                    out.push(Bytes::from_static(&ZEROS[..n]));
-                    left -= n;
+        let parts: Vec<SlicePart> = pieces
+            .iter()
+            .filter_map(|p| match p.source {
+                Source::Slice { id, size, off } => Some(SlicePart { id, size, off, len: p.len as u32 }),
+                _ => None,
+            })
+            .collect();
+        let mut read = self.blocks.read_parts(&parts, hint).await?.into_iter();
+        let mut out = Vec::with_capacity(pieces.len());
+        for p in pieces {
+            match p.source {
+                Source::Ready(b) => out.push(b),
+                Source::Slice { .. } => out.extend(read.next().unwrap_or_default()),
+                Source::Zeros => {
+                    let mut left = p.len as usize;
+                    while left > 0 {
+                        let n = left.min(ZEROS.len());
+                        out.push(Bytes::from_static(&ZEROS[..n]));
+                        left -= n;
+                    }
                 }
-                Ok(out)
             }
         }
+        Ok(out)
     }
 
     /// Starts to fetch the blocks of a range, as far as its chunks' lists are known; the list of a chunk that is next is fetched.

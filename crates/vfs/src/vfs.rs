@@ -7,12 +7,12 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use ciderfs_block::BlockStore;
 use ciderfs_format::{Attr, FileType, Ino, Time};
-use ciderfs_meta::{Caller, ChunkView, Errno, Meta, NewNode, OpenFlags, Result, SetAttr, VolumeStat};
+use ciderfs_meta::{Caller, Errno, Meta, NewNode, OpenFlags, Result, SetAttr, VolumeStat};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::compact::Compactions;
 use crate::dir::{DirItem, DirStream};
-use crate::file::File;
 use crate::files::Files;
 use crate::handles::{FileHandle, Handle, Handles};
 use crate::internal::start_time;
@@ -72,6 +72,7 @@ pub struct Vfs {
     listed: Mutex<HashMap<Ino, Weak<AtomicU64>>>,
     invalidator: Mutex<Option<Invalidator>>,
     flusher: Mutex<Option<tokio::task::JoinHandle<()>>>,
+    pub(crate) compactions: Compactions,
 }
 
 impl Vfs {
@@ -92,6 +93,7 @@ impl Vfs {
             listed: Mutex::default(),
             invalidator: Mutex::default(),
             flusher: Mutex::default(),
+            compactions: Compactions::default(),
         });
         *vfs.flusher.lock() = Some(tokio::spawn(Arc::clone(&vfs).flush_loop()));
         vfs
@@ -499,17 +501,5 @@ impl Vfs {
         if let Some(a) = self.listed.lock().get(&dir).and_then(Weak::upgrade) {
             a.fetch_add(1, Ordering::AcqRel);
         }
-    }
-
-    // ---- hooks of the write and read paths ----
-
-    /// Lists that have grown long are compacted.
-    pub(crate) fn after_write(&self, file: &Arc<File>, lists: &[(u32, usize)]) {
-        let _ = (file, lists);
-    }
-
-    /// A list read long is compacted.
-    pub(crate) fn note_view(&self, ino: Ino, indx: u32, view: &ChunkView) {
-        let _ = (ino, indx, view);
     }
 }

@@ -215,7 +215,7 @@ impl Vfs {
             self.invalidate(file.ino);
         }
         if let Some(Ok(w)) = written {
-            self.after_write(file, &w.lists);
+            self.after_write(file, &w.lists).await;
         }
         for (id, size) in failed {
             let blocks = Arc::clone(&self.blocks);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::support::*;
-use crate::{BlockConfig, BlockStore, Budget, BudgetKind, ReadHint};
+use crate::{BlockConfig, BlockStore, Budget, BudgetKind, ReadHint, SlicePart};
 
 const M: u64 = 1 << 20;
 
@@ -157,4 +157,56 @@ async fn blocks_half_as_large_as_the_budget_work() {
     for read in reads {
         soon(read).await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn fragmented_reads_do_not_block_each_other() {
+    // Every read wants a few bytes of 40 blocks of 1 MiB, with a budget of 32 MiB.
+    for compression in [ALL[0], ALL[1]] {
+        let cfg = BlockConfig { compression, ..config(MIB) };
+        let blocks = BlockStore::new(TestStore::new(), cfg).unwrap();
+        let data = content(1, 8 * MIB);
+        for id in 1..=5 {
+            upload(&blocks, id, &data).await;
+        }
+        let readers: Vec<_> = (0..8_u32)
+            .map(|r| {
+                let (blocks, data) = (blocks.clone(), data.clone());
+                tokio::spawn(async move {
+                    let parts: Vec<_> = (0..40_u32)
+                        .map(|i| SlicePart {
+                            id: u64::from(i % 5 + 1),
+                            size: 8 * MIB,
+                            off: i / 5 * MIB + r * 1000,
+                            len: 4096,
+                        })
+                        .collect();
+                    let read = blocks.read_parts(&parts, ReadHint::Sequential).await.unwrap();
+                    assert_eq!(read.len(), parts.len());
+                    for (part, bytes) in parts.iter().zip(&read) {
+                        assert!(join(bytes) == data[part.off as usize..(part.off + 4096) as usize]);
+                    }
+                })
+            })
+            .collect();
+        for reader in readers {
+            soon(reader).await.unwrap();
+        }
+        assert!(blocks.stats().buffer_peak <= 32 * M, "{}", blocks.stats().buffer_peak);
+    }
+}
+
+#[tokio::test]
+async fn parts_come_in_order_whatever_their_size() {
+    let blocks = BlockStore::new(TestStore::new(), config(64 * KIB)).unwrap();
+    let data = content(1, 200 * KIB);
+    upload(&blocks, 1, &data).await;
+    let part = |off, len| SlicePart { id: 1, size: 200 * KIB, off, len };
+    let parts = [part(100, 150 * KIB), part(0, 0), part(0, 1), part(199 * KIB, KIB)];
+    let read = blocks.read_parts(&parts, ReadHint::Random).await.unwrap();
+    for (part, bytes) in parts.iter().zip(&read) {
+        assert!(join(bytes) == data[part.off as usize..(part.off + part.len) as usize]);
+    }
+    assert_eq!(read.iter().map(Vec::len).collect::<Vec<_>>(), [3, 0, 1, 1]);
+    assert!(blocks.read_parts(&[part(0, 1), part(0, 201 * KIB)], ReadHint::Random).await.is_err());
 }

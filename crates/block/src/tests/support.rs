@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use ciderfs_format::Compression;
-use ciderfs_object::{Entry, Meta, ObjectError, ObjectStore, Result};
+use ciderfs_object::{Entry, MemoryStore, Meta, ObjectError, ObjectStore, Result};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -102,6 +102,15 @@ fn failed(faults: &Mutex<Vec<Fault>>) -> Option<Fault> {
     faults.lock().pop()
 }
 
+fn injected() -> ObjectError {
+    ObjectError::Config("injected".to_owned())
+}
+
+/// The error of a missing object, as a real store makes it.
+async fn missing(key: &str) -> ObjectError {
+    MemoryStore::default().get(key, None).await.unwrap_err()
+}
+
 #[async_trait]
 impl ObjectStore for TestStore {
     fn supports_range(&self) -> bool {
@@ -113,7 +122,7 @@ impl ObjectStore for TestStore {
         self.puts.fetch_add(1, SeqCst);
         tokio::task::yield_now().await;
         if failed(&self.put_faults).is_some() {
-            return Err(ObjectError::Other("injected".to_owned()));
+            return Err(injected());
         }
         self.objects.lock().insert(key.to_owned(), Bytes::copy_from_slice(&data));
         Ok(())
@@ -126,10 +135,10 @@ impl ObjectStore for TestStore {
         tokio::task::yield_now().await;
         let fault = failed(&self.get_faults);
         if fault == Some(Fault::Error) {
-            return Err(ObjectError::Other("injected".to_owned()));
+            return Err(injected());
         }
-        let object =
-            self.objects.lock().get(key).cloned().ok_or_else(|| ObjectError::NotFound(key.to_owned()))?;
+        let object = self.objects.lock().get(key).cloned();
+        let Some(object) = object else { return Err(missing(key).await) };
         let mut body = match range {
             Some(r) => object[r.start as usize..(r.end as usize).min(object.len())].to_vec(),
             None => object.to_vec(),
@@ -147,9 +156,10 @@ impl ObjectStore for TestStore {
         self.deletes.fetch_add(1, SeqCst);
         tokio::task::yield_now().await;
         if failed(&self.delete_faults).is_some() {
-            return Err(ObjectError::Other("injected".to_owned()));
+            return Err(injected());
         }
-        self.objects.lock().remove(key).map(drop).ok_or_else(|| ObjectError::NotFound(key.to_owned()))
+        let object = self.objects.lock().remove(key);
+        if object.is_some() { Ok(()) } else { Err(missing(key).await) }
     }
 
     async fn head(&self, _: &str) -> Result<Meta> {
