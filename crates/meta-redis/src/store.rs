@@ -316,7 +316,8 @@ impl Store for RedisStore {
         let first = match counter {
             // 0 and 1 are no numbers of new inodes, 0 is no slice.
             Counter::NextInode => 2,
-            _ => 1,
+            Counter::NextChunk => 1,
+            other => return Err(StoreError::Corrupt(format!("{other:?} hands out no numbers"))),
         };
         loop {
             let mut ask = cmd("INCRBY");
