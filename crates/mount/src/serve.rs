@@ -126,8 +126,9 @@ impl MountedFs {
     /// Waits until the file system is unmounted and the last request is answered.
     pub fn join(self) -> Result<(), ServeError> {
         let Self { guard, session } = self;
-        let result = session.join();
-        drop(guard);
-        Ok(result?)
+        // After an error the guard unmounts when dropped.
+        session.join()?;
+        guard.finish();
+        Ok(())
     }
 }

@@ -66,6 +66,17 @@ impl MountGuard {
         }
     }
 
+    /// Ends the duty after the kernel has closed the connection. The mount is gone then, unless the connection was
+    /// aborted: what is left is dead and is removed. A living mount at the same place belongs to somebody else, even if
+    /// it has our device number, which the kernel gives out again at once.
+    pub fn finish(self) {
+        let dead = std::fs::symlink_metadata(&self.mountpoint)
+            .is_err_and(|e| e.raw_os_error() == Some(libc::ENOTCONN));
+        if !dead {
+            self.disarm();
+        }
+    }
+
     /// Leaves the mount to somebody else.
     pub fn disarm(mut self) {
         self.armed = false;
