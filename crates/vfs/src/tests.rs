@@ -1,1 +1,14 @@
+//! The data path over stores in memory: content, errors, sharing, memory.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failed assertion is the product"
+)]
 
+mod compaction;
+mod content;
+mod errors;
+mod model;
+mod sharing;
+mod support;

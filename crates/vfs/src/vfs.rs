@@ -249,6 +249,11 @@ impl Vfs {
         Ok(file.refresh(&attr, generation))
     }
 
+    /// Permission bits of a file that is open here, as last seen.
+    pub fn mode_of_open(&self, ino: Ino) -> Option<u16> {
+        self.files.get(ino).map(|file| file.state.lock().attr.mode)
+    }
+
     /// Changes attributes and, if given, the length.
     pub async fn setattr(
         self: &Arc<Self>,
