@@ -263,6 +263,30 @@ impl<'a> Txn<'a> {
         }
     }
 
+    /// Adds the growth of a file to the usage records of the directories that list it, once for each of its names.
+    pub(crate) fn grow_in_dirs(
+        &mut self,
+        enabled: bool,
+        (ino, a): (Ino, &Attr),
+        length: i64,
+        space: i64,
+    ) -> Step<()> {
+        // A file without names is in no directory any more, whatever its attributes say.
+        if !enabled || a.nlink == 0 || (length, space) == (0, 0) {
+            return Ok(());
+        }
+        if a.parent.0 != 0 {
+            self.dir_stat(enabled, a.parent, length, space, 0);
+            return Ok(());
+        }
+        // Not guarded: these records are corrected by whoever finds them wrong.
+        let Value::Parents(parents) = self.other(Read::Parents(ino))? else { return Err(mismatch()) };
+        for (dir, names) in parents {
+            self.dir_stat(enabled, dir, length * names, space * names, 0);
+        }
+        Ok(())
+    }
+
     /// Says how a lost reply can be resolved.
     pub(crate) fn proof(&mut self, proof: Proof) {
         self.proof = Some(proof);

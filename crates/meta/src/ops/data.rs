@@ -109,7 +109,7 @@ impl Meta {
                 patch.apply(&mut after);
                 t.write(Write::PatchAttr(ino, patch));
                 t.charge(grown, 0);
-                t.dir_stat(stats, a.parent, length as i64 - a.length as i64, grown, 0);
+                t.grow_in_dirs(stats, (ino, &a), length as i64 - a.length as i64, grown)?;
                 match appends.iter().find_map(|a| a.slices.iter().find(|s| s.id > 0).map(|s| (a.indx, s.id)))
                 {
                     Some((indx, id)) => t.proof(Proof::SliceId(ino, indx, id)),
@@ -155,7 +155,7 @@ impl Meta {
                     self.check_limits(grown, 0)?;
                     write_truncation(t, ino, a.length, length, &mut taken);
                     t.charge(grown, 0);
-                    t.dir_stat(stats, a.parent, length as i64 - a.length as i64, grown, 0);
+                    t.grow_in_dirs(stats, (ino, &a), length as i64 - a.length as i64, grown)?;
                 }
                 // POSIX: a truncate that succeeds marks the times, even if the length stays.
                 let patch = AttrPatch {
