@@ -8,7 +8,7 @@ use ciderfs_format::{FileType, Ino};
 use ciderfs_fuse::{
     DirBuffer, DirPlusBuffer, Entry, Handler, Op, Opened, Reply, Request, Statfs, dtype_of_mode,
 };
-use ciderfs_meta::{Caller, Errno, Error, NewNode};
+use ciderfs_meta::{Caller, Errno, Error, NewNode, SetAttr};
 use ciderfs_vfs::{DirItem, Vfs};
 use tokio::runtime::Handle;
 
@@ -209,6 +209,23 @@ impl Bridge {
         });
     }
 
+    /// Takes set-user-ID and set-group-ID away, as the kernel asks when somebody who may not keep them changes the content.
+    async fn kill_suidgid(&self, c: &Caller, ino: Ino) -> Answer<()> {
+        let mode = match self.vfs.mode_of_open(ino) {
+            Some(mode) => mode,
+            None => self.vfs.getattr(ino).await?.mode,
+        };
+        let group_exec = if mode & 0o010 != 0 { 0o2000 } else { 0 };
+        let kept = mode & !(0o4000 | group_exec);
+        if kept != mode {
+            // The caller may write but need not own the file.
+            let system = Caller { uid: 0, gid: 0, check: false, ..c.clone() };
+            let set = SetAttr { mode: Some(kept), ..SetAttr::default() };
+            self.vfs.setattr(&system, ino, &set, None, None).await?;
+        }
+        Ok(())
+    }
+
     async fn run(&self, req: &Request) -> Answer<Answered> {
         let vfs = &self.vfs;
         let ino = Ino(req.header().nodeid);
@@ -227,12 +244,9 @@ impl Bridge {
                 Answered::Attr(convert::attr(ino, &a), self.valid.attr)
             }
             Op::Setattr(s) => {
-                let mut set = convert::set_attr(&s);
+                let set = convert::set_attr(&s);
                 if s.kill_suidgid && set.mode.is_none() {
-                    let a = vfs.getattr(ino).await?;
-                    let group_exec = if a.mode & 0o010 != 0 { 0o2000 } else { 0 };
-                    let mode = a.mode & !(0o4000 | group_exec);
-                    set.mode = (mode != a.mode).then_some(mode);
+                    self.kill_suidgid(&c, ino).await?;
                 }
                 let a = vfs.setattr(&c, ino, &set, s.size, s.fh).await?;
                 Answered::Attr(convert::attr(ino, &a), self.valid.attr)
@@ -282,7 +296,10 @@ impl Bridge {
                 vfs.metrics().read(data.iter().map(|b| b.len() as u64).sum());
                 Answered::Data(data)
             }
-            Op::Write { fh, offset, data, .. } => {
+            Op::Write { fh, offset, data, kill_suidgid, .. } => {
+                if kill_suidgid {
+                    self.kill_suidgid(&c, ino).await?;
+                }
                 let n = vfs.write(fh, offset, data).await?;
                 vfs.metrics().written(u64::from(n));
                 Answered::Written(n)
