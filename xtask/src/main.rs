@@ -1,3 +1,25 @@
-//! Chores of the project.
+//! Chores of the project: `cargo xtask bench`.
 
-fn main() {}
+mod bench;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+cargo xtask bench [--meta redis|sqlite] [--size MIB] [--files N] [--json]
+    CiderFS beside the official client, in one run on this machine: turns to Redis per operation, rates of small
+    files, sequential throughput, CPU time and memory. Needs root (it mounts), redis-server and python3-venv.";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let result = match args.first().map(String::as_str) {
+        Some("bench") => bench::run(&args[1..]),
+        _ => Err(anyhow::anyhow!("{USAGE}")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("{e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
