@@ -5,14 +5,16 @@
 use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Bytes, BytesMut};
-use ciderfs_block::{BudgetKind, ReadHint, SlicePart};
+use ciderfs_block::{BlockError, BudgetKind, ReadHint, SlicePart};
 use ciderfs_format::compaction::{self, Plan};
 use ciderfs_format::{Ino, Slice};
 use ciderfs_meta::{ChunkView, Error, Result};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::file::File;
 use crate::vfs::Vfs;
@@ -32,12 +34,38 @@ const FULL_LIST: usize = 2500;
 
 /// The chunks being compacted.
 #[derive(Default)]
-pub(crate) struct Compactions(Mutex<HashSet<(Ino, u32)>>);
+pub(crate) struct Compactions {
+    running: Mutex<HashSet<(Ino, u32)>>,
+    /// The mount ends: nothing new begins, and what runs gives up what it has not stored yet.
+    closing: AtomicBool,
+    ended: Notify,
+}
 
 impl Compactions {
     fn begin(&self, ino: Ino, indx: u32) -> bool {
-        let mut running = self.0.lock();
-        running.len() < AT_ONCE && running.insert((ino, indx))
+        let mut running = self.running.lock();
+        !self.closing() && running.len() < AT_ONCE && running.insert((ino, indx))
+    }
+
+    fn closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// Returns when none runs any more, so that none is cut off between storing its slice and committing it.
+    pub(crate) async fn close(&self) {
+        {
+            let _none_begins = self.running.lock();
+            self.closing.store(true, Ordering::Release);
+        }
+        loop {
+            let ended = self.ended.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            if self.running.lock().is_empty() {
+                return;
+            }
+            ended.await;
+        }
     }
 }
 
@@ -46,7 +74,8 @@ struct Running(Arc<Vfs>, Ino, u32);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.compactions.0.lock().remove(&(self.1, self.2));
+        self.0.compactions.running.lock().remove(&(self.1, self.2));
+        self.0.compactions.ended.notify_waiters();
     }
 }
 
@@ -104,7 +133,11 @@ impl Vfs {
         if let Err(e) = self.copy_plan(id, &plan, tier).await {
             self.discard(id, plan.size).await;
             // Somebody else has compacted the chunk and deleted what we were about to copy.
-            return if e.is_not_found() { Ok(None) } else { Err(Error::Volume(e.to_string())) };
+            return if e.is_not_found() || self.compactions.closing() {
+                Ok(None)
+            } else {
+                Err(Error::Volume(e.to_string()))
+            };
         }
         let raw = &list[..plan.skipped + plan.taken];
         let new = Slice { pos: plan.pos, id, size: plan.size, off: 0, len: plan.size };
@@ -122,17 +155,15 @@ impl Vfs {
         }
     }
 
-    async fn copy_plan(
-        &self,
-        id: u64,
-        plan: &Plan,
-        tier: u8,
-    ) -> std::result::Result<(), ciderfs_block::BlockError> {
+    async fn copy_plan(&self, id: u64, plan: &Plan, tier: u8) -> std::result::Result<(), BlockError> {
         let block = self.blocks.block_size();
         let copies: Vec<_> = (0..plan.size.div_ceil(block))
             .map(|n| {
                 let range = n * block..(n * block).saturating_add(block).min(plan.size);
                 async move {
+                    if self.compactions.closing() {
+                        return Err(BlockError::Invalid("the mount ends".into()));
+                    }
                     // Paid for like written data, one block at a time: nothing else is waited for while it is held
                     // but the memory to read one block's sources.
                     let _permit = self
@@ -149,11 +180,7 @@ impl Vfs {
     }
 
     /// Bytes `range` of the new slice.
-    async fn gather(
-        &self,
-        plan: &Plan,
-        range: Range<u32>,
-    ) -> std::result::Result<Bytes, ciderfs_block::BlockError> {
+    async fn gather(&self, plan: &Plan, range: Range<u32>) -> std::result::Result<Bytes, BlockError> {
         let (mut parts, mut places) = (Vec::new(), Vec::new());
         for piece in plan.pieces.iter().filter(|p| p.id > 0) {
             let start = (piece.pos - plan.pos).max(range.start);

@@ -446,6 +446,7 @@ impl Vfs {
         for fh in left {
             self.release(fh).await;
         }
+        self.compactions.close().await;
         self.blocks.shutdown().await;
     }
 
