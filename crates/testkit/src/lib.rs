@@ -8,6 +8,9 @@ pub mod redis;
 pub mod s3;
 pub mod s3fs;
 
+/// Error of every helper.
+pub use anyhow::Error;
+
 /// Set to 1 to skip tests whose programs are missing, instead of failing them. Has no effect where `CI` is set.
 pub const SKIP_ENV: &str = "CIDERFS_SKIP_MISSING";
 

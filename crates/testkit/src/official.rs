@@ -115,6 +115,8 @@ impl Official {
             .env_remove("ACCESS_KEY")
             .env_remove("SECRET_KEY")
             .env_remove("SESSION_TOKEN")
+            // `gc` leaves alone what is younger than an hour otherwise.
+            .env("JFS_GC_SKIPPEDTIME", "0")
             .output()
             .with_context(|| self.exe.display().to_string())?;
         Ok(Output {

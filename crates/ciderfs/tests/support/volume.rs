@@ -1,0 +1,169 @@
+//! Volumes on both metadata engines, and what must hold for every one of them.
+
+use std::cell::Cell;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use ciderfs_testkit::official::{Official, Output};
+use ciderfs_testkit::redis::{RedisOptions, RedisServer};
+use tempfile::TempDir;
+
+use super::client::{self, Mount, program, succeed};
+use super::tree;
+
+/// Name of every test volume.
+pub const NAME: &str = "vol";
+
+/// A metadata engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// A file.
+    Sqlite,
+    /// A server of its own.
+    Redis,
+}
+
+/// A volume with objects in a directory, unless the flags of its format say otherwise.
+pub struct Volume {
+    // Before the directory, so that the server ends first.
+    pub redis: Option<RedisServer>,
+    /// URL of the metadata.
+    pub meta: String,
+    /// Directory of the objects.
+    pub objects: PathBuf,
+    mounts: Cell<u32>,
+    pub dir: TempDir,
+}
+
+impl Volume {
+    /// An engine and a place for objects, without a volume.
+    #[track_caller]
+    pub fn unformatted(engine: Engine) -> Self {
+        let dir = tempfile::Builder::new().prefix("ciderfs-e2e").tempdir().unwrap();
+        // Other users must get through to the mounts.
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        let (meta, redis) = match engine {
+            Engine::Sqlite => (format!("sqlite3://{}", dir.path().join("meta.db").display()), None),
+            Engine::Redis => {
+                let options = RedisOptions { append_only: true, ..RedisOptions::default() };
+                let redis = RedisServer::start(options).unwrap_or_else(|e| panic!("{e:#}"));
+                (redis.url_db(1), Some(redis))
+            }
+        };
+        let objects = dir.path().join("objects");
+        Self { dir, redis, meta, objects, mounts: Cell::new(0) }
+    }
+
+    /// A volume made by our `format`.
+    #[track_caller]
+    pub fn new(engine: Engine, flags: &[&str]) -> Self {
+        let volume = Self::unformatted(engine);
+        volume.format(flags);
+        volume
+    }
+
+    /// Flags of `format` for the objects.
+    pub fn storage_flags(&self, flags: &[&str]) -> Vec<String> {
+        let mut all: Vec<String> = flags.iter().map(|f| (*f).to_owned()).collect();
+        if !flags.iter().any(|f| f.starts_with("--storage")) {
+            all.extend(["--storage=file".into(), format!("--bucket={}/", self.objects.display())]);
+        }
+        all
+    }
+
+    /// Our `format`.
+    #[track_caller]
+    pub fn format(&self, flags: &[&str]) {
+        let mut args = vec!["format".to_owned()];
+        args.extend(self.storage_flags(flags));
+        args.extend([self.meta.clone(), NAME.into()]);
+        succeed(&args);
+    }
+
+    /// The official `format`.
+    #[track_caller]
+    pub fn format_official(&self, official: &Official, flags: &[&str]) {
+        let flags = self.storage_flags(flags);
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        official.format(&self.meta, NAME, &flags).unwrap_or_else(|e| panic!("{e:#}"));
+    }
+
+    /// A new mount point, not there yet.
+    pub fn new_path(&self) -> PathBuf {
+        self.mounts.set(self.mounts.get() + 1);
+        self.dir.path().join(format!("mnt{}", self.mounts.get()))
+    }
+
+    /// Mounts with our client at a new place.
+    #[track_caller]
+    pub fn mount(&self, flags: &[&str]) -> Mount {
+        let path = self.new_path();
+        let mut command = program();
+        let cache = path.with_extension("cache").display().to_string();
+        command.arg("mount");
+        if !flags.iter().any(|f| f.starts_with("--cache-dir")) {
+            command.arg(format!("--cache-dir={cache}"));
+        }
+        command.arg("--metrics=").args(flags).arg(&self.meta).arg(&path);
+        Mount::start(command, &path, &path.with_extension("log"))
+    }
+
+    /// Space and inodes that the metadata says are used.
+    #[track_caller]
+    pub fn used(&self) -> (u64, u64) {
+        let out = succeed(&["status", &self.meta]).stdout;
+        let status: serde_json::Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}"));
+        let number = |name: &str| status["Stat"][name].as_u64().unwrap();
+        (number("UsedSpace"), number("UsedInodes"))
+    }
+
+    /// The whole truth about an idle volume: a full walk agrees with the counters, and the official `fsck` and `gc` have
+    /// nothing to say.
+    #[track_caller]
+    pub fn check(&self) {
+        let mount = self.mount(&["--no-bgjob"]);
+        let walked = tree::walk_usage(mount.path());
+        mount.unmount();
+        assert_eq!(self.used(), walked, "used space and inodes: counters, full walk");
+        self.check_official();
+    }
+
+    /// The official `fsck` and `gc` have nothing to say.
+    #[track_caller]
+    pub fn check_official(&self) {
+        let official = Official::locate().unwrap_or_else(|e| panic!("{e:#}"));
+        let text = |out: Result<Output, _>| -> String {
+            let e: ciderfs_testkit::Error = match out {
+                Ok(out) => return out.text(),
+                Err(e) => e,
+            };
+            panic!("{e:#}")
+        };
+        quiet(&text(official.fsck(&self.meta, &[])));
+        quiet(&text(official.fsck(&self.meta, &["--path", "/", "--recursive", "--sync-dir-stat"])));
+        let said = text(official.gc(&self.meta, &[]));
+        quiet(&said);
+        for (what, name) in [
+            (" pending delete", "pending"),
+            (" leaked", "leaked"),
+            (" delslices", "slices"),
+            (" delfiles", "files"),
+        ] {
+            let count = said.split(what).next().and_then(|s| s.rsplit(' ').next());
+            assert_eq!(count, Some("0"), "{name} left behind:\n{said}");
+        }
+    }
+}
+
+/// Nothing but remarks on the engine.
+#[track_caller]
+fn quiet(said: &str) {
+    for line in said.lines() {
+        let loud = ["<WARNING>", "<ERROR>", "<FATAL>", "panic"].iter().any(|w| line.contains(w));
+        let known = ["Set storage tier", "AOF is not enabled", "latency to database"]
+            .iter()
+            .any(|w| line.contains(w));
+        assert!(!loud || known, "the official client complains:\n{said}");
+    }
+}
