@@ -22,5 +22,6 @@ pub mod types;
 mod volume;
 
 pub use error::{Errno, Error, Result};
+pub use ops::inspect::{Locks, TreeUsage};
 pub use types::*;
 pub use volume::{AtimeMode, Clock, Meta, MetaConfig, MetaCounters, SettingsHook, SliceRemover, SystemClock};

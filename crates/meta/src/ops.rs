@@ -2,6 +2,7 @@
 
 mod attributes;
 mod data;
+pub(crate) mod inspect;
 mod link;
 mod listing;
 mod namespace;

@@ -10,8 +10,10 @@ use crate::store::{Commit, Counter, Outcome, Output, Read, Scan, Scanned, StoreE
 use crate::txn::{self, Known, Proof, Step, Stop, Txn};
 use crate::volume::Meta;
 
-/// Attempts of one operation, conflicts and fetches together. Only a hot spot that never cools down reaches it.
+/// Attempts to commit one operation. Only a hot spot that never cools down reaches it.
 const ATTEMPTS_MAX: u32 = 100;
+/// Fetches of one operation. Only the move of a directory, which looks at every ancestor, needs more than a few.
+const FETCHES_MAX: u32 = 20_000;
 /// Conflicts after which attempts are spread out in time.
 const EAGER_CONFLICTS: u32 = 4;
 /// Longest pause between attempts.
@@ -50,10 +52,11 @@ impl Meta {
         T: Send,
     {
         let mut known = Known::default();
-        let mut conflicts = 0;
-        let mut lost: Option<Proof> = None;
+        let (mut attempts, mut fetches, mut conflicts) = (0, 0, 0);
+        // How to recognise the attempt whose reply was lost, and what it would have answered.
+        let mut lost: Option<(Proof, T)> = None;
         let mut patience = Patience::new(self.cfg.retry_patience);
-        for _ in 0..ATTEMPTS_MAX {
+        while attempts < ATTEMPTS_MAX && fetches < FETCHES_MAX {
             // The transaction borrows `known`; everything that outlives the attempt is taken out of it here.
             let (result, missing, believed, commit, proof) = {
                 let mut t = Txn::new(&known, &self.beliefs, self.clock.now());
@@ -63,26 +66,39 @@ impl Meta {
             let value = match result {
                 Err(Stop::Need) => {
                     // Beliefs used so far cost nothing more in the same turn, and then cannot fail the commit.
+                    fetches += 1;
                     self.fetch(&mut known, missing.into_iter().chain(believed)).await?;
                     continue;
                 }
                 Err(Stop::Fail(_)) if !believed.is_empty() => {
+                    fetches += 1;
                     self.fetch(&mut known, believed).await?;
                     continue;
                 }
-                Err(Stop::Fail(e)) => return Err(e),
+                Err(Stop::Fail(e)) => {
+                    // It may fail just because the lost attempt was applied late.
+                    if let Some((proof, value)) = lost
+                        && self.is_shown(&proof).await?
+                    {
+                        self.beliefs.clear();
+                        return Ok(Ran { value, outputs: Vec::new() });
+                    }
+                    return Err(e);
+                }
                 Ok(value) => value,
             };
             if commit.writes.is_empty() {
                 if believed.is_empty() {
                     return Ok(Ran { value, outputs: Vec::new() });
                 }
+                fetches += 1;
                 self.fetch(&mut known, believed).await?;
                 continue;
             }
             if self.cfg.read_only {
                 return Err(Errno::EROFS.into());
             }
+            attempts += 1;
             match self.store.commit(&commit).await {
                 Ok(Outcome::Done(outputs)) => {
                     self.counters.commits.fetch_add(1, Ordering::Relaxed);
@@ -94,12 +110,13 @@ impl Meta {
                     self.counters.conflicts.fetch_add(1, Ordering::Relaxed);
                     let mut landed = false;
                     for (guard, truth) in commit.guards.iter().zip(truths) {
-                        landed |= lost.as_ref().is_some_and(|p| p.read() == guard.read() && p.shows(&truth));
+                        landed |=
+                            lost.as_ref().is_some_and(|(p, _)| p.read() == guard.read() && p.shows(&truth));
                         known.learn(guard.read(), truth, &self.beliefs);
                     }
-                    if landed {
+                    if landed && let Some((_, value)) = lost {
                         // An earlier attempt, whose reply was lost, was applied after all.
-                        txn::believe(&commit, &self.beliefs);
+                        self.beliefs.clear();
                         return Ok(Ran { value, outputs: Vec::new() });
                     }
                     conflicts += 1;
@@ -119,13 +136,12 @@ impl Meta {
                     tracing::warn!(
                         "a reply of the metadata engine was lost ({why}); checking whether the change was made"
                     );
-                    let answer = self.read(&[proof.read()]).await?;
-                    if answer.first().is_some_and(|v| proof.shows(v)) {
+                    if self.is_shown(&proof).await? {
                         self.beliefs.clear();
                         return Ok(Ran { value, outputs: Vec::new() });
                     }
                     // Not there (yet): the guards decide about the next attempt, on fresh values.
-                    lost = Some(proof);
+                    lost = Some((proof, value));
                     known = Known::default();
                     self.beliefs.clear();
                 }
@@ -133,9 +149,13 @@ impl Meta {
             }
         }
         tracing::warn!(
-            "an operation was given up after {ATTEMPTS_MAX} attempts: too many clients change the same records"
+            "an operation was given up after {attempts} attempts and {fetches} fetches: too many clients change the same records"
         );
         Err(Errno::EIO.into())
+    }
+
+    async fn is_shown(&self, proof: &Proof) -> Result<bool> {
+        Ok(self.read(&[proof.read()]).await?.first().is_some_and(|v| proof.shows(v)))
     }
 
     async fn fetch(&self, known: &mut Known, reads: impl IntoIterator<Item = Read>) -> Result<()> {

@@ -124,8 +124,8 @@ impl Meta {
         if sid == 0 {
             return Ok(());
         }
-        let beat = self.cfg.heartbeat.as_secs() as i64;
-        let life = if beat == 0 { LIFE_WITHOUT_HEARTBEAT } else { beat.max(1) * LIFE_HEARTBEATS };
+        let beat = self.cfg.heartbeat.as_secs_f64().ceil() as i64;
+        let life = if beat == 0 { LIFE_WITHOUT_HEARTBEAT } else { beat * LIFE_HEARTBEATS };
         let info = self.session_info.lock().clone();
         let commit = Commit {
             guards: Vec::new(),

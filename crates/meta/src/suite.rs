@@ -22,7 +22,10 @@ use std::sync::Arc;
 
 use crate::store::Store;
 
+pub mod behaviour;
+mod check;
 pub mod store;
+mod world;
 
 type Opening = Pin<Box<dyn Future<Output = Arc<dyn Store>> + Send>>;
 
@@ -54,13 +57,31 @@ macro_rules! suite {
     ($make:ident) => {
         $crate::__suite! { $make
             store {
-                attributes attribute_patches edges directory_emptiness symlinks xattrs parents chunks
-                replaced_chunks taken_chunks slice_references delayed_slices counters allocation claims settings
-                sessions sustained deleted_files dir_stats acls flocks plocks
+                two_handles concurrent_increments concurrent_allocations concurrent_claims
+                consistent_reads
                 guards_hold guards_fail nothing_written_after_a_failed_guard truths_in_order
                 listing listing_pages listing_under_change odd_names big_values
-                two_handles concurrent_increments concurrent_allocations concurrent_claims consistent_reads
-                schema_twice
+                attributes attribute_patches edges directory_emptiness symlinks xattrs parents
+                chunks replaced_chunks taken_chunks slice_references delayed_slices
+                counters allocation claims settings sessions sustained deleted_files dir_stats acls
+                flocks plocks schema_twice
+            }
+            behaviour {
+                chmod chown utimes access open_checks directory_times_spared
+                link_counts_under_contention
+                create_every_kind create_refused long_names lookup symbolic_links hard_links
+                ten_thousand_entries set_group_id_directories subdirectory_as_root
+                write write_contended truncate truncate_many_chunks compaction_wins compaction_loses
+                compaction_with_trash
+                unlinked_but_open replaced_but_open open_races_unlink session_ends stale_session
+                heartbeat deletion_is_resumed shared_slices unlink_without_session
+                unlink rmdir permission_to_remove immutable_and_append_only
+                rename_moves rename_replaces rename_hard_links rename_below_itself
+                rename_race_makes_no_loop rename_refused rename_contended
+                trash_keeps trash_takes_replaced trash_and_hard_links trash_restrictions
+                trash_names_and_bypass trash_expires trash_contended
+                usage usage_of_hard_links limits missing_usage_records volume_settings
+                refused_volumes usage_records_off
             }
         }
     };

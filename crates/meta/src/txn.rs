@@ -271,16 +271,22 @@ impl<'a> Txn<'a> {
         length: i64,
         space: i64,
     ) -> Step<()> {
+        if !enabled || (length, space) == (0, 0) {
+            return Ok(());
+        }
         // A file without names is in no directory any more, whatever its attributes say.
-        if !enabled || a.nlink == 0 || (length, space) == (0, 0) {
+        let a = self.attr_opt(ino, AttrMask::NLINK)?.unwrap_or_else(|| a.clone());
+        if a.nlink == 0 {
             return Ok(());
         }
         if a.parent.0 != 0 {
             self.dir_stat(enabled, a.parent, length, space, 0);
             return Ok(());
         }
-        // Not guarded: these records are corrected by whoever finds them wrong.
-        let Value::Parents(parents) = self.other(Read::Parents(ino))? else { return Err(mismatch()) };
+        let Value::Parents(mut parents) = self.other(Read::Parents(ino))? else { return Err(mismatch()) };
+        parents.retain(|(_, names)| *names > 0);
+        parents.sort_unstable();
+        self.guard(Guard::Parents { ino, expect: parents.clone() });
         for (dir, names) in parents {
             self.dir_stat(enabled, dir, length * names, space * names, 0);
         }

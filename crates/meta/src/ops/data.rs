@@ -9,13 +9,17 @@ use ciderfs_format::{Attr, CHUNK_SIZE, Ino, Slice, Time, align4k};
 
 use super::rules::{W, check_access};
 use crate::error::{Errno, Result};
-use crate::store::{AttrMask, AttrPatch, Guard, Outcome, Read, StoreError, Value, Write};
+use crate::store::{AttrMask, AttrPatch, Guard, Outcome, Read, Scan, Scanned, StoreError, Value, Write};
 use crate::txn::{Proof, Txn};
 use crate::types::{Caller, ChunkAppend, ChunkView, Written};
 use crate::volume::Meta;
 
-/// Chunks that a shrinking truncate empties one by one; beyond, their existing lists get a record of zeros.
+/// Chunks that a shrinking truncate empties without asking which of them exist.
 const EMPTIED_CHUNKS_MAX: u64 = 256;
+/// Attempts of a compaction whose replies get lost.
+const COMPACTION_ATTEMPTS_MAX: u32 = 5;
+/// Existing lists that a shrinking truncate gives back in its commit; any more get a record of zeros and stay.
+const TAKEN_CHUNKS_MAX: usize = 4096;
 
 impl Meta {
     /// The next slice id, unique in the volume for ever.
@@ -134,6 +138,7 @@ impl Meta {
             return Err(Errno::EROFS.into());
         }
         let stats = self.settings().dir_stats;
+        let beyond = self.lists_beyond(ino, length).await?;
         let mut taken: Vec<usize> = Vec::new();
         let ran = self
             .run(|t| {
@@ -153,7 +158,7 @@ impl Meta {
                 if length != a.length {
                     let grown = align4k(length) as i64 - align4k(a.length) as i64;
                     self.check_limits(grown, 0)?;
-                    write_truncation(t, ino, a.length, length, &mut taken);
+                    write_truncation(t, ino, (a.length, length), &beyond, &mut taken);
                     t.charge(grown, 0);
                     t.grow_in_dirs(stats, (ino, &a), length as i64 - a.length as i64, grown)?;
                 }
@@ -175,6 +180,21 @@ impl Meta {
         self.deletions
             .push_dead(ran.outputs.iter().enumerate().filter(|(i, _)| taken.contains(i)).map(|(_, o)| o));
         Ok(ran.value)
+    }
+
+    /// Chunk lists beyond a new length, where they may be too many to try each.
+    async fn lists_beyond(&self, ino: Ino, length: u64) -> Result<Vec<u32>> {
+        let old = match self.beliefs.attr(ino) {
+            Some(a) => a.length,
+            None => self.getattr(ino).await?.length,
+        };
+        let first = length.div_ceil(CHUNK_SIZE);
+        if old.div_ceil(CHUNK_SIZE) <= first + EMPTIED_CHUNKS_MAX {
+            return Ok(Vec::new());
+        }
+        let lists = self.scan(Scan::Chunks(ino), usize::MAX).await?.into_iter();
+        let indexes = lists.filter_map(|i| if let Scanned::Chunk(indx) = i { Some(indx) } else { None });
+        Ok(indexes.filter(|i| u64::from(*i) >= first).take(TAKEN_CHUNKS_MAX).collect())
     }
 
     /// Puts a compacted slice in the place of the records it was made from. `raw` is the list as it was read, `skipped` how many
@@ -210,7 +230,8 @@ impl Meta {
         } else {
             commit.writes.extend(replaced.iter().map(|&(id, size)| Write::AddSliceRef(id, size, -1)));
         }
-        loop {
+        let mut lost = None;
+        for _ in 0..COMPACTION_ATTEMPTS_MAX {
             match self.store.commit(&commit).await {
                 Ok(Outcome::Done(outputs)) => {
                     if !keep {
@@ -218,7 +239,14 @@ impl Meta {
                     }
                     return Ok(true);
                 }
-                Ok(Outcome::Conflict(_)) => return Ok(false),
+                Ok(Outcome::Conflict(truth)) => {
+                    let Some(why) = lost else { return Ok(false) };
+                    // Was it the attempt whose reply was lost that changed the list?
+                    return match truth.first() {
+                        Some(Value::Slices(list)) if list.iter().any(|s| s.id == new.id) => Ok(true),
+                        _ => Err(StoreError::Ambiguous(why).into()),
+                    };
+                }
                 Err(StoreError::Ambiguous(why)) => {
                     let list = self.read_raw_chunk(ino, indx).await?;
                     if list.iter().any(|s| s.id == new.id) {
@@ -229,10 +257,12 @@ impl Meta {
                         // Not there and cannot come any more, or replaced already: leave the objects to garbage collection.
                         return Err(StoreError::Ambiguous(why).into());
                     }
+                    lost = Some(why);
                 }
                 Err(e) => return Err(e.into()),
             }
         }
+        Err(StoreError::Ambiguous(lost.unwrap_or_default()).into())
     }
 }
 
@@ -254,7 +284,13 @@ fn without_special_bits(c: &Caller, a: &Attr) -> u16 {
 ///
 /// Chunks that lie wholly beyond a new, smaller length give back their slices at once; the official client would keep their
 /// lists until a garbage collection.
-fn write_truncation(t: &mut Txn<'_>, ino: Ino, old: u64, new: u64, taken: &mut Vec<usize>) {
+fn write_truncation(
+    t: &mut Txn<'_>,
+    ino: Ino,
+    (old, new): (u64, u64),
+    beyond: &[u32],
+    taken: &mut Vec<usize>,
+) {
     let (left, right) = (old.min(new), old.max(new));
     let first = left / CHUNK_SIZE;
     let last = right.div_ceil(CHUNK_SIZE);
@@ -276,6 +312,12 @@ fn write_truncation(t: &mut Txn<'_>, ino: Ino, old: u64, new: u64, taken: &mut V
         }
         return;
     }
+    if new < old {
+        for indx in beyond.iter().filter(|i| (first + 1..last).contains(&u64::from(**i))) {
+            taken.push(t.write(Write::TakeSlices(ino, *indx)));
+        }
+    }
+    // Zeros for lists that came into being meanwhile, or were too many.
     let whole = right / CHUNK_SIZE;
     if whole > first + 1 {
         let zeros = Slice::zeros(0, CHUNK_SIZE as u32);
@@ -283,6 +325,11 @@ fn write_truncation(t: &mut Txn<'_>, ino: Ino, old: u64, new: u64, taken: &mut V
     }
     if right % CHUNK_SIZE > 0 {
         let zeros = Slice::zeros(0, (right % CHUNK_SIZE) as u32);
-        t.write(Write::AppendSlices(ino, whole as u32, vec![zeros]));
+        let at = whole as u32;
+        t.write(if new < old {
+            Write::AppendSliceIfExists(ino, at..at + 1, zeros)
+        } else {
+            Write::AppendSlices(ino, at, vec![zeros])
+        });
     }
 }

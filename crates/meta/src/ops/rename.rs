@@ -15,6 +15,9 @@ use crate::volume::Meta;
 /// `RENAME_NOREPLACE`.
 pub const NOREPLACE: u32 = 1;
 
+/// Levels between the root and the destination of a moved directory. More than that is a loop that an older client left.
+const DEPTH_MAX: usize = 10_000;
+
 /// One side of a rename.
 #[derive(Clone, Copy)]
 struct Place<'a> {
@@ -31,11 +34,11 @@ impl Place<'_> {
 impl Meta {
     /// Renames an entry, replacing what is at the destination. Returns what was replaced, if anything.
     ///
-    /// Flags: 0 or [`NOREPLACE`]; others are `EINVAL` (`ENOSYS` for those that Linux defines).
+    /// Flags: 0 or [`NOREPLACE`]; others are `EINVAL`.
     ///
     /// # Errors
-    /// `ENOENT`, `EEXIST`, `ENOTDIR`, `EISDIR`, `ENOTEMPTY`, `EPERM`, `EACCES`, `EINVAL` (below itself), `EROFS`,
-    /// `ENAMETOOLONG`.
+    /// `ENOENT`, `EEXIST`, `ENOTDIR`, `EISDIR`, `ENOTEMPTY`, `EPERM`, `EACCES`, `EINVAL` (below itself), `ELOOP` (the
+    /// destination hangs in a loop), `EROFS`, `ENAMETOOLONG`.
     pub async fn rename(
         &self,
         c: &Caller,
@@ -47,7 +50,6 @@ impl Meta {
     ) -> Result<Option<Removed>> {
         match flags {
             0 | NOREPLACE => {}
-            2 | 4 | 5 => return Err(Errno::EINVAL.into()),
             _ => return Err(Errno::EINVAL.into()),
         }
         let src = Place { dir: self.real(sdir), name: sname };
@@ -104,7 +106,10 @@ impl Meta {
         let sp = t.attr(src.dir, AttrMask::IDENTITY)?;
         let dp = t.attr(dst.dir, AttrMask::IDENTITY)?;
         let sa = t.attr(se.ino, AttrMask::IDENTITY | AttrMask::LENGTH)?;
-        self.check_rename(c, (src.dir, &sp), (dst.dir, &dp), (se.ino, &sa))?;
+        check_rename(c, (src.dir, &sp), (dst.dir, &dp), (se.ino, &sa))?;
+        if sa.is_dir() && src.dir != dst.dir {
+            check_no_loop(t, se.ino, &dp)?;
+        }
 
         t.proof(Proof::Edge(dst.dir, dst.name.to_vec(), Some(se)));
         t.write(Write::DelEdge(src.dir, src.name.to_vec()));
@@ -142,38 +147,6 @@ impl Meta {
         Ok(replaced)
     }
 
-    fn check_rename(
-        &self,
-        c: &Caller,
-        (sdir, sp): (Ino, &Attr),
-        (ddir, dp): (Ino, &Attr),
-        (ino, sa): (Ino, &Attr),
-    ) -> Result<(), Errno> {
-        if !sp.is_dir() || !dp.is_dir() {
-            return Err(Errno::ENOTDIR);
-        }
-        check_access(c, sp, W | X)?;
-        if dp.in_trash() {
-            return Err(Errno::ENOENT);
-        }
-        check_access(c, dp, W | X)?;
-        if ino == ddir || ino == dp.parent {
-            return Err(Errno::EINVAL);
-        }
-        check_flags(sp, true)?;
-        check_flags(dp, false)?;
-        if sa.flags & (attr_flags::IMMUTABLE | attr_flags::APPEND) != 0 {
-            return Err(Errno::EPERM);
-        }
-        check_sticky(c, sp, sa)?;
-        // Moving a directory changes its `..`, which needs more than the sticky directory's consent.
-        let foreign_dir = sa.is_dir() && c.uid != 0 && c.uid != sa.uid;
-        if sdir != ddir && sp.mode & 0o1000 != 0 && foreign_dir {
-            return Err(Errno::EACCES);
-        }
-        Ok(())
-    }
-
     /// Moves the usage of an entry from one directory's record to another's.
     fn move_stats(&self, t: &mut Txn<'_>, (from, to): (Ino, Ino), a: &Attr) {
         if from == to {
@@ -193,4 +166,56 @@ fn check_kinds(source: Edge, target: Edge) -> Result<(), Errno> {
         (false, true) => Err(Errno::EISDIR),
         _ => Ok(()),
     }
+}
+
+fn check_rename(
+    c: &Caller,
+    (sdir, sp): (Ino, &Attr),
+    (ddir, dp): (Ino, &Attr),
+    (ino, sa): (Ino, &Attr),
+) -> Result<(), Errno> {
+    if !sp.is_dir() || !dp.is_dir() {
+        return Err(Errno::ENOTDIR);
+    }
+    check_access(c, sp, W | X)?;
+    if dp.in_trash() {
+        return Err(Errno::ENOENT);
+    }
+    check_access(c, dp, W | X)?;
+    if ino == ddir {
+        return Err(Errno::EINVAL);
+    }
+    check_flags(sp, true)?;
+    check_flags(dp, false)?;
+    if sa.flags & (attr_flags::IMMUTABLE | attr_flags::APPEND) != 0 {
+        return Err(Errno::EPERM);
+    }
+    check_sticky(c, sp, sa)?;
+    // Moving a directory changes its `..`, which needs more than the sticky directory's consent.
+    let foreign_dir = sa.is_dir() && c.uid != 0 && c.uid != sa.uid;
+    if sdir != ddir && sp.mode & 0o1000 != 0 && foreign_dir {
+        return Err(Errno::EACCES);
+    }
+    Ok(())
+}
+
+/// `EINVAL` if the directory `moved` is an ancestor of the destination, whose attributes are `dp`.
+///
+/// Every step upwards is guarded: another client that moves an ancestor at the same time makes the commit fail, so two
+/// moves can never close a loop together.
+fn check_no_loop(t: &mut Txn<'_>, moved: Ino, dp: &Attr) -> Step<()> {
+    let mut at = dp.parent;
+    for _ in 0..DEPTH_MAX {
+        if at == moved {
+            return Err(Errno::EINVAL.into());
+        }
+        if at == Ino::ROOT || at.is_trash() || at.0 == 0 {
+            return Ok(());
+        }
+        match t.attr_opt(at, AttrMask::IDENTITY)? {
+            Some(a) => at = a.parent,
+            None => return Ok(()),
+        }
+    }
+    Err(Errno::ELOOP.into())
 }

@@ -1,0 +1,158 @@
+//! Looking at nodes from outside the file system: usage of trees, paths, locks.
+
+use ciderfs_format::{Attr, Ino};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use crate::error::{Errno, Error, Result};
+use crate::store::{DirCursor, DirEntry, LockOwner, Read, Value};
+use crate::volume::Meta;
+
+/// Entries of a page.
+const PAGE: usize = 1000;
+/// Directories of a tree listed at a time.
+const DIRS_AT_ONCE: usize = 8;
+/// Directories above a node; a deeper path is a cycle.
+const DEPTH_MAX: usize = 4096;
+
+/// What a tree holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TreeUsage {
+    /// Bytes of regular files.
+    pub length: u64,
+    /// Bytes charged: whole blocks of 4 KiB, one at least for each node.
+    pub size: u64,
+    /// Nodes other than directories, once per link.
+    pub files: u64,
+    /// Directories.
+    pub dirs: u64,
+}
+
+impl TreeUsage {
+    fn add(&mut self, attr: &Attr) {
+        self.size += attr.charged_space();
+        if attr.is_dir() {
+            self.dirs += 1;
+        } else {
+            self.files += 1;
+        }
+        if attr.is_file() {
+            self.length += attr.length;
+        }
+    }
+}
+
+/// Holders of locks on an inode: flocks (`true` is a write lock) and record locks (24-byte records).
+pub type Locks = (Vec<(LockOwner, bool)>, Vec<(LockOwner, bytes::Bytes)>);
+
+impl Meta {
+    /// Usage of a node, of a directory with its entries, or of the whole tree. `progress` is told how much was found.
+    ///
+    /// # Errors
+    /// `ENOENT`.
+    pub async fn tree_usage(
+        &self,
+        ino: Ino,
+        recursive: bool,
+        progress: &(dyn Fn(TreeUsage) + Send + Sync),
+    ) -> Result<TreeUsage> {
+        let mut usage = TreeUsage::default();
+        let attr = self.getattr(ino).await?;
+        usage.add(&attr);
+        let mut level = if attr.is_dir() { vec![self.real(ino)] } else { Vec::new() };
+        while !level.is_empty() {
+            let mut next = Vec::new();
+            let mut pages = stream::iter(level.into_iter().map(|dir| self.all_entries(dir)))
+                .buffer_unordered(DIRS_AT_ONCE);
+            while let Some(entries) = pages.try_next().await? {
+                for (child, attr) in entries.into_iter().filter_map(|e| Some((e.edge.ino, e.attr?))) {
+                    usage.add(&attr);
+                    if attr.is_dir() {
+                        next.push(child);
+                    }
+                }
+                progress(usage);
+            }
+            level = if recursive { next } else { Vec::new() };
+        }
+        Ok(usage)
+    }
+
+    async fn all_entries(&self, dir: Ino) -> Result<Vec<DirEntry>> {
+        let (mut out, mut cursor) = (Vec::new(), DirCursor::Start);
+        while cursor != DirCursor::End {
+            let (mut entries, next) = self.retry(|| self.store.list_dir(dir, &cursor, PAGE, true)).await?;
+            out.append(&mut entries);
+            cursor = next;
+        }
+        // A page may repeat names of earlier ones.
+        out.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        out.dedup_by(|a, b| a.name == b.name);
+        Ok(out)
+    }
+
+    /// Every path of a node, from the root of this mount, sorted. Empty if nothing leads to it any more.
+    ///
+    /// # Errors
+    /// `ENOENT`; `ELOOP` on a damaged volume.
+    pub async fn paths(&self, ino: Ino) -> Result<Vec<Vec<u8>>> {
+        let ino = self.real(ino);
+        let mut out = Vec::new();
+        // Partial paths, from below, with the node that the next name must lead to.
+        let mut open = vec![(ino, Vec::<Vec<u8>>::new())];
+        while let Some((node, names)) = open.pop() {
+            if names.len() > DEPTH_MAX {
+                return Err(Errno::ELOOP.into());
+            }
+            if node == self.real(Ino::ROOT) || node == Ino::ROOT {
+                let mut path: Vec<u8> =
+                    names.iter().rev().flat_map(|n| [b"/", n.as_slice()].concat()).collect();
+                if path.is_empty() {
+                    path.push(b'/');
+                }
+                out.push(path);
+                continue;
+            }
+            if node == Ino::TRASH {
+                open.push((Ino::ROOT, [names, vec![b".trash".to_vec()]].concat()));
+                continue;
+            }
+            for (parent, name) in self.names_of(node).await? {
+                open.push((parent, [names.clone(), vec![name]].concat()));
+            }
+        }
+        out.sort_unstable();
+        Ok(out)
+    }
+
+    /// The entries that lead to a node.
+    async fn names_of(&self, node: Ino) -> Result<Vec<(Ino, Vec<u8>)>> {
+        let mut values = self.read(&[Read::Attr(node), Read::Parents(node)]).await?.into_iter();
+        let Some(Value::Attr(Some(attr))) = values.next() else { return Err(Errno::ENOENT.into()) };
+        let parents = match values.next() {
+            _ if attr.parent.0 != 0 => vec![attr.parent],
+            Some(Value::Parents(list)) => list.into_iter().map(|(dir, _)| dir).collect(),
+            _ => Vec::new(),
+        };
+        let mut out = Vec::new();
+        for dir in parents {
+            let mut cursor = DirCursor::Start;
+            while cursor != DirCursor::End {
+                let (entries, next) = self.retry(|| self.store.list_dir(dir, &cursor, PAGE, false)).await?;
+                out.extend(entries.into_iter().filter(|e| e.edge.ino == node).map(|e| (dir, e.name)));
+                cursor = next;
+            }
+        }
+        out.sort_unstable();
+        out.dedup();
+        Ok(out)
+    }
+
+    /// Who holds locks on an inode, in the whole fleet.
+    pub async fn locks(&self, ino: Ino) -> Result<Locks> {
+        let mut values = self.read(&[Read::Flocks(ino), Read::Plocks(ino)]).await?.into_iter();
+        match (values.next(), values.next()) {
+            (Some(Value::Flocks(flocks)), Some(Value::Plocks(plocks))) => Ok((flocks, plocks)),
+            _ => Err(Error::Volume("the engine answered another question".into())),
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Tests of the operations of [`crate::Meta`] over a store.
+
+mod attributes;
+mod create;
+mod data;
+mod lifetime;
+mod remove;
+mod rename;
+mod trash;
+mod usage;
+
+pub use attributes::*;
+pub use create::*;
+pub use data::*;
+pub use lifetime::*;
+pub use remove::*;
+pub use rename::*;
+pub use trash::*;
+pub use usage::*;
