@@ -2,8 +2,10 @@
 
 mod config;
 mod format;
+mod info;
 mod mount;
 mod status;
+mod table;
 mod umount;
 mod up;
 
@@ -21,6 +23,7 @@ const COMMANDS: &[(&str, &str, &str)] = &[
     ("mount", "META-URL MOUNTPOINT", "mount a volume"),
     ("umount", "MOUNTPOINT", "unmount a volume"),
     ("status", "META-URL", "show settings, sessions and use of a volume"),
+    ("info", "PATH...", "show the inode, objects and locks of files on a mounted volume"),
     ("version", "", "show the version"),
 ];
 
@@ -72,6 +75,7 @@ pub fn run(argv: &[String]) -> ExitCode {
         "mount" => mount::run(&args, &argv),
         "umount" => umount::run(&args),
         "status" => status::run(&args),
+        "info" => info::run(&args),
         _ => {
             println!("{}", version());
             Ok(())

@@ -8,6 +8,7 @@ use ciderfs_format::Ino;
 use ciderfs_meta::Errno;
 use parking_lot::{Mutex, RwLock};
 
+use crate::control::Control;
 use crate::dir::DirStream;
 use crate::file::File;
 use crate::readahead::ReadAhead;
@@ -44,6 +45,8 @@ pub(crate) enum Handle {
     Dir(Arc<tokio::sync::Mutex<DirStream>>),
     /// The content of a virtual file, made when it was opened.
     Virtual(Bytes),
+    /// `.control`.
+    Control(Arc<Control>),
 }
 
 /// All handles of a mount. Numbers are odd for what only reads, even for what may write.
@@ -70,13 +73,6 @@ impl Handles {
 
     pub(crate) fn get(&self, fh: u64) -> Result<Handle, Errno> {
         self.map.read().get(&fh).map(|(_, h)| h.clone()).ok_or(Errno::EBADF)
-    }
-
-    pub(crate) fn file(&self, fh: u64) -> Result<Arc<FileHandle>, Errno> {
-        match self.get(fh)? {
-            Handle::File(f) => Ok(f),
-            _ => Err(Errno::EBADF),
-        }
     }
 
     pub(crate) fn remove(&self, fh: u64) -> Option<(Ino, Handle)> {

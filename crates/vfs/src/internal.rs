@@ -1,30 +1,32 @@
-//! Virtual files in the root: `.stats` and `.config`.
+//! Virtual files: `.stats` and `.config` in the root, `.control` everywhere.
 
 use bytes::Bytes;
 use ciderfs_format::{Attr, FileType, Ino, Time};
 
 use crate::vfs::{Entry, Vfs};
 
-/// Name, inode and mode of each virtual file (`spec/data-path.md` 8.2).
+/// The channel of tools. It resolves in every directory, because they open it beside their argument.
+const CONTROL: (&[u8], Ino, u16) = (b".control", Ino(Ino::VIRTUAL.0 + 2), 0o666);
+/// Name, inode and mode of each virtual file that is listed (`spec/data-path.md` 8.2).
 const FILES: [(&[u8], Ino, u16); 2] =
     [(b".stats", Ino(Ino::VIRTUAL.0 + 3), 0o444), (b".config", Ino(Ino::VIRTUAL.0 + 4), 0o400)];
 
 impl Vfs {
     /// The virtual file of that name in the root.
     pub(crate) fn virtual_entry(&self, dir: Ino, name: &[u8]) -> Option<Entry> {
-        if dir != Ino::ROOT {
+        if name != CONTROL.0 && dir != Ino::ROOT {
             return None;
         }
         FILES
             .iter()
+            .chain([&CONTROL])
             .find(|(n, _, _)| *n == name)
             .map(|(_, ino, mode)| Entry { ino: *ino, attr: self.virtual_attr(*ino, *mode) })
     }
 
     /// Names of the root that no one may create or remove.
     pub(crate) fn is_virtual_name(&self, dir: Ino, name: &[u8]) -> bool {
-        dir == Ino::ROOT
-            && (name == b".control" || name == b".accesslog" || self.virtual_entry(dir, name).is_some())
+        self.virtual_entry(dir, name).is_some() || (dir == Ino::ROOT && name == b".accesslog")
     }
 
     /// Virtual files to list in the root.
@@ -34,7 +36,16 @@ impl Vfs {
 
     /// Attributes of a virtual inode.
     pub(crate) fn virtual_attr_of(&self, ino: Ino) -> Option<Attr> {
-        FILES.iter().find(|(_, i, _)| *i == ino).map(|(_, i, mode)| self.virtual_attr(*i, *mode))
+        FILES
+            .iter()
+            .chain([&CONTROL])
+            .find(|(_, i, _)| *i == ino)
+            .map(|(_, i, mode)| self.virtual_attr(*i, *mode))
+    }
+
+    /// Is it `.control`?
+    pub(crate) fn is_control(ino: Ino) -> bool {
+        ino == CONTROL.1
     }
 
     fn virtual_attr(&self, ino: Ino, mode: u16) -> Attr {

@@ -4,10 +4,12 @@
 //! metadata when `fsync` or `close` returns.
 
 mod compact;
+mod control;
 mod dir;
 mod file;
 mod files;
 mod handles;
+mod info;
 mod internal;
 mod metrics;
 mod pending;

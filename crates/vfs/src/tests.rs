@@ -8,6 +8,7 @@
 
 mod compaction;
 mod content;
+mod control;
 mod errors;
 mod model;
 mod sharing;

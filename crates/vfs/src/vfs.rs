@@ -324,6 +324,10 @@ impl Vfs {
 
     /// Opens a file.
     pub async fn open(self: &Arc<Self>, c: &Caller, ino: Ino, flags: i32) -> Result<Opened> {
+        if Self::is_control(ino) {
+            let fh = self.handles.add(ino, Handle::Control(Arc::default()));
+            return Ok(Opened { fh, keep_cache: false, direct_io: true });
+        }
         if ino.is_virtual() {
             if flags & libc::O_ACCMODE != libc::O_RDONLY {
                 return Err(Errno::EACCES.into());
@@ -378,13 +382,18 @@ impl Vfs {
                 let to = (from + size as usize).min(content.len());
                 Ok(vec![content.slice(from..to)])
             }
+            Handle::Control(control) => Ok(vec![control.read(off, size)]),
             Handle::Dir(_) => Err(Errno::EISDIR.into()),
         }
     }
 
     /// Writes into the buffers.
     pub async fn write(self: &Arc<Self>, fh: u64, off: u64, data: &[u8]) -> Result<u32> {
-        let h = self.handles.file(fh)?;
+        let h = match self.handles.get(fh)? {
+            Handle::File(h) => h,
+            Handle::Control(control) => return control.write(self, data),
+            _ => return Err(Errno::EBADF.into()),
+        };
         if !h.writable {
             return Err(Errno::EBADF.into());
         }
@@ -411,7 +420,11 @@ impl Vfs {
     /// The last reference to a handle is gone.
     pub async fn release(self: &Arc<Self>, fh: u64) {
         let Some((ino, handle)) = self.handles.remove(fh) else { return };
-        let Handle::File(h) = handle else { return };
+        let h = match handle {
+            Handle::File(h) => h,
+            Handle::Control(control) => return control.cancel(),
+            _ => return,
+        };
         if h.file.is_dirty()
             && let Err(e) = self.flush(&h.file).await
         {

@@ -1,0 +1,176 @@
+//! What `info` tells of an inode (`spec/data-path.md` 8.3).
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use ciderfs_format::lock::LockRecord;
+use ciderfs_format::objname::{block_key, block_len, full_key};
+use ciderfs_format::{CHUNK_SIZE, Extent, Ino};
+use ciderfs_meta::{Error, Result, TreeUsage};
+use serde_json::{Value, json};
+
+use crate::control::Progress;
+use crate::vfs::Vfs;
+
+/// Chunks read in one turn.
+const CHUNKS_AT_ONCE: u32 = 64;
+
+impl Vfs {
+    /// The document, also of an inode that cannot be looked at: `Failed` says so then.
+    pub(crate) async fn info(
+        self: &Arc<Self>,
+        ino: Ino,
+        recursive: bool,
+        raw: bool,
+        progress: &Progress,
+    ) -> Value {
+        self.try_info(ino, recursive, raw, progress).await.unwrap_or_else(|e: Error| {
+            json!({
+                "Ino": ino.0, "Failed": true, "Reason": e.to_string(),
+                "Summary": summary(TreeUsage::default()), "Paths": null, "Chunks": null, "Objects": null,
+                "PLocks": null, "FLocks": null, "Tier": { "ID": 0, "StorageClass": "", "Tag": "" },
+                "RestoreStatus": "",
+            })
+        })
+    }
+
+    async fn try_info(
+        self: &Arc<Self>,
+        ino: Ino,
+        recursive: bool,
+        raw: bool,
+        progress: &Progress,
+    ) -> Result<Value> {
+        if let Some(file) = self.files.get(ino) {
+            self.flush(&file).await?;
+        }
+        let usage = self.meta.tree_usage(ino, recursive, &|u| progress.set(u.files, u.size)).await?;
+        progress.set(usage.files, usage.size);
+        let attr = self.meta.getattr(ino).await?;
+        let paths: Vec<String> =
+            self.meta.paths(ino).await?.iter().map(|p| String::from_utf8_lossy(p).into_owned()).collect();
+        let (mut chunks, mut objects) = (Vec::new(), Vec::new());
+        if attr.is_file() {
+            let count = attr.length.div_ceil(CHUNK_SIZE) as u32;
+            for first in (0..count).step_by(CHUNKS_AT_ONCE as usize) {
+                let range = first..count.min(first + CHUNKS_AT_ONCE);
+                let (_, views) = self.meta.read_chunks_and_attr(ino, range.clone()).await?;
+                for (indx, view) in range.zip(views) {
+                    let length = (attr.length - u64::from(indx) * CHUNK_SIZE).min(CHUNK_SIZE) as u32;
+                    for e in visible(&view.extents, length) {
+                        if raw {
+                            let size = if e.id == 0 { 0 } else { e.size };
+                            chunks.push(json!({
+                                "ChunkIndex": indx, "Id": e.id, "Size": size, "Off": e.off, "Len": e.len,
+                            }));
+                        } else {
+                            objects.extend(self.objects_of(indx, &e));
+                        }
+                    }
+                }
+            }
+        }
+        let (flocks, plocks) = self.meta.locks(ino).await?;
+        let flocks: Vec<Value> = flocks
+            .iter()
+            .map(
+                |((sid, owner), w)| json!({ "Sid": sid, "Owner": owner, "Type": if *w { "W" } else { "R" } }),
+            )
+            .collect();
+        let mut records = Vec::new();
+        for ((sid, owner), list) in &plocks {
+            for r in LockRecord::decode_list(list).map_err(|e| Error::Volume(e.to_string()))? {
+                records.push(json!({
+                    "Sid": sid, "Owner": owner, "Type": r.kind, "Pid": r.pid, "Start": r.start, "End": r.end,
+                }));
+            }
+        }
+        let tier = self.meta.settings().tier(attr.tier);
+        let some = |list: Vec<Value>| if list.is_empty() { Value::Null } else { Value::Array(list) };
+        Ok(json!({
+            "Ino": ino.0, "Failed": false, "Reason": "", "Summary": summary(usage), "Paths": paths,
+            "Chunks": some(chunks), "Objects": some(objects), "PLocks": records, "FLocks": flocks,
+            "Tier": { "ID": attr.tier, "StorageClass": tier.storage_class, "Tag": tier.tag },
+            "RestoreStatus": "",
+        }))
+    }
+
+    /// The objects of an extent, block by block.
+    fn objects_of(&self, indx: u32, e: &Extent) -> Vec<Value> {
+        let place = |key: String, size: u32, off: u32, len: u32| json!({ "ChunkIndex": indx, "Key": key, "Size": size, "Off": off, "Len": len });
+        if e.id == 0 {
+            return vec![place(String::new(), 0, 0, e.len)];
+        }
+        let settings = self.meta.settings();
+        let block = self.blocks.block_size();
+        let (mut out, mut off) = (Vec::new(), e.off);
+        while off < e.off + e.len {
+            let n = off / block;
+            let size = block_len(e.size, n, block);
+            let len = (size - off % block).min(e.off + e.len - off);
+            let key = full_key(&settings.name, &block_key(e.id, n, size, settings.hash_prefix));
+            out.push(place(key, size, off % block, len));
+            off += len;
+        }
+        out
+    }
+}
+
+/// The same for people and for tools that know only the older command.
+pub(crate) fn text(info: &Value) -> String {
+    let mut out = String::new();
+    if info["Failed"] == true {
+        return info["Reason"].as_str().unwrap_or_default().to_owned();
+    }
+    let s = &info["Summary"];
+    let number = |v: &Value| v.as_u64().unwrap_or(0);
+    let _ = writeln!(out, "  inode: {}\n  files: {}\n   dirs: {}", info["Ino"], s["Files"], s["Dirs"]);
+    let _ = writeln!(out, " length: {}\n   size: {}", size(number(&s["Length"])), size(number(&s["Size"])));
+    let list = |name: &str| info[name].as_array().cloned().unwrap_or_default();
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    match list("Paths").as_slice() {
+        [only] => {
+            let _ = writeln!(out, "   path: {}", text(only));
+        }
+        several => {
+            let _ = writeln!(out, "  paths:");
+            for path in several {
+                let _ = writeln!(out, "\t{}", text(path));
+            }
+        }
+    }
+    for (title, name, key) in [("objects", "Objects", "Key"), ("chunks", "Chunks", "Id")] {
+        let rows = list(name);
+        if !rows.is_empty() {
+            let _ = writeln!(out, "{title}:");
+        }
+        for r in rows {
+            let key = r[key].as_str().map_or_else(|| r[key].to_string(), str::to_owned);
+            let _ = writeln!(out, "\t{}:\t{key}\t{}\t{}\t{}", r["ChunkIndex"], r["Size"], r["Off"], r["Len"]);
+        }
+    }
+    out
+}
+
+/// `9.00 MiB (9437184 Bytes)`, or `3 Bytes`.
+fn size(n: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if n < 1024 {
+        return format!("{n} Bytes");
+    }
+    let unit = ((63 - n.leading_zeros()) / 10 - 1).min(5) as usize;
+    format!("{:.2} {} ({n} Bytes)", n as f64 / f64::powi(1024.0, unit as i32 + 1), UNITS[unit])
+}
+
+fn summary(u: TreeUsage) -> Value {
+    json!({ "Length": u.length, "Size": u.size, "Files": u.files, "Dirs": u.dirs })
+}
+
+/// The extents of a chunk as far as the file goes.
+fn visible(extents: &[Extent], length: u32) -> Vec<Extent> {
+    extents
+        .iter()
+        .filter(|e| e.pos < length)
+        .map(|e| Extent { len: e.len.min(length - e.pos), ..*e })
+        .collect()
+}
