@@ -31,11 +31,9 @@ pub async fn meta(url: &str, read_only: bool) -> Result<Arc<dyn Store>> {
             let store = RedisStore::open(url, options).await;
             Ok(Arc::new(store.map_err(|e| Failure::new(e.to_string()))?))
         }
-        "mysql" | "postgres" | "badger" | "etcd" | "tikv" | "fdb" | "memkv" => {
-            Err(Failure::new(format!(
-                "metadata engine {scheme} is not supported in this version; supported: {ENGINES}"
-            )))
-        }
+        "mysql" | "postgres" | "badger" | "etcd" | "tikv" | "fdb" | "memkv" => Err(Failure::new(format!(
+            "metadata engine {scheme} is not supported in this version; supported: {ENGINES}"
+        ))),
         other => Err(Failure::new(format!("Invalid meta driver: {other}; supported: {ENGINES}"))),
     }
 }
