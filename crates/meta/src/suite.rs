@@ -24,6 +24,9 @@ use crate::store::Store;
 
 pub mod behaviour;
 mod check;
+mod flaky;
+pub mod model;
+mod rng;
 pub mod store;
 mod world;
 
@@ -82,6 +85,10 @@ macro_rules! suite {
                 trash_names_and_bypass trash_expires trash_contended
                 usage usage_of_hard_links limits missing_usage_records volume_settings
                 refused_volumes usage_records_off
+            }
+            model {
+                one_client one_client_with_trash lost_replies lost_replies_with_trash two_clients
+                three_clients_with_trash two_clients_lost_replies
             }
         }
     };

@@ -1,0 +1,122 @@
+//! A store in front of a store: calls of several clients interleave at random, and some go wrong.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use ciderfs_format::Ino;
+use parking_lot::Mutex;
+
+use super::rng::Rng;
+use crate::store::{
+    Commit, Counter, DirCursor, DirEntry, Job, Outcome, Read, Scan, Scanned, Store, StoreError, Value,
+};
+
+/// Most times that a call lets others go first.
+const YIELDS_MAX: u64 = 5;
+
+/// See the module.
+pub(super) struct Flaky {
+    inner: Arc<dyn Store>,
+    rng: Mutex<Rng>,
+    /// Calls in a thousand that go wrong.
+    faults: u64,
+    /// A commit that was said to be lost and reaches the engine before the next call.
+    late: tokio::sync::Mutex<Option<Commit>>,
+}
+
+impl Flaky {
+    pub(super) fn new(inner: Arc<dyn Store>, seed: u64, faults: u64) -> Arc<Self> {
+        Arc::new(Self { inner, rng: Mutex::new(Rng::new(seed)), faults, late: tokio::sync::Mutex::default() })
+    }
+
+    async fn pause(&self) {
+        let times = self.rng.lock().below(YIELDS_MAX);
+        for _ in 0..times {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn enter(&self) -> Result<(), StoreError> {
+        self.pause().await;
+        if let Some(commit) = self.late.lock().await.take() {
+            self.inner.commit(&commit).await?;
+        }
+        if self.rng.lock().per_mille(self.faults) {
+            return Err(StoreError::Unavailable("injected: away".into()));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Store for Flaky {
+    fn engine(&self) -> &'static str {
+        self.inner.engine()
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    async fn read(&self, reads: &[Read]) -> Result<Vec<Value>, StoreError> {
+        self.enter().await?;
+        let out = self.inner.read(reads).await;
+        self.pause().await;
+        out
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<Outcome, StoreError> {
+        self.enter().await?;
+        let fate = {
+            let mut rng = self.rng.lock();
+            if rng.per_mille(self.faults * 3) { rng.below(3) } else { 3 }
+        };
+        let lost = Err(StoreError::Ambiguous("injected: lost".into()));
+        match fate {
+            0 => return lost,
+            1 => {
+                *self.late.lock().await = Some(commit.clone());
+                return lost;
+            }
+            _ => {}
+        }
+        let out = self.inner.commit(commit).await;
+        self.pause().await;
+        if fate == 2 && out.is_ok() { lost } else { out }
+    }
+
+    async fn list_dir(
+        &self,
+        dir: Ino,
+        cursor: &DirCursor,
+        limit: usize,
+        attrs: bool,
+    ) -> Result<(Vec<DirEntry>, DirCursor), StoreError> {
+        self.enter().await?;
+        self.inner.list_dir(dir, cursor, limit, attrs).await
+    }
+
+    async fn allocate(&self, counter: Counter, count: u64) -> Result<Range<u64>, StoreError> {
+        self.enter().await?;
+        self.inner.allocate(counter, count).await
+    }
+
+    async fn claim(&self, job: Job, now: i64, min_interval: i64) -> Result<bool, StoreError> {
+        self.enter().await?;
+        self.inner.claim(job, now, min_interval).await
+    }
+
+    async fn scan(&self, scan: &Scan, limit: usize) -> Result<Vec<Scanned>, StoreError> {
+        self.enter().await?;
+        self.inner.scan(scan, limit).await
+    }
+
+    async fn create_schema(&self) -> Result<(), StoreError> {
+        self.inner.create_schema().await
+    }
+
+    fn turns(&self) -> u64 {
+        self.inner.turns()
+    }
+}

@@ -1,0 +1,160 @@
+//! Random operations against a reference of a POSIX tree.
+//!
+//! A failure prints its seed; `CIDERFS_SEED=<seed>` makes the same choices again.
+
+mod run;
+mod tree;
+
+use std::collections::BTreeSet;
+
+use self::run::Run;
+use self::tree::Op;
+use super::Engine;
+use super::rng::Seed;
+use super::world::World;
+use crate::store::{Scan, Scanned};
+
+/// Operations of one client.
+const ALONE: usize = 600;
+/// Rounds in which several clients act at once.
+const ROUNDS: usize = 150;
+/// Calls in a thousand that fail; commits are lost three times as often.
+const FAULTS: u64 = 25;
+
+/// One client: every answer, every attribute, all content.
+pub async fn one_client(engine: Engine) {
+    alone(World::new(engine).await, 0).await;
+}
+
+/// One client with the trash on.
+pub async fn one_client_with_trash(engine: Engine) {
+    alone(World::with_trash(engine).await, 0).await;
+}
+
+/// One client whose requests and replies get lost: its answers are as if nothing had happened.
+pub async fn lost_replies(engine: Engine) {
+    alone(World::new(engine).await, FAULTS).await;
+}
+
+/// Lost requests and replies with the trash on.
+pub async fn lost_replies_with_trash(engine: Engine) {
+    alone(World::with_trash(engine).await, FAULTS).await;
+}
+
+/// Two clients at once: what they saw is what one after the other would have seen.
+pub async fn two_clients(engine: Engine) {
+    together(World::new(engine).await, 2, 0).await;
+}
+
+/// Three clients, with the trash on.
+pub async fn three_clients_with_trash(engine: Engine) {
+    together(World::with_trash(engine).await, 3, 0).await;
+}
+
+/// Two clients that lose requests and replies.
+pub async fn two_clients_lost_replies(engine: Engine) {
+    together(World::new(engine).await, 2, FAULTS).await;
+}
+
+async fn alone(w: World, faults: u64) {
+    let seed = Seed::new();
+    let mut run = Run::new(&w, seed.0, 1, faults).await;
+    run.tree.sustains = true;
+    run.clients[0].meta.start_session().await.unwrap();
+    for step in 0..ALONE {
+        let op = run.choose(true).await;
+        let answer = run.carry_out(0, op).await;
+        let made = run::made(&answer);
+        let expected = run.tree.apply(op, made);
+        assert!(run::fits(&answer, &expected), "step {step}: {op:?} gave {answer:?}, not {expected:?}");
+        run.note(op, made);
+        if step % 60 == 59 {
+            run.compare(&run.tree).await.unwrap_or_else(|e| panic!("step {step}: {e}"));
+            w.check().await;
+        }
+    }
+    for ino in run.open_files() {
+        run.carry_out(0, Op::Close { ino }).await.unwrap();
+        run.tree.apply(Op::Close { ino }, ino).unwrap();
+    }
+    run.compare(&run.tree).await.unwrap();
+    run.clients[0].meta.close_session().await.unwrap();
+    nothing_leaked(&w, &run).await;
+}
+
+async fn together(w: World, clients: usize, faults: u64) {
+    let seed = Seed::new();
+    let mut run = Run::new(&w, seed.0, clients, faults).await;
+    for round in 0..ROUNDS {
+        let mut ops = Vec::new();
+        for _ in 0..clients {
+            ops.push(run.choose(false).await);
+        }
+        let calls = ops.iter().enumerate().map(|(i, op)| run.carry_out(i, *op));
+        let answers = futures_util::future::join_all(calls).await;
+        let mut reasons = Vec::new();
+        let mut found = None;
+        for order in run::orders(clients) {
+            let mut tree = run.tree.clone();
+            let fits = order.iter().all(|&i| {
+                let expected = tree.apply(ops[i], run::made(&answers[i]));
+                run::fits(&answers[i], &expected)
+            });
+            if !fits {
+                continue;
+            }
+            match run.compare(&tree).await {
+                Ok(()) => found = Some(tree),
+                Err(why) => reasons.push(why),
+            }
+            if found.is_some() {
+                break;
+            }
+        }
+        let Some(tree) = found else {
+            panic!(
+                "round {round}: no order explains {:?}; {reasons:?}\nbefore: {:?}",
+                ops.iter().zip(&answers).collect::<Vec<_>>(),
+                run.tree
+            )
+        };
+        run.tree = tree;
+        for (op, answer) in ops.into_iter().zip(&answers) {
+            run.note(op, run::made(answer));
+        }
+        if round % 30 == 29 {
+            w.check().await;
+        }
+    }
+    nothing_leaked(&w, &run).await;
+}
+
+/// All data is either in a list or deleted, once everybody has cleaned up.
+async fn nothing_leaked(w: &World, run: &Run<'_>) {
+    for c in &run.clients {
+        c.meta.drain_deletions().await;
+    }
+    w.check().await;
+    let steady = w.client().await;
+    w.clock.advance(2 * 3600);
+    steady.meta.run_hourly_jobs().await.unwrap();
+    w.clock.advance(2 * 3600);
+    steady.meta.run_hourly_jobs().await.unwrap();
+    w.check().await;
+    for left in [Scan::Delfiles(i64::MAX >> 1), Scan::DeadSlices] {
+        assert_eq!(w.store.scan(&left, 10).await.unwrap(), []);
+    }
+    let removed: BTreeSet<(u64, u32)> = w.recorder.take().into_iter().collect();
+    let mut used = BTreeSet::new();
+    for ino in run.tree.nodes.keys() {
+        for item in w.store.scan(&Scan::Chunks(*ino), usize::MAX).await.unwrap() {
+            let Scanned::Chunk(indx) = item else { panic!("{item:?}") };
+            let list = steady.meta.read_raw_chunk(*ino, indx).await.unwrap();
+            used.extend(list.iter().filter(|s| s.id > 0).map(|s| (s.id, s.size)));
+        }
+    }
+    assert_eq!(used.intersection(&removed).count(), 0, "data in use was deleted");
+    for slice in &run.written {
+        assert!(used.contains(slice) || removed.contains(slice), "slice {slice:?} is left behind");
+    }
+}

@@ -1,0 +1,298 @@
+//! Choosing operations, carrying them out, comparing the volume with the reference.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ciderfs_format::{CHUNK_SIZE, FileType, Ino, Slice};
+use parking_lot::Mutex;
+
+use super::tree::{Answer, Op, Tree, UNIT, offset};
+use crate::OpenFlags;
+use crate::error::Errno;
+use crate::store::{DirCursor, Store};
+use crate::suite::flaky::Flaky;
+use crate::suite::rng::Rng;
+use crate::suite::world::*;
+
+const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+const KINDS: [FileType; 6] = [
+    FileType::File,
+    FileType::File,
+    FileType::Directory,
+    FileType::Directory,
+    FileType::Directory,
+    FileType::Symlink,
+];
+/// Numbers of gone inodes that are still tried.
+const GONE_MAX: usize = 8;
+/// Nodes above which removals are preferred.
+const NODES_MAX: usize = 40;
+
+/// What became of an operation.
+pub(super) type Outcome = Result<Answer, Errno>;
+
+/// A sequence of operations.
+pub(super) struct Run<'a> {
+    pub(super) clients: Vec<Client>,
+    pub(super) tree: Tree,
+    /// Slices that were committed.
+    pub(super) written: BTreeSet<(u64, u32)>,
+    rng: Mutex<Rng>,
+    gone: Vec<Ino>,
+    /// Looks at the volume without faults.
+    witness: Client,
+    _world: &'a World,
+}
+
+/// The inode of a new node.
+pub(super) fn made(answer: &Outcome) -> Ino {
+    if let Ok(Answer::Ino(ino)) = answer { *ino } else { Ino(0) }
+}
+
+/// Is the answer one of those expected?
+pub(super) fn fits(answer: &Outcome, expected: &Result<Answer, Vec<Errno>>) -> bool {
+    match (answer, expected) {
+        (Ok(a), Ok(e)) => a == e,
+        (Err(a), Err(e)) => e.contains(a),
+        _ => false,
+    }
+}
+
+/// All orders of a few.
+pub(super) fn orders(n: usize) -> Vec<Vec<usize>> {
+    if n == 0 {
+        return vec![Vec::new()];
+    }
+    let mut out = Vec::new();
+    for shorter in orders(n - 1) {
+        for at in 0..n {
+            let mut order = shorter.clone();
+            order.insert(at, n - 1);
+            out.push(order);
+        }
+    }
+    out
+}
+
+impl<'a> Run<'a> {
+    pub(super) async fn new(world: &'a World, seed: u64, clients: usize, faults: u64) -> Self {
+        let mut out = Self {
+            clients: Vec::new(),
+            tree: Tree::new(world.settings.trash_enabled()),
+            written: BTreeSet::new(),
+            rng: Mutex::new(Rng::new(seed)),
+            gone: vec![Ino(900_000)],
+            witness: world.client().await,
+            _world: world,
+        };
+        for i in 0..clients as u64 {
+            let store: Arc<dyn Store> = Flaky::new(world.engine.open().await, seed ^ (i + 1) << 40, faults);
+            out.clients.push(Client::over(store, world, World::config()).await);
+        }
+        out
+    }
+
+    fn pick_node(&self, rng: &mut Rng, dir: bool) -> Ino {
+        if rng.per_mille(40) {
+            return rng.pick(&self.gone);
+        }
+        let wanted = |n: &super::tree::Node| (n.kind == FileType::Directory) == dir;
+        let anything = rng.per_mille(40);
+        let nodes = self.tree.nodes.iter().filter(|(_, n)| anything || wanted(n));
+        let nodes: Vec<Ino> = nodes.map(|(i, _)| *i).collect();
+        if nodes.is_empty() { Ino::ROOT } else { rng.pick(&nodes) }
+    }
+
+    /// The next operation. `open`: also opens and closes, which other clients do not know of.
+    pub(super) async fn choose(&self, open: bool) -> Op {
+        let op = self.choose_without_id(open);
+        match op {
+            Op::Write { ino, indx, unit, units, .. } => {
+                let id = self.witness.meta.new_slice_id().await.unwrap();
+                Op::Write { ino, indx, unit, units, id }
+            }
+            other => other,
+        }
+    }
+
+    fn choose_without_id(&self, open: bool) -> Op {
+        let rng = &mut *self.rng.lock();
+        let (dir, name) = (self.pick_node(rng, true), rng.pick(&NAMES));
+        let crowded = self.tree.nodes.len() > NODES_MAX;
+        match rng.below(100) {
+            0..22 if !crowded => Op::Create { dir, name, kind: rng.pick(&KINDS) },
+            22..30 => Op::Link { ino: self.pick_node(rng, false), dir, name },
+            0..38 => Op::Unlink { dir, name },
+            38..44 => Op::Rmdir { dir, name },
+            44..68 => Op::Rename {
+                from: (dir, name),
+                to: (self.pick_node(rng, true), rng.pick(&NAMES)),
+                noreplace: rng.per_mille(100),
+            },
+            68..71 => Op::Lookup { dir, name },
+            71..75 => {
+                let is_dir = rng.per_mille(500);
+                Op::Chmod { ino: self.pick_node(rng, is_dir), mode: rng.below(0o1000) as u16 }
+            }
+            75..86 => Op::Write {
+                ino: self.pick_node(rng, false),
+                indx: rng.below(3) as u32,
+                unit: rng.below(20) as u32,
+                units: 1 + rng.below(8) as u32,
+                id: 0,
+            },
+            86..92 => {
+                let length = match rng.below(8) {
+                    0 => 0,
+                    1 => 300 * CHUNK_SIZE + 5000,
+                    2 => CHUNK_SIZE,
+                    _ => offset(rng.below(3) as u32, rng.below(30) as u32),
+                };
+                Op::Truncate { ino: self.pick_node(rng, false), length }
+            }
+            n => {
+                let files: Vec<Ino> = self.tree.nodes.keys().copied().collect();
+                let open_files = self.open_files();
+                if !open {
+                    Op::Lookup { dir, name }
+                } else if n < 96 && !open_files.is_empty() {
+                    Op::Close { ino: rng.pick(&open_files) }
+                } else {
+                    Op::Open { ino: rng.pick(&files) }
+                }
+            }
+        }
+    }
+
+    pub(super) fn open_files(&self) -> Vec<Ino> {
+        let open = self.tree.nodes.iter().filter(|(_, n)| n.is_open());
+        open.map(|(i, _)| *i).collect()
+    }
+
+    pub(super) async fn carry_out(&self, client: usize, op: Op) -> Outcome {
+        let c = &self.clients[client];
+        let removed = |r: crate::Removed| Answer::Removed(r.ino, r.last);
+        let answer = match op {
+            Op::Create { dir, name, kind } => c.make(dir, name, kind).await.map(Answer::Ino),
+            Op::Link { ino, dir, name } => c.link(ino, dir, name).await.map(|_| Answer::Done),
+            Op::Unlink { dir, name } => c.unlink(dir, name).await.map(removed),
+            Op::Rmdir { dir, name } => c.rmdir(dir, name).await.map(removed),
+            Op::Rename { from, to, noreplace } => {
+                let (sname, dname) = (from.1.as_bytes(), to.1.as_bytes());
+                let done = c.meta.rename(&root(), from.0, sname, to.0, dname, u32::from(noreplace)).await;
+                done.map(|r| r.map_or(Answer::Done, removed))
+            }
+            Op::Lookup { dir, name } => c.find(dir, name).await.map(Answer::Ino),
+            Op::Chmod { ino, mode } => {
+                let set = crate::SetAttr { mode: Some(mode), ..crate::SetAttr::default() };
+                c.meta.setattr(&root(), ino, &set).await.map(|_| Answer::Done)
+            }
+            Op::Write { ino, indx, unit, units, id } => {
+                let slice = Slice { pos: unit * UNIT, id, size: units * UNIT, off: 0, len: units * UNIT };
+                c.append(ino, indx, vec![slice]).await.map(|_| Answer::Done)
+            }
+            Op::Truncate { ino, length } => c.truncate(ino, length).await.map(|_| Answer::Done),
+            Op::Open { ino } => {
+                let how = OpenFlags { read: true, ..OpenFlags::default() };
+                c.meta.open(&root(), ino, how).await.map(|_| Answer::Done)
+            }
+            Op::Close { ino } => c.meta.close(ino).await.map(|()| Answer::Done),
+        };
+        answer.map_err(|e| e.errno())
+    }
+
+    /// Remembers what later choices and checks need.
+    pub(super) fn note(&mut self, op: Op, made: Ino) {
+        let _ = made;
+        if let Op::Write { ino, units, id, .. } = op
+            && self.tree.nodes.get(&ino).is_some_and(|n| n.content.values().any(|(i, _)| *i == id))
+        {
+            self.written.insert((id, units * UNIT));
+        }
+        for ino in [touched(op), made].into_iter().filter(|i| i.0 > 1 && !self.tree.nodes.contains_key(i)) {
+            if !self.gone.contains(&ino) {
+                self.gone.push(ino);
+            }
+        }
+        while self.gone.len() > GONE_MAX {
+            self.gone.remove(1);
+        }
+    }
+
+    /// Is the volume what the reference says?
+    pub(super) async fn compare(&self, tree: &Tree) -> Result<(), String> {
+        let c = &self.witness;
+        for (ino, want) in &tree.nodes {
+            let found = match c.meta.getattr(*ino).await {
+                Ok(a) => a,
+                Err(e) => return Err(format!("inode {ino}: {e}")),
+            };
+            let (found, wanted) = (
+                (found.kind, found.mode, found.nlink, found.length),
+                (want.kind, want.mode, want.nlink, want.length),
+            );
+            if found != wanted {
+                return Err(format!("inode {ino} is {found:?}, not {wanted:?}"));
+            }
+            if want.kind == FileType::Directory {
+                let found = self.entries(*ino).await;
+                let wanted: BTreeMap<Vec<u8>, Ino> =
+                    want.entries.iter().map(|(n, i)| (n.as_bytes().to_vec(), *i)).collect();
+                if found != wanted {
+                    return Err(format!("directory {ino} holds {found:?}, not {wanted:?}"));
+                }
+            }
+            if want.kind == FileType::File {
+                self.compare_content(*ino, want).await?;
+            }
+        }
+        for ino in self.gone.iter().filter(|i| !tree.nodes.contains_key(i)) {
+            if !c.gone(*ino).await {
+                return Err(format!("inode {ino} is there"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn entries(&self, dir: Ino) -> BTreeMap<Vec<u8>, Ino> {
+        let page = self.witness.meta.list_dir(&root(), dir, &DirCursor::Start, 1000, false).await.unwrap();
+        page.entries.into_iter().map(|e| (e.name, e.edge.ino)).collect()
+    }
+
+    async fn compare_content(&self, ino: Ino, want: &super::tree::Node) -> Result<(), String> {
+        for indx in 0..3 {
+            let view = self.witness.meta.read_chunk(ino, indx).await.unwrap();
+            let mut found = BTreeMap::new();
+            for e in view.extents.iter().filter(|e| e.id > 0) {
+                for i in 0..e.len / UNIT {
+                    let unit = e.pos / UNIT + i;
+                    if offset(indx, unit) < want.length {
+                        found.insert((indx, unit), (e.id, e.off / UNIT + i));
+                    }
+                }
+            }
+            let wanted: BTreeMap<_, _> =
+                want.content.range((indx, 0)..=(indx, u32::MAX)).map(|(k, v)| (*k, *v)).collect();
+            if found != wanted {
+                return Err(format!("chunk {indx} of inode {ino} shows {found:?}, not {wanted:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The inode that an operation names, if any.
+fn touched(op: Op) -> Ino {
+    match op {
+        Op::Link { ino, .. }
+        | Op::Chmod { ino, .. }
+        | Op::Write { ino, .. }
+        | Op::Truncate { ino, .. }
+        | Op::Open { ino }
+        | Op::Close { ino } => ino,
+        Op::Create { dir, .. } | Op::Unlink { dir, .. } | Op::Rmdir { dir, .. } | Op::Lookup { dir, .. } => {
+            dir
+        }
+        Op::Rename { from, .. } => from.0,
+    }
+}
