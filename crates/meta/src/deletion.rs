@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::error::Result;
-use crate::store::{Commit, Outcome, Output, Scan, Scanned, Write};
+use crate::store::{AttrMask, Commit, Guard, Outcome, Output, Scan, Scanned, Write};
 use crate::volume::{Meta, SliceRemover};
 
 /// Files waiting; more are left to the hourly job.
@@ -125,36 +125,56 @@ impl Meta {
 
     /// Drops the lists of deleted files; slices that nobody uses any more are queued.
     async fn delete_files(&self, files: Vec<(Ino, u64)>) -> Result<()> {
+        if self.drop_lists(&files).await? {
+            return Ok(());
+        }
+        for file in files {
+            if !self.drop_lists(&[file]).await? {
+                tracing::error!("inode {} is to be deleted and lives: its data is kept", file.0);
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops the lists of some files. False if one of them lives: then none of them is finished.
+    async fn drop_lists(&self, files: &[(Ino, u64)]) -> Result<bool> {
         let mut commit = Commit::default();
-        for (ino, length) in files {
+        for &(ino, length) in files {
+            // Whatever went wrong before, the data of a file that can be reached is never dropped.
+            let dead = Guard::Attr { ino, expect: None, mask: AttrMask::EXISTS };
+            commit.guards.push(dead.clone());
             let chunks = length.div_ceil(CHUNK_SIZE).max(1);
-            if chunks <= PROBED_CHUNKS_MAX {
-                for indx in 0..chunks {
-                    commit.writes.push(Write::TakeSlices(ino, indx as u32));
-                    self.take_lists(&mut commit, CHUNKS_PER_COMMIT).await?;
-                }
+            let lists: Vec<u32> = if chunks <= PROBED_CHUNKS_MAX {
+                (0..chunks as u32).collect()
             } else {
-                for item in self.scan(Scan::Chunks(ino), usize::MAX).await? {
-                    if let Scanned::Chunk(indx) = item {
-                        commit.writes.push(Write::TakeSlices(ino, indx));
-                        self.take_lists(&mut commit, CHUNKS_PER_COMMIT).await?;
+                let lists = self.scan(Scan::Chunks(ino), usize::MAX).await?.into_iter();
+                lists.filter_map(|i| if let Scanned::Chunk(indx) = i { Some(indx) } else { None }).collect()
+            };
+            for indx in lists {
+                commit.writes.push(Write::TakeSlices(ino, indx));
+                if commit.writes.len() >= CHUNKS_PER_COMMIT {
+                    if !self.take_lists(std::mem::take(&mut commit)).await? {
+                        return Ok(false);
                     }
+                    commit.guards.push(dead.clone());
                 }
             }
             commit.writes.push(Write::DelDelfile(ino, length));
         }
-        self.take_lists(&mut commit, 1).await
+        self.take_lists(commit).await
     }
 
-    async fn take_lists(&self, commit: &mut Commit, at_least: usize) -> Result<()> {
-        if commit.writes.len() < at_least {
-            return Ok(());
+    async fn take_lists(&self, commit: Commit) -> Result<bool> {
+        if commit.writes.is_empty() {
+            return Ok(true);
         }
-        let commit = std::mem::take(commit);
-        if let Outcome::Done(outputs) = self.commit_repeatable(&commit).await? {
-            self.deletions.push_dead(outputs.iter());
+        match self.commit_repeatable(&commit).await? {
+            Outcome::Done(outputs) => {
+                self.deletions.push_dead(outputs.iter());
+                Ok(true)
+            }
+            Outcome::Conflict(_) => Ok(false),
         }
-        Ok(())
     }
 
     /// Deletes the objects of dead slices, then their records.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rand::RngExt as _;
 
 use crate::error::{Errno, Error, Result};
-use crate::store::{Commit, Counter, Outcome, Output, Read, Scan, Scanned, StoreError, Value, Write};
+use crate::store::{Commit, Counter, Guard, Outcome, Output, Read, Scan, Scanned, StoreError, Value, Write};
 use crate::txn::{self, Known, Proof, Step, Stop, Txn};
 use crate::volume::Meta;
 
@@ -55,13 +55,15 @@ impl Meta {
         let (mut attempts, mut fetches, mut conflicts) = (0, 0, 0);
         // How to recognise the attempt whose reply was lost, and what it would have answered.
         let mut lost: Option<(Proof, T)> = None;
+        let mut pin: Option<Guard> = None;
+        let mut stamp = None;
         let mut patience = Patience::new(self.cfg.retry_patience);
         while attempts < ATTEMPTS_MAX && fetches < FETCHES_MAX {
             // The transaction borrows `known`; everything that outlives the attempt is taken out of it here.
-            let (result, missing, believed, commit, proof) = {
-                let mut t = Txn::new(&known, &self.beliefs, self.clock.now());
+            let (result, missing, believed, mut commit, proof) = {
+                let mut t = Txn::new(&known, &self.beliefs, stamp.unwrap_or_else(|| self.clock.now()));
                 let result = op(&mut t);
-                (result, t.missing, t.believed, t.commit, t.proof)
+                (result, t.missing, t.believed, t.commit, t.proof.map(|p| (p, t.now)))
             };
             let value = match result {
                 Err(Stop::Need) => {
@@ -77,13 +79,13 @@ impl Meta {
                 }
                 Err(Stop::Fail(e)) => {
                     // It may fail just because the lost attempt was applied late.
-                    if let Some((proof, value)) = lost
-                        && self.is_shown(&proof).await?
-                    {
-                        self.beliefs.clear();
-                        return Ok(Ran { value, outputs: Vec::new() });
+                    match lost {
+                        Some((proof, value)) if proof.shows(&self.read(&proof.reads()).await?) => {
+                            self.beliefs.clear();
+                            return Ok(Ran { value, outputs: Vec::new() });
+                        }
+                        _ => return Err(e),
                     }
-                    return Err(e);
                 }
                 Ok(value) => value,
             };
@@ -99,6 +101,7 @@ impl Meta {
                 return Err(Errno::EROFS.into());
             }
             attempts += 1;
+            commit.guards.extend(pin.clone());
             match self.store.commit(&commit).await {
                 Ok(Outcome::Done(outputs)) => {
                     self.counters.commits.fetch_add(1, Ordering::Relaxed);
@@ -108,16 +111,18 @@ impl Meta {
                 }
                 Ok(Outcome::Conflict(truths)) => {
                     self.counters.conflicts.fetch_add(1, Ordering::Relaxed);
-                    let mut landed = false;
                     for (guard, truth) in commit.guards.iter().zip(truths) {
-                        landed |=
-                            lost.as_ref().is_some_and(|(p, _)| p.read() == guard.read() && p.shows(&truth));
                         known.learn(guard.read(), truth, &self.beliefs);
                     }
-                    if landed && let Some((_, value)) = lost {
-                        // An earlier attempt, whose reply was lost, was applied after all.
-                        self.beliefs.clear();
-                        return Ok(Ran { value, outputs: Vec::new() });
+                    if let Some((proof, value)) = lost {
+                        let values = self.read(&proof.reads()).await?;
+                        if proof.shows(&values) {
+                            // An earlier attempt, whose reply was lost, was applied after all.
+                            self.beliefs.clear();
+                            return Ok(Ran { value, outputs: Vec::new() });
+                        }
+                        pin = follow(pin, proof.pin(values))?;
+                        lost = Some((proof, value));
                     }
                     conflicts += 1;
                     if conflicts > EAGER_CONFLICTS {
@@ -132,16 +137,20 @@ impl Meta {
                 }
                 Err(StoreError::Ambiguous(why)) => {
                     self.counters.retries.fetch_add(1, Ordering::Relaxed);
-                    let Some(proof) = proof else { return Err(StoreError::Ambiguous(why).into()) };
+                    let Some((proof, now)) = proof else { return Err(StoreError::Ambiguous(why).into()) };
                     tracing::warn!(
                         "a reply of the metadata engine was lost ({why}); checking whether the change was made"
                     );
-                    if self.is_shown(&proof).await? {
+                    let values = self.read(&proof.reads()).await?;
+                    if proof.shows(&values) {
                         self.beliefs.clear();
                         return Ok(Ran { value, outputs: Vec::new() });
                     }
                     // Not there (yet): the guards decide about the next attempt, on fresh values.
+                    pin = proof.pin(values);
                     lost = Some((proof, value));
+                    // All attempts from here on carry the same time, so that the proof recognises each of them.
+                    stamp = Some(now);
                     known = Known::default();
                     self.beliefs.clear();
                 }
@@ -152,10 +161,6 @@ impl Meta {
             "an operation was given up after {attempts} attempts and {fetches} fetches: too many clients change the same records"
         );
         Err(Errno::EIO.into())
-    }
-
-    async fn is_shown(&self, proof: &Proof) -> Result<bool> {
-        Ok(self.read(&[proof.read()]).await?.first().is_some_and(|v| proof.shows(v)))
     }
 
     async fn fetch(&self, known: &mut Known, reads: impl IntoIterator<Item = Read>) -> Result<()> {
@@ -234,6 +239,17 @@ impl Meta {
             }
         }
     }
+}
+
+/// A list that only grew can be told from one that holds the lost records in another form; any other cannot.
+fn follow(old: Option<Guard>, new: Option<Guard>) -> Result<Option<Guard>> {
+    if let (Some(Guard::Slices { list: old, .. }), Some(Guard::Slices { list: new, .. })) = (&old, &new)
+        && !new.starts_with(old)
+    {
+        let why = "a reply was lost, and somebody rewrote the records before it could be found out";
+        return Err(StoreError::Ambiguous(why.into()).into());
+    }
+    Ok(new)
 }
 
 /// How long to keep trying, with growing jittered pauses.

@@ -34,8 +34,11 @@ pub(crate) type Step<T> = Result<T, Stop>;
 /// How to find out whether a commit whose reply was lost has been applied.
 #[derive(Debug, Clone)]
 pub(crate) enum Proof {
-    /// The entry points there (or is gone) only if it was.
-    Edge(Ino, Name, Option<Edge>),
+    /// The entry points there only if it was.
+    Edge(Ino, Name, Edge),
+    /// The entry is gone, and its inode too or changed at that time, only if it was. The entry alone proves nothing: another
+    /// client may have moved it.
+    Removed(Ino, Name, Ino, Time),
     /// The attributes carry this ctime only if it was.
     Ctime(Ino, Time),
     /// The inode's record is gone only if it was.
@@ -45,21 +48,36 @@ pub(crate) enum Proof {
 }
 
 impl Proof {
-    pub(crate) fn read(&self) -> Read {
+    pub(crate) fn reads(&self) -> Vec<Read> {
         match self {
-            Self::Edge(dir, name, _) => Read::Edge(*dir, name.clone()),
-            Self::Ctime(ino, _) | Self::Gone(ino) => Read::Attr(*ino),
-            Self::SliceId(ino, indx, _) => Read::Slices(*ino, *indx),
+            Self::Edge(dir, name, _) => vec![Read::Edge(*dir, name.clone())],
+            Self::Removed(dir, name, ino, _) => vec![Read::Edge(*dir, name.clone()), Read::Attr(*ino)],
+            Self::Ctime(ino, _) | Self::Gone(ino) => vec![Read::Attr(*ino)],
+            Self::SliceId(ino, indx, _) => vec![Read::Slices(*ino, *indx)],
         }
     }
 
-    pub(crate) fn shows(&self, value: &Value) -> bool {
-        match (self, value) {
-            (Self::Edge(_, _, want), Value::Edge(found)) => want == found,
-            (Self::Ctime(_, want), Value::Attr(Some(found))) => found.ctime == *want,
-            (Self::Gone(_), Value::Attr(found)) => found.is_none(),
-            (Self::SliceId(_, _, id), Value::Slices(list)) => list.iter().any(|s| s.id == *id),
+    /// Do the answers to the reads show it?
+    pub(crate) fn shows(&self, values: &[Value]) -> bool {
+        match (self, values) {
+            (Self::Edge(_, _, want), [Value::Edge(found)]) => Some(*want) == *found,
+            (Self::Removed(_, _, _, at), [Value::Edge(None), Value::Attr(found)]) => {
+                found.as_ref().is_none_or(|a| a.ctime == *at)
+            }
+            (Self::Ctime(_, want), [Value::Attr(Some(found))]) => found.ctime == *want,
+            (Self::Gone(_), [Value::Attr(found)]) => found.is_none(),
+            (Self::SliceId(_, _, id), [Value::Slices(list)]) => list.iter().any(|s| s.id == *id),
             _ => false,
+        }
+    }
+
+    /// What the next attempt must find unchanged, where nothing else keeps it from being applied twice.
+    pub(crate) fn pin(&self, values: Vec<Value>) -> Option<Guard> {
+        match (self, values.into_iter().next()) {
+            (Self::SliceId(ino, indx, _), Some(Value::Slices(list))) => {
+                Some(Guard::Slices { ino: *ino, indx: *indx, list })
+            }
+            _ => None,
         }
     }
 }

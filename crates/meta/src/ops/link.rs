@@ -45,7 +45,7 @@ impl Meta {
                     return Err(Errno::EMLINK.into());
                 }
                 let edge = Edge { kind: a.kind, ino };
-                t.proof(Proof::Edge(dir, name.to_vec(), Some(edge)));
+                t.proof(Proof::Edge(dir, name.to_vec(), edge));
                 t.write(Write::PutEdge(dir, name.to_vec(), edge));
                 if a.parent.0 != 0 {
                     t.write(Write::AddParent(ino, a.parent, 1));

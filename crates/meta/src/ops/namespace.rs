@@ -102,7 +102,7 @@ impl Meta {
             }
         }
         self.check_limits(4096, 1)?;
-        let ino = Ino(self.inodes.next().await?);
+        let ino = Ino(self.retry(|| self.inodes.next()).await?);
         let stats = self.settings().dir_stats;
         let ran = self
             .run(|t| {
@@ -113,7 +113,7 @@ impl Meta {
                     return Err(Errno::EEXIST.into());
                 }
                 let attr = new_attr(c, dir, &p, node, t);
-                t.proof(Proof::Edge(dir, name.to_vec(), Some(Edge { kind: node.kind, ino })));
+                t.proof(Proof::Edge(dir, name.to_vec(), Edge { kind: node.kind, ino }));
                 t.write(Write::PutAttr(ino, attr.clone()));
                 t.write(Write::PutEdge(dir, name.to_vec(), Edge { kind: node.kind, ino }));
                 match node.kind {
@@ -158,7 +158,7 @@ impl Meta {
                 if e.kind == FileType::Directory {
                     return Err(Errno::EPERM.into());
                 }
-                t.proof(Proof::Edge(dir, name.to_vec(), None));
+                t.proof(Proof::Removed(dir, name.to_vec(), e.ino, t.now));
                 t.write(Write::DelEdge(dir, name.to_vec()));
                 let fate = self.remove_leaf(t, c, (dir, &p), name, e, trash, &mut removing)?;
                 self.touch_dir(t, dir, &p, 0);
@@ -208,7 +208,7 @@ impl Meta {
                     return Err(Errno::ENOTDIR.into());
                 }
                 self.check_losing_dir(c, &p)?;
-                t.proof(Proof::Edge(dir, name.to_vec(), None));
+                t.proof(Proof::Removed(dir, name.to_vec(), e.ino, t.now));
                 t.write(Write::DelEdge(dir, name.to_vec()));
                 let last = self.remove_dir(t, c, (dir, &p), name, e, trash)?;
                 self.touch_dir(t, dir, &p, -1);

@@ -42,11 +42,7 @@ impl Meta {
                     t.write(Write::InitDirStat(ino));
                 }
                 t.charge(4096, 1);
-                t.proof(Proof::Edge(
-                    Ino::TRASH,
-                    name.to_vec(),
-                    Some(Edge { kind: FileType::Directory, ino }),
-                ));
+                t.proof(Proof::Edge(Ino::TRASH, name.to_vec(), Edge { kind: FileType::Directory, ino }));
                 Ok(ino)
             })
             .await?;

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use ciderfs_format::Ino;
@@ -20,14 +21,24 @@ pub(super) struct Flaky {
     inner: Arc<dyn Store>,
     rng: Mutex<Rng>,
     /// Calls in a thousand that go wrong.
-    faults: u64,
+    faults: AtomicU64,
     /// A commit that was said to be lost and reaches the engine before the next call.
     late: tokio::sync::Mutex<Option<Commit>>,
 }
 
 impl Flaky {
-    pub(super) fn new(inner: Arc<dyn Store>, seed: u64, faults: u64) -> Arc<Self> {
+    pub(super) fn new(inner: Arc<dyn Store>, seed: u64) -> Arc<Self> {
+        let faults = AtomicU64::new(0);
         Arc::new(Self { inner, rng: Mutex::new(Rng::new(seed)), faults, late: tokio::sync::Mutex::default() })
+    }
+
+    /// From now on so many calls in a thousand go wrong; commits are lost three times as often.
+    pub(super) fn set_faults(&self, faults: u64) {
+        self.faults.store(faults, Ordering::Relaxed);
+    }
+
+    fn faults(&self) -> u64 {
+        self.faults.load(Ordering::Relaxed)
     }
 
     async fn pause(&self) {
@@ -42,7 +53,7 @@ impl Flaky {
         if let Some(commit) = self.late.lock().await.take() {
             self.inner.commit(&commit).await?;
         }
-        if self.rng.lock().per_mille(self.faults) {
+        if self.rng.lock().per_mille(self.faults()) {
             return Err(StoreError::Unavailable("injected: away".into()));
         }
         Ok(())
@@ -70,7 +81,7 @@ impl Store for Flaky {
         self.enter().await?;
         let fate = {
             let mut rng = self.rng.lock();
-            if rng.per_mille(self.faults * 3) { rng.below(3) } else { 3 }
+            if rng.per_mille(self.faults() * 3) { rng.below(3) } else { 3 }
         };
         let lost = Err(StoreError::Ambiguous("injected: lost".into()));
         match fate {
