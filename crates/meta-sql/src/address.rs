@@ -59,6 +59,7 @@ impl Sync {
 /// | `_journal`, `_journal_mode` | `WAL`, `DELETE`, `TRUNCATE`, `PERSIST` | `WAL` |
 /// | `_sync`, `_synchronous` | `OFF`, `NORMAL`, `FULL`, `EXTRA` or 0 to 3 | `FULL`: an acknowledged commit survives a power loss |
 /// | `_timeout`, `_busy_timeout` | milliseconds to wait for another process's lock | 5000 |
+/// | `_max_page_count` | pages that the file may grow to; beyond, commits fail with "no space" | unlimited |
 /// | `mode=ro` | open read-only | |
 ///
 /// Options that only tune the official client's connection pool (`cache`, `max_open_conns`, ...) have no effect.
@@ -71,6 +72,8 @@ pub struct Address {
     pub(crate) sync: Sync,
     pub(crate) timeout: Duration,
     pub(crate) read_only: bool,
+    /// Pages that the file may have (`_max_page_count`).
+    pub(crate) page_limit: Option<u32>,
 }
 
 impl Address {
@@ -101,6 +104,7 @@ impl Address {
             sync: Sync::Full,
             timeout: DEFAULT_TIMEOUT,
             read_only: false,
+            page_limit: None,
         };
         for pair in query.split('&').filter(|p| !p.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -143,6 +147,10 @@ impl Address {
             "_timeout" | "_busy_timeout" => match value.parse() {
                 Ok(ms) => self.timeout = Duration::from_millis(ms),
                 Err(_) => return bad("a number of milliseconds"),
+            },
+            "_max_page_count" => match value.parse() {
+                Ok(pages) => self.page_limit = Some(pages),
+                Err(_) => return bad("a number of pages"),
             },
             "mode" => self.read_only = value == "ro",
             "cache" | "_txlock" | "max_open_conns" | "max_idle_conns" | "max_idle_time" | "max_life_time" => {

@@ -41,6 +41,10 @@ pub(crate) fn run(conn: &Connection, shared: &Arc<Shared>, queue: &Arc<Queue<Rea
 fn snapshot<T>(conn: &Connection, work: impl FnOnce() -> Result<T>) -> Result<T> {
     conn.execute_batch("BEGIN")?;
     let result = work();
-    conn.execute_batch("COMMIT").map_err(Failure::from)?;
+    // An error may have ended the transaction already.
+    if !conn.is_autocommit() {
+        let end = if result.is_ok() { "COMMIT" } else { "ROLLBACK" };
+        conn.execute_batch(end).map_err(Failure::from)?;
+    }
     result
 }

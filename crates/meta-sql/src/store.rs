@@ -71,8 +71,11 @@ impl SqliteStore {
         let (reads, writes) = (Arc::new(Queue::new(QUEUE_MAX)), Arc::new(Queue::new(QUEUE_MAX)));
         let mut threads = Vec::new();
         if !read_only {
-            let conn = connect(&shared.address, false).map_err(explain)?;
-            schema::complete(&conn, &shared.address.prefix).map_err(explain)?;
+            // Another process may be creating or completing the same file at this moment.
+            let patience = shared.address.timeout;
+            let conn = writer::retry_busy(patience, || connect(&shared.address, false)).map_err(explain)?;
+            writer::retry_busy(patience, || schema::complete(&conn, &shared.address.prefix))
+                .map_err(explain)?;
             let (shared, writes) = (Arc::clone(&shared), Arc::clone(&writes));
             threads.push(spawn("sqlite-writer", move || writer::run(&conn, &shared, &writes))?);
         }
@@ -130,6 +133,9 @@ fn connect(address: &Address, read_only: bool) -> Inner<Connection> {
     if !read_only {
         conn.pragma_update(None, "journal_mode", address.journal.as_str())?;
         conn.pragma_update(None, "synchronous", address.sync.as_str())?;
+        if let Some(pages) = address.page_limit {
+            conn.pragma_update(None, "max_page_count", pages)?;
+        }
     }
     Ok(conn)
 }

@@ -1,12 +1,13 @@
 //! The writer thread: one SQL transaction for all that waits.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ciderfs_meta::store::{Counter, Outcome, StoreError};
 use rusqlite::{Connection, ErrorCode, params};
 
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Result as Inner};
 use crate::queue::{Popped, Queue};
 use crate::read::first;
 use crate::store::Shared;
@@ -21,26 +22,32 @@ const FIRST_SLICE: i64 = 1;
 
 /// A call that was carried out in the open transaction, waiting for its COMMIT.
 enum Done {
-    Commit(Answer<Outcome>, Result<Outcome>),
-    Allocate(Answer<std::ops::Range<u64>>, Result<std::ops::Range<u64>>),
-    Claim(Answer<bool>, Result<bool>),
-    Schema(Answer<()>, Result<()>),
+    Commit(Answer<Outcome>, Result<Outcome, StoreError>),
+    Allocate(Answer<Range<u64>>, Result<Range<u64>, StoreError>),
+    Claim(Answer<bool>, Result<bool, StoreError>),
+    Schema(Answer<()>, Result<(), StoreError>),
 }
 
 impl Done {
-    fn answer(self, shared: &Shared, failed: Option<&StoreError>) {
-        fn send<T>(to: Answer<T>, result: Result<T>, shared: &Shared, failed: Option<&StoreError>) {
-            let result = match failed {
-                Some(e) => Err(e.clone()),
-                None => result.map_err(|e| shared.error(e)),
-            };
-            let _ = to.send(result);
+    /// Tells the caller; `failed` is what happened to the whole transaction.
+    fn answer(self, failed: Option<&StoreError>) {
+        fn send<T>(to: Answer<T>, result: Result<T, StoreError>, failed: Option<&StoreError>) {
+            let _ = to.send(failed.map_or(result, |e| Err(e.clone())));
         }
         match self {
-            Self::Commit(to, r) => send(to, r, shared, failed),
-            Self::Allocate(to, r) => send(to, r, shared, failed),
-            Self::Claim(to, r) => send(to, r, shared, failed),
-            Self::Schema(to, r) => send(to, r, shared, failed),
+            Self::Commit(to, r) => send(to, r, failed),
+            Self::Allocate(to, r) => send(to, r, failed),
+            Self::Claim(to, r) => send(to, r, failed),
+            Self::Schema(to, r) => send(to, r, failed),
+        }
+    }
+
+    fn error(&self) -> Option<StoreError> {
+        match self {
+            Self::Commit(_, r) => r.as_ref().err().cloned(),
+            Self::Allocate(_, r) => r.as_ref().err().cloned(),
+            Self::Claim(_, r) => r.as_ref().err().cloned(),
+            Self::Schema(_, r) => r.as_ref().err().cloned(),
         }
     }
 }
@@ -55,81 +62,100 @@ pub(crate) fn run(conn: &Connection, shared: &Arc<Shared>, queue: &Arc<Queue<Wri
         };
         let begun = retry_busy(shared.address.timeout, || Ok(conn.execute_batch("BEGIN IMMEDIATE")?));
         if let Err(e) = begun {
-            let e = shared.error(e);
-            refuse(first, shared, &e);
+            refuse(first, shared.error(e));
             continue;
         }
         let mut done = vec![carry_out(conn, shared, first)];
-        while done.len() < GROUP_MAX {
+        // A full disk or an input/output error ends the whole transaction, not only the call that met it.
+        while !conn.is_autocommit() && done.len() < GROUP_MAX {
             match queue.try_pop() {
                 Some(task) => done.push(carry_out(conn, shared, task)),
                 None => break,
             }
         }
-        let committed = retry_busy(shared.address.timeout, || Ok(conn.execute_batch("COMMIT")?));
-        let failed = committed.err().map(|e| {
-            let _ = conn.execute_batch("ROLLBACK");
-            shared.error(e)
-        });
+        let failed = if conn.is_autocommit() {
+            let lost = || StoreError::Unavailable("SQLite gave up the transaction".into());
+            Some(done.last().and_then(Done::error).unwrap_or_else(lost))
+        } else {
+            finish(conn, shared)
+        };
         for d in done {
-            d.answer(shared, failed.as_ref());
+            d.answer(failed.as_ref());
         }
     }
 }
 
-fn refuse(task: WriteTask, shared: &Shared, e: &StoreError) {
-    let never = || Err(Failure::Store(e.clone()));
-    match task {
-        WriteTask::Commit(_, to) => Done::Commit(to, never()).answer(shared, None),
-        WriteTask::Allocate(_, _, to) => {
-            Done::Allocate(to, Err(Failure::Store(e.clone()))).answer(shared, None)
-        }
-        WriteTask::Claim(_, _, _, to) => Done::Claim(to, Err(Failure::Store(e.clone()))).answer(shared, None),
-        WriteTask::Schema(to) => Done::Schema(to, Err(Failure::Store(e.clone()))).answer(shared, None),
+/// Makes the transaction durable, or tells what became of it.
+fn finish(conn: &Connection, shared: &Shared) -> Option<StoreError> {
+    let e = retry_busy(shared.address.timeout, || Ok(conn.execute_batch("COMMIT")?)).err()?;
+    let unsure = e.code() == Some(ErrorCode::SystemIoFailure);
+    if !conn.is_autocommit() {
+        let _ = conn.execute_batch("ROLLBACK");
     }
+    let e = shared.error(e);
+    // The records may have reached the file before the disk failed; a recovery would find them.
+    Some(if unsure { StoreError::Ambiguous(e.to_string()) } else { e })
+}
+
+fn refuse(task: WriteTask, e: StoreError) {
+    match task {
+        WriteTask::Commit(_, to) => Done::Commit(to, Err(e)),
+        WriteTask::Allocate(_, _, to) => Done::Allocate(to, Err(e)),
+        WriteTask::Claim(_, _, _, to) => Done::Claim(to, Err(e)),
+        WriteTask::Schema(to) => Done::Schema(to, Err(e)),
+    }
+    .answer(None);
 }
 
 /// Carries out one call; what it did before an error is undone, its neighbours' work stays.
 fn carry_out(conn: &Connection, shared: &Shared, task: WriteTask) -> Done {
     match task {
         WriteTask::Commit(commit, to) => {
-            Done::Commit(to, in_savepoint(conn, || write::commit(conn, &shared.statements, &commit)))
+            Done::Commit(to, in_savepoint(conn, shared, || write::commit(conn, &shared.statements, &commit)))
         }
         WriteTask::Allocate(c, n, to) => {
-            Done::Allocate(to, in_savepoint(conn, || allocate(conn, shared, c, n)))
+            Done::Allocate(to, in_savepoint(conn, shared, || allocate(conn, shared, c, n)))
         }
         WriteTask::Claim(job, now, age, to) => Done::Claim(
             to,
-            in_savepoint(conn, || {
-                let n = conn.prepare_cached(&shared.statements.claim)?.execute(params![
-                    names::job(job),
-                    now,
-                    now - age
-                ])?;
+            in_savepoint(conn, shared, || {
+                let params = params![names::job(job), now, now - age];
+                let n = conn.prepare_cached(&shared.statements.claim)?.execute(params)?;
                 Ok(n > 0)
             }),
         ),
         WriteTask::Schema(to) => {
-            Done::Schema(to, in_savepoint(conn, || schema::create(conn, &shared.address.prefix)))
+            Done::Schema(to, in_savepoint(conn, shared, || schema::create(conn, &shared.address.prefix)))
         }
     }
 }
 
-fn in_savepoint<T>(conn: &Connection, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    conn.execute_batch("SAVEPOINT call")?;
+fn in_savepoint<T>(
+    conn: &Connection,
+    shared: &Shared,
+    work: impl FnOnce() -> Inner<T>,
+) -> Result<T, StoreError> {
+    let step = |sql: &str| conn.execute_batch(sql).map_err(|e| shared.error(e.into()));
+    step("SAVEPOINT call")?;
     match work() {
         Ok(v) => {
-            conn.execute_batch("RELEASE call")?;
+            step("RELEASE call")?;
             Ok(v)
         }
         Err(e) => {
-            conn.execute_batch("ROLLBACK TO call; RELEASE call")?;
-            Err(e)
+            if !conn.is_autocommit()
+                && let Err(undo) = step("ROLLBACK TO call; RELEASE call")
+            {
+                // Half a call must not be committed.
+                tracing::error!("a failed call cannot be undone alone: {undo}");
+                let _ = conn.execute_batch("ROLLBACK");
+            }
+            Err(shared.error(e))
         }
     }
 }
 
-fn allocate(conn: &Connection, shared: &Shared, c: Counter, count: u64) -> Result<std::ops::Range<u64>> {
+fn allocate(conn: &Connection, shared: &Shared, c: Counter, count: u64) -> Inner<Range<u64>> {
     let start = match c {
         Counter::NextInode => FIRST_INODE,
         Counter::NextChunk => FIRST_SLICE,
@@ -143,7 +169,7 @@ fn allocate(conn: &Connection, shared: &Shared, c: Counter, count: u64) -> Resul
 }
 
 /// Official clients hold the file's lock for short moments; the busy handler covers most of it.
-fn retry_busy<T>(patience: Duration, mut work: impl FnMut() -> Result<T>) -> Result<T> {
+pub(crate) fn retry_busy<T>(patience: Duration, mut work: impl FnMut() -> Inner<T>) -> Inner<T> {
     let until = Instant::now() + patience;
     loop {
         match work() {

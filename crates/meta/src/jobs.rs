@@ -122,10 +122,14 @@ impl Meta {
 
     async fn expire_delayed_slices(&self, now: i64) -> Result<()> {
         let edge = now - i64::from(self.settings().trash_days) * 86_400;
+        let until = Instant::now() + JOB_LIMIT;
         for item in self.scan(Scan::DelayedSlices, usize::MAX).await? {
             let Scanned::Delayed(id, at, slices) = item else { continue };
             if at >= edge {
                 continue;
+            }
+            if Instant::now() > until {
+                break;
             }
             let mut writes = vec![Write::DelDelayedSlices(id, at)];
             writes.extend(slices.iter().map(|&(id, size)| Write::AddSliceRef(id, size, -1)));

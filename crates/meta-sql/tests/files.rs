@@ -1,0 +1,445 @@
+//! The SQLite file itself: other processes, killed writers, full disks, read-only use, foreign files.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ciderfs_format::{Edge, FileType, Ino, Slice};
+use ciderfs_meta::store::{
+    Commit, Counter, DirCursor, Guard, Outcome, Output, Read, Store, StoreError, Value, Write,
+};
+use ciderfs_meta_sql::{Options, SqliteStore};
+use rusqlite::Connection;
+
+const CHILD: &str = "CIDERFS_TEST_CHILD";
+
+fn open(url: &str) -> SqliteStore {
+    SqliteStore::open(url, Options::default()).unwrap()
+}
+
+fn url(path: &Path) -> String {
+    format!("sqlite3://{}", path.display())
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn edge(ino: u64) -> Edge {
+    Edge { kind: FileType::File, ino: Ino(ino) }
+}
+
+fn name(i: u64) -> Vec<u8> {
+    format!("n{i:08}").into_bytes()
+}
+
+/// One more entry and one more in the counter, on what they are now.
+fn step(known: i64) -> Commit {
+    let at = known as u64;
+    Commit {
+        guards: vec![
+            Guard::Counter(Counter::TotalInodes, known),
+            Guard::Edge { dir: Ino(1), name: name(at), expect: None },
+        ],
+        writes: vec![
+            Write::PutEdge(Ino(1), name(at), edge(at + 2)),
+            Write::AppendSlices(Ino(7), 0, vec![Slice::zeros(at as u32, 1)]),
+            Write::AddCounter(Counter::TotalInodes, 1),
+        ],
+    }
+}
+
+async fn counter(s: &dyn Store) -> i64 {
+    match s.read(&[Read::Counter(Counter::TotalInodes)]).await.unwrap()[0] {
+        Value::Int(n) => n,
+        ref other => panic!("{other:?}"),
+    }
+}
+
+/// Makes `n` steps against whoever else makes some, telling each.
+async fn steps(s: &dyn Store, n: u64, mut tell: impl FnMut(i64)) {
+    let mut known = counter(s).await;
+    let mut done = 0;
+    while done < n {
+        match s.commit(&step(known)).await {
+            Ok(Outcome::Done(_)) => {
+                tell(known);
+                known += 1;
+                done += 1;
+            }
+            Ok(Outcome::Conflict(truth)) => {
+                let Value::Int(n) = truth[0] else { panic!("{truth:?}") };
+                known = n;
+            }
+            Err(StoreError::Unavailable(_)) => {}
+            Err(e) => panic!("{e:?}"),
+        }
+    }
+}
+
+/// Entries, list and counter agree; returns their number.
+async fn agreed(s: &dyn Store) -> i64 {
+    let n = counter(s).await;
+    let mut cursor = DirCursor::Start;
+    let mut names = Vec::new();
+    while cursor != DirCursor::End {
+        let (page, next) = s.list_dir(Ino(1), &cursor, 1000, false).await.unwrap();
+        names.extend(page.into_iter().map(|e| e.name));
+        cursor = next;
+    }
+    assert_eq!(names, (0..n as u64).map(name).collect::<Vec<_>>());
+    let Value::Slices(list) = s.read(&[Read::Slices(Ino(7), 0)]).await.unwrap().remove(0) else { panic!() };
+    assert_eq!(list.len() as i64, n);
+    n
+}
+
+/// The other process of the tests below: makes steps and tells them.
+#[test]
+#[ignore = "started by other tests"]
+fn child() {
+    let Ok(task) = std::env::var(CHILD) else { return };
+    let (n, url) = task.split_once(' ').unwrap();
+    let store = open(url);
+    let n = n.parse().unwrap();
+    runtime().block_on(steps(&store, n, |at| {
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "done {at}").unwrap();
+        out.flush().unwrap();
+    }));
+}
+
+fn start_child(n: u64, url: &str) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child", "--ignored", "--nocapture"])
+        .env(CHILD, format!("{n} {url}"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn two_processes() {
+    for journal in ["WAL", "DELETE"] {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("{}?_sync=off&_journal={journal}", url(&dir.path().join("v.db")));
+        let store = open(&url);
+        store.create_schema().await.unwrap();
+        let mut child = start_child(100, &url);
+        steps(&store, 100, |_| {}).await;
+        let status = tokio::task::spawn_blocking(move || child.wait()).await.unwrap().unwrap();
+        assert!(status.success());
+        assert_eq!(agreed(&store).await, 200, "{journal}");
+    }
+}
+
+#[tokio::test]
+async fn two_processes_create_the_same_file() {
+    for _ in 0..5 {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("{}?_sync=off", url(&dir.path().join("v.db")));
+        let openers = (0..4).map(|_| {
+            let url = url.clone();
+            std::thread::spawn(move || {
+                let store = open(&url);
+                runtime().block_on(store.create_schema()).unwrap();
+                store
+            })
+        });
+        let stores: Vec<SqliteStore> =
+            openers.collect::<Vec<_>>().into_iter().map(|t| t.join().unwrap()).collect();
+        for s in &stores {
+            steps(s, 5, |_| {}).await;
+        }
+        assert_eq!(agreed(&stores[0]).await, 20);
+    }
+}
+
+/// A foreign lock is waited for, and reported when it stays.
+#[tokio::test]
+async fn locked_by_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("v.db");
+    let store = Arc::new(open(&url(&path)));
+    store.create_schema().await.unwrap();
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let waiting = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.commit(&step(0)).await }
+    });
+    // Reads need no lock.
+    assert_eq!(counter(store.as_ref()).await, 0);
+    assert!(!waiting.is_finished());
+    other.execute_batch("COMMIT").unwrap();
+    assert!(matches!(waiting.await.unwrap(), Ok(Outcome::Done(_))));
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let hasty = open(&format!("{}?_timeout=50", url(&path)));
+    match hasty.commit(&step(1)).await {
+        Err(StoreError::Unavailable(text)) => assert!(text.contains("_timeout"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+    other.execute_batch("ROLLBACK").unwrap();
+    steps(&hasty, 1, |_| {}).await;
+    assert_eq!(agreed(store.as_ref()).await, 2);
+}
+
+/// A writer that is killed leaves whole commits, among them all that it told of.
+#[tokio::test]
+async fn killed_in_the_middle() {
+    for journal in ["WAL", "DELETE"] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("v.db");
+        let url = format!("{}?_journal={journal}", url(&path));
+        open(&url).create_schema().await.unwrap();
+        let mut before = 0;
+        for round in 0..6 {
+            let mut child = start_child(u64::MAX, &url);
+            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            // Somewhere in the middle of its work, a little later every time.
+            let mut told = before;
+            while told < before + 3 + round * 5 {
+                let line = lines.next().unwrap().unwrap();
+                if let Some(at) = line.strip_prefix("done ") {
+                    told = at.parse::<i64>().unwrap() + 1;
+                }
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+            for line in lines.map_while(Result::ok) {
+                if let Some(at) = line.strip_prefix("done ").and_then(|n| n.parse::<i64>().ok()) {
+                    told = at + 1;
+                }
+            }
+            let store = open(&url);
+            let n = agreed(&store).await;
+            assert!(n >= told, "{journal}: {told} were acknowledged, {n} are there");
+            before = n;
+        }
+        let check: String =
+            Connection::open(&path).unwrap().query_row("PRAGMA integrity_check", [], |r| r.get(0)).unwrap();
+        assert_eq!(check, "ok");
+    }
+}
+
+/// A full file refuses with `NoSpace`, and what was refused did not happen; what was acknowledged did.
+#[tokio::test]
+async fn full() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("v.db");
+    open(&url(&path)).create_schema().await.unwrap();
+    let store = Arc::new(open(&format!("{}?_sync=off&_max_page_count=90", url(&path))));
+    let mut refused = 0;
+    for round in 0..10 {
+        // Many at once share a transaction; some are large, so that the small ones around them are tried too.
+        let mut tasks = Vec::new();
+        for i in 0..30_u64 {
+            let store = Arc::clone(&store);
+            let ino = Ino(1000 + round * 100 + i);
+            tasks.push(tokio::spawn(async move {
+                let size = if i % 7 == 3 { 30_000 } else { 10 };
+                let writes = vec![
+                    Write::PutSymlink(ino, vec![b'x'; size].into()),
+                    Write::AddCounter(Counter::UsedSpace, size as i64),
+                ];
+                (ino, size, store.commit(&Commit { guards: Vec::new(), writes }).await)
+            }));
+        }
+        for t in tasks {
+            let (ino, size, outcome) = t.await.unwrap();
+            let found = store.read(&[Read::Symlink(ino)]).await.unwrap().remove(0);
+            match outcome {
+                Ok(Outcome::Done(out)) => {
+                    assert_eq!(found, Value::Bytes(Some(vec![b'x'; size].into())));
+                    assert!(matches!(out[1], Output::Int(_)));
+                }
+                Err(StoreError::NoSpace(text)) => {
+                    assert!(text.contains("space"), "{text}");
+                    assert_eq!(found, Value::Bytes(None));
+                    refused += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert!(refused > 0);
+    drop(store);
+    // With room again everything works, and the sum is that of what is there.
+    let store = open(&url(&path));
+    let conn = Connection::open(&path).unwrap();
+    let sum: i64 =
+        conn.query_row("SELECT coalesce(sum(length(target)),0) FROM jfs_symlink", [], |r| r.get(0)).unwrap();
+    let used = store.read(&[Read::Counter(Counter::UsedSpace)]).await.unwrap().remove(0);
+    assert_eq!(used, Value::Int(sum));
+    steps(&store, 3, |_| {}).await;
+    assert_eq!(agreed(&store).await, 3);
+}
+
+/// A call that cannot be carried out takes none of its neighbours with it.
+#[tokio::test]
+async fn one_bad_call_among_many() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(open(&format!("{}?_sync=off", url(&dir.path().join("v.db")))));
+    store.create_schema().await.unwrap();
+    let mut tasks = Vec::new();
+    for i in 0..40_u64 {
+        let store = Arc::clone(&store);
+        tasks.push(tokio::spawn(async move {
+            let name = if i % 5 == 0 { vec![0xff] } else { b"user.a".to_vec() };
+            let writes = vec![
+                Write::PutSymlink(Ino(i + 10), "x".into()),
+                Write::PutXattr(Ino(i + 10), name, "v".into()),
+            ];
+            (i, store.commit(&Commit { guards: Vec::new(), writes }).await)
+        }));
+    }
+    for t in tasks {
+        let (i, outcome) = t.await.unwrap();
+        assert_eq!(outcome.is_ok(), i % 5 != 0, "{i}: {outcome:?}");
+        let there = store.read(&[Read::Symlink(Ino(i + 10))]).await.unwrap().remove(0) != Value::Bytes(None);
+        assert_eq!(there, i % 5 != 0, "half of a refused call was written");
+    }
+}
+
+#[tokio::test]
+async fn read_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("v.db");
+    let missing = SqliteStore::open(&url(&path), Options { read_only: true });
+    assert!(matches!(missing.err(), Some(StoreError::Fatal(t)) if t.contains("does not exist")));
+    assert!(!path.exists(), "nothing is created");
+    let writer = open(&url(&path));
+    writer.create_schema().await.unwrap();
+    steps(&writer, 3, |_| {}).await;
+    let by_option = SqliteStore::open(&url(&path), Options { read_only: true }).unwrap();
+    let by_address = open(&format!("{}?mode=ro", url(&path)));
+    for s in [&by_option, &by_address] {
+        assert_eq!(agreed(s).await, 3);
+        for refused in [
+            s.commit(&step(3)).await.err(),
+            s.allocate(Counter::NextInode, 1).await.err(),
+            s.create_schema().await.err(),
+        ] {
+            assert!(matches!(refused, Some(StoreError::Fatal(t)) if t.contains("read-only")));
+        }
+    }
+    // It sees what others write.
+    steps(&writer, 2, |_| {}).await;
+    assert_eq!(agreed(&by_option).await, 5);
+    drop(writer);
+    assert_eq!(agreed(&by_address).await, 5);
+}
+
+fn refusal(url: &str) -> String {
+    match SqliteStore::open(url, Options::default()) {
+        Err(StoreError::Fatal(text)) => text,
+        Err(other) => panic!("{other:?}"),
+        Ok(_) => panic!("{url} was opened"),
+    }
+}
+
+#[tokio::test]
+async fn foreign_and_damaged_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = dir.path().join("text.db");
+    std::fs::write(&text, "this is no database, however long one looks at it\n".repeat(300)).unwrap();
+    assert!(refusal(&url(&text)).contains("not a SQLite database"));
+    assert!(refusal(&url(dir.path())).contains("directory"));
+    assert!(refusal(&url(&dir.path().join("no/where.db"))).contains("does not exist"));
+
+    // A database of somebody else is no volume, and stays as it is.
+    let foreign = dir.path().join("foreign.db");
+    Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE cats(name TEXT)").unwrap();
+    let store = open(&url(&foreign));
+    assert_eq!(store.read(&[Read::Setting]).await.unwrap(), [Value::Bytes(None)]);
+    match store.read(&[Read::Symlink(Ino(1))]).await {
+        Err(StoreError::Fatal(text)) => assert!(text.contains("no volume"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+    let refused = store.commit(&step(0)).await;
+    assert!(matches!(refused, Err(StoreError::Fatal(_))), "{refused:?}");
+    let tables: i64 = Connection::open(&foreign)
+        .unwrap()
+        .query_row("SELECT count(*) FROM sqlite_master WHERE type='table'", [], |r| r.get(0))
+        .unwrap();
+    assert_eq!(tables, 1);
+
+    // Garbage in the middle of a real volume.
+    let damaged = dir.path().join("damaged.db");
+    let store = open(&format!("{}?_journal=DELETE", url(&damaged)));
+    store.create_schema().await.unwrap();
+    steps(&store, 200, |_| {}).await;
+    drop(store);
+    let mut raw = std::fs::read(&damaged).unwrap();
+    for (i, b) in raw.iter_mut().enumerate().skip(4096 * 2) {
+        *b = (i * 31 % 251) as u8;
+    }
+    std::fs::write(&damaged, raw).unwrap();
+    let opened = SqliteStore::open(&url(&damaged), Options::default());
+    let error = match &opened {
+        Err(e) => e.clone(),
+        Ok(store) => {
+            let reads = [Read::Edge(Ino(1), name(1)), Read::Attr(Ino(1)), Read::Setting];
+            store.read(&reads).await.unwrap_err()
+        }
+    };
+    match error {
+        StoreError::Corrupt(text) => assert!(text.contains("backup") || text.contains("damaged"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What the official client's appends leave behind: text with zeros inside.
+#[tokio::test]
+async fn lists_stored_as_text() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("v.db");
+    let store = open(&url(&path));
+    store.create_schema().await.unwrap();
+    let slice = |id| Slice { pos: 0, id, size: 10, off: 0, len: 10 };
+    let append = |id| Commit {
+        guards: Vec::new(),
+        writes: vec![Write::NewSliceRef(id, 10), Write::AppendSlices(Ino(7), 0, vec![slice(id)])],
+    };
+    store.commit(&append(1)).await.unwrap();
+    let other = Connection::open(&path).unwrap();
+    other
+        .execute("UPDATE jfs_chunk SET slices=slices||?1 WHERE inode=7", [slice(2).encode().to_vec()])
+        .unwrap();
+    let kind: String = other.query_row("SELECT typeof(slices) FROM jfs_chunk", [], |r| r.get(0)).unwrap();
+    assert_eq!(kind, "text");
+    let list = async || store.read(&[Read::Slices(Ino(7), 0)]).await.unwrap().remove(0);
+    assert_eq!(list().await, Value::Slices(vec![slice(1), slice(2)]));
+    let Outcome::Done(out) = store.commit(&append(3)).await.unwrap() else { panic!() };
+    assert_eq!(out[1], Output::Int(3));
+    assert_eq!(list().await, Value::Slices(vec![slice(1), slice(2), slice(3)]));
+}
+
+/// A store closes while calls wait: they are answered, none hangs.
+#[tokio::test]
+async fn closing_answers_everybody() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("v.db");
+    let store = Arc::new(open(&url(&path)));
+    store.create_schema().await.unwrap();
+    let calls: Vec<_> = (0..50)
+        .map(|i| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                let writes = vec![Write::PutSymlink(Ino(i + 10), "x".into())];
+                store.commit(&Commit { guards: Vec::new(), writes }).await.is_ok()
+            })
+        })
+        .collect();
+    drop(store);
+    for call in calls {
+        assert!(tokio::time::timeout(Duration::from_secs(30), call).await.unwrap().unwrap());
+    }
+    let rows: i64 = Connection::open(&path)
+        .unwrap()
+        .query_row("SELECT count(*) FROM jfs_symlink", [], |r| r.get(0))
+        .unwrap();
+    assert_eq!(rows, 50);
+}
