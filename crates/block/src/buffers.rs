@@ -12,9 +12,9 @@ const POOLED_FROM: usize = 64 << 10;
 /// Buffer sizes are multiples of this, so that few sizes exist.
 const STEP: usize = 64 << 10;
 /// Upper bound of idle bytes, whatever the budget.
-const MAX_IDLE: usize = 64 << 20;
+const MAX_IDLE: usize = 16 << 20;
 
-/// Idle buffers, at most an eighth of the budget and at most 64 MiB. They come on top of the budget.
+/// Idle buffers, at most a sixteenth of the budget and at most 16 MiB. They come on top of the budget.
 pub(crate) struct Buffers {
     idle: Mutex<Idle>,
     max_idle: usize,
@@ -29,7 +29,7 @@ struct Idle {
 impl Buffers {
     /// A pool beside a budget of `limit` bytes.
     pub fn new(limit: u64) -> Arc<Self> {
-        let max_idle = usize::try_from(limit / 8).unwrap_or(MAX_IDLE).min(MAX_IDLE);
+        let max_idle = usize::try_from(limit / 16).unwrap_or(MAX_IDLE).min(MAX_IDLE);
         Arc::new(Self { idle: Mutex::default(), max_idle })
     }
 
@@ -45,7 +45,7 @@ impl Buffers {
             None
         } else {
             let mut idle = self.idle.lock();
-            // Few buffers are idle (64 MiB / 64 KiB at most, in practice tens), so looking is cheap.
+            // Few buffers are idle (16 MiB / 64 KiB at most, in practice a handful), so looking is cheap.
             idle.buffers.iter().rposition(|b| b.len() == size).map(|i| {
                 let buffer = idle.buffers.swap_remove(i);
                 idle.bytes -= buffer.len();

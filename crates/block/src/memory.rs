@@ -36,6 +36,8 @@ struct Entry {
     touched: Instant,
 }
 
+/// Blocks kept that sequential readers have read to their end: the kernel asks a little out of order.
+const FINISHED_KEPT: usize = 2;
 /// Ticks of entries that were read to their end start here and those in use above, so the former go first.
 const IN_USE: u64 = 1 << 63;
 
@@ -45,17 +47,26 @@ impl MemoryCache {
         Arc::new(Self { inner: Mutex::default(), capacity, used: AtomicU64::new(0) })
     }
 
-    /// The block, if present. `finished`: a sequential reader has now read it to its end, it may go first.
+    /// The block, if present. `finished`: a sequential reader has now read it to its end, so it goes soon.
     pub fn get(&self, block: &BlockId, finished: bool) -> Option<Bytes> {
-        let mut inner = self.inner.lock();
-        let inner = &mut *inner;
-        let entry = inner.blocks.get_mut(block)?;
-        inner.order.remove(&entry.tick);
-        inner.tick += 1;
-        entry.tick = if finished { inner.tick } else { inner.tick | IN_USE };
-        entry.touched = Instant::now();
-        inner.order.insert(entry.tick, *block);
-        Some(entry.data.clone())
+        let mut dropped = None;
+        let found = {
+            let mut inner = self.inner.lock();
+            let inner = &mut *inner;
+            let entry = inner.blocks.get_mut(block)?;
+            inner.order.remove(&entry.tick);
+            inner.tick += 1;
+            entry.tick = if finished { inner.tick } else { inner.tick | IN_USE };
+            entry.touched = Instant::now();
+            inner.order.insert(entry.tick, *block);
+            let found = entry.data.clone();
+            if finished && inner.order.range(..IN_USE).count() > FINISHED_KEPT {
+                dropped = self.pop(inner);
+            }
+            found
+        };
+        drop(dropped);
+        Some(found)
     }
 
     /// Is it there? Does not count as use.

@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use ciderfs_block::{BlockError, BlockStore, Permit};
 use ciderfs_format::{Slice, Time};
+use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 /// First allocation of a slice's first block, so that small files stay small in memory.
@@ -15,8 +16,23 @@ const FIRST_STEP: usize = 64 << 10;
 enum Block {
     /// Still changeable.
     Open(Vec<u8>),
-    /// Given to the uploader; kept for readers until it is stored.
-    Sent(Bytes),
+    /// Given to the uploader.
+    Sent(Arc<Mutex<Option<Body>>>),
+}
+
+/// The bytes of a block and the permit that pays for them; both go when the block is stored. Readers find it in the
+/// object store from then on.
+struct Body {
+    data: Bytes,
+    _permit: Option<Permit>,
+}
+
+/// Where a reader finds some bytes of a slice that is not committed.
+pub(crate) enum Part {
+    /// Here.
+    Ready(Bytes),
+    /// In the object store: offset in the slice, bytes, and a length of the slice under which the block has its name.
+    Stored { off: u32, len: u32, size: u32 },
 }
 
 /// A slice not yet committed.
@@ -37,7 +53,7 @@ pub(crate) struct Pending {
     pub(crate) mtime: Time,
     blocks: Vec<Block>,
     block_size: usize,
-    /// Pays for the buffers until the slice is committed: readers may need them until then.
+    /// Pays for the buffers that are not sent.
     permit: Option<Permit>,
     uploads: Vec<JoinHandle<Result<(), BlockError>>>,
 }
@@ -119,11 +135,16 @@ impl Pending {
             if buf.len() < self.block_size && !self.frozen {
                 continue;
             }
-            let body = Bytes::from(std::mem::take(buf));
-            self.blocks[index] = Block::Sent(body.clone());
+            let data = Bytes::from(std::mem::take(buf));
+            let permit = self.permit.as_mut().map(|p| p.split(data.len() as u64));
+            let body = Arc::new(Mutex::new(Some(Body { data: data.clone(), _permit: permit })));
+            self.blocks[index] = Block::Sent(Arc::clone(&body));
             let (store, id) = (Arc::clone(blocks), self.id);
-            self.uploads
-                .push(tokio::spawn(async move { store.put_block(id, index as u32, body, tier).await }));
+            self.uploads.push(tokio::spawn(async move {
+                store.put_block(id, index as u32, data, tier).await?;
+                *body.lock() = None;
+                Ok(())
+            }));
         }
     }
 
@@ -137,21 +158,26 @@ impl Pending {
         Slice { pos: self.pos, id: self.id, size: self.len, off: 0, len: self.len }
     }
 
-    /// Copies bytes `[from, from + out.len())` of the chunk, all of which the slice holds.
-    pub(crate) fn copy_to(&self, from: u32, out: &mut [u8]) {
-        let mut offset = (from - self.pos) as usize;
-        let mut rest = out;
-        while !rest.is_empty() {
+    /// Bytes `[from, to)` of the chunk, all of which the slice holds, in order.
+    pub(crate) fn parts(&self, from: u32, to: u32) -> Vec<Part> {
+        let (mut offset, end) = ((from - self.pos) as usize, (to - self.pos) as usize);
+        let mut out = Vec::new();
+        while offset < end {
             let (index, within) = (offset / self.block_size, offset % self.block_size);
-            let body: &[u8] = match &self.blocks[index] {
-                Block::Open(buf) => buf,
-                Block::Sent(body) => body,
-            };
-            let n = rest.len().min(body.len() - within);
-            rest[..n].copy_from_slice(&body[within..within + n]);
-            rest = &mut rest[n..];
+            let n = (end - offset).min(self.block_size - within);
+            out.push(match &self.blocks[index] {
+                Block::Open(buf) => Part::Ready(Bytes::copy_from_slice(&buf[within..within + n])),
+                Block::Sent(body) => match &*body.lock() {
+                    Some(body) => Part::Ready(Bytes::copy_from_slice(&body.data[within..within + n])),
+                    None => {
+                        let size = ((index + 1) * self.block_size).min(self.len as usize) as u32;
+                        Part::Stored { off: offset as u32, len: n as u32, size }
+                    }
+                },
+            });
             offset += n;
         }
+        out
     }
 }
 

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use ciderfs_block::{BlockError, ReadHint, SlicePart};
 use ciderfs_format::CHUNK_SIZE;
 use ciderfs_meta::{ChunkView, Errno, Result};
 
 use crate::file::File;
 use crate::handles::FileHandle;
+use crate::pending::Part;
 use crate::vfs::Vfs;
 
 /// Attempts to read content that other clients keep changing.
@@ -149,9 +150,17 @@ impl Vfs {
             let from = (base + u64::from(p.pos)).max(off);
             let to = (base + u64::from(p.end())).min(end);
             if from < to {
-                let mut copy = BytesMut::zeroed((to - from) as usize);
-                p.copy_to((from - base) as u32, &mut copy);
-                paint(&mut pieces, Piece { from, len: to - from, source: Source::Ready(copy.freeze()) });
+                let mut at = from;
+                for part in p.parts((from - base) as u32, (to - base) as u32) {
+                    let (len, source) = match part {
+                        Part::Ready(bytes) => (bytes.len() as u64, Source::Ready(bytes)),
+                        Part::Stored { off, len, size } => {
+                            (u64::from(len), Source::Slice { id: p.id, size, off })
+                        }
+                    };
+                    paint(&mut pieces, Piece { from: at, len, source });
+                    at += len;
+                }
             }
         }
         Ok(Some(pieces))
