@@ -7,15 +7,17 @@ use std::sync::Arc;
 use ciderfs_format::slice::{MAX_FILE_SIZE, resolve};
 use ciderfs_format::{Attr, CHUNK_SIZE, Ino, Slice, Time, align4k};
 
-use super::rules::{W, check_access};
+use super::rules::{W, check_access, check_flags};
 use crate::error::{Errno, Result};
 use crate::store::{AttrMask, AttrPatch, Guard, Outcome, Read, Scan, Scanned, StoreError, Value, Write};
-use crate::txn::{Proof, Txn};
+use crate::txn::{Proof, Step, Txn};
 use crate::types::{Caller, ChunkAppend, ChunkView, Written};
 use crate::volume::Meta;
 
 /// Chunks that a shrinking truncate empties without asking which of them exist.
 const EMPTIED_CHUNKS_MAX: u64 = 256;
+/// Scans of a file that others keep changing while it is truncated; after that lists may stay behind.
+const SCANS_MAX: u32 = 10;
 /// Attempts of a compaction whose replies get lost.
 const COMPACTION_ATTEMPTS_MAX: u32 = 5;
 /// Existing lists that a shrinking truncate gives back in its commit; any more get a record of zeros and stay.
@@ -137,64 +139,71 @@ impl Meta {
         if self.cfg.read_only {
             return Err(Errno::EROFS.into());
         }
-        let stats = self.settings().dir_stats;
-        let beyond = self.lists_beyond(ino, length).await?;
-        let mut taken: Vec<usize> = Vec::new();
-        let ran = self
-            .run(|t| {
-                t.want([Read::Attr(ino)])?;
-                let a = t.attr(ino, AttrMask::ALL)?;
-                if !a.is_file() {
-                    return Err(if a.is_dir() { Errno::EISDIR } else { Errno::EPERM }.into());
-                }
-                super::rules::check_flags(&a, true)?;
-                if !by_handle {
-                    if a.in_trash() {
-                        return Err(Errno::EPERM.into());
+        let mut beyond = Beyond::default();
+        for last in (0..SCANS_MAX).rev() {
+            let mut taken: Vec<usize> = Vec::new();
+            let ran = self
+                .run(|t| {
+                    t.want([Read::Attr(ino)])?;
+                    let a = t.attr(ino, AttrMask::ALL)?;
+                    check_truncation(c, &a, by_handle)?;
+                    if needs_scan(a.length, length) && beyond.of.as_ref() != Some(&a) && last > 0 {
+                        return Ok(None);
                     }
-                    check_access(c, &a, W)?;
-                }
-                taken.clear();
-                if length != a.length {
-                    let grown = align4k(length) as i64 - align4k(a.length) as i64;
-                    self.check_limits(grown, 0)?;
-                    write_truncation(t, ino, (a.length, length), &beyond, &mut taken);
-                    t.charge(grown, 0);
-                    t.grow_in_dirs(stats, (ino, &a), length as i64 - a.length as i64, grown)?;
-                }
-                // POSIX: a truncate that succeeds marks the times, even if the length stays.
-                let patch = AttrPatch {
-                    length: Some(length).filter(|l| *l != a.length),
-                    mtime: Some(t.now),
-                    ctime: Some(t.now),
-                    mode: Some(without_special_bits(c, &a)).filter(|m| *m != a.mode),
-                    ..AttrPatch::default()
-                };
-                let mut after = a.clone();
-                patch.apply(&mut after);
-                t.write(Write::PatchAttr(ino, patch));
-                t.proof(Proof::Ctime(ino, t.now));
-                Ok(after)
-            })
-            .await?;
-        self.deletions
-            .push_dead(ran.outputs.iter().enumerate().filter(|(i, _)| taken.contains(i)).map(|(_, o)| o));
-        Ok(ran.value)
+                    taken.clear();
+                    self.truncate_step(t, c, (ino, &a), length, &beyond.lists, &mut taken).map(Some)
+                })
+                .await?;
+            let Some(attr) = ran.value else {
+                beyond = self.lists_beyond(ino, length).await?;
+                continue;
+            };
+            let dead = ran.outputs.iter().enumerate().filter(|(i, _)| taken.contains(i));
+            self.deletions.push_dead(dead.map(|(_, o)| o));
+            return Ok(attr);
+        }
+        Err(Errno::EIO.into())
     }
 
-    /// Chunk lists beyond a new length, where they may be too many to try each.
-    async fn lists_beyond(&self, ino: Ino, length: u64) -> Result<Vec<u32>> {
-        let old = match self.beliefs.attr(ino) {
-            Some(a) => a.length,
-            None => self.getattr(ino).await?.length,
-        };
-        let first = length.div_ceil(CHUNK_SIZE);
-        if old.div_ceil(CHUNK_SIZE) <= first + EMPTIED_CHUNKS_MAX {
-            return Ok(Vec::new());
+    fn truncate_step(
+        &self,
+        t: &mut Txn<'_>,
+        c: &Caller,
+        (ino, a): (Ino, &Attr),
+        length: u64,
+        beyond: &[u32],
+        taken: &mut Vec<usize>,
+    ) -> Step<Attr> {
+        if length != a.length {
+            let grown = align4k(length) as i64 - align4k(a.length) as i64;
+            self.check_limits(grown, 0)?;
+            write_truncation(t, ino, (a.length, length), beyond, taken);
+            t.charge(grown, 0);
+            t.grow_in_dirs(self.settings().dir_stats, (ino, a), length as i64 - a.length as i64, grown)?;
         }
+        // POSIX: a truncate that succeeds marks the times, even if the length stays.
+        let patch = AttrPatch {
+            length: Some(length).filter(|l| *l != a.length),
+            mtime: Some(t.now),
+            ctime: Some(t.now),
+            mode: Some(without_special_bits(c, a)).filter(|m| *m != a.mode),
+            ..AttrPatch::default()
+        };
+        let mut after = a.clone();
+        patch.apply(&mut after);
+        t.write(Write::PatchAttr(ino, patch));
+        t.proof(Proof::Ctime(ino, t.now));
+        Ok(after)
+    }
+
+    /// The chunk lists of a file beyond a new length. Read after the attributes: a list that comes later changes them.
+    async fn lists_beyond(&self, ino: Ino, length: u64) -> Result<Beyond> {
+        let of = self.getattr(ino).await?;
         let lists = self.scan(Scan::Chunks(ino), usize::MAX).await?.into_iter();
         let indexes = lists.filter_map(|i| if let Scanned::Chunk(indx) = i { Some(indx) } else { None });
-        Ok(indexes.filter(|i| u64::from(*i) >= first).take(TAKEN_CHUNKS_MAX).collect())
+        let first = length.div_ceil(CHUNK_SIZE);
+        let lists = indexes.filter(|i| u64::from(*i) >= first).take(TAKEN_CHUNKS_MAX).collect();
+        Ok(Beyond { of: Some(of), lists })
     }
 
     /// Puts a compacted slice in the place of the records it was made from. `raw` is the list as it was read, `skipped` how many
@@ -266,6 +275,32 @@ impl Meta {
     }
 }
 
+/// The chunk lists of a file beyond a length, as long as the file has these attributes.
+#[derive(Default)]
+struct Beyond {
+    of: Option<Attr>,
+    lists: Vec<u32>,
+}
+
+/// Are there too many chunks to try each of them?
+fn needs_scan(old: u64, new: u64) -> bool {
+    old.div_ceil(CHUNK_SIZE) > new.div_ceil(CHUNK_SIZE) + EMPTIED_CHUNKS_MAX
+}
+
+fn check_truncation(c: &Caller, a: &Attr, by_handle: bool) -> Result<(), Errno> {
+    if !a.is_file() {
+        return Err(if a.is_dir() { Errno::EISDIR } else { Errno::EPERM });
+    }
+    check_flags(a, true)?;
+    if by_handle {
+        return Ok(());
+    }
+    if a.in_trash() {
+        return Err(Errno::EPERM);
+    }
+    check_access(c, a, W)
+}
+
 fn view(list: &[Slice]) -> ChunkView {
     ChunkView { extents: Arc::from(resolve(list)), records: list.len() }
 }
@@ -306,7 +341,7 @@ fn write_truncation(
     if last <= first + 1 {
         return;
     }
-    if new < old && last - first - 1 <= EMPTIED_CHUNKS_MAX {
+    if new < old && !needs_scan(old, new) {
         for indx in first + 1..last {
             taken.push(t.write(Write::TakeSlices(ino, indx as u32)));
         }

@@ -31,14 +31,32 @@ const NODES_MAX: usize = 40;
 /// What became of an operation.
 pub(super) type Outcome = Result<Answer, Errno>;
 
+/// Slices that compactions made: which unit of them is which unit of an older one.
+#[derive(Default)]
+struct Compacted {
+    ids: BTreeSet<u64>,
+    units: BTreeMap<(u64, u32), (u64, u32)>,
+}
+
+impl Compacted {
+    /// The unit as it was written first; `None` for zeros.
+    fn origin(&self, mut unit: (u64, u32)) -> Option<(u64, u32)> {
+        while self.ids.contains(&unit.0) {
+            unit = *self.units.get(&unit)?;
+        }
+        Some(unit)
+    }
+}
+
 /// A sequence of operations.
 pub(super) struct Run<'a> {
     pub(super) clients: Vec<Client>,
     pub(super) tree: Tree,
     /// Slices that were committed.
-    pub(super) written: BTreeSet<(u64, u32)>,
+    pub(super) written: Mutex<BTreeSet<(u64, u32)>>,
     rng: Mutex<Rng>,
     gone: Vec<Ino>,
+    compacted: Mutex<Compacted>,
     /// Looks at the volume without faults.
     witness: Client,
     world: &'a World,
@@ -58,6 +76,11 @@ pub(super) fn fits(answer: &Outcome, expected: &Result<Answer, Vec<Errno>>) -> b
     }
 }
 
+/// [`fits`], or a compaction that is given up because its outcome is unknown: it is done for profit only.
+pub(super) fn fits_given_up(op: Op, answer: &Outcome, expected: &Result<Answer, Vec<Errno>>) -> bool {
+    fits(answer, expected) || (matches!(op, Op::Compact { .. }) && *answer == Err(Errno::EIO))
+}
+
 /// [`fits`], or else one of the few answers that cannot be helped when a request got lost: what it wanted had been done by
 /// another client before, which looks as if it had been done by this request.
 pub(super) fn fits_after_loss(op: Op, answer: &Outcome, expected: &Result<Answer, Vec<Errno>>) -> bool {
@@ -66,19 +89,35 @@ pub(super) fn fits_after_loss(op: Op, answer: &Outcome, expected: &Result<Answer
         (Op::Link { .. }, Err(e)) => e.contains(&Errno::EEXIST),
         _ => false,
     };
-    fits(answer, expected) || (done_before && answer.is_ok())
+    fits_given_up(op, answer, expected) || (done_before && answer.is_ok())
 }
 
-/// All orders of a few.
-pub(super) fn orders(n: usize) -> Vec<Vec<usize>> {
-    if n == 0 {
-        return vec![Vec::new()];
+/// All orders of a few operations: (which, does its answer count).
+pub(super) fn orders(n: usize) -> Vec<Vec<(usize, bool)>> {
+    let mut out = vec![Vec::new()];
+    for i in 0..n {
+        let longer = |order: &Vec<(usize, bool)>| {
+            let order = order.clone();
+            (0..=i).map(move |at| {
+                let mut order = order.clone();
+                order.insert(at, (i, true));
+                order
+            })
+        };
+        out = out.iter().flat_map(longer).collect();
     }
-    let mut out = Vec::new();
-    for shorter in orders(n - 1) {
-        for at in 0..n {
-            let mut order = shorter.clone();
-            order.insert(at, n - 1);
+    out
+}
+
+/// [`orders`], and those in which one operation happens twice: its first reply was lost and another client undid it before
+/// it could be found out.
+pub(super) fn orders_after_loss(n: usize) -> Vec<Vec<(usize, bool)>> {
+    let mut out = orders(n);
+    for order in orders(n) {
+        for again in 0..n {
+            let mut order = order.clone();
+            order.iter_mut().filter(|(i, _)| *i == again).for_each(|o| o.1 = false);
+            order.push((again, true));
             out.push(order);
         }
     }
@@ -90,9 +129,10 @@ impl<'a> Run<'a> {
         let mut out = Self {
             clients: Vec::new(),
             tree: Tree::new(world.settings.trash_enabled()),
-            written: BTreeSet::new(),
+            written: Mutex::default(),
             rng: Mutex::new(Rng::new(seed)),
             gone: vec![Ino(900_000)],
+            compacted: Mutex::default(),
             witness: world.client().await,
             world,
         };
@@ -124,6 +164,10 @@ impl<'a> Run<'a> {
                 let id = self.witness.meta.new_slice_id().await.unwrap();
                 Op::Write { ino, indx, unit, units, id }
             }
+            Op::Compact { ino, indx, .. } => {
+                let id = self.witness.meta.new_slice_id().await.unwrap();
+                Op::Compact { ino, indx, id }
+            }
             other => other,
         }
     }
@@ -147,14 +191,15 @@ impl<'a> Run<'a> {
                 let is_dir = rng.per_mille(500);
                 Op::Chmod { ino: self.pick_node(rng, is_dir), mode: rng.below(0o1000) as u16 }
             }
-            75..86 => Op::Write {
+            75..78 => Op::Compact { ino: self.pick_node(rng, false), indx: rng.below(3) as u32, id: 0 },
+            78..87 => Op::Write {
                 ino: self.pick_node(rng, false),
                 indx: rng.below(3) as u32,
                 unit: rng.below(20) as u32,
                 units: 1 + rng.below(8) as u32,
                 id: 0,
             },
-            86..92 => {
+            87..92 => {
                 let length = match rng.below(8) {
                     0 => 0,
                     1 => 300 * CHUNK_SIZE + 5000,
@@ -205,6 +250,7 @@ impl<'a> Run<'a> {
                 c.append(ino, indx, vec![slice]).await.map(|_| Answer::Done)
             }
             Op::Truncate { ino, length } => c.truncate(ino, length).await.map(|_| Answer::Done),
+            Op::Compact { ino, indx, id } => self.compact(c, ino, indx, id).await.map(|()| Answer::Done),
             Op::Open { ino } => {
                 let how = OpenFlags { read: true, ..OpenFlags::default() };
                 c.meta.open(&root(), ino, how).await.map(|_| Answer::Done)
@@ -212,6 +258,29 @@ impl<'a> Run<'a> {
             Op::Close { ino } => c.meta.close(ino).await.map(|()| Answer::Done),
         };
         answer.map_err(|e| e.errno())
+    }
+
+    async fn compact(&self, c: &Client, ino: Ino, indx: u32, id: u64) -> crate::Result<()> {
+        let raw = c.meta.read_raw_chunk(ino, indx).await?;
+        let extents = ciderfs_format::slice::resolve(&raw);
+        let data: Vec<_> = extents.iter().filter(|e| e.id > 0).collect();
+        let (Some(first), Some(last)) = (data.first(), data.last()) else { return Ok(()) };
+        let size = last.pos + last.len - first.pos;
+        {
+            let mut compacted = self.compacted.lock();
+            compacted.ids.insert(id);
+            for e in &data {
+                for i in 0..e.len / UNIT {
+                    let at = (e.pos - first.pos) / UNIT + i;
+                    compacted.units.insert((id, at), (e.id, e.off / UNIT + i));
+                }
+            }
+        }
+        let new = Slice { pos: first.pos, id, size, off: 0, len: size };
+        if c.meta.commit_compaction(ino, indx, &raw, 0, new).await? {
+            self.written.lock().insert((id, size));
+        }
+        Ok(())
     }
 
     /// Gives a client a session without its background work, so that a test can be repeated exactly.
@@ -229,7 +298,7 @@ impl<'a> Run<'a> {
         if let Op::Write { ino, units, id, .. } = op
             && self.tree.nodes.get(&ino).is_some_and(|n| n.content.values().any(|(i, _)| *i == id))
         {
-            self.written.insert((id, units * UNIT));
+            self.written.lock().insert((id, units * UNIT));
         }
         for ino in [touched(op), made].into_iter().filter(|i| i.0 > 1 && !self.tree.nodes.contains_key(i)) {
             if !self.gone.contains(&ino) {
@@ -288,8 +357,11 @@ impl<'a> Run<'a> {
             for e in view.extents.iter().filter(|e| e.id > 0) {
                 for i in 0..e.len / UNIT {
                     let unit = e.pos / UNIT + i;
-                    if offset(indx, unit) < want.length {
-                        found.insert((indx, unit), (e.id, e.off / UNIT + i));
+                    let origin = self.compacted.lock().origin((e.id, e.off / UNIT + i));
+                    if offset(indx, unit) < want.length
+                        && let Some(origin) = origin
+                    {
+                        found.insert((indx, unit), origin);
                     }
                 }
             }
@@ -310,6 +382,7 @@ fn touched(op: Op) -> Ino {
         | Op::Chmod { ino, .. }
         | Op::Write { ino, .. }
         | Op::Truncate { ino, .. }
+        | Op::Compact { ino, .. }
         | Op::Open { ino }
         | Op::Close { ino } => ino,
         Op::Create { dir, .. } | Op::Unlink { dir, .. } | Op::Rmdir { dir, .. } | Op::Lookup { dir, .. } => {

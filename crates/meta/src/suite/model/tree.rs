@@ -12,17 +12,60 @@ pub(super) const UNIT: u32 = 1000;
 /// An operation with all that it depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Op {
-    Create { dir: Ino, name: &'static str, kind: FileType },
-    Link { ino: Ino, dir: Ino, name: &'static str },
-    Unlink { dir: Ino, name: &'static str },
-    Rmdir { dir: Ino, name: &'static str },
-    Rename { from: (Ino, &'static str), to: (Ino, &'static str), noreplace: bool },
-    Lookup { dir: Ino, name: &'static str },
-    Chmod { ino: Ino, mode: u16 },
-    Write { ino: Ino, indx: u32, unit: u32, units: u32, id: u64 },
-    Truncate { ino: Ino, length: u64 },
-    Open { ino: Ino },
-    Close { ino: Ino },
+    Create {
+        dir: Ino,
+        name: &'static str,
+        kind: FileType,
+    },
+    Link {
+        ino: Ino,
+        dir: Ino,
+        name: &'static str,
+    },
+    Unlink {
+        dir: Ino,
+        name: &'static str,
+    },
+    Rmdir {
+        dir: Ino,
+        name: &'static str,
+    },
+    Rename {
+        from: (Ino, &'static str),
+        to: (Ino, &'static str),
+        noreplace: bool,
+    },
+    Lookup {
+        dir: Ino,
+        name: &'static str,
+    },
+    Chmod {
+        ino: Ino,
+        mode: u16,
+    },
+    Write {
+        ino: Ino,
+        indx: u32,
+        unit: u32,
+        units: u32,
+        id: u64,
+    },
+    Truncate {
+        ino: Ino,
+        length: u64,
+    },
+    /// Changes how the content is stored, not the content.
+    Compact {
+        ino: Ino,
+        indx: u32,
+        id: u64,
+    },
+    Open {
+        ino: Ino,
+    },
+    Close {
+        ino: Ino,
+    },
 }
 
 /// What an operation that succeeded said.
@@ -93,6 +136,7 @@ impl Tree {
             },
             Op::Write { ino, indx, unit, units, id } => self.write(ino, indx, unit, units, id),
             Op::Truncate { ino, length } => self.truncate(ino, length),
+            Op::Compact { .. } => Ok(Answer::Done),
             Op::Open { ino } => match self.nodes.get_mut(&ino) {
                 Some(n) => {
                     n.opens += 1;
