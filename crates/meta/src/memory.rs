@@ -5,8 +5,6 @@
 
 mod apply;
 mod tables;
-#[cfg(test)]
-mod tests;
 
 use std::ops::Range;
 
