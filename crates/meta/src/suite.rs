@@ -77,7 +77,8 @@ macro_rules! suite {
                 write write_contended truncate truncate_many_chunks compaction_wins compaction_loses
                 compaction_with_trash
                 unlinked_but_open replaced_but_open open_races_unlink session_ends stale_session
-                heartbeat deletion_is_resumed shared_slices unlink_without_session
+                heartbeat deletion_is_resumed shared_slices unlink_without_session read_only_client
+                jobs_contended
                 unlink rmdir permission_to_remove immutable_and_append_only
                 rename_moves rename_replaces rename_hard_links rename_below_itself
                 rename_race_makes_no_loop rename_refused rename_contended

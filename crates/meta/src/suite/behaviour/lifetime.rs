@@ -285,3 +285,74 @@ pub async fn unlink_without_session(engine: Engine) {
     }
     w.check().await;
 }
+
+/// A read-only client registers nothing and changes nothing.
+pub async fn read_only_client(engine: Engine) {
+    let w = World::new(engine).await;
+    let c = w.client().await;
+    let f = c.file(ROOT, "f").await;
+    c.put(f, 0, 0, 10).await;
+    let before = w.store.read(&[crate::store::Read::Attr(ROOT)]).await.unwrap();
+    let cfg = MetaConfig { read_only: true, heartbeat: Duration::from_millis(10), ..World::config() };
+    let r = w.client_with(cfg).await;
+    r.meta.start_session().await.unwrap();
+    assert_eq!(r.meta.sid(), 0);
+    assert!(r.meta.sessions().await.unwrap().is_empty());
+    assert_eq!(r.find(ROOT, "f").await.unwrap(), f);
+    assert_eq!(r.meta.read_raw_chunk(f, 0).await.unwrap().len(), 1);
+    let how = OpenFlags { read: true, ..OpenFlags::default() };
+    r.meta.open(&root(), f, how).await.unwrap();
+    r.meta.close(f).await.unwrap();
+    for refused in [
+        errno(r.link(f, ROOT, "g").await),
+        errno(r.unlink(ROOT, "f").await),
+        errno(r.rmdir(ROOT, "f").await),
+        errno(r.rename((ROOT, "f"), (ROOT, "g")).await),
+        errno(r.truncate(f, 0).await),
+        errno(r.meta.setattr(&root(), f, &crate::SetAttr::default()).await),
+        errno(r.meta.new_slice_id().await),
+        errno(r.append(f, 0, vec![ciderfs_format::Slice::zeros(0, 1)]).await),
+    ] {
+        assert_eq!(refused, Errno::EROFS);
+    }
+    r.meta.close_session().await.unwrap();
+    assert_eq!(w.store.read(&[crate::store::Read::Attr(ROOT)]).await.unwrap(), before);
+    w.check().await;
+}
+
+/// Several clients find the same work to do: each piece is done once.
+pub async fn jobs_contended(engine: Engine) {
+    let w = World::with_trash(engine).await;
+    let mut want = Vec::new();
+    {
+        let c = w.client().await;
+        for i in 0..10 {
+            let name = format!("f{i}");
+            let f = c.file(ROOT, &name).await;
+            let old = [c.put(f, 0, 0, 100).await, c.put(f, 0, 100, 100).await];
+            let new = c.fresh(0, 200).await;
+            assert!(c.meta.commit_compaction(f, 0, &old, 0, new).await.unwrap());
+            want.extend(old.map(|s| (s.id, s.size)));
+            if i % 2 == 0 {
+                c.unlink(ROOT, &name).await.unwrap();
+                want.push((new.id, new.size));
+            }
+        }
+    }
+    want.sort_unstable();
+    w.clock.advance(40 * 3600);
+    for _ in 0..2 {
+        let mut tasks = Vec::new();
+        for _ in 0..3 {
+            let c = w.client().await;
+            tasks.push(tokio::spawn(async move { c.meta.run_hourly_jobs().await }));
+        }
+        for t in tasks {
+            t.await.unwrap().unwrap();
+        }
+        w.check().await;
+        w.clock.advance(2 * 3600);
+    }
+    assert_eq!(w.recorder.take(), want);
+    assert_eq!(w.client().await.ls(ROOT).await.len(), 5);
+}
