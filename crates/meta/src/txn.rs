@@ -36,6 +36,9 @@ pub(crate) type Step<T> = Result<T, Stop>;
 pub(crate) enum Proof {
     /// The entry points there only if it was.
     Edge(Ino, Name, Edge),
+    /// The entry points there, and the one that it had before does not any more, only if it was: (directory, name) before
+    /// and after.
+    Moved((Ino, Name), (Ino, Name), Edge),
     /// The entry is gone, and its inode too or changed at that time, only if it was. The entry alone proves nothing: another
     /// client may have moved it.
     Removed(Ino, Name, Ino, Time),
@@ -51,6 +54,9 @@ impl Proof {
     pub(crate) fn reads(&self) -> Vec<Read> {
         match self {
             Self::Edge(dir, name, _) => vec![Read::Edge(*dir, name.clone())],
+            Self::Moved(from, to, _) => {
+                vec![Read::Edge(from.0, from.1.clone()), Read::Edge(to.0, to.1.clone())]
+            }
             Self::Removed(dir, name, ino, _) => vec![Read::Edge(*dir, name.clone()), Read::Attr(*ino)],
             Self::Ctime(ino, _) | Self::Gone(ino) => vec![Read::Attr(*ino)],
             Self::SliceId(ino, indx, _) => vec![Read::Slices(*ino, *indx)],
@@ -61,6 +67,9 @@ impl Proof {
     pub(crate) fn shows(&self, values: &[Value]) -> bool {
         match (self, values) {
             (Self::Edge(_, _, want), [Value::Edge(found)]) => Some(*want) == *found,
+            (Self::Moved(_, _, edge), [Value::Edge(from), Value::Edge(to)]) => {
+                *to == Some(*edge) && *from != Some(*edge)
+            }
             (Self::Removed(_, _, _, at), [Value::Edge(None), Value::Attr(found)]) => {
                 found.as_ref().is_none_or(|a| a.ctime == *at)
             }

@@ -120,6 +120,20 @@ async fn lost_removal_of_what_another_moved() {
     }
 }
 
+/// A rename whose request was lost is not taken for done because the destination is another link to the same file.
+#[tokio::test]
+async fn lost_rename_onto_another_link() {
+    let root = Caller::root();
+    let (store, _) = volume().await;
+    let (a, b) = (client(&store).await, client(&store).await);
+    let f = create(&a, "f", FileType::File).await.unwrap();
+    assert_eq!(errno(a.lookup(&root, ROOT, b"g").await), Errno::ENOENT);
+    b.link(&root, f, ROOT, b"g").await.unwrap();
+    store.set_fault(LOST_REQUEST);
+    assert_eq!(errno(a.rename(&root, ROOT, b"f", ROOT, b"g", 1).await), Errno::EEXIST);
+    assert_eq!(b.lookup(&root, ROOT, b"f").await.unwrap().0, f);
+}
+
 /// A directory between belief and commit: another client moves an ancestor of the destination below the source.
 #[tokio::test]
 async fn loop_closed_between_belief_and_commit() {

@@ -111,7 +111,7 @@ impl Meta {
             check_no_loop(t, se.ino, &dp)?;
         }
 
-        t.proof(Proof::Edge(dst.dir, dst.name.to_vec(), se));
+        t.proof(Proof::Moved((src.dir, src.name.to_vec()), (dst.dir, dst.name.to_vec()), se));
         t.write(Write::DelEdge(src.dir, src.name.to_vec()));
         let mut replaced = None;
         let mut dst_nlink = 0;
