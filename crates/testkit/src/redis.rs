@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpListener;
+use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -16,6 +18,8 @@ use tempfile::TempDir;
 const START_PATIENCE: Duration = Duration::from_secs(20);
 /// Between looks whether it has started.
 const START_POLL: Duration = Duration::from_millis(10);
+/// Where ports are looked for.
+const PORTS: Range<u16> = 12_000..32_000;
 /// Other ports that are tried when somebody takes ours first.
 const PORT_TRIES: usize = 5;
 
@@ -70,7 +74,7 @@ impl RedisServer {
         }
         let mut error = None;
         for _ in 0..PORT_TRIES {
-            server.port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+            server.port = free_port()?;
             match server.spawn() {
                 Ok(()) => return Ok(server),
                 Err(e) if format!("{e:#}").contains("Address already in use") => error = Some(e),
@@ -119,7 +123,7 @@ impl RedisServer {
             .arg(&file)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(fs::File::create(self.dir.path().join("stderr"))?)
             .spawn();
         self.child = Some(match child {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -142,8 +146,9 @@ impl RedisServer {
             };
             if ended.is_some() || start.elapsed() > START_PATIENCE {
                 let log = fs::read_to_string(self.log_file()).unwrap_or_default();
+                let said = fs::read_to_string(self.dir.path().join("stderr")).unwrap_or_default();
                 self.kill();
-                bail!("redis-server did not start; its log:\n{log}");
+                bail!("redis-server did not start ({ended:?}); its log:\n{log}\n{said}");
             }
             std::thread::sleep(START_POLL);
         }
@@ -257,6 +262,23 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A port that nobody listens on, below those that the kernel gives to outgoing connections: while a server is down, a
+/// client that keeps trying to connect to a port of that range ends up connected to itself and takes the port away.
+fn free_port() -> io::Result<u16> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let range = u32::from(PORTS.end - PORTS.start);
+    // Processes that run at the same time begin at different places.
+    let start = std::process::id().wrapping_mul(977);
+    for _ in 0..range {
+        let n = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % range;
+        let port = PORTS.start + n as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::AddrInUse, "no free port"))
 }
 
 /// One RESP2 answer.

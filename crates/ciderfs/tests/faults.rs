@@ -1,0 +1,183 @@
+//! Servers and clients that die under load: what fsync acknowledged is there, and the volume is whole.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use ciderfs_testkit::official::Official;
+use support::client::{sh, wait_for};
+use support::{Engine, Mount, Volume, noise};
+
+/// Files whose content was acknowledged by fsync, and how many calls failed.
+#[derive(Default)]
+struct Acknowledged {
+    files: Mutex<BTreeMap<PathBuf, (u64, usize)>>,
+    written: AtomicUsize,
+    failed: AtomicUsize,
+    stop: AtomicBool,
+}
+
+impl Acknowledged {
+    /// Writers that create, write and fsync files until told to stop.
+    fn start(self: &Arc<Self>, root: &Path, writers: u64) -> Vec<std::thread::JoinHandle<()>> {
+        (0..writers)
+            .map(|w| {
+                let (this, root) = (Arc::clone(self), root.to_owned());
+                std::thread::spawn(move || {
+                    own_descriptors();
+                    for n in 0.. {
+                        if this.stop.load(Ordering::SeqCst) {
+                            break;
+                        }
+                        let (seed, len) = (w * 1_000_000 + n, 1 + (n as usize * 7919) % 90_000);
+                        let name = PathBuf::from(format!("w{w}-{n}"));
+                        let write = || -> std::io::Result<()> {
+                            let mut f = File::create_new(root.join(&name))?;
+                            f.write_all(&noise(seed, len))?;
+                            f.sync_all()
+                        };
+                        match write() {
+                            Ok(()) => {
+                                this.files.lock().unwrap().insert(name, (seed, len));
+                                this.written.fetch_add(1, Ordering::SeqCst);
+                            }
+                            Err(_) => {
+                                this.failed.fetch_add(1, Ordering::SeqCst);
+                            }
+                        }
+                    }
+                })
+            })
+            .collect()
+    }
+
+    fn more(&self, count: usize) {
+        let before = self.written.load(Ordering::SeqCst);
+        wait_for("writers to get on", || self.written.load(Ordering::SeqCst) >= before + count);
+    }
+
+    fn finish(&self, writers: Vec<std::thread::JoinHandle<()>>) {
+        self.stop.store(true, Ordering::SeqCst);
+        for writer in writers {
+            writer.join().unwrap();
+        }
+    }
+
+    fn check(&self, root: &Path) {
+        let files = self.files.lock().unwrap();
+        assert!(!files.is_empty());
+        for (name, (seed, len)) in files.iter() {
+            let got = fs::read(root.join(name)).unwrap_or_else(|e| panic!("{}: {e}", name.display()));
+            assert!(got == noise(*seed, *len), "{}: {} bytes of {len}", name.display(), got.len());
+        }
+    }
+}
+
+/// Gives the thread descriptors of its own. A program that is started while writers wait for it inherits all shared
+/// ones, and closing those in `exec` flushes the files: it would wait for itself.
+fn own_descriptors() {
+    // SAFETY: the thread has not used a descriptor yet, and hands none to others.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FILES) }.unwrap();
+}
+
+/// Removes what failed writes may have left half done, so that the volume can be compared with its counters.
+fn settle(volume: &Volume, acknowledged: &Acknowledged) {
+    let mount = volume.mount(&[]);
+    acknowledged.check(mount.path());
+    mount.unmount();
+}
+
+#[test]
+fn redis_dies_and_comes_back() {
+    let mut volume = Volume::new(Engine::Redis, &[]);
+    let mount = volume.mount(&[]);
+    let acknowledged = Arc::new(Acknowledged::default());
+    let writers = acknowledged.start(mount.path(), 3);
+    for _ in 0..3 {
+        acknowledged.more(10);
+        volume.redis.as_mut().unwrap().kill();
+        volume.redis.as_mut().unwrap().restart().unwrap();
+    }
+    acknowledged.more(10);
+    acknowledged.finish(writers);
+    assert_eq!(acknowledged.failed.load(Ordering::SeqCst), 0, "a restart is waited for");
+    acknowledged.check(mount.path());
+    mount.unmount_after_errors();
+    settle(&volume, &acknowledged);
+    volume.check();
+}
+
+fn a_killed_client_loses_nothing_acknowledged(engine: Engine) {
+    let volume = Volume::new(engine, &[]);
+    let acknowledged = Arc::new(Acknowledged::default());
+    for _ in 0..2 {
+        acknowledged.stop.store(false, Ordering::SeqCst);
+        let mount = volume.mount(&["--heartbeat=1s"]);
+        let dir = tempfile_in(&mount);
+        let writers = acknowledged.start(&dir, 3);
+        acknowledged.more(20);
+        mount.kill();
+        acknowledged.finish(writers);
+        let again = volume.mount(&[]);
+        let root = again.join(dir.file_name().unwrap());
+        acknowledged.check(&root);
+        again.unmount();
+        acknowledged.files.lock().unwrap().clear();
+    }
+    // Objects that were not committed yet are garbage, which the official client collects; nothing is lost or broken.
+    let official = Official::locate().unwrap();
+    official.fsck(&volume.meta, &[]).unwrap();
+    official.fsck(&volume.meta, &["--path", "/", "--recursive", "--sync-dir-stat"]).unwrap();
+}
+
+/// A directory of its own for each round.
+fn tempfile_in(mount: &Mount) -> PathBuf {
+    let dir = mount.join(format!("round-{}", mount.pid()));
+    fs::create_dir(&dir).unwrap();
+    dir
+}
+
+on_engines!(a_killed_client_loses_nothing_acknowledged);
+
+/// A directory of objects on a file system that is full: the error comes at fsync or close, and what was acknowledged stays.
+#[test]
+fn a_full_disk_is_reported_and_loses_nothing_acknowledged() {
+    let volume = Volume::unformatted(Engine::Sqlite);
+    fs::create_dir(&volume.objects).unwrap();
+    let objects = volume.objects.display().to_string();
+    sh(volume.dir.path(), &format!("mount -t tmpfs -o size=16m none {objects}"));
+    volume.format(&[]);
+    let mount = volume.mount(&["--io-retries=1"]);
+    let mut kept = Vec::new();
+    let mut errors = 0;
+    for n in 0..12_u64 {
+        let path = mount.join(format!("f{n}"));
+        let write = || -> std::io::Result<()> {
+            let mut f = File::create_new(&path)?;
+            f.write_all(&noise(n, 3 << 20))?;
+            f.sync_all()
+        };
+        match write() {
+            Ok(()) => kept.push((n, path)),
+            Err(e) => {
+                assert!(matches!(e.raw_os_error(), Some(5 | 28)), "{e}");
+                errors += 1;
+            }
+        }
+    }
+    assert!(kept.len() >= 3 && errors > 0, "{} kept, {errors} refused", kept.len());
+    mount.unmount_after_errors();
+    let mount = volume.mount(&[]);
+    for (n, path) in &kept {
+        let name = path.file_name().unwrap();
+        assert!(fs::read(mount.join(name)).unwrap() == noise(*n, 3 << 20), "{}", path.display());
+    }
+    mount.unmount();
+    sh(volume.dir.path(), &format!("umount -l {objects}"));
+}
