@@ -115,7 +115,6 @@ pub async fn save(
     old: Option<&Settings>,
 ) -> Result<()> {
     if new.has_secrets() {
-        new.key_encrypted = true;
         let nonce = || -> [u8; 12] {
             // The first and last six bytes of a version 4 UUID hold no fixed bits.
             let (a, b) = (uuid::Uuid::new_v4(), uuid::Uuid::new_v4());
