@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ciderfs_testkit::official::Official;
+use ciderfs_testkit::s3::{Faults, S3Options, S3Server};
 use support::client::{sh, wait_for};
 use support::{Engine, Mount, Volume, noise};
 
@@ -84,6 +85,19 @@ impl Acknowledged {
 fn own_descriptors() {
     // SAFETY: the thread has not used a descriptor yet, and hands none to others.
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FILES) }.unwrap();
+    // The copies of everybody's descriptors would keep files and ports in use.
+    let listed: Vec<i32> = fs::read_dir("/proc/thread-self/fd")
+        .unwrap()
+        .filter_map(|e| e.unwrap().file_name().to_str()?.parse().ok())
+        .filter(|fd| *fd > 2)
+        .collect();
+    for fd in listed {
+        // The directory that was just listed is closed already.
+        if fs::symlink_metadata(format!("/proc/thread-self/fd/{fd}")).is_ok() {
+            // SAFETY: the table is this thread's alone, and no value of the thread owns a descriptor.
+            unsafe { rustix::io::close(fd) };
+        }
+    }
 }
 
 /// Removes what failed writes may have left half done, so that the volume can be compared with its counters.
@@ -111,6 +125,42 @@ fn redis_dies_and_comes_back() {
     mount.unmount_after_errors();
     settle(&volume, &acknowledged);
     volume.check();
+}
+
+/// Errors now and then, slow answers, lost replies, and an outage: `--io-retries` rides all of it out.
+#[test]
+fn an_object_store_fails_for_a_while() {
+    let options = S3Options { buckets: vec!["bucket".into()], ..S3Options::default() };
+    let mut server = S3Server::start_now(options).unwrap();
+    let volume = Volume::unformatted(Engine::Sqlite);
+    let flags = [
+        "--storage=s3".to_owned(),
+        format!("--bucket={}", server.bucket_url("bucket")),
+        format!("--access-key={}", server.access_key),
+        format!("--secret-key={}", server.secret_key),
+    ];
+    volume.format(&flags.each_ref().map(String::as_str));
+    let mount = volume.mount(&[]);
+    let acknowledged = Arc::new(Acknowledged::default());
+    let writers = acknowledged.start(mount.path(), 3);
+    acknowledged.more(10);
+    for status in [500, 503] {
+        let faults = Faults { fail_rate: 0.2, lose_reply_rate: 0.1, status, ..Faults::default() };
+        server.control().set(faults);
+        acknowledged.more(20);
+    }
+    server.control().set(Faults::default());
+    server.stop();
+    let before = acknowledged.written.load(Ordering::SeqCst);
+    server.restart().unwrap();
+    wait_for("writers to get on", || acknowledged.written.load(Ordering::SeqCst) > before + 10);
+    acknowledged.finish(writers);
+    assert_eq!(acknowledged.failed.load(Ordering::SeqCst), 0, "all of it is waited for");
+    acknowledged.check(mount.path());
+    mount.unmount_after_errors();
+    settle(&volume, &acknowledged);
+    let official = Official::locate().unwrap();
+    official.fsck(&volume.meta, &[]).unwrap();
 }
 
 fn a_killed_client_loses_nothing_acknowledged(engine: Engine) {

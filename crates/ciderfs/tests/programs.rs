@@ -99,7 +99,10 @@ fn archives_and_copies_are_exact(engine: Engine) {
     let want = Tree::read(&source).without_inodes();
     let mount = volume.mount(&[]);
     let from = source.display();
-    sh(mount.path(), &format!("mkdir untar copied; tar --format=posix -C {from} -cf - . | tar -C untar -xpf -"));
+    sh(
+        mount.path(),
+        &format!("mkdir untar copied; tar --format=posix -C {from} -cf - . | tar -C untar -xpf -"),
+    );
     sh(
         mount.path(),
         &format!("rsync -aH {from}/ copied/; test -z \"$(rsync -aHnci --delete {from}/ copied/)\""),

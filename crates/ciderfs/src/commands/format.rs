@@ -3,7 +3,7 @@
 use ciderfs_format::Settings;
 use ciderfs_format::settings::{round_block_size, validate_name};
 use ciderfs_meta::Meta;
-use ciderfs_object::{has_other_objects, probe};
+use ciderfs_object::{ObjectError, has_other_objects, probe};
 
 use crate::args::Args;
 use crate::failure::{Failure, Result};
@@ -43,7 +43,12 @@ pub async fn format(args: &Args, url: &str, name: &str) -> Result<()> {
     }
     let settings = new_settings(args, name)?;
     let objects = opening::storage(&settings, Bounds::interactive(), None)?;
-    objects.create_bucket().await?;
+    objects.create_bucket().await.map_err(|e| match e {
+        ObjectError::Timeout(_) => {
+            Failure::new(format!("{}: {e}; check --bucket and the network", objects.describe()))
+        }
+        e => e.into(),
+    })?;
     if std::env::var_os("JFS_NO_CHECK_OBJECT_STORAGE").is_none() {
         probe(objects.as_ref()).await.map_err(|e| Failure::new(format!("{}: {e}", objects.describe())))?;
         if !args.is_on("force") && has_other_objects(objects.as_ref()).await? {
