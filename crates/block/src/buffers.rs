@@ -12,9 +12,9 @@ const POOLED_FROM: usize = 64 << 10;
 /// Buffer sizes are multiples of this, so that few sizes exist.
 const STEP: usize = 64 << 10;
 /// Upper bound of idle bytes, whatever the budget.
-const MAX_IDLE: usize = 16 << 20;
+const MAX_IDLE: usize = 8 << 20;
 
-/// Idle buffers, at most a sixteenth of the budget and at most 16 MiB. They come on top of the budget.
+/// Idle buffers, at most a sixteenth of the budget and at most 8 MiB. They come on top of the budget.
 pub(crate) struct Buffers {
     idle: Mutex<Idle>,
     max_idle: usize,
@@ -45,7 +45,7 @@ impl Buffers {
             None
         } else {
             let mut idle = self.idle.lock();
-            // Few buffers are idle (16 MiB / 64 KiB at most, in practice a handful), so looking is cheap.
+            // Few buffers are idle (8 MiB / 64 KiB at most, in practice a handful), so looking is cheap.
             idle.buffers.iter().rposition(|b| b.len() == size).map(|i| {
                 let buffer = idle.buffers.swap_remove(i);
                 idle.bytes -= buffer.len();

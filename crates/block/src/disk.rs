@@ -63,8 +63,8 @@ impl DiskCache {
             return cache;
         }
         let n = cfg.cache_dirs.len() as u64;
-        // The writers' queues hold at most an eighth of the buffer memory.
-        let queue_limit = cfg.buffer_size / 8 / n;
+        // The writers' queues hold at most a twelfth of the buffer memory.
+        let queue_limit = cfg.buffer_size / 12 / n;
         for path in &cfg.cache_dirs {
             let ratio = f64::from(cfg.free_space_ratio);
             match CacheDir::open(path, cfg.cache_size / n, ratio, queue_limit, counters.clone()) {
