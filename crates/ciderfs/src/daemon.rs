@@ -59,12 +59,15 @@ pub fn detach() {
 
 /// Tells the waiting command that the mount is ready.
 pub fn ready(text: &str) {
-    println!("{READY} {text}");
-    let _ = std::io::stdout().flush();
+    tell(READY, text);
 }
 
-/// Tells the waiting command why there will be no mount.
+/// Tells the waiting command why there will be no mount. After [`ready`] nobody listens any more.
 pub fn failed(text: &str) {
-    println!("{FAILED} {text}");
-    let _ = std::io::stdout().flush();
+    tell(FAILED, text);
+}
+
+fn tell(what: &str, text: &str) {
+    let mut out = std::io::stdout();
+    let _ = writeln!(out, "{what} {text}").and_then(|()| out.flush());
 }

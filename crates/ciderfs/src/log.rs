@@ -1,7 +1,7 @@
 //! Log lines: `2026/11/22 09:38:28.036663 ciderfs[PID] <LEVEL>: message` on stderr (`spec/cli.md` 2.4).
 
 use std::fmt;
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
@@ -71,5 +71,6 @@ pub fn start(args: &Args) {
 pub fn fatal(text: &str) {
     let colour = std::io::stderr().is_terminal();
     let level = if colour { "<\x1b[31mFATAL\x1b[0m>" } else { "<FATAL>" };
-    eprintln!("{} ciderfs[{}] {level}: {text}", stamp(), std::process::id());
+    // A closed terminal or a full disk is no reason to end differently.
+    let _ = writeln!(std::io::stderr(), "{} ciderfs[{}] {level}: {text}", stamp(), std::process::id());
 }

@@ -15,6 +15,8 @@ use support::client::{run_within, sh, wait_for};
 use support::tree::{Tree, walk_usage};
 use support::{Engine, Volume, assert_same, noise};
 
+/// How long two of our clients do.
+const OWN_WORK: Duration = Duration::from_secs(20);
 /// How long both clients work in the same directories.
 const SHARED_WORK: Duration = Duration::from_secs(45);
 
@@ -278,6 +280,44 @@ fn both_clients_work_in_the_same_directories_at_once() {
     wait_for("both clients to see the same", agree);
     let seen = Tree::read(theirs.path());
     unmount_official(theirs);
+    // Files that the other client deleted while they were written are reported.
+    ours.unmount_after_errors();
+    let ours = volume.mount(&[]);
+    assert_same("after both have gone", &seen, &Tree::read(ours.path()));
+    wait_for("deleted data to be gone", || volume.used() == walk_usage(ours.path()));
+    ours.unmount();
+    // Statistics of directories drift when the official client is one of several: two of them, without us, end this test
+    // with wrong ones too. Two of ours do not, see below. Everything else must be right as it is.
+    let repair = ["--path", "/", "--recursive", "--sync-dir-stat", "--repair"];
+    let _ = official.fsck(&volume.meta, &repair);
+    volume.check();
+}
+
+#[test]
+fn two_of_ours_work_in_the_same_directories_at_once() {
+    let volume = Volume::new(Engine::Redis, &["--trash-days=0"]);
+    let ours = volume.mount(&["--attr-cache=0", "--entry-cache=0", "--dir-entry-cache=0"]);
+    let theirs = volume.mount(&["--attr-cache=0", "--entry-cache=0", "--dir-entry-cache=0"]);
+    for n in 0..3 {
+        fs::create_dir(ours.join(format!("shared{n}"))).unwrap();
+    }
+    let until = Instant::now() + OWN_WORK;
+    let done: Vec<u64> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..4)
+            .map(|me| {
+                let root = if me % 2 == 0 { ours.path() } else { theirs.path() };
+                scope.spawn(move || work(root, me, until))
+            })
+            .collect();
+        workers.into_iter().map(|w| w.join().unwrap()).collect()
+    });
+    println!("operations: {done:?}");
+    assert!(done.iter().all(|n| *n > 50), "{done:?}");
+    // Removals of files that the other side had open end a little later.
+    let agree = || Tree::read(ours.path()) == Tree::read(theirs.path());
+    wait_for("both clients to see the same", agree);
+    let seen = Tree::read(theirs.path());
+    theirs.unmount_after_errors();
     // Files that the other client deleted while they were written are reported.
     ours.unmount_after_errors();
     let ours = volume.mount(&[]);
