@@ -57,6 +57,13 @@ impl Args {
             Status::Missing(why) => {
                 return Err(Failure::new(format!("--{} is not supported in this version: {why}", flag.name)));
             }
+            Status::Only(values, why) if !values.contains(&value.as_str()) => {
+                return Err(Failure::new(format!(
+                    "--{}={value} is not supported in this version: {why}; use {}",
+                    flag.name, values[0]
+                )));
+            }
+            Status::Only(..) => {}
             Status::NoOp(why) => tracing::debug!("--{} has no effect: {why}", flag.name),
             Status::Ready => {}
         }

@@ -39,9 +39,9 @@ pub fn run(argv: &[String]) -> ExitCode {
         Err(e) => return finish(Err(e)),
     };
     let words = &argv[1..];
-    // Global flags may stand before the command.
-    let at = words.iter().position(|w| COMMANDS.iter().any(|(name, _, _)| name == w));
-    let Some(at) = at else {
+    // Global flags may stand before the command, which is the first other word.
+    let at = words.iter().position(|w| !w.starts_with('-'));
+    let Some(at) = at.filter(|&at| COMMANDS.iter().any(|(name, _, _)| *name == words[at])) else {
         return match words.iter().find(|w| !w.starts_with('-')) {
             Some(word) => {
                 eprintln!("No help topic for '{word}'");
@@ -163,6 +163,7 @@ fn command_help(command: &str) {
         let note = match f.status {
             flags::Status::Missing(_) => " [not in this version]",
             flags::Status::NoOp(_) => " [no effect]",
+            flags::Status::Only(..) => " [no other value in this version]",
             flags::Status::Ready => "",
         };
         let default = if f.default.is_empty() { String::new() } else { format!(" (default: {})", f.default) };

@@ -24,6 +24,8 @@ pub enum Status {
     Ready,
     /// Accepted and without effect, for the given reason.
     NoOp(&'static str),
+    /// Only these values are there, which change nothing; others are refused for the given reason.
+    Only(&'static [&'static str], &'static str),
     /// Refused; the text says why or what to do.
     Missing(&'static str),
 }
@@ -48,7 +50,7 @@ pub struct Flag {
 }
 
 use Kind::{Bool, Duration, Float, Int, Size, Text};
-use Status::{Missing, NoOp, Ready};
+use Status::{Missing, NoOp, Only, Ready};
 
 const ALL: &[&str] = &["*"];
 const FORMAT: &[&str] = &["format"];
@@ -164,7 +166,7 @@ pub const FLAGS: &[Flag] = &[
         Duration,
         "0",
         MOUNT,
-        NoOp("this version makes no metadata backups"),
+        Only(&["0", "0s"], "this version makes no metadata backups"),
         "metadata backups"
     ),
     flag!(
@@ -213,7 +215,15 @@ pub const FLAGS: &[Flag] = &[
     flag!("upload-delay", &[], Duration, "0s", MOUNT, SAFE, "delay of staged uploads"),
     flag!("upload-hours", &[], Text, "", MOUNT, SAFE, "hours of staged uploads"),
     flag!("cache-dir", &[], Text, "", MOUNT, Ready, "cache directories, separated by :"),
-    flag!("cache-mode", &[], Text, "0600", MOUNT, NoOp("cache files are private"), "mode of cache files"),
+    flag!(
+        "cache-mode",
+        &[],
+        Text,
+        "0600",
+        MOUNT,
+        Only(&["0600", "600"], "cache files are private"),
+        "mode of cache files"
+    ),
     flag!("cache-size", &[], Size('M'), "100G", MOUNT, Ready, "size of the disk cache"),
     flag!("cache-items", &[], Int, "0", MOUNT, LATER, "blocks in the cache"),
     flag!("free-space-ratio", &[], Float, "0.1", MOUNT, Ready, "share of the cache's disk that stays free"),

@@ -91,7 +91,15 @@ fn volumes() {
     refuse(&format("vol", &["--no-such-flag"]), &["no-such-flag"]);
     refuse(&["mount", &volume.meta, "/nowhere", "--writeback"], &["writeback"]);
     refuse(&["mount", &volume.meta, "/nowhere", "--cache-size=many"], &["cache-size"]);
+    refuse(&["mount", &volume.meta, "/nowhere", "--backup-meta=1h"], &["backup-meta"]);
     refuse(&["mount", &volume.meta], &["at least 2 arguments"]);
+    refuse(&["warmup", "up"], &["warmup"]);
+    // A bucket that cannot be reached does not become the volume's.
+    let closed = format!("--bucket=http://127.0.0.1:{}/bucket", closed_port());
+    let keys = ["--access-key=a", "--secret-key=b"];
+    refuse(&["config", &volume.meta, "--storage=s3", &closed, keys[0], keys[1]], &["nothing was changed"]);
+    let status = run_within(program().args(["status", &volume.meta]), PROMPT).stdout;
+    assert!(status.contains(&volume.objects.display().to_string()), "{status}");
     refuse(&["nonsense"], &["nonsense"]);
 }
 

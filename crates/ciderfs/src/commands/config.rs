@@ -24,6 +24,7 @@ pub fn run(args: &Args) -> Result<()> {
             println!("{}", old.to_display_json()?);
             return Ok(());
         }
+        format::check_storage(args, &before, &new).await?;
         format::save(store.as_ref(), new, Some(&old)).await
     })
 }

@@ -38,7 +38,9 @@ pub async fn format(args: &Args, url: &str, name: &str) -> Result<()> {
         }
         let mut new = old.clone();
         new.decrypt_secrets()?;
+        let before = new.clone();
         change(args, &mut new)?;
+        check_storage(args, &before, &new).await?;
         return save(store.as_ref(), new, Some(&old)).await;
     }
     let settings = new_settings(args, name)?;
@@ -62,17 +64,30 @@ pub async fn format(args: &Args, url: &str, name: &str) -> Result<()> {
     save(store.as_ref(), settings, None).await
 }
 
+/// Tries the object store if its address or a key has changed, unless `--force`.
+pub async fn check_storage(args: &Args, old: &Settings, new: &Settings) -> Result<()> {
+    let place = |s: &Settings| {
+        [&s.storage, &s.bucket, &s.access_key, &s.secret_key, &s.session_token].map(String::clone)
+    };
+    if place(old) == place(new) || args.is_on("force") {
+        return Ok(());
+    }
+    let objects = opening::storage(new, Bounds::interactive(), None)?;
+    probe(objects.as_ref()).await.map_err(|e| {
+        Failure::new(format!(
+            "{}: {e}; nothing was changed, --force changes it all the same",
+            objects.describe()
+        ))
+    })
+}
+
 fn new_settings(args: &Args, name: &str) -> Result<Settings> {
     let storage = args.text("storage").unwrap_or("file");
     let mut bucket = args.text("bucket").map_or_else(super::up::default_bucket, str::to_owned);
     if let Some(endpoint) = args.text("endpoint") {
         bucket = format!("{}/{bucket}", endpoint.trim_end_matches('/'));
     }
-    if storage == "file" {
-        // Stored absolute and with a slash at the end, as every client expects it.
-        let path = std::path::absolute(&bucket)?;
-        bucket = format!("{}/", path.display().to_string().trim_end_matches('/'));
-    }
+    let bucket = stored_bucket(storage, &bucket)?;
     let mut s = Settings::new(name, &uuid::Uuid::new_v4().to_string(), storage, &bucket);
     s.block_size_kib = round_block_size(args.size("block-size", 'K', 4 << 20)?) >> 10;
     s.compression = args.text("compress").unwrap_or("none").to_owned();
@@ -94,8 +109,23 @@ fn new_settings(args: &Args, name: &str) -> Result<Settings> {
     Ok(s)
 }
 
+/// The bucket as it is stored: a directory absolute and with a slash at the end, as every client expects it.
+fn stored_bucket(storage: &str, bucket: &str) -> Result<String> {
+    if storage != "file" {
+        return Ok(bucket.to_owned());
+    }
+    let path = std::path::absolute(bucket)?;
+    Ok(format!("{}/", path.display().to_string().trim_end_matches('/')))
+}
+
 /// Applies the flags that may change at any time.
 pub fn change(args: &Args, s: &mut Settings) -> Result<()> {
+    if let Some(v) = args.text("storage") {
+        s.storage = v.to_owned();
+    }
+    if let Some(v) = args.text("bucket") {
+        s.bucket = stored_bucket(&s.storage, v)?;
+    }
     if let Some(v) = args.text("access-key") {
         s.access_key = v.to_owned();
     }
