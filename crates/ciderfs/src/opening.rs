@@ -58,7 +58,8 @@ impl Bounds {
     }
 }
 
-type Observer = Arc<dyn Fn(Request<'_>) + Send + Sync>;
+/// Told of every request.
+pub type Observer = Arc<dyn Fn(Request<'_>) + Send + Sync>;
 
 /// Opens a volume's object store with all its layers. `settings` has its secrets decrypted.
 pub fn storage(

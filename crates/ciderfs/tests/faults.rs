@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use ciderfs_testkit::official::Official;
 use ciderfs_testkit::s3::{Faults, S3Options, S3Server};
-use support::client::{sh, wait_for};
+use support::client::{sh, succeed, wait_for};
 use support::{Engine, Mount, Volume, noise};
 
 /// Files whose content was acknowledged by fsync, and how many calls failed.
@@ -125,6 +125,48 @@ fn redis_dies_and_comes_back() {
     mount.unmount_after_errors();
     settle(&volume, &acknowledged);
     volume.check();
+}
+
+/// Objects move to another endpoint with other keys while the volume is mounted.
+#[test]
+fn a_running_mount_follows_new_keys_and_addresses() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = |secret: &str| {
+        let dir = Some(dir.path().to_owned());
+        let secret_key = secret.to_owned();
+        S3Server::start_now(S3Options {
+            dir,
+            secret_key,
+            buckets: vec!["bucket".into()],
+            ..S3Options::default()
+        })
+    };
+    let mut old = start("an-old-secret").unwrap();
+    let place = |server: &S3Server| {
+        [
+            "--storage=s3".to_owned(),
+            format!("--bucket={}", server.bucket_url("bucket")),
+            format!("--access-key={}", server.access_key),
+            format!("--secret-key={}", server.secret_key),
+        ]
+    };
+    let volume = Volume::unformatted(Engine::Sqlite);
+    volume.format(&place(&old).each_ref().map(String::as_str));
+    let mount = volume.mount(&["--heartbeat=1s", "--io-retries=2"]);
+    fs::write(mount.join("before"), noise(1, 100_000)).unwrap();
+    // A server reads its directory when it starts.
+    let new = start("a-new-secret").unwrap();
+    let mut config = vec!["config".to_owned(), volume.meta.clone(), "--yes".into()];
+    config.extend(place(&new));
+    succeed(&config);
+    wait_for("the mount to notice", || mount.log().contains("objects are now at"));
+    old.stop();
+    fs::write(mount.join("after"), noise(2, 100_000)).unwrap();
+    mount.unmount();
+    let mount = volume.mount(&[]);
+    assert!(fs::read(mount.join("before")).unwrap() == noise(1, 100_000));
+    assert!(fs::read(mount.join("after")).unwrap() == noise(2, 100_000));
+    mount.unmount();
 }
 
 /// Errors now and then, slow answers, lost replies, and an outage: `--io-retries` rides all of it out.

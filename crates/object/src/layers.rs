@@ -6,6 +6,7 @@ mod faulty;
 mod limit;
 mod meter;
 mod prefix;
+mod replace;
 mod retry;
 mod shard;
 
@@ -15,5 +16,6 @@ pub use faulty::{Faults, Faulty};
 pub use limit::{Limited, Limits};
 pub use meter::{Metered, Request};
 pub use prefix::Prefixed;
+pub use replace::Replaceable;
 pub use retry::Retried;
 pub use shard::Sharded;

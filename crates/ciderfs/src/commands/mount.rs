@@ -10,8 +10,8 @@ use ciderfs_format::Settings;
 use ciderfs_fuse::MountOptions;
 use ciderfs_meta::{Meta, MetaConfig};
 use ciderfs_mount::{MountedFs, ServeOptions};
-use ciderfs_object::layers::Limits;
-use ciderfs_object::probe;
+use ciderfs_object::layers::{Limits, Replaceable};
+use ciderfs_object::{ObjectStore, probe};
 use ciderfs_vfs::{Metrics, Vfs, VfsConfig};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -82,18 +82,14 @@ async fn serve_async(args: &Args, url: &str, mountpoint: &Path, banner: Option<&
     }
     let mut settings = (*meta.settings()).clone();
     settings.decrypt_secrets()?;
-    if let Some(v) = args.text("storage") {
-        settings.storage = v.to_owned();
-    }
-    if let Some(v) = args.text("bucket") {
-        settings.bucket = v.to_owned();
-    }
+    let place = Place::of(args);
+    place.apply(&mut settings);
     let labels = HashMap::from([
         ("vol_name".to_owned(), settings.name.clone()),
         ("mp".to_owned(), mount_point.clone()),
     ]);
     let metrics = Arc::new(Metrics::new(labels)?);
-    let blocks = open_blocks(args, &settings, read_only, &metrics).await?;
+    let blocks = open_blocks(args, &settings, read_only, &metrics, &meta, place).await?;
     let vfs = Vfs::new(
         Arc::clone(&meta),
         Arc::clone(&blocks),
@@ -125,7 +121,9 @@ async fn serve_async(args: &Args, url: &str, mountpoint: &Path, banner: Option<&
     let mut mounted = match served {
         Ok(m) => m,
         Err(e) => {
-            meta.close_session().await?;
+            if let Err(e) = meta.close_session().await {
+                tracing::warn!("the session is left to other clients: {e}");
+            }
             return Err(Failure::new(format!("cannot mount at {}: {e}", mountpoint.display())));
         }
     };
@@ -244,11 +242,71 @@ fn serve_options(args: &Args) -> Result<ServeOptions> {
     Ok(o)
 }
 
+/// Where the command line says the objects are, whatever the settings say.
+#[derive(Clone)]
+struct Place {
+    storage: Option<String>,
+    bucket: Option<String>,
+}
+
+impl Place {
+    fn of(args: &Args) -> Self {
+        Self {
+            storage: args.text("storage").map(str::to_owned),
+            bucket: args.text("bucket").map(str::to_owned),
+        }
+    }
+
+    fn apply(&self, settings: &mut Settings) {
+        if let Some(v) = &self.storage {
+            settings.storage.clone_from(v);
+        }
+        if let Some(v) = &self.bucket {
+            settings.bucket.clone_from(v);
+        }
+    }
+}
+
+/// Opens the object store anew when its address or a key in the settings changes.
+fn follow_settings(
+    meta: &Meta,
+    now: Settings,
+    place: Place,
+    objects: Arc<Replaceable>,
+    open: impl Fn(&Settings) -> Result<Arc<dyn ObjectStore>> + Send + Sync + 'static,
+) {
+    let address = |s: &Settings| {
+        [&s.storage, &s.bucket, &s.access_key, &s.secret_key, &s.session_token].map(String::clone)
+    };
+    let current = std::sync::Mutex::new(address(&now));
+    meta.on_settings(Box::new(move |new| {
+        let mut new = (**new).clone();
+        let opened = new.decrypt_secrets().map_err(Failure::from).and_then(|()| {
+            place.apply(&mut new);
+            let Ok(mut current) = current.lock() else { return Ok(()) };
+            if *current != address(&new) {
+                objects.replace(open(&new)?);
+                *current = address(&new);
+                tracing::info!("objects are now at {}", objects.describe());
+            }
+            Ok(())
+        });
+        if let Err(e) = opened {
+            tracing::error!(
+                "the new settings of the object store cannot be used, the old ones stay: {}",
+                e.text
+            );
+        }
+    }));
+}
+
 async fn open_blocks(
     args: &Args,
     settings: &Settings,
     read_only: bool,
     metrics: &Arc<Metrics>,
+    meta: &Meta,
+    place: Place,
 ) -> Result<Arc<BlockStore>> {
     let max_uploads = args.int("max-uploads", 20).max(1) as usize;
     let max_downloads = args.int("max-downloads", 200).max(1) as usize;
@@ -264,10 +322,14 @@ async fn open_blocks(
         retries: u32::try_from(args.int("io-retries", 10)).unwrap_or(u32::MAX),
     };
     let counted = Arc::clone(metrics);
-    let observer = Arc::new(move |r: ciderfs_object::layers::Request<'_>| {
+    let observer: opening::Observer = Arc::new(move |r: ciderfs_object::layers::Request<'_>| {
         counted.object(r.method, r.took, r.bytes, r.error.is_some());
     });
-    let objects = opening::storage(settings, bounds, Some(observer))?;
+    let first = opening::storage(settings, bounds, Some(Arc::clone(&observer)))?;
+    let objects = Arc::new(Replaceable::new(first));
+    follow_settings(meta, settings.clone(), place, Arc::clone(&objects), move |s| {
+        opening::storage(s, bounds, Some(Arc::clone(&observer)))
+    });
     if args.is_on("check-storage") && !read_only {
         probe(objects.as_ref()).await.map_err(|e| Failure::new(format!("{}: {e}", objects.describe())))?;
     }
