@@ -12,7 +12,7 @@ use ciderfs_block::{BlockError, BudgetKind, ReadHint, SlicePart};
 use ciderfs_format::compaction::{self, Plan};
 use ciderfs_format::{Ino, Slice};
 use ciderfs_meta::{ChunkView, Error, Result};
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, stream};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -176,7 +176,10 @@ impl Vfs {
                 }
             })
             .collect();
-        stream::iter(copies).buffer_unordered(BLOCKS_AT_ONCE).try_collect::<Vec<()>>().await.map(drop)
+        // All of them end before this returns, also after an error: an upload that is given up may still arrive, behind
+        // the deletion of what was stored.
+        let ended: Vec<_> = stream::iter(copies).buffer_unordered(BLOCKS_AT_ONCE).collect().await;
+        ended.into_iter().collect()
     }
 
     /// Bytes `range` of the new slice.
