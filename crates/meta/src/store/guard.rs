@@ -1,0 +1,189 @@
+//! Conditions of a commit.
+
+use std::ops::BitOr;
+
+use bytes::Bytes;
+use ciderfs_format::{Attr, Edge, Ino, Slice};
+
+use super::{Counter, LockOwner, Name, Read, Value};
+
+/// Which fields of an attribute record a guard compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AttrMask(pub u8);
+
+impl AttrMask {
+    /// Only that the inode exists (or not).
+    pub const EXISTS: Self = Self(0);
+    /// flags, type, mode, uid, gid, rdev, parent, ACL ids, tier: what decides permissions and placement.
+    pub const IDENTITY: Self = Self(1);
+    /// nlink.
+    pub const NLINK: Self = Self(2);
+    /// length.
+    pub const LENGTH: Self = Self(4);
+    /// atime, mtime and ctime.
+    pub const TIMES: Self = Self(8);
+    /// Every field.
+    pub const ALL: Self = Self(15);
+
+    /// Are all fields of `other` compared?
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Do the compared fields of `a` and `b` agree?
+    pub fn agree(self, a: &Attr, b: &Attr) -> bool {
+        (!self.contains(Self::IDENTITY)
+            || (a.flags == b.flags
+                && a.kind == b.kind
+                && a.mode == b.mode
+                && a.uid == b.uid
+                && a.gid == b.gid
+                && a.rdev == b.rdev
+                && a.parent == b.parent
+                && a.access_acl == b.access_acl
+                && a.default_acl == b.default_acl
+                && a.tier == b.tier))
+            && (!self.contains(Self::NLINK) || a.nlink == b.nlink)
+            && (!self.contains(Self::LENGTH) || a.length == b.length)
+            && (!self.contains(Self::TIMES)
+                || (a.atime == b.atime && a.mtime == b.mtime && a.ctime == b.ctime))
+    }
+}
+
+impl BitOr for AttrMask {
+    type Output = Self;
+    fn bitor(self, rhs: Self) -> Self {
+        Self(self.0 | rhs.0)
+    }
+}
+
+/// A condition of a commit. Each guard is about the record of one [`Read`]; see [`Guard::read`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Guard {
+    /// The inode exists with these values in the masked fields, or does not exist.
+    Attr {
+        /// Which inode.
+        ino: Ino,
+        /// `None`: it must not exist.
+        expect: Option<Attr>,
+        /// Fields compared.
+        mask: AttrMask,
+    },
+    /// The entry points there, or does not exist.
+    Edge {
+        /// Directory.
+        dir: Ino,
+        /// Entry.
+        name: Name,
+        /// `None`: it must not exist.
+        expect: Option<Edge>,
+    },
+    /// The directory has no entry.
+    DirEmpty(Ino),
+    /// The chunk's list starts with exactly these records.
+    SlicesPrefix {
+        /// File.
+        ino: Ino,
+        /// Chunk index.
+        indx: u32,
+        /// Expected first records.
+        prefix: Vec<Slice>,
+    },
+    /// The chunk's list is exactly this.
+    Slices {
+        /// File.
+        ino: Ino,
+        /// Chunk index.
+        indx: u32,
+        /// Expected list, empty for a missing one.
+        list: Vec<Slice>,
+    },
+    /// The extended attribute has this value, or does not exist.
+    Xattr {
+        /// Inode.
+        ino: Ino,
+        /// Attribute name.
+        name: Name,
+        /// `None`: it must not exist.
+        expect: Option<Bytes>,
+    },
+    /// The counter has this value (missing counts as 0).
+    Counter(Counter, i64),
+    /// The settings document is exactly this, or missing.
+    Setting(Option<Bytes>),
+    /// The session is registered.
+    Session(u64),
+    /// The hard-link parents are exactly these (only counts > 0 compared).
+    Parents {
+        /// Inode.
+        ino: Ino,
+        /// Expected parents, sorted by inode.
+        expect: Vec<(Ino, i64)>,
+    },
+    /// The flocks of the inode are exactly these (any order).
+    Flocks {
+        /// Inode.
+        ino: Ino,
+        /// Expected holders.
+        expect: Vec<(LockOwner, bool)>,
+    },
+    /// The record locks of the inode are exactly these (any order).
+    Plocks {
+        /// Inode.
+        ino: Ino,
+        /// Expected holders.
+        expect: Vec<(LockOwner, Bytes)>,
+    },
+}
+
+impl Guard {
+    /// The read that answers with the guarded record.
+    pub fn read(&self) -> Read {
+        match self {
+            Self::Attr { ino, .. } => Read::Attr(*ino),
+            Self::Edge { dir, name, .. } => Read::Edge(*dir, name.clone()),
+            Self::DirEmpty(ino) => Read::DirEmpty(*ino),
+            Self::SlicesPrefix { ino, indx, .. } | Self::Slices { ino, indx, .. } => {
+                Read::Slices(*ino, *indx)
+            }
+            Self::Xattr { ino, name, .. } => Read::Xattr(*ino, name.clone()),
+            Self::Counter(c, _) => Read::Counter(*c),
+            Self::Setting(_) => Read::Setting,
+            Self::Session(sid) => Read::Session(*sid),
+            Self::Parents { ino, .. } => Read::Parents(*ino),
+            Self::Flocks { ino, .. } => Read::Flocks(*ino),
+            Self::Plocks { ino, .. } => Read::Plocks(*ino),
+        }
+    }
+
+    /// Does the guard hold for this value of its record? A value of the wrong variant never does.
+    pub fn holds(&self, value: &Value) -> bool {
+        match (self, value) {
+            (Self::Attr { expect, mask, .. }, Value::Attr(found)) => match (expect, found) {
+                (None, None) => true,
+                (Some(a), Some(b)) => mask.agree(a, b),
+                _ => false,
+            },
+            (Self::Edge { expect, .. }, Value::Edge(found)) => expect == found,
+            (Self::DirEmpty(_), Value::Bool(empty)) => *empty,
+            (Self::SlicesPrefix { prefix, .. }, Value::Slices(list)) => list.starts_with(prefix),
+            (Self::Slices { list, .. }, Value::Slices(found)) => list == found,
+            (Self::Xattr { expect, .. }, Value::Bytes(found)) => expect == found,
+            (Self::Counter(_, n), Value::Int(found)) => n == found,
+            (Self::Setting(expect), Value::Bytes(found)) => expect == found,
+            (Self::Session(_), Value::Bool(there)) => *there,
+            (Self::Parents { expect, .. }, Value::Parents(found)) => {
+                let mut found: Vec<_> = found.iter().copied().filter(|(_, n)| *n > 0).collect();
+                found.sort_unstable();
+                *expect == found
+            }
+            (Self::Flocks { expect, .. }, Value::Flocks(found)) => same_set(expect, found),
+            (Self::Plocks { expect, .. }, Value::Plocks(found)) => same_set(expect, found),
+            _ => false,
+        }
+    }
+}
+
+fn same_set<T: PartialEq>(a: &[T], b: &[T]) -> bool {
+    a.len() == b.len() && a.iter().all(|x| b.contains(x))
+}

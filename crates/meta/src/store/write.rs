@@ -1,0 +1,178 @@
+//! Changes of a commit.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use ciderfs_format::{Attr, Edge, Ino, Slice, Time};
+
+use super::{Counter, DirStat, Guard, LockOwner, Name, Value};
+
+/// Changes to some fields of an existing inode; `None` leaves a field as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AttrPatch {
+    /// Replaces the flags.
+    pub flags: Option<u8>,
+    /// Replaces the 12 mode bits.
+    pub mode: Option<u16>,
+    /// Replaces the owner.
+    pub uid: Option<u32>,
+    /// Replaces the group.
+    pub gid: Option<u32>,
+    /// Replaces atime.
+    pub atime: Option<Time>,
+    /// Replaces mtime.
+    pub mtime: Option<Time>,
+    /// Replaces ctime.
+    pub ctime: Option<Time>,
+    /// Added to nlink; commutes with other clients' additions.
+    pub nlink: i32,
+    /// Replaces the length.
+    pub length: Option<u64>,
+    /// Replaces the parent.
+    pub parent: Option<Ino>,
+    /// Replaces access ACL id, default ACL id and tier; needs a guard on `AttrMask::IDENTITY`.
+    pub tail: Option<(u32, u32, u8)>,
+}
+
+impl AttrPatch {
+    /// Applies the patch to a decoded record.
+    pub fn apply(&self, a: &mut Attr) {
+        a.flags = self.flags.unwrap_or(a.flags);
+        a.mode = self.mode.unwrap_or(a.mode);
+        a.uid = self.uid.unwrap_or(a.uid);
+        a.gid = self.gid.unwrap_or(a.gid);
+        a.atime = self.atime.unwrap_or(a.atime);
+        a.mtime = self.mtime.unwrap_or(a.mtime);
+        a.ctime = self.ctime.unwrap_or(a.ctime);
+        a.nlink = a.nlink.saturating_add_signed(self.nlink);
+        a.length = self.length.unwrap_or(a.length);
+        a.parent = self.parent.unwrap_or(a.parent);
+        if let Some((access, default, tier)) = self.tail {
+            (a.access_acl, a.default_acl, a.tier) = (access, default, tier);
+        }
+    }
+
+    /// Nothing to change?
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A change of a commit. Unless said otherwise the [`Output`] is `Output::None`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    /// Stores the record of a new inode, or replaces it whole.
+    PutAttr(Ino, Attr),
+    /// Changes fields of an existing inode. A missing inode is left missing (guard it).
+    PatchAttr(Ino, AttrPatch),
+    /// Removes the record.
+    DelAttr(Ino),
+    /// Creates or replaces an entry.
+    PutEdge(Ino, Name, Edge),
+    /// Removes an entry.
+    DelEdge(Ino, Name),
+    /// Stores a symbolic link's target.
+    PutSymlink(Ino, Bytes),
+    /// Removes it.
+    DelSymlink(Ino),
+    /// Stores an extended attribute.
+    PutXattr(Ino, Name, Bytes),
+    /// Removes one.
+    DelXattr(Ino, Name),
+    /// Removes all extended attributes of an inode.
+    DelXattrs(Ino),
+    /// Adds to the number of links that a directory holds to a hard-linked inode. No-op where the engine derives it.
+    AddParent(Ino, Ino, i64),
+    /// Removes all link counts of an inode.
+    DelParents(Ino),
+    /// Appends records to a chunk's list, creating it. `Output::Int`: records in the list afterwards.
+    AppendSlices(Ino, u32, Vec<Slice>),
+    /// Appends one record to each existing list among the chunks in the range; missing ones stay missing.
+    AppendSliceIfExists(Ino, Range<u32>, Slice),
+    /// Replaces the first `drop` records of a list by `insert` (compaction; guard the prefix).
+    ReplaceSlices {
+        /// File.
+        ino: Ino,
+        /// Chunk index.
+        indx: u32,
+        /// Records to remove from the head.
+        drop: usize,
+        /// Records to put in their place.
+        insert: Vec<Slice>,
+    },
+    /// Removes a chunk's list and drops one reference per record with id > 0. `Output::Slices`: those records (with
+    /// pos, off and len zeroed) and the references left to each; 0 or less means that nobody uses the slice.
+    TakeSlices(Ino, u32),
+    /// Registers the first reference of a fresh slice. No-op where a missing count means one.
+    NewSliceRef(u64, u32),
+    /// Adds to the reference count of a slice (id, size). `Output::Int`: references left, 0 or less means dead.
+    AddSliceRef(u64, u32, i64),
+    /// Removes the count of a dead slice after its objects are gone.
+    DropSliceRef(u64, u32),
+    /// Records the slices that a compaction replaced while the trash is on: new slice id, unix seconds, (id, size) list.
+    PutDelayedSlices(u64, i64, Vec<(u64, u32)>),
+    /// Removes such a record.
+    DelDelayedSlices(u64, i64),
+    /// Adds to a counter. `Output::Int`: the new value.
+    AddCounter(Counter, i64),
+    /// Registers a file (inode, length) whose data must be removed; unix seconds.
+    PutDelfile(Ino, u64, i64),
+    /// Its data is gone.
+    DelDelfile(Ino, u64),
+    /// Keeps an unlinked inode for a session that has it open.
+    PutSustained(u64, Ino),
+    /// No longer.
+    DelSustained(u64, Ino),
+    /// Creates the usage record of a directory with zeros.
+    InitDirStat(Ino),
+    /// Adds to an existing usage record. `Output::Int`: 1 if it existed, else 0 and nothing was written.
+    AddDirStat(Ino, DirStat),
+    /// Stores a computed usage record.
+    PutDirStat(Ino, DirStat),
+    /// Removes the usage record and the directory's quota.
+    DelDirStat(Ino),
+    /// Stores the settings document.
+    PutSetting(Bytes),
+    /// First values of the counters of a new volume, where the engine stores them.
+    InitCounters,
+    /// Registers or refreshes a session: id, unix seconds of expiry, info JSON. `Output::Int`: 1 if it was registered
+    /// before, 0 if this created (or resurrected) it.
+    PutSession(u64, i64, Bytes),
+    /// Removes a session row.
+    DelSession(u64),
+    /// Stores an ACL rule under an id taken from `Counter::AclMaxId`.
+    PutAcl(u32, Bytes),
+    /// Sets or clears (None) one holder's flock on an inode; `true` is a write lock.
+    PutFlock(Ino, LockOwner, Option<bool>),
+    /// Sets or clears (None or empty) one holder's record locks on an inode.
+    PutPlock(Ino, LockOwner, Option<Bytes>),
+}
+
+/// What a [`Write`] reports back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Nothing.
+    None,
+    /// A number.
+    Int(i64),
+    /// Slices with the references left to each.
+    Slices(Vec<(Slice, i64)>),
+}
+
+/// Guards and writes that happen together.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Commit {
+    /// Conditions, all of which must hold.
+    pub guards: Vec<Guard>,
+    /// Changes, applied in order.
+    pub writes: Vec<Write>,
+}
+
+/// What became of a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Applied; one output per write.
+    Done(Vec<Output>),
+    /// Nothing was written: the true value of each guarded record, one per guard, in order.
+    Conflict(Vec<Value>),
+}
