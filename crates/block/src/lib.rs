@@ -13,6 +13,7 @@ mod buffers;
 mod config;
 mod cpu;
 mod disk;
+mod download;
 mod error;
 mod flight;
 mod key;

@@ -17,6 +17,7 @@ use crate::buffers::Buffers;
 use crate::config::{BlockConfig, ReadHint};
 use crate::cpu::Cpu;
 use crate::disk::DiskCache;
+use crate::download;
 use crate::flight::Flights;
 use crate::key::BlockId;
 use crate::memory::MemoryCache;
@@ -176,7 +177,7 @@ impl BlockStore {
         };
         inner.spawn(async move {
             if let Ok(_slot) = place.inner.prefetches.acquire().await {
-                read::fetch_ahead(&place.inner, block).await;
+                download::fetch_ahead(&place.inner, block).await;
             }
         });
     }
@@ -192,10 +193,10 @@ impl BlockStore {
         let Some(place) = Place::take(inner.clone(), |i| &i.read_ahead, MAX_READ_AHEAD) else {
             return false;
         };
-        if !read::memory_for_more(inner) {
+        if !download::memory_for_more(inner) {
             return false;
         }
-        inner.spawn(async move { read::fetch_ahead(&place.inner, block).await });
+        inner.spawn(async move { download::fetch_ahead(&place.inner, block).await });
         true
     }
 
