@@ -37,7 +37,6 @@ pub(super) struct State {
     pub closed: bool,
     /// No room on the file system: nothing is written until the next look.
     pub full: bool,
-    pub space_checked: Option<Instant>,
 }
 
 /// See the module's text.
@@ -48,6 +47,8 @@ pub(crate) struct CacheDir {
     queue_limit: u64,
     pub(super) state: Mutex<State>,
     pub(super) wake: Condvar,
+    /// When free space was last looked at. Taken before `state`.
+    pub(super) space_checked: Mutex<Option<Instant>>,
     journal: Mutex<Journal>,
     pub(super) open: Mutex<OpenFiles>,
     pub(super) breaker: Mutex<Breaker>,
@@ -112,9 +113,9 @@ impl CacheDir {
                 changes: Vec::new(),
                 closed: false,
                 full: false,
-                space_checked: None,
             }),
             wake: Condvar::new(),
+            space_checked: Mutex::default(),
             journal: Mutex::new(journal),
             open: Mutex::default(),
             breaker: Mutex::default(),
@@ -240,7 +241,7 @@ impl CacheDir {
 
     /// Writes a snapshot of the index if the log became long.
     pub fn maintain(&self) {
-        self.check_space(false);
+        self.check_space();
         let blocks = self.state.lock().index.len();
         if !self.journal.lock().wants_snapshot(blocks) || !self.breaker.lock().allows(Instant::now()) {
             return;

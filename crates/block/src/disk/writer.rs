@@ -60,7 +60,7 @@ impl CacheDir {
     }
 
     fn write(&self, block: &BlockId, data: &[u8]) -> bool {
-        self.check_space(false);
+        self.check_space();
         let victims = {
             let mut state = self.state.lock();
             if state.full || !self.breaker.lock().allows(Instant::now()) {
@@ -82,10 +82,10 @@ impl CacheDir {
                 count(&self.counters.cache_drops, 1);
                 if matches!(e.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) {
                     // The disk is well, only full: leave some room to the others and wait for the next look.
+                    *self.space_checked.lock() = Some(Instant::now());
                     let victims = {
                         let mut state = self.state.lock();
                         state.full = true;
-                        state.space_checked = Some(Instant::now());
                         self.evict(&mut state, |index| index.shed(2 * cost(block.len), 1))
                     };
                     self.unlink_all(&victims);
@@ -132,18 +132,15 @@ impl CacheDir {
         }
     }
 
-    /// Looks at free space, at most once a second unless forced, and makes room if there is too little.
-    pub fn check_space(&self, force: bool) {
-        {
-            let mut state = self.state.lock();
-            let now = Instant::now();
-            let recent =
-                state.space_checked.is_some_and(|t| now.saturating_duration_since(t) < SPACE_INTERVAL);
-            if recent && !force {
-                return;
-            }
-            state.space_checked = Some(now);
+    /// Looks at free space, at most once a second, and makes room if there is too little. Who comes during a look waits for
+    /// what it finds.
+    pub fn check_space(&self) {
+        let mut checked = self.space_checked.lock();
+        let now = Instant::now();
+        if checked.is_some_and(|t| now.saturating_duration_since(t) < SPACE_INTERVAL) {
+            return;
         }
+        *checked = Some(now);
         let Ok(fs) = rustix::fs::statvfs(&self.root) else { return };
         let lack = |total: u64, free: u64| ((total as f64 * self.free_ratio) as u64).saturating_sub(free);
         let bytes = lack(fs.f_blocks, fs.f_bavail).saturating_mul(fs.f_frsize);
@@ -153,6 +150,7 @@ impl CacheDir {
             state.full = bytes > 0 || inodes > 0;
             self.evict(&mut state, |index| index.shed(bytes, inodes))
         };
+        drop(checked);
         self.unlink_all(&victims);
         self.flush_changes();
     }
