@@ -82,6 +82,9 @@ macro_rules! suite {
                 unlink rmdir permission_to_remove immutable_and_append_only
                 rename_moves rename_replaces rename_hard_links rename_below_itself
                 rename_race_makes_no_loop rename_refused rename_contended
+                exchange_of_all_kinds exchange_refused exchange_below_itself exchange_race_makes_no_loop
+                whiteouts
+                flags_forbid flags_are_changed access_times far_times very_many_links
                 trash_keeps trash_takes_replaced trash_and_hard_links trash_restrictions
                 trash_names_and_bypass trash_expires trash_contended
                 usage usage_of_hard_links limits missing_usage_records volume_settings

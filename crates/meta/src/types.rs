@@ -89,6 +89,8 @@ pub struct OpenFlags {
     pub read: bool,
     /// Write access.
     pub write: bool,
+    /// To be executed: then this permission counts, and not `read`.
+    pub exec: bool,
     /// `O_APPEND`.
     pub append: bool,
     /// `O_TRUNC`.

@@ -22,6 +22,8 @@ use crate::remover::BlockRemover;
 
 /// Blocks read ahead by default.
 const READAHEAD_BLOCKS: u64 = 8;
+/// The kernel's mark of an open for execution (`FMODE_EXEC`), which no program can set.
+const EXEC: i32 = 0x20;
 
 /// How a volume is presented.
 pub struct VfsConfig {
@@ -338,8 +340,9 @@ impl Vfs {
         }
         let access = flags & libc::O_ACCMODE;
         let how = OpenFlags {
-            read: access != libc::O_WRONLY,
+            read: access != libc::O_WRONLY && flags & EXEC == 0,
             write: access != libc::O_RDONLY,
+            exec: flags & EXEC != 0,
             append: flags & libc::O_APPEND != 0,
             truncate: flags & libc::O_TRUNC != 0,
         };

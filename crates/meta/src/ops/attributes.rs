@@ -3,7 +3,7 @@
 use ciderfs_format::attr::flags;
 use ciderfs_format::{Attr, FileType, Ino, Time};
 
-use super::rules::{R, W, check_access};
+use super::rules::{R, W, X, check_access, check_flags};
 use crate::error::{Errno, Result};
 use crate::store::{AttrMask, AttrPatch, Read, StoreError, Value, Write};
 use crate::txn::{Proof, Step, Txn};
@@ -33,11 +33,14 @@ impl Meta {
     /// Checks a permission (bits: 4 read, 2 write, 1 execute or search; 0 existence).
     ///
     /// # Errors
-    /// `EACCES`, `ENOENT`, `EROFS`.
+    /// `EACCES`, `EPERM` (writing to an immutable node), `ENOENT`, `EROFS`.
     pub async fn access(&self, c: &Caller, ino: Ino, mask: u8) -> Result<()> {
         let a = self.getattr(ino).await?;
         if mask & W != 0 && self.cfg.read_only && !matches!(a.kind, FileType::Fifo | FileType::Socket) {
             return Err(Errno::EROFS.into());
+        }
+        if mask & W != 0 {
+            check_flags(&a, false)?;
         }
         Ok(check_access(&Caller { check: true, ..c.clone() }, &a, mask)?)
     }
@@ -73,7 +76,8 @@ impl Meta {
         let real = self.real(ino);
         self.open.open(real).await;
         let checked = self.getattr(ino).await.and_then(|a| {
-            let mask = if how.read { R } else { 0 } | if writes { W } else { 0 };
+            let mask =
+                if how.read { R } else { 0 } | if how.exec { X } else { 0 } | if writes { W } else { 0 };
             check_access(c, &a, mask)?;
             if writes && (a.flags & flags::IMMUTABLE != 0 || a.in_trash()) {
                 return Err(Errno::EPERM.into());
@@ -108,9 +112,7 @@ fn setattr_step(t: &mut Txn<'_>, c: &Caller, ino: Ino, a: &Attr, set: &SetAttr) 
     }
     let root = c.uid == 0;
     let owner = root || c.uid == a.uid;
-    if a.flags & (flags::IMMUTABLE | flags::APPEND) != 0 && set.flags.is_none() {
-        return Err(Errno::EPERM.into());
-    }
+    check_flags_allow(a, set)?;
     let mut patch = AttrPatch::default();
     let chown = set.uid.is_some() || set.gid.is_some();
     if let Some(gid) = set.gid {
@@ -143,7 +145,8 @@ fn setattr_step(t: &mut Txn<'_>, c: &Caller, ino: Ino, a: &Attr, set: &SetAttr) 
     patch.atime = set_time(c, a, owner, set.atime, a.atime, t.now)?;
     patch.mtime = set_time(c, a, owner, set.mtime, a.mtime, t.now)?;
     if let Some(f) = set.flags {
-        if !owner {
+        let protection = (f ^ a.flags) & (flags::IMMUTABLE | flags::APPEND) != 0;
+        if !owner || (protection && c.check && !root) {
             return Err(Errno::EPERM.into());
         }
         patch.flags = Some(f).filter(|f| *f != a.flags);
@@ -157,6 +160,17 @@ fn setattr_step(t: &mut Txn<'_>, c: &Caller, ino: Ino, a: &Attr, set: &SetAttr) 
     t.proof(Proof::Ctime(ino, after.ctime));
     t.write(Write::PatchAttr(ino, patch));
     Ok(after)
+}
+
+/// `EPERM` where the inode is immutable or append-only. The flags themselves can always be changed; the times of an
+/// append-only file may advance to now.
+fn check_flags_allow(a: &Attr, set: &SetAttr) -> Result<(), Errno> {
+    if set.flags.is_some() {
+        return Ok(());
+    }
+    let now = Some(SetTime::Now);
+    let touch = (set.atime, set.mtime) == (now, now) && (set.mode, set.uid, set.gid) == (None, None, None);
+    check_flags(a, !touch)
 }
 
 fn set_time(

@@ -234,7 +234,7 @@ impl Meta {
 }
 
 /// Attributes of a new node: ownership, inheritance from the parent, times.
-fn new_attr(c: &Caller, dir: Ino, p: &Attr, node: &NewNode<'_>, t: &Txn<'_>) -> Attr {
+pub(super) fn new_attr(c: &Caller, dir: Ino, p: &Attr, node: &NewNode<'_>, t: &Txn<'_>) -> Attr {
     let is_dir = node.kind == FileType::Directory;
     let mut mode = if node.kind == FileType::Symlink { 0o777 } else { node.mode & 0o7777 & !node.umask };
     let mut gid = c.gid;

@@ -12,21 +12,25 @@ use crate::txn::{Proof, Step, Txn};
 use crate::types::{Caller, Removed};
 use crate::volume::Meta;
 
-/// `RENAME_NOREPLACE`.
+/// `RENAME_NOREPLACE`: an entry at the destination is an error.
 pub const NOREPLACE: u32 = 1;
+/// `RENAME_EXCHANGE`: both entries exist and change places.
+pub const EXCHANGE: u32 = 2;
+/// `RENAME_WHITEOUT`: a character device 0:0 takes the old name.
+pub const WHITEOUT: u32 = 4;
 
 /// Levels between the root and the destination of a moved directory. More than that is a loop that an older client left.
 const DEPTH_MAX: usize = 10_000;
 
 /// One side of a rename.
 #[derive(Clone, Copy)]
-struct Place<'a> {
-    dir: Ino,
-    name: &'a [u8],
+pub(super) struct Place<'a> {
+    pub(super) dir: Ino,
+    pub(super) name: &'a [u8],
 }
 
 impl Place<'_> {
-    fn edge(&self) -> Read {
+    pub(super) fn edge(&self) -> Read {
         Read::Lookup(self.dir, self.name.to_vec())
     }
 }
@@ -34,11 +38,11 @@ impl Place<'_> {
 impl Meta {
     /// Renames an entry, replacing what is at the destination. Returns what was replaced, if anything.
     ///
-    /// Flags: 0 or [`NOREPLACE`]; others are `EINVAL`.
+    /// Flags: 0, [`NOREPLACE`], [`EXCHANGE`], [`WHITEOUT`], or `NOREPLACE | WHITEOUT`; others are `EINVAL`.
     ///
     /// # Errors
     /// `ENOENT`, `EEXIST`, `ENOTDIR`, `EISDIR`, `ENOTEMPTY`, `EPERM`, `EACCES`, `EINVAL` (below itself), `ELOOP` (the
-    /// destination hangs in a loop), `EROFS`, `ENAMETOOLONG`.
+    /// destination hangs in a loop), `ENOSPC` (no room for the whiteout), `EROFS`, `ENAMETOOLONG`.
     pub async fn rename(
         &self,
         c: &Caller,
@@ -48,9 +52,8 @@ impl Meta {
         dname: &[u8],
         flags: u32,
     ) -> Result<Option<Removed>> {
-        match flags {
-            0 | NOREPLACE => {}
-            _ => return Err(Errno::EINVAL.into()),
+        if flags & !(NOREPLACE | EXCHANGE | WHITEOUT) != 0 || (flags & EXCHANGE != 0 && flags != EXCHANGE) {
+            return Err(Errno::EINVAL.into());
         }
         let src = Place { dir: self.real(sdir), name: sname };
         let dst = Place { dir: self.real(ddir), name: dname };
@@ -65,9 +68,15 @@ impl Meta {
         if self.cfg.read_only {
             return Err(Errno::EROFS.into());
         }
+        if flags == EXCHANGE {
+            self.run(|t| self.exchange_step(t, c, src, dst)).await?;
+            return Ok(None);
+        }
+        let whiteout = self.new_whiteout(c, flags).await?;
         let trash = self.trash_for(dst.dir).await?;
         let mut removing = None;
-        let ran = self.run(|t| self.rename_step(t, c, src, dst, flags, trash, &mut removing)).await?;
+        let ran =
+            self.run(|t| self.rename_step(t, c, src, dst, (flags, whiteout), trash, &mut removing)).await?;
         match ran.value {
             Some((ino, fate)) => {
                 self.settle(ino, fate, removing).await;
@@ -84,7 +93,7 @@ impl Meta {
         c: &Caller,
         src: Place<'_>,
         dst: Place<'_>,
-        flags: u32,
+        (flags, whiteout): (u32, Option<Ino>),
         trash: Option<Ino>,
         removing: &mut Option<Removing>,
     ) -> Step<Option<(Ino, Fate)>> {
@@ -107,12 +116,19 @@ impl Meta {
         let dp = t.attr(dst.dir, AttrMask::IDENTITY)?;
         let sa = t.attr(se.ino, AttrMask::IDENTITY | AttrMask::LENGTH)?;
         check_rename(c, (src.dir, &sp), (dst.dir, &dp), (se.ino, &sa))?;
+        if de.is_some() {
+            // An append-only directory loses no entry.
+            check_flags(&dp, true)?;
+        }
         if sa.is_dir() && src.dir != dst.dir {
             check_no_loop(t, se.ino, &dp)?;
         }
 
         t.proof(Proof::Moved((src.dir, src.name.to_vec()), (dst.dir, dst.name.to_vec()), se));
-        t.write(Write::DelEdge(src.dir, src.name.to_vec()));
+        match whiteout {
+            Some(ino) => self.put_whiteout(t, c, src, &sp, ino),
+            None => _ = t.write(Write::DelEdge(src.dir, src.name.to_vec())),
+        }
         let mut replaced = None;
         let mut dst_nlink = 0;
         if let Some(de) = de {
@@ -127,16 +143,7 @@ impl Meta {
             };
             replaced = Some((de.ino, fate));
         }
-        t.write(Write::PutEdge(dst.dir, dst.name.to_vec(), se));
-        let mut patch = AttrPatch { ctime: Some(t.now), ..AttrPatch::default() };
-        if sa.parent.0 != 0 {
-            patch.parent = Some(dst.dir).filter(|d| *d != sa.parent);
-        } else if src.dir != dst.dir {
-            t.write(Write::AddParent(se.ino, dst.dir, 1));
-            t.write(Write::AddParent(se.ino, src.dir, -1));
-        }
-        t.write(Write::PatchAttr(se.ino, patch));
-        self.move_stats(t, (src.dir, dst.dir), &sa);
+        self.move_entry(t, (src.dir, dst), se, &sa);
         if src.dir == dst.dir {
             self.touch_dir(t, dst.dir, &dp, dst_nlink);
         } else {
@@ -145,6 +152,20 @@ impl Meta {
             self.touch_dir(t, dst.dir, &dp, dst_nlink + moved_dir);
         }
         Ok(replaced)
+    }
+
+    /// Buffers what changes for a node that gets another name: the new entry, parent, ctime, usage of the directories.
+    pub(super) fn move_entry(&self, t: &mut Txn<'_>, (from, to): (Ino, Place<'_>), e: Edge, a: &Attr) {
+        t.write(Write::PutEdge(to.dir, to.name.to_vec(), e));
+        let mut patch = AttrPatch { ctime: Some(t.now), ..AttrPatch::default() };
+        if a.parent.0 != 0 {
+            patch.parent = Some(to.dir).filter(|d| *d != a.parent);
+        } else if from != to.dir {
+            t.write(Write::AddParent(e.ino, to.dir, 1));
+            t.write(Write::AddParent(e.ino, from, -1));
+        }
+        t.write(Write::PatchAttr(e.ino, patch));
+        self.move_stats(t, (from, to.dir), a);
     }
 
     /// Moves the usage of an entry from one directory's record to another's.
@@ -168,7 +189,7 @@ fn check_kinds(source: Edge, target: Edge) -> Result<(), Errno> {
     }
 }
 
-fn check_rename(
+pub(super) fn check_rename(
     c: &Caller,
     (sdir, sp): (Ino, &Attr),
     (ddir, dp): (Ino, &Attr),
@@ -203,7 +224,7 @@ fn check_rename(
 ///
 /// Every step upwards is guarded: another client that moves an ancestor at the same time makes the commit fail, so two
 /// moves can never close a loop together.
-fn check_no_loop(t: &mut Txn<'_>, moved: Ino, dp: &Attr) -> Step<()> {
+pub(super) fn check_no_loop(t: &mut Txn<'_>, moved: Ino, dp: &Attr) -> Step<()> {
     let mut at = dp.parent;
     for _ in 0..DEPTH_MAX {
         if at == moved {

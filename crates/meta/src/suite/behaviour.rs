@@ -3,6 +3,8 @@
 mod attributes;
 mod create;
 mod data;
+mod exchange;
+mod flags;
 mod lifetime;
 mod remove;
 mod rename;
@@ -12,6 +14,8 @@ mod usage;
 pub use attributes::*;
 pub use create::*;
 pub use data::*;
+pub use exchange::*;
+pub use flags::*;
 pub use lifetime::*;
 pub use remove::*;
 pub use rename::*;

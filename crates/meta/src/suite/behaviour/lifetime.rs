@@ -10,7 +10,8 @@ use crate::suite::Engine;
 use crate::suite::world::*;
 use crate::{MetaConfig, OpenFlags};
 
-const READ_WRITE: OpenFlags = OpenFlags { read: true, write: true, append: false, truncate: false };
+const READ_WRITE: OpenFlags =
+    OpenFlags { read: true, write: true, exec: false, append: false, truncate: false };
 
 /// Waits for something that happens in the background.
 async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {

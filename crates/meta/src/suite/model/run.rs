@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use super::tree::{Answer, Op, Tree, UNIT, offset};
 use crate::OpenFlags;
 use crate::error::Errno;
+use crate::ops::rename::EXCHANGE;
 use crate::store::{Commit, Counter, DirCursor, Store, Write};
 use crate::suite::flaky::Flaky;
 use crate::suite::rng::Rng;
@@ -85,7 +86,9 @@ pub(super) fn fits_given_up(op: Op, answer: &Outcome, expected: &Result<Answer, 
 /// another client before, which looks as if it had been done by this request.
 pub(super) fn fits_after_loss(op: Op, answer: &Outcome, expected: &Result<Answer, Vec<Errno>>) -> bool {
     let done_before = match (op, expected) {
-        (Op::Unlink { .. } | Op::Rmdir { .. } | Op::Rename { .. }, Err(e)) => e.contains(&Errno::ENOENT),
+        (Op::Unlink { .. } | Op::Rmdir { .. } | Op::Rename { .. } | Op::Exchange { .. }, Err(e)) => {
+            e.contains(&Errno::ENOENT)
+        }
         (Op::Link { .. }, Err(e)) => e.contains(&Errno::EEXIST),
         _ => false,
     };
@@ -181,7 +184,8 @@ impl<'a> Run<'a> {
             22..30 => Op::Link { ino: self.pick_node(rng, false), dir, name },
             0..38 => Op::Unlink { dir, name },
             38..44 => Op::Rmdir { dir, name },
-            44..68 => Op::Rename {
+            44..50 => Op::Exchange { a: (dir, name), b: (self.pick_node(rng, true), rng.pick(&NAMES)) },
+            50..68 => Op::Rename {
                 from: (dir, name),
                 to: (self.pick_node(rng, true), rng.pick(&NAMES)),
                 noreplace: rng.per_mille(100),
@@ -239,6 +243,10 @@ impl<'a> Run<'a> {
                 let (sname, dname) = (from.1.as_bytes(), to.1.as_bytes());
                 let done = c.meta.rename(&root(), from.0, sname, to.0, dname, u32::from(noreplace)).await;
                 done.map(|r| r.map_or(Answer::Done, removed))
+            }
+            Op::Exchange { a, b } => {
+                let (a_name, b_name) = (a.1.as_bytes(), b.1.as_bytes());
+                c.meta.rename(&root(), a.0, a_name, b.0, b_name, EXCHANGE).await.map(|_| Answer::Done)
             }
             Op::Lookup { dir, name } => c.find(dir, name).await.map(Answer::Ino),
             Op::Chmod { ino, mode } => {
@@ -389,5 +397,6 @@ fn touched(op: Op) -> Ino {
             dir
         }
         Op::Rename { from, .. } => from.0,
+        Op::Exchange { a, .. } => a.0,
     }
 }

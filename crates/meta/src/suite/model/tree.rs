@@ -35,6 +35,10 @@ pub(super) enum Op {
         to: (Ino, &'static str),
         noreplace: bool,
     },
+    Exchange {
+        a: (Ino, &'static str),
+        b: (Ino, &'static str),
+    },
     Lookup {
         dir: Ino,
         name: &'static str,
@@ -121,6 +125,7 @@ impl Tree {
             Op::Unlink { dir, name } => self.unlink(dir, name),
             Op::Rmdir { dir, name } => self.rmdir(dir, name),
             Op::Rename { from, to, noreplace } => self.rename(from, to, noreplace),
+            Op::Exchange { a, b } => self.exchange(a, b),
             Op::Lookup { dir, name } => match self.entry(dir, name) {
                 Some(ino) => Ok(Answer::Ino(ino)),
                 None if self.is_file_like(dir) => Err(vec![Errno::ENOTDIR, Errno::ENOENT]),
@@ -342,6 +347,35 @@ impl Tree {
             self.node(ino).parent = to.0;
         }
         Ok(answer)
+    }
+
+    fn exchange(&mut self, a: (Ino, &'static str), b: (Ino, &'static str)) -> Verdict {
+        let (Some(x), Some(y)) = (self.entry(a.0, a.1), self.entry(b.0, b.1)) else {
+            return Err(vec![Errno::ENOENT]);
+        };
+        if x == y {
+            return Ok(Answer::Done);
+        }
+        let mut errors = Vec::new();
+        self.receiving(a.0, &mut errors);
+        self.receiving(b.0, &mut errors);
+        for (moved, dir) in [(x, b.0), (y, a.0)] {
+            if self.nodes[&moved].kind == FileType::Directory && self.is_within(dir, moved) {
+                errors.push(Errno::EINVAL);
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        for (ino, from, to, name) in [(x, a.0, b.0, b.1), (y, b.0, a.0, a.1)] {
+            self.node(to).entries.insert(name, ino);
+            if self.nodes[&ino].kind == FileType::Directory {
+                self.node(from).nlink -= 1;
+                self.node(to).nlink += 1;
+                self.node(ino).parent = to;
+            }
+        }
+        Ok(Answer::Done)
     }
 
     fn write(&mut self, ino: Ino, indx: u32, unit: u32, units: u32, id: u64) -> Verdict {

@@ -1,0 +1,84 @@
+//! Two entries change places; a renamed entry leaves a whiteout behind.
+
+use ciderfs_format::{Attr, Edge, FileType, Ino};
+
+use super::namespace::new_attr;
+use super::rename::{Place, WHITEOUT, check_no_loop, check_rename};
+use crate::error::{Errno, Result};
+use crate::store::{AttrMask, Read, Write};
+use crate::txn::{Proof, Step, Txn};
+use crate::types::{Caller, NewNode};
+use crate::volume::Meta;
+
+/// What a layered file system takes for "deleted": a character device 0:0 that nobody may use.
+const WHITEOUT_NODE: NewNode<'static> =
+    NewNode { kind: FileType::CharDevice, mode: 0, umask: 0, rdev: 0, target: b"" };
+
+impl Meta {
+    /// `RENAME_EXCHANGE`. Nothing is removed, so nothing goes to the trash, and nothing may come from there.
+    pub(super) fn exchange_step(
+        &self,
+        t: &mut Txn<'_>,
+        c: &Caller,
+        src: Place<'_>,
+        dst: Place<'_>,
+    ) -> Step<()> {
+        if src.dir.is_trash() {
+            return Err(Errno::EPERM.into());
+        }
+        t.want([Read::Attr(src.dir), Read::Attr(dst.dir), src.edge(), dst.edge()])?;
+        let se = t.edge(src.dir, src.name)?.ok_or(Errno::ENOENT)?;
+        let de = t.edge(dst.dir, dst.name)?.ok_or(Errno::ENOENT)?;
+        if se.ino == de.ino {
+            return Ok(());
+        }
+        t.want([Read::Attr(se.ino), Read::Attr(de.ino)])?;
+        let sp = t.attr(src.dir, AttrMask::IDENTITY)?;
+        let dp = t.attr(dst.dir, AttrMask::IDENTITY)?;
+        let sa = t.attr(se.ino, AttrMask::IDENTITY | AttrMask::LENGTH)?;
+        let da = t.attr(de.ino, AttrMask::IDENTITY | AttrMask::LENGTH)?;
+        check_rename(c, (src.dir, &sp), (dst.dir, &dp), (se.ino, &sa))?;
+        check_rename(c, (dst.dir, &dp), (src.dir, &sp), (de.ino, &da))?;
+        if src.dir != dst.dir {
+            // Each of the two is moved, so neither may get below itself.
+            if sa.is_dir() {
+                check_no_loop(t, se.ino, &dp)?;
+            }
+            if da.is_dir() {
+                check_no_loop(t, de.ino, &sp)?;
+            }
+        }
+        t.proof(Proof::Moved((src.dir, src.name.to_vec()), (dst.dir, dst.name.to_vec()), se));
+        self.move_entry(t, (src.dir, dst), se, &sa);
+        self.move_entry(t, (dst.dir, src), de, &da);
+        if src.dir == dst.dir {
+            self.touch_dir(t, src.dir, &sp, 0);
+        } else {
+            let came = i32::from(sa.is_dir()) - i32::from(da.is_dir());
+            self.touch_dir(t, src.dir, &sp, -came);
+            self.touch_dir(t, dst.dir, &dp, came);
+        }
+        Ok(())
+    }
+
+    /// The inode number of the whiteout that these flags ask for. Like any device it takes the superuser.
+    pub(super) async fn new_whiteout(&self, c: &Caller, flags: u32) -> Result<Option<Ino>> {
+        if flags & WHITEOUT == 0 {
+            return Ok(None);
+        }
+        if c.check && c.uid != 0 {
+            return Err(Errno::EPERM.into());
+        }
+        self.check_limits(4096, 1)?;
+        Ok(Some(Ino(self.retry(|| self.inodes.next()).await?)))
+    }
+
+    /// Buffers the whiteout at the place that an entry leaves.
+    pub(super) fn put_whiteout(&self, t: &mut Txn<'_>, c: &Caller, at: Place<'_>, dir: &Attr, ino: Ino) {
+        let attr = new_attr(c, at.dir, dir, &WHITEOUT_NODE, t);
+        t.write(Write::PutAttr(ino, attr));
+        t.write(Write::PutEdge(at.dir, at.name.to_vec(), Edge { kind: FileType::CharDevice, ino }));
+        t.charge(4096, 1);
+        t.dir_stat(self.settings().dir_stats, at.dir, 0, 4096, 1);
+    }
+}
