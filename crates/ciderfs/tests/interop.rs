@@ -301,6 +301,22 @@ fn both_clients_work_in_the_same_directories_at_once() {
     volume.check_but_for_pending();
 }
 
+/// What [`Volume::check_but_for_pending`] lets pass, and why.
+#[test]
+fn the_official_client_forgets_the_list_of_a_file_that_it_made_empty() {
+    let official = official();
+    let volume = Volume::new(Engine::Redis, &["--trash-days=0"]);
+    let theirs = mount_official(&official, &volume);
+    let file = theirs.path().join("f");
+    fs::write(&file, noise(1, 100_000)).unwrap();
+    File::create(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    unmount_official(theirs);
+    let said = official.gc(&volume.meta, &[]).unwrap_or_else(|e| panic!("{e:#}")).text();
+    assert!(said.contains("found leaked chunk "), "{said}");
+    volume.check_but_for_pending();
+}
+
 #[test]
 fn two_of_ours_work_in_the_same_directories_at_once() {
     let volume = Volume::new(Engine::Redis, &["--trash-days=0"]);

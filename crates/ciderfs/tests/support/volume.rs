@@ -126,11 +126,24 @@ impl Volume {
         self.check_official();
     }
 
-    /// The same where data of deleted files may still wait for its removal.
+    /// The same where data of deleted files may still wait for its removal, and where the official client may have forgotten
+    /// chunk lists: it leaves the list of a file that it made empty before it deleted it.
     #[track_caller]
     pub fn check_but_for_pending(&self) {
         self.check_counters();
-        self.ask_official(&[(" leaked", "leaked")]);
+        let said = self.ask_official(&[(" leaked (", "leaked")]);
+        for list in said.lines().filter_map(|l| l.split("found leaked chunk ").nth(1)) {
+            let list = list.split(' ').next().unwrap();
+            assert!(self.ends_emptied(list), "{list} left behind:\n{said}");
+        }
+    }
+
+    /// Does a chunk list on Redis end with the record of a truncation to nothing?
+    fn ends_emptied(&self, list: &str) -> bool {
+        const LAST: &str = "redis.call('SELECT', 1) local last = redis.call('LRANGE', KEYS[1], -1, -1)[1] \
+            return last and string.sub(last, 1, 12) == string.rep(string.char(0), 12) and 'yes' or 'no'";
+        let redis = self.redis.as_ref().expect("only on Redis");
+        redis.command(&["EVAL", LAST, "1", list]).unwrap_or_else(|e| panic!("{e:#}")).trim() == "yes"
     }
 
     #[track_caller]
@@ -152,9 +165,9 @@ impl Volume {
         ]);
     }
 
-    /// `fsck`, and `gc`, which must count none of these.
+    /// `fsck`, and `gc`, which must count none of these; what `gc` said.
     #[track_caller]
-    fn ask_official(&self, none: &[(&str, &str)]) {
+    fn ask_official(&self, none: &[(&str, &str)]) -> String {
         let official = Official::locate().unwrap_or_else(|e| panic!("{e:#}"));
         let text = |out: Result<Output, _>| -> String {
             let e: ciderfs_testkit::Error = match out {
@@ -171,6 +184,7 @@ impl Volume {
             let count = said.split(what).next().and_then(|s| s.rsplit(' ').next());
             assert_eq!(count, Some("0"), "{name} left behind:\n{said}");
         }
+        said
     }
 }
 
