@@ -6,7 +6,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -30,6 +30,7 @@ on_engines!(
     a_listing_of_ten_thousand_entries_under_change,
     permissions_hold_for_other_users,
     renames_replace_and_refuse,
+    a_running_program_cannot_be_emptied,
 );
 
 fn files_and_directories_survive_a_remount(engine: Engine) {
@@ -388,6 +389,28 @@ fn renames_replace_and_refuse(engine: Engine) {
         (fs::metadata(at("empty")).unwrap().nlink(), fs::metadata(mount.path()).unwrap().nlink()),
         (3, 4)
     );
+    mount.unmount();
+    volume.check();
+}
+
+fn a_running_program_cannot_be_emptied(engine: Engine) {
+    let volume = Volume::new(engine, &[]);
+    let mount = volume.mount(&[]);
+    let program = mount.join("program");
+    fs::copy("/bin/sleep", &program).unwrap();
+    let content = fs::read("/bin/sleep").unwrap();
+    let truncate = || OpenOptions::new().read(true).custom_flags(libc::O_TRUNC).open(&program);
+    let mut running = Command::new(&program).arg("60").spawn().unwrap();
+    assert_eq!(truncate().unwrap_err().raw_os_error(), Some(libc::ETXTBSY));
+    let other = volume.mount(&[]);
+    assert!(fs::read(other.join("program")).unwrap() == content);
+    running.kill().unwrap();
+    running.wait().unwrap();
+    let emptied = truncate().unwrap();
+    assert_eq!(emptied.metadata().unwrap().len(), 0);
+    drop(emptied);
+    assert_eq!(fs::read(other.join("program")).unwrap(), b"");
+    other.unmount();
     mount.unmount();
     volume.check();
 }

@@ -51,6 +51,8 @@ impl Default for ServeOptions {
                 posix_locks: false,
                 flock_locks: false,
                 handle_killpriv_v2: true,
+                // With it a program that is running would be emptied before open(O_RDONLY | O_TRUNC) fails with ETXTBSY.
+                atomic_o_trunc: false,
                 ..InitConfig::default()
             },
         }

@@ -270,8 +270,8 @@ impl Vfs {
         }
         let by_handle = match fh.filter(|_| size.is_some()) {
             Some(fh) => match self.handles.get(fh)? {
-                Handle::File(h) if !h.writable => return Err(Errno::EACCES.into()),
-                Handle::File(_) => true,
+                // One that only reads has been opened with O_TRUNC.
+                Handle::File(h) => h.writable,
                 _ => false,
             },
             None => false,
