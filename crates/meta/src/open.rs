@@ -20,8 +20,10 @@ pub(crate) struct OpenFiles {
 struct Entry {
     opens: u64,
     removing: u32,
-    /// Unlinked while open: the last close removes it.
+    /// Without a name when last looked at: the last close removes it.
     unlinked: bool,
+    /// Never had a name and may get one.
+    linkable: bool,
 }
 
 impl Entry {
@@ -52,6 +54,26 @@ impl OpenFiles {
     /// Counts an open of an inode that nobody else can know yet.
     pub(crate) fn opened(&self, ino: Ino) {
         self.files.lock().entry(ino).or_default().opens += 1;
+    }
+
+    /// Counts an open of a file that was made without a name.
+    pub(crate) fn opened_nameless(&self, ino: Ino) {
+        let mut files = self.files.lock();
+        let e = files.entry(ino).or_default();
+        e.opens += 1;
+        (e.unlinked, e.linkable) = (true, true);
+    }
+
+    /// Was it made without a name and never given one?
+    pub(crate) fn is_linkable(&self, ino: Ino) -> bool {
+        self.files.lock().get(&ino).is_some_and(|e| e.linkable)
+    }
+
+    /// It has its first name. Its last close still looks whether it has one then.
+    pub(crate) fn linked(&self, ino: Ino) {
+        if let Some(e) = self.files.lock().get_mut(&ino) {
+            e.linkable = false;
+        }
     }
 
     /// Counts a close; true if it was the last one of an unlinked inode.

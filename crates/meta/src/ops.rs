@@ -2,8 +2,10 @@
 
 mod atime;
 mod attributes;
+mod copy;
 mod data;
 mod exchange;
+mod fallocate;
 pub(crate) mod inspect;
 mod link;
 mod listing;
@@ -11,4 +13,5 @@ mod namespace;
 mod remove;
 pub(crate) mod rename;
 mod rules;
+mod tmpfile;
 mod trash;

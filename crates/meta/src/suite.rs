@@ -76,6 +76,9 @@ macro_rules! suite {
                 ten_thousand_entries set_group_id_directories subdirectory_as_root
                 write write_contended truncate truncate_many_chunks compaction_wins compaction_loses
                 compaction_with_trash
+                fallocate fallocate_refused fallocate_many_chunks
+                copies copies_with_trash copies_of_many_chunks copies_contended
+                nameless nameless_linked
                 unlinked_but_open replaced_but_open open_races_unlink session_ends stale_session
                 heartbeat deletion_is_resumed shared_slices unlink_without_session read_only_client
                 jobs_contended

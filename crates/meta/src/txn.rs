@@ -8,7 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use ciderfs_format::{Attr, Edge, Ino, Time};
+use ciderfs_format::{Attr, Edge, Ino, Slice, Time};
 
 use crate::beliefs::Beliefs;
 use crate::error::{Errno, Error};
@@ -249,6 +249,13 @@ impl<'a> Txn<'a> {
             Some(v) => Ok(v.clone()),
             None => self.need(read),
         }
+    }
+
+    /// A chunk's list, guarded as a whole.
+    pub(crate) fn slices(&mut self, ino: Ino, indx: u32) -> Step<Vec<Slice>> {
+        let Value::Slices(list) = self.other(Read::Slices(ino, indx))? else { return Err(mismatch()) };
+        self.guard(Guard::Slices { ino, indx, list: list.clone() });
+        Ok(list)
     }
 
     /// Requires that a directory has no entry. Believed without asking; the guard tells if it is wrong.

@@ -133,6 +133,44 @@ pub struct Written {
     pub lists: Vec<(u32, usize)>,
 }
 
+/// What [`crate::Meta::fallocate`] does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Allocate {
+    /// Makes the file long enough.
+    Grow,
+    /// Only checks that the volume has room for a file so long (`FALLOC_FL_KEEP_SIZE`).
+    Reserve,
+    /// Makes a hole; the length stays (`FALLOC_FL_PUNCH_HOLE`).
+    Punch,
+    /// Makes zeros and the file long enough (`FALLOC_FL_ZERO_RANGE`).
+    Zero,
+    /// Makes zeros up to the end of the file (`FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE`).
+    ZeroInside,
+}
+
+impl Allocate {
+    /// Does the range read as zeros afterwards?
+    pub(crate) fn erases(self) -> bool {
+        matches!(self, Self::Punch | Self::Zero | Self::ZeroInside)
+    }
+
+    /// Does the length stay as it is?
+    pub(crate) fn keeps_size(self) -> bool {
+        matches!(self, Self::Reserve | Self::Punch | Self::ZeroInside)
+    }
+}
+
+/// What a step of a copy did.
+#[derive(Debug, Clone)]
+pub struct Copied {
+    /// Bytes copied; 0 at the end of the source.
+    pub bytes: u64,
+    /// The target's attributes afterwards, if anything was copied.
+    pub attr: Option<Attr>,
+    /// Chunk index and number of records now in its list, for each chunk appended to.
+    pub lists: Vec<(u32, usize)>,
+}
+
 /// Figures for `statfs` and `status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct VolumeStat {

@@ -29,7 +29,7 @@ impl Vfs {
         offset: u64,
         data: &[u8],
     ) -> Result<()> {
-        if offset.checked_add(data.len() as u64).is_none_or(|end| end > MAX_FILE_SIZE) {
+        if offset.checked_add(data.len() as u64).is_none_or(|end| end >= MAX_FILE_SIZE) {
             return Err(Errno::EFBIG.into());
         }
         let mut at = offset;

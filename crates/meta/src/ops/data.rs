@@ -14,10 +14,10 @@ use crate::txn::{Proof, Step, Txn};
 use crate::types::{Caller, ChunkAppend, ChunkView, Written};
 use crate::volume::Meta;
 
-/// Chunks that a shrinking truncate empties without asking which of them exist.
-const EMPTIED_CHUNKS_MAX: u64 = 256;
+/// Chunks that are emptied without asking which of them exist.
+pub(super) const EMPTIED_CHUNKS_MAX: u64 = 256;
 /// Scans of a file that others keep changing while it is truncated; after that lists may stay behind.
-const SCANS_MAX: u32 = 10;
+pub(super) const SCANS_MAX: u32 = 10;
 /// Attempts of a compaction whose replies get lost.
 const COMPACTION_ATTEMPTS_MAX: u32 = 5;
 /// Existing lists that a shrinking truncate gives back in its commit; any more get a record of zeros and stay.
@@ -74,7 +74,7 @@ impl Meta {
             .flat_map(|a| a.slices.iter().map(|s| u64::from(a.indx) * CHUNK_SIZE + s.end()))
             .max()
             .unwrap_or(0);
-        if end > MAX_FILE_SIZE {
+        if end >= MAX_FILE_SIZE {
             return Err(Errno::EFBIG.into());
         }
         // A slice may be shared by several records; the first reference is its creation.
@@ -197,7 +197,7 @@ impl Meta {
     }
 
     /// The chunk lists of a file beyond a new length. Read after the attributes: a list that comes later changes them.
-    async fn lists_beyond(&self, ino: Ino, length: u64) -> Result<Beyond> {
+    pub(super) async fn lists_beyond(&self, ino: Ino, length: u64) -> Result<Beyond> {
         let of = self.getattr(ino).await?;
         let lists = self.scan(Scan::Chunks(ino), usize::MAX).await?.into_iter();
         let indexes = lists.filter_map(|i| if let Scanned::Chunk(indx) = i { Some(indx) } else { None });
@@ -277,9 +277,9 @@ impl Meta {
 
 /// The chunk lists of a file beyond a length, as long as the file has these attributes.
 #[derive(Default)]
-struct Beyond {
-    of: Option<Attr>,
-    lists: Vec<u32>,
+pub(super) struct Beyond {
+    pub(super) of: Option<Attr>,
+    pub(super) lists: Vec<u32>,
 }
 
 /// Are there too many chunks to try each of them?
@@ -307,7 +307,7 @@ fn view(list: &[Slice]) -> ChunkView {
 
 /// Mode after a change of content by somebody who is not the superuser: set-user-ID goes, set-group-ID too if the group may
 /// execute.
-fn without_special_bits(c: &Caller, a: &Attr) -> u16 {
+pub(super) fn without_special_bits(c: &Caller, a: &Attr) -> u16 {
     if c.uid == 0 {
         return a.mode;
     }

@@ -25,6 +25,8 @@ impl Meta {
             return Err(Errno::EROFS.into());
         }
         let stats = self.settings().dir_stats;
+        // Made without a name by this client; whether it may get one was decided when it was opened.
+        let nameless = self.sid() != 0 && self.open.is_linkable(ino);
         let ran = self
             .run(|t| {
                 t.want([Read::Attr(dir), Read::Attr(ino), Read::Edge(dir, name.to_vec())])?;
@@ -38,7 +40,7 @@ impl Meta {
                 if t.edge(dir, name)?.is_some() {
                     return Err(Errno::EEXIST.into());
                 }
-                if a.nlink == 0 {
+                if a.nlink == 0 && !nameless {
                     return Err(Errno::ENOENT.into());
                 }
                 if a.nlink == u32::MAX {
@@ -47,14 +49,20 @@ impl Meta {
                 let edge = Edge { kind: a.kind, ino };
                 t.proof(Proof::Edge(dir, name.to_vec(), edge));
                 t.write(Write::PutEdge(dir, name.to_vec(), edge));
-                if a.parent.0 != 0 {
-                    t.write(Write::AddParent(ino, a.parent, 1));
-                }
-                t.write(Write::AddParent(ino, dir, 1));
+                let parent = if a.nlink == 0 {
+                    t.write(Write::DelSustained(self.sid(), ino));
+                    dir
+                } else {
+                    if a.parent.0 != 0 {
+                        t.write(Write::AddParent(ino, a.parent, 1));
+                    }
+                    t.write(Write::AddParent(ino, dir, 1));
+                    Ino(0)
+                };
                 let patch = AttrPatch {
                     nlink: 1,
                     ctime: Some(t.now),
-                    parent: Some(Ino(0)).filter(|_| a.parent.0 != 0),
+                    parent: Some(parent).filter(|p| *p != a.parent),
                     ..AttrPatch::default()
                 };
                 let mut after = a.clone();
@@ -67,6 +75,9 @@ impl Meta {
                 Ok(after)
             })
             .await?;
+        if nameless {
+            self.open.linked(ino);
+        }
         Ok(ran.value)
     }
 

@@ -146,6 +146,8 @@ impl Meta {
                 match t.attr_opt(ino, AttrMask::NLINK | AttrMask::LENGTH | AttrMask::IDENTITY)? {
                     Some(a) if a.nlink == 0 => {
                         t.proof(crate::txn::Proof::Gone(ino));
+                        // It may have got some since it lost its name.
+                        t.write(Write::DelXattrs(ino));
                         Ok(self.drop_node(t, ino, &a))
                     }
                     // Gone already, or linked again by somebody: only the registration goes.

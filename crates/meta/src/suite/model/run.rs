@@ -7,13 +7,13 @@ use ciderfs_format::{CHUNK_SIZE, FileType, Ino, Slice};
 use parking_lot::Mutex;
 
 use super::tree::{Answer, Op, Tree, UNIT, offset};
-use crate::OpenFlags;
 use crate::error::Errno;
 use crate::ops::rename::EXCHANGE;
 use crate::store::{Commit, Counter, DirCursor, Store, Write};
 use crate::suite::flaky::Flaky;
 use crate::suite::rng::Rng;
 use crate::suite::world::*;
+use crate::{Allocate, OpenFlags};
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 const KINDS: [FileType; 6] = [
@@ -203,7 +203,33 @@ impl<'a> Run<'a> {
                 units: 1 + rng.below(8) as u32,
                 id: 0,
             },
-            87..92 => {
+            87..90 => {
+                let how = [
+                    Allocate::Grow,
+                    Allocate::Reserve,
+                    Allocate::Punch,
+                    Allocate::Punch,
+                    Allocate::Zero,
+                    Allocate::ZeroInside,
+                ];
+                let from = (rng.below(3) as u32, rng.below(30) as u32);
+                let to = if rng.per_mille(100) {
+                    (300, 0)
+                } else {
+                    (from.0 + rng.below(2) as u32, rng.below(40) as u32)
+                };
+                Op::Allocate { ino: self.pick_node(rng, false), how: rng.pick(&how), from, to }
+            }
+            90..94 => {
+                let source = self.pick_node(rng, false);
+                let target = if rng.per_mille(300) { source } else { self.pick_node(rng, false) };
+                Op::Copy {
+                    from: (source, rng.below(3) as u32, rng.below(25) as u32),
+                    to: (target, rng.below(3) as u32, rng.below(25) as u32),
+                    units: 1 + rng.below(25) as u32,
+                }
+            }
+            94..96 => {
                 let length = match rng.below(8) {
                     0 => 0,
                     1 => 300 * CHUNK_SIZE + 5000,
@@ -217,7 +243,7 @@ impl<'a> Run<'a> {
                 let open_files = self.open_files();
                 if !open {
                     Op::Lookup { dir, name }
-                } else if n < 96 && !open_files.is_empty() {
+                } else if n < 98 && !open_files.is_empty() {
                     Op::Close { ino: rng.pick(&open_files) }
                 } else {
                     Op::Open { ino: rng.pick(&files) }
@@ -256,6 +282,16 @@ impl<'a> Run<'a> {
             Op::Write { ino, indx, unit, units, id } => {
                 let slice = Slice { pos: unit * UNIT, id, size: units * UNIT, off: 0, len: units * UNIT };
                 c.append(ino, indx, vec![slice]).await.map(|_| Answer::Done)
+            }
+            Op::Allocate { ino, how, from, to } => {
+                let (from, to) = (offset(from.0, from.1), offset(to.0, to.1));
+                let len = to.saturating_sub(from);
+                c.meta.fallocate(&root(), ino, how, from, len).await.map(|_| Answer::Done)
+            }
+            Op::Copy { from, to, units } => {
+                let (from, to) = ((from.0, offset(from.1, from.2)), (to.0, offset(to.1, to.2)));
+                let len = u64::from(units * UNIT);
+                c.meta.copy_range(&root(), from, to, len).await.map(|_| Answer::Done)
             }
             Op::Truncate { ino, length } => c.truncate(ino, length).await.map(|_| Answer::Done),
             Op::Compact { ino, indx, id } => self.compact(c, ino, indx, id).await.map(|()| Answer::Done),
@@ -390,12 +426,14 @@ fn touched(op: Op) -> Ino {
         | Op::Chmod { ino, .. }
         | Op::Write { ino, .. }
         | Op::Truncate { ino, .. }
+        | Op::Allocate { ino, .. }
         | Op::Compact { ino, .. }
         | Op::Open { ino }
         | Op::Close { ino } => ino,
         Op::Create { dir, .. } | Op::Unlink { dir, .. } | Op::Rmdir { dir, .. } | Op::Lookup { dir, .. } => {
             dir
         }
+        Op::Copy { to, .. } => to.0,
         Op::Rename { from, .. } => from.0,
         Op::Exchange { a, .. } => a.0,
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ciderfs_format::{Attr, CHUNK_SIZE, FileType, Ino};
 
 use crate::error::Errno;
+use crate::types::Allocate;
 
 /// Bytes written and cut at a time. Not a divisor of anything.
 pub(super) const UNIT: u32 = 1000;
@@ -57,6 +58,19 @@ pub(super) enum Op {
     Truncate {
         ino: Ino,
         length: u64,
+    },
+    /// Bytes from one (chunk, unit) to another.
+    Allocate {
+        ino: Ino,
+        how: Allocate,
+        from: (u32, u32),
+        to: (u32, u32),
+    },
+    /// `units` units from one (file, chunk, unit) to another.
+    Copy {
+        from: (Ino, u32, u32),
+        to: (Ino, u32, u32),
+        units: u32,
     },
     /// Changes how the content is stored, not the content.
     Compact {
@@ -140,6 +154,8 @@ impl Tree {
                 }
             },
             Op::Write { ino, indx, unit, units, id } => self.write(ino, indx, unit, units, id),
+            Op::Allocate { ino, how, from, to } => self.allocate(ino, how, from, to),
+            Op::Copy { from, to, units } => self.copy(from, to, units),
             Op::Truncate { ino, length } => self.truncate(ino, length),
             Op::Compact { .. } => Ok(Answer::Done),
             Op::Open { ino } => match self.nodes.get_mut(&ino) {
@@ -403,6 +419,55 @@ impl Tree {
                 Ok(Answer::Done)
             }
         }
+    }
+}
+
+impl Tree {
+    fn allocate(&mut self, ino: Ino, how: Allocate, from: (u32, u32), to: (u32, u32)) -> Verdict {
+        let (from, to) = (offset(from.0, from.1), offset(to.0, to.1));
+        match self.nodes.get_mut(&ino) {
+            _ if from >= to => Err(vec![Errno::EINVAL]),
+            None => Err(vec![Errno::ENOENT]),
+            Some(n) if n.kind != FileType::File => Err(vec![Errno::EPERM]),
+            Some(n) => {
+                if how.erases() {
+                    n.content.retain(|(indx, unit), _| !(from..to).contains(&offset(*indx, *unit)));
+                }
+                if !how.keeps_size() {
+                    n.length = n.length.max(to);
+                }
+                Ok(Answer::Done)
+            }
+        }
+    }
+
+    fn copy(&mut self, from: (Ino, u32, u32), to: (Ino, u32, u32), units: u32) -> Verdict {
+        let (Some(s), Some(d)) = (self.nodes.get(&from.0), self.nodes.get(&to.0)) else {
+            return Err(vec![Errno::ENOENT]);
+        };
+        if s.kind != FileType::File || d.kind != FileType::File {
+            return Err(vec![Errno::EINVAL]);
+        }
+        let start = offset(from.1, from.2);
+        let left = s.length.saturating_sub(start) / u64::from(UNIT);
+        let units = units.min(left.min(1000) as u32);
+        if units == 0 {
+            return Ok(Answer::Done);
+        }
+        if (from.0, from.1) == (to.0, to.1) && from.2 < to.2 + units && to.2 < from.2 + units {
+            return Err(vec![Errno::EINVAL]);
+        }
+        let copied: Vec<_> = (0..units).map(|i| s.content.get(&(from.1, from.2 + i)).copied()).collect();
+        let d = self.node(to.0);
+        for (i, unit) in (0..).zip(copied) {
+            let at = (to.1, to.2 + i);
+            match unit {
+                Some(unit) => d.content.insert(at, unit),
+                None => d.content.remove(&at),
+            };
+        }
+        d.length = d.length.max(offset(to.1, to.2 + units));
+        Ok(Answer::Done)
     }
 }
 

@@ -1,0 +1,236 @@
+//! Copying ranges between files by reference (`spec/meta-redis.md` 5.16): no data moves.
+//!
+//! The slices that a copy names must not be dropped between the moment when the source's lists were read and the commit.
+//! Each list that was read is therefore guarded: it still is what was copied, so each of its records still holds its
+//! reference, and the new references are counted in the same commit. Compaction, truncation and deletion by any client
+//! change the list, or drop its references only by taking it whole.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use ciderfs_format::slice::{MAX_FILE_SIZE, resolve};
+use ciderfs_format::{Attr, CHUNK_SIZE, Ino, Slice, align4k};
+
+use super::data::{EMPTIED_CHUNKS_MAX, without_special_bits};
+use super::fallocate::erase;
+use super::rules::check_flags;
+use crate::error::{Errno, Result};
+use crate::store::{AttrMask, AttrPatch, Read, Scan, Scanned, Write};
+use crate::txn::{Proof, Step, Txn};
+use crate::types::{Caller, Copied};
+use crate::volume::Meta;
+
+/// Lists of the source read for one commit.
+const CHUNKS_PER_COMMIT: u64 = 64;
+/// Records appended in one commit.
+const RECORDS_PER_COMMIT: usize = 4096;
+/// A range over more chunks of the source has its existing lists looked up, so that long holes cost one commit.
+const PROBED_CHUNKS_MAX: u64 = 4096;
+
+impl Meta {
+    /// Copies the beginning of `len` bytes, as much as one commit holds, from `(inode, offset)` to `(inode, offset)`. 0 bytes
+    /// means that the source ends there. Both files are open here, the target for writing, and have been flushed.
+    ///
+    /// # Errors
+    /// `EINVAL` (not regular files, overlapping ranges of one file), `EFBIG`, `EPERM` (a flag), `ENOSPC`, `ENOENT`, `EROFS`.
+    pub async fn copy_range(&self, c: &Caller, from: (Ino, u64), to: (Ino, u64), len: u64) -> Result<Copied> {
+        if self.cfg.read_only {
+            return Err(Errno::EROFS.into());
+        }
+        let hole = self.hole_ahead(from, len).await?;
+        let (mut lists_at, mut taken) = (Vec::new(), Vec::new());
+        let ran = self
+            .run(|t| {
+                t.want([Read::Attr(from.0), Read::Attr(to.0)])?;
+                let s = t.attr(from.0, AttrMask::IDENTITY | AttrMask::LENGTH)?;
+                let d = t.attr(to.0, AttrMask::IDENTITY | AttrMask::LENGTH)?;
+                let len = check_copy((from, &s), (to, &d), len)?;
+                if len == 0 {
+                    return Ok((0, None));
+                }
+                (lists_at, taken) = (Vec::new(), Vec::new());
+                let copied = if hole > 0 {
+                    // Zeroing more of the target in one commit would need a look at its lists.
+                    let most = if to.1 < d.length { EMPTIED_CHUNKS_MAX * CHUNK_SIZE } else { u64::MAX };
+                    let copied = hole.min(len).min(most);
+                    erase(t, to.0, to.1..to.1 + copied, d.length, &[], &mut taken);
+                    copied
+                } else {
+                    copy_records(t, from, (to.0, to.1, d.length), len, &mut lists_at)?
+                };
+                let after = self.finish_copy(t, c, (to.0, &d), to.1 + copied)?;
+                Ok((copied, Some(after)))
+            })
+            .await?;
+        let dead = ran.outputs.iter().enumerate().filter(|(i, _)| taken.contains(i));
+        self.deletions.push_dead(dead.map(|(_, o)| o));
+        let lists = lists_at.iter().map(|(indx, at)| (*indx, ran.int(*at).unwrap_or(0) as usize)).collect();
+        let (bytes, attr) = ran.value;
+        Ok(Copied { bytes, attr, lists })
+    }
+
+    /// How many bytes of a very long range are a hole at its beginning, if that is more than a commit of records holds;
+    /// else 0.
+    async fn hole_ahead(&self, (ino, off): (Ino, u64), len: u64) -> Result<u64> {
+        let first = off / CHUNK_SIZE;
+        if len / CHUNK_SIZE < PROBED_CHUNKS_MAX {
+            return Ok(0);
+        }
+        let end = off.saturating_add(len).min(self.getattr(ino).await?.length);
+        if end.div_ceil(CHUNK_SIZE).saturating_sub(first) < PROBED_CHUNKS_MAX {
+            return Ok(0);
+        }
+        let next = self.next_chunk(ino, first as u32).await?.map_or(end, |n| u64::from(n) * CHUNK_SIZE);
+        let hole = next.saturating_sub(off);
+        Ok(if hole > CHUNKS_PER_COMMIT * CHUNK_SIZE { hole } else { 0 })
+    }
+
+    /// The first existing list of a file at or behind a chunk.
+    async fn next_chunk(&self, ino: Ino, from: u32) -> Result<Option<u32>> {
+        Ok(self.chunk_indexes(ino).await?.into_iter().find(|indx| *indx >= from))
+    }
+
+    /// Indexes of the lists that a file has, ascending. Everything in other chunks is a hole.
+    pub async fn chunk_indexes(&self, ino: Ino) -> Result<Vec<u32>> {
+        let lists = self.scan(Scan::Chunks(ino), usize::MAX).await?.into_iter();
+        let mut out: Vec<u32> =
+            lists.filter_map(|i| if let Scanned::Chunk(indx) = i { Some(indx) } else { None }).collect();
+        out.sort_unstable();
+        Ok(out)
+    }
+
+    /// Buffers the target's new attributes and usage.
+    fn finish_copy(&self, t: &mut Txn<'_>, c: &Caller, (ino, a): (Ino, &Attr), end: u64) -> Step<Attr> {
+        let length = a.length.max(end);
+        let grown = align4k(length) as i64 - align4k(a.length) as i64;
+        self.check_limits(grown, 0)?;
+        let patch = AttrPatch {
+            length: Some(length).filter(|l| *l != a.length),
+            mtime: Some(t.now),
+            ctime: Some(t.now),
+            mode: Some(without_special_bits(c, a)).filter(|m| *m != a.mode),
+            ..AttrPatch::default()
+        };
+        let mut after = a.clone();
+        patch.apply(&mut after);
+        t.write(Write::PatchAttr(ino, patch));
+        t.charge(grown, 0);
+        t.grow_in_dirs(self.settings().dir_stats, (ino, a), length as i64 - a.length as i64, grown)?;
+        // Applied twice it is the same copy with as many more references.
+        t.proof(Proof::Ctime(ino, t.now));
+        Ok(after)
+    }
+}
+
+/// The number of bytes that there are to copy.
+fn check_copy(
+    ((source, from), s): ((Ino, u64), &Attr),
+    ((target, to), d): ((Ino, u64), &Attr),
+    len: u64,
+) -> Result<u64, Errno> {
+    if !s.is_file() || !d.is_file() {
+        return Err(Errno::EINVAL);
+    }
+    check_flags(d, true)?;
+    let len = len.min(s.length.saturating_sub(from));
+    let end = to.checked_add(len).filter(|end| *end < MAX_FILE_SIZE).ok_or(Errno::EFBIG)?;
+    if source == target && len > 0 && from < end && to < from + len {
+        return Err(Errno::EINVAL);
+    }
+    Ok(len)
+}
+
+/// Buffers the records of up to `len` bytes; returns how many bytes they stand for.
+fn copy_records(
+    t: &mut Txn<'_>,
+    (source, off): (Ino, u64),
+    (target, to, length): (Ino, u64, u64),
+    len: u64,
+    lists_at: &mut Vec<(u32, usize)>,
+) -> Step<u64> {
+    let first = off / CHUNK_SIZE;
+    let chunks = first as u32..(off + len).div_ceil(CHUNK_SIZE).min(first + CHUNKS_PER_COMMIT) as u32;
+    t.want(chunks.clone().map(|indx| Read::Slices(source, indx)))?;
+    let mut out = Records { length, ..Records::default() };
+    let mut copied = 0;
+    for indx in chunks {
+        let list = t.slices(source, indx)?;
+        let base = u64::from(indx) * CHUNK_SIZE;
+        let range = off.max(base)..(off + len).min(base + CHUNK_SIZE);
+        for piece in pieces(&list, base, &range) {
+            if out.count >= RECORDS_PER_COMMIT {
+                break;
+            }
+            out.put(to + copied, piece);
+            copied += u64::from(piece.len);
+        }
+        if out.count >= RECORDS_PER_COMMIT {
+            break;
+        }
+    }
+    for (&(id, size), &n) in &out.uses {
+        t.write(Write::AddSliceRef(id, size, n));
+    }
+    for (indx, records) in out.lists {
+        lists_at.push((indx, t.write(Write::AppendSlices(target, indx, records))));
+    }
+    Ok(copied)
+}
+
+/// What a range of a file consists of in the chunk that begins at `base`, without gaps; positions mean nothing.
+fn pieces(list: &[Slice], base: u64, range: &Range<u64>) -> Vec<Slice> {
+    let mut out: Vec<Slice> = Vec::new();
+    let mut push = |piece: Slice| match out.last_mut() {
+        Some(last) if last.id == 0 && piece.id == 0 => last.len += piece.len,
+        _ => out.push(piece),
+    };
+    let mut at = range.start;
+    for e in resolve(list) {
+        let from = (base + u64::from(e.pos)).max(range.start);
+        let to = (base + e.end()).min(range.end);
+        if from < to {
+            let cut = (from - base) as u32 - e.pos;
+            let len = (to - from) as u32;
+            push(if e.id == 0 { Slice::zeros(0, len) } else { Slice { off: e.off + cut, len, ..e } });
+            at = to;
+        }
+    }
+    if at < range.end {
+        push(Slice::zeros(0, (range.end - at) as u32));
+    }
+    out
+}
+
+/// Records for the target.
+#[derive(Default)]
+struct Records {
+    /// Length of the target before; zeros beyond it need no record.
+    length: u64,
+    lists: BTreeMap<u32, Vec<Slice>>,
+    uses: BTreeMap<(u64, u32), i64>,
+    count: usize,
+}
+
+impl Records {
+    /// Puts a piece at an offset of the target, cut at the border of its chunks.
+    fn put(&mut self, at: u64, piece: Slice) {
+        let (mut at, mut piece) = (at, piece);
+        while piece.len > 0 {
+            let within = at % CHUNK_SIZE;
+            let len = u64::from(piece.len).min(CHUNK_SIZE - within) as u32;
+            if piece.id > 0 || at < self.length {
+                let record = Slice { pos: within as u32, len, ..piece };
+                self.lists.entry((at / CHUNK_SIZE) as u32).or_default().push(record);
+                self.count += 1;
+                if piece.id > 0 {
+                    *self.uses.entry((piece.id, piece.size)).or_default() += 1;
+                }
+            }
+            at += u64::from(len);
+            piece.len -= len;
+            if piece.id > 0 {
+                piece.off += len;
+            }
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Nameless files (`O_TMPFILE`, `spec/meta-redis.md` 5.13) and giving them a first name.
+//!
+//! Such a file is what an unlinked open file is to every other client: an inode without links that the session sustains. It
+//! goes with its last close, or with the session.
+
+use ciderfs_format::{Attr, FileType, Ino};
+
+use super::namespace::new_attr;
+use crate::error::{Errno, Result};
+use crate::store::{AttrMask, Read, Write};
+use crate::txn::Proof;
+use crate::types::{Caller, NewNode};
+use crate::volume::Meta;
+
+impl Meta {
+    /// Creates a regular file without a name in the file system of a directory and counts it as open. [`Meta::link`] may name
+    /// it as long as it stays open.
+    ///
+    /// # Errors
+    /// `ENOENT`, `ENOTDIR`, `EPERM`, `EACCES`, `ENOSPC`, `EROFS`; `EOPNOTSUPP` without a session.
+    pub async fn create_nameless(
+        &self,
+        c: &Caller,
+        parent: Ino,
+        mode: u16,
+        umask: u16,
+    ) -> Result<(Ino, Attr)> {
+        let dir = self.real(parent);
+        let sid = self.sid();
+        if self.cfg.read_only {
+            return Err(Errno::EROFS.into());
+        }
+        if dir.is_trash() {
+            return Err(Errno::EPERM.into());
+        }
+        if sid == 0 {
+            // Nobody would ever remove it.
+            return Err(Errno::EOPNOTSUPP.into());
+        }
+        self.check_limits(4096, 1)?;
+        let ino = Ino(self.retry(|| self.inodes.next()).await?);
+        let node = NewNode { kind: FileType::File, mode, umask, rdev: 0, target: b"" };
+        let ran = self
+            .run(|t| {
+                t.want([Read::Attr(dir)])?;
+                let p = t.attr(dir, AttrMask::IDENTITY)?;
+                self.check_receiving_dir(c, &p)?;
+                let attr = Attr { nlink: 0, ..new_attr(c, dir, &p, &node, t) };
+                t.write(Write::PutAttr(ino, attr.clone()));
+                t.write(Write::PutSustained(sid, ino));
+                t.charge(4096, 1);
+                t.proof(Proof::Ctime(ino, t.now));
+                Ok(attr)
+            })
+            .await?;
+        self.open.opened_nameless(ino);
+        Ok((ino, ran.value))
+    }
+}
