@@ -240,7 +240,7 @@ impl Bridge {
                 Err(e) => return Err(e),
             },
             Op::Getattr { .. } => {
-                let a = vfs.getattr(ino).await?;
+                let a = vfs.getattr(ino).await.map_err(gone)?;
                 Answered::Attr(convert::attr(ino, &a), self.valid.attr)
             }
             Op::Setattr(s) => {
@@ -248,7 +248,7 @@ impl Bridge {
                 if s.kill_suidgid && set.mode.is_none() {
                     self.kill_suidgid(&c, ino).await?;
                 }
-                let a = vfs.setattr(&c, ino, &set, s.size, s.fh).await?;
+                let a = vfs.setattr(&c, ino, &set, s.size, s.fh).await.map_err(gone)?;
                 Answered::Attr(convert::attr(ino, &a), self.valid.attr)
             }
             Op::Readlink => Answered::Link(vfs.readlink(ino).await?),
@@ -290,7 +290,9 @@ impl Bridge {
             Op::Link { oldnode, newname } => {
                 Answered::Entry(self.entry(&vfs.link(&c, Ino(oldnode), ino, newname).await?))
             }
-            Op::Open { flags, .. } => Answered::Open(Self::opened(&vfs.open(&c, ino, flags as i32).await?)),
+            Op::Open { flags, .. } => {
+                Answered::Open(Self::opened(&vfs.open(&c, ino, flags as i32).await.map_err(gone)?))
+            }
             Op::Read { fh, offset, size, .. } => {
                 let data = vfs.read(fh, offset, size).await?;
                 vfs.metrics().read(data.iter().map(|b| b.len() as u64).sum());
@@ -353,6 +355,12 @@ impl Bridge {
             _ => return Err(Errno::ENOSYS.into()),
         })
     }
+}
+
+/// The node of a request is gone, for which the kernel had a name: it looks the name up again when it hears this, and the
+/// program gets whatever has taken that name, or `ENOENT`.
+fn gone(e: Error) -> Error {
+    if e.errno() == Errno::ENOENT { Errno::ESTALE.into() } else { e }
 }
 
 /// Name of an operation in the metrics.

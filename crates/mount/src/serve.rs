@@ -7,7 +7,7 @@ use std::time::Duration;
 use ciderfs_fuse::{
     InitConfig, MountError, MountGuard, MountOptions, Session, SessionConfig, SessionError, SessionHandle,
 };
-use ciderfs_vfs::Vfs;
+use ciderfs_vfs::{Stale, Vfs};
 use tokio::runtime::Handle;
 
 use crate::handler::{Bridge, Front, Validity};
@@ -99,7 +99,14 @@ pub fn serve(
         SessionConfig { init: options.init.clone(), threads: options.threads, ..SessionConfig::default() };
     let session = Session::new(fd, config, Front(bridge))?;
     let notifier = session.notifier();
-    vfs.set_invalidator(Box::new(move |ino| {
+    vfs.set_invalidator(Box::new(move |ino, what| {
+        if what == Stale::Attributes {
+            // Takes no lock that a request can hold.
+            if let Err(e) = notifier.inval_inode(ino.0, -1, 0) {
+                tracing::debug!("invalidating attributes of inode {ino}: {e}");
+            }
+            return;
+        }
         // From a thread of its own: the kernel may hold a page lock that a request of this file waits for.
         let notifier = notifier.clone();
         runtime.spawn_blocking(move || {

@@ -16,12 +16,14 @@ mod pending;
 mod read;
 mod readahead;
 mod remover;
+mod stale;
 mod vfs;
 mod write;
 
 pub use dir::DirItem;
 pub use metrics::Metrics;
 pub use remover::BlockRemover;
+pub use stale::Stale;
 pub use vfs::{Entry, Opened, Vfs, VfsConfig};
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use crate::internal::start_time;
 use crate::metrics::Metrics;
 use crate::readahead::ReadAhead;
 use crate::remover::BlockRemover;
+use crate::stale::{Stale, Staleness};
 
 /// Blocks read ahead by default.
 const READAHEAD_BLOCKS: u64 = 8;
@@ -57,8 +58,6 @@ pub struct Opened {
     pub direct_io: bool,
 }
 
-type Invalidator = Box<dyn Fn(Ino) + Send + Sync>;
-
 /// A mounted volume.
 pub struct Vfs {
     pub(crate) meta: Arc<Meta>,
@@ -72,7 +71,7 @@ pub struct Vfs {
     pub(crate) max_readahead: u64,
     /// Counts local changes in directories that are being listed.
     listed: Mutex<HashMap<Ino, Weak<AtomicU64>>>,
-    invalidator: Mutex<Option<Invalidator>>,
+    pub(crate) stale: Staleness,
     flusher: Mutex<Option<tokio::task::JoinHandle<()>>>,
     pub(crate) compactions: Compactions,
 }
@@ -93,23 +92,12 @@ impl Vfs {
             cfg,
             started: start_time(),
             listed: Mutex::default(),
-            invalidator: Mutex::default(),
+            stale: Staleness::default(),
             flusher: Mutex::default(),
             compactions: Compactions::default(),
         });
         *vfs.flusher.lock() = Some(tokio::spawn(Arc::clone(&vfs).flush_loop()));
         vfs
-    }
-
-    /// Calls `f` with inodes whose cached pages and attributes in the kernel are no longer right.
-    pub fn set_invalidator(&self, f: Box<dyn Fn(Ino) + Send + Sync>) {
-        *self.invalidator.lock() = Some(f);
-    }
-
-    pub(crate) fn invalidate(&self, ino: Ino) {
-        if let Some(f) = &*self.invalidator.lock() {
-            f(ino);
-        }
     }
 
     /// The counters.
@@ -349,7 +337,15 @@ impl Vfs {
         // Attributes fetched before a commit of this mount must not undo what the commit told.
         let known = self.files.get(ino).map(|f| f.generation());
         let attr = self.meta.open(c, ino, how).await?;
+        if self.stale.is_first_open_of_removed(ino, &attr) {
+            self.meta.close(ino).await?;
+            return Err(Errno::ESTALE.into());
+        }
         let keep_cache = self.files.same_as_last_open(ino, &attr);
+        if !keep_cache {
+            // Close-to-open: the length that the kernel remembers from a lookup would cut the reads that follow.
+            self.invalidate(ino, Stale::Attributes);
+        }
         let opened = self.open_handle(ino, &attr, flags, keep_cache, known);
         if how.truncate
             && let Err(e) = self.truncate_file(c, ino, 0, true).await

@@ -10,6 +10,7 @@ use ciderfs_meta::{ChunkAppend, Clock as _, Errno, Error, Result, SystemClock};
 
 use crate::file::{File, State};
 use crate::pending::Pending;
+use crate::stale::Stale;
 use crate::vfs::Vfs;
 
 /// A slice is committed at this age,
@@ -212,7 +213,7 @@ impl Vfs {
             if let Ok(attr) = self.meta.getattr(file.ino).await {
                 file.state.lock().adopt(&attr);
             }
-            self.invalidate(file.ino);
+            self.invalidate(file.ino, Stale::Content);
         }
         if let Some(Ok(w)) = written {
             self.after_write(file, &w.lists).await;

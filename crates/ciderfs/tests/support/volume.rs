@@ -165,6 +165,16 @@ impl Volume {
         ]);
     }
 
+    /// Objects that nothing refers to, as the official `gc` counts them: also what a compaction has stored but not committed.
+    #[track_caller]
+    pub fn leaked(&self) -> u64 {
+        let official = Official::locate().unwrap_or_else(|e| panic!("{e:#}"));
+        let said = official.gc(&self.meta, &[]).unwrap_or_else(|e| panic!("{e:#}")).text();
+        let count =
+            said.split(" leaked").next().and_then(|s| s.rsplit(' ').next()).and_then(|n| n.parse().ok());
+        count.unwrap_or_else(|| panic!("{said}"))
+    }
+
     /// `fsck`, and `gc`, which must count none of these; what `gc` said.
     #[track_caller]
     fn ask_official(&self, none: &[(&str, &str)]) -> String {

@@ -1,0 +1,108 @@
+//! Random operations on the content of files, checked byte for byte against a model, while other mounts of the volume read,
+//! compact and write.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod support;
+
+#[path = "content/exerciser.rs"]
+mod exerciser;
+#[path = "content/mapped.rs"]
+mod mapped;
+#[path = "content/model.rs"]
+mod model;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ciderfs_testkit::official::Official;
+use exerciser::{ALL, Exerciser, Op, wander};
+use support::client::wait_for;
+use support::random::{Seed, steps};
+use support::{Engine, Volume};
+
+on_engines!(
+    random_operations_match_a_model_while_another_mount_reads_and_writes,
+    random_operations_match_a_model_beside_the_official_client,
+);
+
+/// Files that are worked on.
+const FILES: usize = 4;
+/// Small enough that a file has many blocks.
+const FORMAT: &[&str] = &["--block-size=64K", "--trash-days=0"];
+/// Operations in an ordinary test run.
+const STEPS: usize = 1200;
+/// Operations beside the official client.
+const STEPS_BESIDE: usize = 600;
+
+/// The official client believes names and lengths for a second also when a file is opened.
+const UNCACHED: &[&str] = &["--attr-cache=0", "--entry-cache=0", "--dir-entry-cache=0"];
+
+/// Operations that the file system does not have yet.
+const NOT_YET: &[Op] = &[Op::Allocate, Op::Punch, Op::Zero, Op::Collapse, Op::Insert, Op::Clone];
+
+fn operations(without: &[Op]) -> Vec<(u64, Op)> {
+    ALL.iter().copied().filter(|(_, op)| !without.contains(op) && !NOT_YET.contains(op)).collect()
+}
+
+/// Ends the readers, also when the test fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn random_operations_match_a_model_while_another_mount_reads_and_writes(engine: Engine) {
+    let seed = Seed::new();
+    let volume = Volume::new(engine, FORMAT);
+    let steps = steps(STEPS);
+    let first = volume.mount(&["--buffer-size=32"]);
+    // This one finds nothing in a cache.
+    let second = volume.mount(&["--buffer-size=32", "--cache-size=0"]);
+    let roots = |a: &support::Mount| vec![a.path().to_owned(), second.path().to_owned()];
+    let mut exerciser = Exerciser::new(seed.0, roots(&first), FILES, operations(&[]));
+    let stop = AtomicBool::new(false);
+    let first = std::thread::scope(|scope| {
+        let _stop = Stop(&stop);
+        scope.spawn(|| wander(second.path(), FILES, seed.0, &stop));
+        exerciser.run(steps / 2);
+        exerciser.check();
+        first.unmount();
+        let first = volume.mount(&["--buffer-size=32"]);
+        exerciser.moved(roots(&first));
+        exerciser.run(steps - steps / 2);
+        first
+    });
+    exerciser.check();
+    first.unmount();
+    second.unmount();
+    let again = volume.mount(&["--read-only"]);
+    exerciser.moved_to_read(vec![again.path().to_owned()]);
+    exerciser.check();
+    again.unmount();
+    volume.check();
+}
+
+/// The official client reads what ours has written, as soon as it is stored, and compacts as it reads.
+fn random_operations_match_a_model_beside_the_official_client(engine: Engine) {
+    let seed = Seed::new();
+    let volume = Volume::new(engine, FORMAT);
+    let ours = volume.mount(&["--buffer-size=32"]);
+    let theirs = Official::locate()
+        .and_then(|official| official.mount(&volume.meta, &volume.new_path(), UNCACHED))
+        .unwrap_or_else(|e| panic!("{e:#}"));
+    let roots = vec![ours.path().to_owned(), theirs.path().to_owned()];
+    let mut exerciser = Exerciser::new(seed.0, roots, FILES, operations(&[Op::HandOver]));
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _stop = Stop(&stop);
+        scope.spawn(|| wander(theirs.path(), FILES, seed.0, &stop));
+        exerciser.run(steps(STEPS_BESIDE));
+    });
+    exerciser.check();
+    // When it is unmounted in the middle of a compaction, it leaves what it has stored.
+    wait_for("its compactions to end", || volume.leaked() == 0);
+    theirs.unmount().unwrap_or_else(|e| panic!("{e:#}"));
+    ours.unmount();
+    volume.check();
+}
