@@ -10,6 +10,8 @@ use ciderfs_format::session::lock_owner_field;
 use ciderfs_format::{Ino, Slice};
 use ciderfs_meta::store::{AttrMask, AttrPatch, Commit, Counter, DirStat, Guard, LockOwner, Write};
 
+use crate::quota;
+
 /// Ranges of chunks up to this size are spelled out as commands, larger ones as a loop of the script.
 const SPELLED_CHUNKS_MAX: u32 = 64;
 /// Arguments of one command within the script (`unpack` of Lua has a limit near 8,000).
@@ -68,15 +70,15 @@ pub(crate) fn encode(keys: &Keys, commit: &Commit, raw: &[Option<Vec<u8>>], chun
 }
 
 impl Encoded {
-    fn arg(&mut self, v: impl Into<Vec<u8>>) {
+    pub(crate) fn arg(&mut self, v: impl Into<Vec<u8>>) {
         self.args.push(v.into());
     }
 
-    fn num(&mut self, n: impl ToString) {
+    pub(crate) fn num(&mut self, n: impl ToString) {
         self.args.push(n.to_string().into_bytes());
     }
 
-    fn key(&mut self, key: String) {
+    pub(crate) fn key(&mut self, key: String) {
         let next = self.keys.len() + 1;
         let at = *self.index.entry(key).or_insert_with_key(|k| {
             self.keys.push(k.clone());
@@ -131,6 +133,32 @@ impl Encoded {
                 self.arg("N");
                 self.key(counter_key(keys, *c));
                 self.num(n);
+            }
+            Guard::CounterRoom(c, most) => {
+                self.arg("M");
+                self.key(counter_key(keys, *c));
+                self.num(most);
+            }
+            Guard::QuotaRoom { key, space, inodes } => {
+                self.arg("Q");
+                for k in quota::hashes(keys, *key) {
+                    self.key(k);
+                }
+                self.arg(quota::field(*key));
+                self.num(space);
+                self.num(inodes);
+            }
+            Guard::DirStat(dir, expect) => {
+                self.arg("U");
+                for key in [keys.dir_used_space(), keys.dir_data_length(), keys.dir_used_inodes()] {
+                    self.key(key);
+                }
+                self.num(dir);
+                self.arg(if expect.is_some() { "1" } else { "0" });
+                let expect = expect.unwrap_or_default();
+                for n in [expect.space, expect.length, expect.inodes] {
+                    self.num(n);
+                }
             }
             Guard::Setting(expect) => {
                 self.arg("V");
@@ -197,7 +225,7 @@ impl Encoded {
         reports
     }
 
-    fn run(&mut self, name: &str, key: String, args: &[&[u8]]) -> Reports {
+    pub(crate) fn run(&mut self, name: &str, key: String, args: &[&[u8]]) -> Reports {
         self.command(Reports::Nothing, name, key, args)
     }
 
@@ -283,6 +311,12 @@ impl Encoded {
                 }
                 Reports::Nothing
             }
+            Write::DropDirStats
+            | Write::PutQuotaLimits(..)
+            | Write::PutQuotaUsage(..)
+            | Write::AddQuota(..)
+            | Write::DelQuota(_)
+            | Write::DropOwnerQuotas => self.quota(keys, write),
             Write::PutSetting(raw) => self.run("SET", keys.setting(), &[raw]),
             Write::PutSession(sid, expire, info) => {
                 self.arg("Z");

@@ -7,10 +7,11 @@ use ciderfs_meta::store::{DirStat, LockOwner, Read, StoreError, Value};
 use redis::{Cmd, Value as Reply, cmd};
 
 use crate::encode::counter_key;
+use crate::quota;
 use crate::reply::{self, Result};
 use crate::script::Scripts;
 
-/// The commands of a read: three for a directory's usage, one for everything else.
+/// The commands of a read: three for a directory's usage and for a quota, one for everything else.
 pub(crate) fn commands(keys: &Keys, scripts: &Scripts, whole: bool, read: &Read) -> Vec<Cmd> {
     let one = |name: &str, key: String| {
         let mut c = cmd(name);
@@ -47,6 +48,10 @@ pub(crate) fn commands(keys: &Keys, scripts: &Scripts, whole: bool, read: &Read)
                 .map(|key| field("HGET", key, dir.as_bytes()))
                 .into();
         }
+        Read::Quota(key) => {
+            let name = quota::field(*key);
+            return quota::hashes(keys, *key).map(|hash| field("HGET", hash, name.as_bytes())).into();
+        }
         Read::Acl(id) => field("HGET", keys.acl(), id.to_string().as_bytes()),
         Read::Session(sid) => field("HEXISTS", keys.session_infos(), sid.to_string().as_bytes()),
         Read::Flocks(i) => one("HGETALL", keys.flock(*i)),
@@ -58,12 +63,10 @@ pub(crate) fn commands(keys: &Keys, scripts: &Scripts, whole: bool, read: &Read)
 pub(crate) fn value(read: &Read, replies: &mut impl Iterator<Item = Reply>) -> Result<Value> {
     let mut next = || replies.next().ok_or_else(|| StoreError::Corrupt("an answer is missing".into()));
     if matches!(read, Read::DirStat(_)) {
-        let (space, length, inodes) = (reply::int(next()?)?, reply::int(next()?)?, reply::int(next()?)?);
-        return Ok(Value::DirStat(space.map(|space| DirStat {
-            space,
-            length: length.unwrap_or(0),
-            inodes: inodes.unwrap_or(0),
-        })));
+        return dir_stat(next()?, next()?, next()?);
+    }
+    if matches!(read, Read::Quota(_)) {
+        return Ok(Value::Quota(quota::row(next()?, next()?, next()?)?));
     }
     let v = next()?;
     Ok(match read {
@@ -84,6 +87,28 @@ pub(crate) fn value(read: &Read, replies: &mut impl Iterator<Item = Reply>) -> R
         Read::XattrNames(_) => Value::Names(reply::strings(v)?.into_iter().map(|n| n.to_vec()).collect()),
         other => plain(other, v)?,
     })
+}
+
+/// The true value of a guarded record.
+pub(crate) fn truth(read: &Read, v: Reply) -> Result<Value> {
+    match read {
+        Read::DirStat(_) => {
+            let mut parts = reply::array(v)?.into_iter();
+            let mut part = || parts.next().unwrap_or_default();
+            dir_stat(part(), part(), part())
+        }
+        Read::Quota(_) => Ok(Value::Quota(quota::truth(v)?)),
+        _ => value(read, &mut std::iter::once(v)),
+    }
+}
+
+fn dir_stat(space: Reply, length: Reply, inodes: Reply) -> Result<Value> {
+    let (space, length, inodes) = (reply::int(space)?, reply::int(length)?, reply::int(inodes)?);
+    Ok(Value::DirStat(space.map(|space| DirStat {
+        space,
+        length: length.unwrap_or(0),
+        inodes: inodes.unwrap_or(0),
+    })))
 }
 
 /// Answers that look alike whether they come from a command or as the truth about a guard.

@@ -1,14 +1,17 @@
 //! Walks of maintenance. They may take many turns; each is short.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use ciderfs_format::Ino;
 use ciderfs_format::delslice::DelayedSlice;
-use ciderfs_format::redis_keys::{parse_delayed_slices_field, parse_delfile_member, parse_slice_ref_field};
+use ciderfs_format::redis_keys::{
+    QuotaKind, parse_delayed_slices_field, parse_delfile_member, parse_slice_ref_field,
+};
 use ciderfs_meta::store::{Scan, Scanned, StoreError};
 use redis::{Cmd, cmd};
 
+use crate::quota;
 use crate::reply::{self, Result};
 use crate::store::RedisStore;
 
@@ -57,6 +60,43 @@ impl RedisStore {
             Scan::Chunks(ino) => {
                 let list = self.chunk_indexes(*ino).await?;
                 Ok(list.into_iter().take(limit).map(Scanned::Chunk).collect())
+            }
+            Scan::DirQuotas => self.quotas(QuotaKind::Dir, limit).await,
+            Scan::OwnerQuotas => {
+                let mut out = self.quotas(QuotaKind::User, limit).await?;
+                out.extend(self.quotas(QuotaKind::Group, limit.saturating_sub(out.len())).await?);
+                Ok(out)
+            }
+        }
+    }
+
+    async fn quotas(&self, kind: QuotaKind, limit: usize) -> Result<Vec<Scanned>> {
+        let mut out = BTreeMap::new();
+        let mut cursor = 0;
+        loop {
+            let (next, page) = self.hash_page(self.keys.quota_used_inodes(kind), cursor).await?;
+            if !page.is_empty() {
+                let ask = |key: String| {
+                    let mut ask = cmd("HMGET");
+                    ask.arg(key);
+                    for (field, _) in &page {
+                        ask.arg(&field[..]);
+                    }
+                    ask
+                };
+                let limits = self.bulk(&ask(self.keys.quota(kind))).await?;
+                let space = self.bulk(&ask(self.keys.quota_used_space(kind))).await?;
+                let rows = reply::array(limits)?.into_iter().zip(reply::array(space)?);
+                for ((field, inodes), (limits, space)) in page.iter().zip(rows) {
+                    let inodes = redis::Value::BulkString(inodes.to_vec());
+                    if let Some(row) = quota::row(limits, space, inodes)? {
+                        out.insert(quota::key(kind, field)?, row);
+                    }
+                }
+            }
+            cursor = next;
+            if cursor == 0 || out.len() >= limit {
+                return Ok(out.into_iter().take(limit).map(|(key, row)| Scanned::Quota(key, row)).collect());
             }
         }
     }

@@ -193,7 +193,7 @@ impl RedisStore {
                 (Guard::Attr { .. }, Reply::BulkString(raw)) => Some(raw.clone()),
                 _ => None,
             });
-            truths.values.push(reads::value(&guard.read(), &mut std::iter::once(v))?);
+            truths.values.push(reads::truth(&guard.read(), v)?);
         }
         Ok(Err(truths))
     }

@@ -11,6 +11,7 @@ mod codec;
 mod error;
 mod names;
 mod queue;
+mod quota;
 mod read;
 mod reader;
 mod scan;

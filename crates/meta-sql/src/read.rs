@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use crate::codec;
 use crate::error::{Failure, Result};
 use crate::names;
+use crate::quota;
 use crate::statements::Statements;
 
 /// Runs `map` on the first row, if there is one.
@@ -80,6 +81,7 @@ pub(crate) fn read(conn: &Connection, s: &Statements, r: &Read) -> Result<Value>
         Read::DirStat(ino) => Value::DirStat(first(conn, &s.get_dir_stat, [ino.0 as i64], |r| {
             Ok(DirStat { length: r.get(0)?, space: r.get(1)?, inodes: r.get(2)? })
         })?),
+        Read::Quota(key) => Value::Quota(quota::get(conn, s, *key)?),
         Read::Acl(id) => Value::Bytes(first(conn, &s.get_acl, [id], acl_record)?),
         Read::Session(sid) => Value::Bool(first(conn, &s.get_session, [*sid as i64], |_| Ok(()))?.is_some()),
         Read::Flocks(ino) => Value::Flocks(all(conn, &s.get_flocks, [ino.0 as i64], |r| {

@@ -6,6 +6,7 @@ use rusqlite::{Connection, params};
 
 use crate::codec;
 use crate::error::Result;
+use crate::quota;
 use crate::read::all;
 use crate::statements::Statements;
 
@@ -30,6 +31,8 @@ pub(crate) fn scan(conn: &Connection, s: &Statements, scan: &Scan, limit: usize)
             Ok(Scanned::Delayed(r.get::<_, i64>(0)? as u64, r.get(1)?, list))
         }),
         Scan::Locked(sid) => all(conn, &s.locked, [*sid as i64, limit], ino),
+        Scan::DirQuotas => quota::list(conn, s, true, limit),
+        Scan::OwnerQuotas => quota::list(conn, s, false, limit),
         Scan::Chunks(file) => {
             all(conn, &s.chunks, params![file.0 as i64, limit], |r| Ok(Scanned::Chunk(r.get(0)?)))
         }

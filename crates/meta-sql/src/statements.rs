@@ -99,7 +99,27 @@ statements! {
     add_dir_stat = "UPDATE jfs_dir_stats SET data_length=data_length+?2,used_space=used_space+?3,\
         used_inodes=used_inodes+?4 WHERE inode=?1";
     del_dir_stat = "DELETE FROM jfs_dir_stats WHERE inode=?1";
+    drop_dir_stats = "DELETE FROM jfs_dir_stats";
+
+    get_dir_quota = "SELECT max_space,max_inodes,used_space,used_inodes FROM jfs_dir_quota WHERE inode=?1";
+    limit_dir_quota = "INSERT INTO jfs_dir_quota(inode,max_space,max_inodes,used_space,used_inodes) \
+        VALUES(?1,?2,?3,0,0) ON CONFLICT(inode) DO UPDATE SET max_space=excluded.max_space,max_inodes=excluded.max_inodes";
+    set_dir_quota = "UPDATE jfs_dir_quota SET used_space=?2,used_inodes=?3 WHERE inode=?1";
+    add_dir_quota = "UPDATE jfs_dir_quota SET used_space=used_space+?2,used_inodes=used_inodes+?3 WHERE inode=?1";
     del_dir_quota = "DELETE FROM jfs_dir_quota WHERE inode=?1";
+    dir_quotas = "SELECT inode,max_space,max_inodes,used_space,used_inodes FROM jfs_dir_quota LIMIT ?1";
+    get_quota = "SELECT max_space,max_inodes,used_space,used_inodes FROM jfs_user_group_quota WHERE qtype=?1 AND qkey=?2";
+    limit_quota = "INSERT INTO jfs_user_group_quota(qtype,qkey,max_space,max_inodes,used_space,used_inodes) \
+        VALUES(?1,?2,?3,?4,0,0) ON CONFLICT(qtype,qkey) DO UPDATE SET max_space=excluded.max_space,\
+        max_inodes=excluded.max_inodes";
+    set_quota = "UPDATE jfs_user_group_quota SET used_space=?3,used_inodes=?4 WHERE qtype=?1 AND qkey=?2";
+    add_quota = "INSERT INTO jfs_user_group_quota(qtype,qkey,max_space,max_inodes,used_space,used_inodes) \
+        VALUES(?1,?2,-1,-1,?3,?4) ON CONFLICT(qtype,qkey) DO UPDATE SET used_space=used_space+excluded.used_space,\
+        used_inodes=used_inodes+excluded.used_inodes";
+    del_quota = "DELETE FROM jfs_user_group_quota WHERE qtype=?1 AND qkey=?2";
+    drop_quotas = "DELETE FROM jfs_user_group_quota";
+    quotas = "SELECT qtype,qkey,max_space,max_inodes,used_space,used_inodes FROM jfs_user_group_quota \
+        ORDER BY qtype,qkey LIMIT ?1";
 
     get_setting = "SELECT CAST(value AS BLOB) FROM jfs_setting WHERE name='format'";
     put_setting = "INSERT INTO jfs_setting(name,value) VALUES('format',?1) \

@@ -11,6 +11,7 @@ use rusqlite::{Connection, params, params_from_iter};
 use crate::codec;
 use crate::error::{Failure, Result};
 use crate::names;
+use crate::quota;
 use crate::read::{self, first};
 use crate::statements::Statements;
 
@@ -92,6 +93,12 @@ fn apply(conn: &Connection, s: &Statements, w: &Write) -> Result<Output> {
             run(conn, &s.del_dir_stat, [ino(i)])?;
             run(conn, &s.del_dir_quota, [ino(i)])
         }
+        Write::DropDirStats
+        | Write::PutQuotaLimits(..)
+        | Write::PutQuotaUsage(..)
+        | Write::AddQuota(..)
+        | Write::DelQuota(_)
+        | Write::DropOwnerQuotas => quota::apply(conn, s, w),
         Write::PutSetting(raw) => {
             let text = std::str::from_utf8(raw)
                 .map_err(|e| Failure::Store(StoreError::Corrupt(format!("settings are not text: {e}"))))?;

@@ -211,7 +211,7 @@ impl Meta {
 
     /// Computes usage records that were found missing.
     pub(crate) async fn recompute_dir_stats(&self) {
-        for dir in self.usage.take_missing_stats() {
+        for dir in self.ledger.take_missing_stats() {
             if let Err(e) = self.recompute_dir_stat(dir).await {
                 tracing::debug!("usage record of directory {dir}: {e}");
             }

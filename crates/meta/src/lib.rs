@@ -4,10 +4,12 @@
 //! behind [`store::Store`] only stores records and checks guards. POSIX rules live here and nowhere else.
 
 mod beliefs;
+mod charges;
 mod deletion;
 pub mod error;
 mod ids;
 mod jobs;
+mod ledger;
 pub mod memory;
 mod open;
 mod ops;
@@ -22,6 +24,7 @@ pub mod types;
 mod volume;
 
 pub use error::{Errno, Error, Result};
+pub use ledger::Claim;
 pub use ops::inspect::{Locks, TreeUsage};
 pub use types::*;
 pub use volume::{AtimeMode, Clock, Meta, MetaConfig, MetaCounters, SettingsHook, SliceRemover, SystemClock};

@@ -1,5 +1,6 @@
 //! The operations, one file per family.
 
+mod account;
 mod atime;
 mod attributes;
 mod copy;

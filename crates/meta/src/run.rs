@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use rand::RngExt as _;
 
 use crate::error::{Errno, Error, Result};
-use crate::store::{Commit, Counter, Guard, Outcome, Output, Read, Scan, Scanned, StoreError, Value, Write};
+use crate::store::{
+    Commit, Counter, Guard, Outcome, Output, QuotaKey, Read, Scan, Scanned, StoreError, Value, Write,
+};
 use crate::txn::{self, Known, Proof, Step, Stop, Txn};
 use crate::volume::Meta;
 
@@ -62,7 +64,7 @@ impl Meta {
             // The transaction borrows `known`; everything that outlives the attempt is taken out of it here.
             let (result, missing, believed, mut commit, proof) = {
                 let mut t = Txn::new(&known, &self.beliefs, stamp.unwrap_or_else(|| self.clock.now()));
-                let result = op(&mut t);
+                let result = op(&mut t).and_then(|value| self.account(&mut t).map(|()| value));
                 (result, t.missing, t.believed, t.commit, t.proof.map(|p| (p, t.now)))
             };
             let value = match result {
@@ -112,6 +114,7 @@ impl Meta {
                 Ok(Outcome::Conflict(truths)) => {
                     self.counters.conflicts.fetch_add(1, Ordering::Relaxed);
                     for (guard, truth) in commit.guards.iter().zip(truths) {
+                        self.note_figures(&guard.read(), &truth);
                         known.learn(guard.read(), truth, &self.beliefs);
                     }
                     if let Some((proof, value)) = lost {
@@ -172,6 +175,7 @@ impl Meta {
         }
         let values = self.read(&wanted).await?;
         for (read, value) in wanted.into_iter().zip(values) {
+            self.note_figures(&read, &value);
             known.learn(read, value, &self.beliefs);
         }
         Ok(())
@@ -232,9 +236,14 @@ impl Meta {
     fn note_usage(&self, commit: &Commit, outputs: &[Output]) {
         for (write, output) in commit.writes.iter().zip(outputs) {
             match (write, output) {
-                (Write::AddCounter(Counter::UsedSpace, _), Output::Int(n)) => self.usage.set_space(*n),
-                (Write::AddCounter(Counter::TotalInodes, _), Output::Int(n)) => self.usage.set_inodes(*n),
-                (Write::AddDirStat(dir, _), Output::Int(0)) => self.usage.note_missing_stat(*dir),
+                (Write::AddCounter(Counter::UsedSpace, _), Output::Int(n)) => self.ledger.set_space(*n),
+                (Write::AddCounter(Counter::TotalInodes, _), Output::Int(n)) => self.ledger.set_inodes(*n),
+                (Write::AddDirStat(dir, _), Output::Int(0)) => self.ledger.note_missing_stat(*dir),
+                (Write::AddQuota(key @ QuotaKey::Dir(_), ..), Output::Int(0)) => {
+                    self.ledger.learn(*key, None)
+                }
+                (Write::AddQuota(key, space, inodes), _) => self.ledger.add(*key, *space, *inodes),
+                (Write::DelDirStat(dir), _) => self.ledger.forget(QuotaKey::Dir(*dir)),
                 _ => {}
             }
         }

@@ -152,6 +152,9 @@ impl Meta {
             if let Err(e) = self.refresh_usage().await {
                 tracing::debug!("reloading usage: {e}");
             }
+            if let Err(e) = self.reload_quotas().await {
+                tracing::warn!("reloading quotas: {e}");
+            }
             if !self.cfg.read_only
                 && !self.cfg.no_bgjob
                 && let Err(e) = self.clean_stale_sessions().await

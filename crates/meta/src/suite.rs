@@ -67,6 +67,7 @@ macro_rules! suite {
                 attributes attribute_patches edges directory_emptiness symlinks xattrs parents
                 chunks replaced_chunks taken_chunks slice_references delayed_slices
                 counters allocation claims settings sessions sustained deleted_files dir_stats acls
+                quotas usage_without_quotas room_guards
                 flocks plocks schema_twice
             }
             behaviour {

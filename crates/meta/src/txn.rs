@@ -8,11 +8,13 @@
 
 use std::collections::{HashMap, HashSet};
 
+use ciderfs_format::quota::Quota;
 use ciderfs_format::{Attr, Edge, Ino, Slice, Time};
 
 use crate::beliefs::Beliefs;
+use crate::charges::Charges;
 use crate::error::{Errno, Error};
-use crate::store::{AttrMask, Commit, Counter, DirStat, Guard, Name, Read, Value, Write};
+use crate::store::{AttrMask, Commit, Counter, DirStat, Guard, Name, QuotaKey, Read, Value, Write};
 
 /// Why an operation's function stopped.
 pub(crate) enum Stop {
@@ -137,6 +139,8 @@ pub(crate) struct Txn<'a> {
     /// Reads answered from a belief; an error that follows from one is checked against the truth.
     pub(crate) believed: Vec<Read>,
     guarded: HashSet<Read>,
+    /// What the operation takes or gives back; see [`crate::Meta::account`].
+    pub(crate) charges: Charges,
     pub(crate) commit: Commit,
     pub(crate) proof: Option<Proof>,
 }
@@ -150,6 +154,7 @@ impl<'a> Txn<'a> {
             missing: Vec::new(),
             believed: Vec::new(),
             guarded: HashSet::new(),
+            charges: Charges::default(),
             commit: Commit::default(),
             proof: None,
         }
@@ -192,7 +197,7 @@ impl<'a> Txn<'a> {
         Err(Stop::Need)
     }
 
-    fn guard(&mut self, guard: Guard) {
+    pub(crate) fn guard(&mut self, guard: Guard) {
         // The first guard on a record stands; attributes may be asked for again with a wider mask.
         let read = guard.read();
         if self.guarded.insert(read.clone()) {
@@ -280,32 +285,51 @@ impl<'a> Txn<'a> {
         self.commit.writes.len() - 1
     }
 
-    /// Charges (or releases) space and inodes of the volume.
-    pub(crate) fn charge(&mut self, space: i64, inodes: i64) {
-        if space != 0 {
-            self.write(Write::AddCounter(Counter::UsedSpace, space));
-        }
-        if inodes != 0 {
-            self.write(Write::AddCounter(Counter::TotalInodes, inodes));
+    /// A counter as fetched, or as believed. The caller guards what it concludes.
+    pub(crate) fn counter_or(&mut self, counter: Counter, believed: i64) -> i64 {
+        match self.known.other.get(&Read::Counter(counter)) {
+            Some(Value::Int(n)) => *n,
+            _ => {
+                self.believed.push(Read::Counter(counter));
+                believed
+            }
         }
     }
 
-    /// Adds to a directory's usage record.
+    /// A quota as fetched, or as believed. The caller guards what it concludes.
+    pub(crate) fn quota_or(&mut self, key: QuotaKey, believed: Quota) -> Option<Quota> {
+        match self.known.other.get(&Read::Quota(key)) {
+            Some(Value::Quota(q)) => *q,
+            _ => {
+                self.believed.push(Read::Quota(key));
+                Some(believed)
+            }
+        }
+    }
+
+    /// Charges (or releases) space and inodes of the volume and of an owner (user, group), if it is anybody's.
+    pub(crate) fn charge(&mut self, owner: Option<(u32, u32)>, space: i64, inodes: i64) {
+        self.charges.node(owner, space, inodes);
+    }
+
+    /// Adds to a directory's usage record, and to the quotas above it.
     pub(crate) fn dir_stat(&mut self, enabled: bool, dir: Ino, length: i64, space: i64, inodes: i64) {
+        self.charges.dir(dir, space, inodes);
         if enabled && dir.0 != 0 && (length, space, inodes) != (0, 0, 0) {
             self.write(Write::AddDirStat(dir, DirStat { length, space, inodes }));
         }
     }
 
-    /// Adds the growth of a file to the usage records of the directories that list it, once for each of its names.
+    /// Adds the growth of a file to the usage records of the directories that list it, once for each of its names. `quotas`:
+    /// there are quotas of directories.
     pub(crate) fn grow_in_dirs(
         &mut self,
-        enabled: bool,
+        (enabled, quotas): (bool, bool),
         (ino, a): (Ino, &Attr),
         length: i64,
         space: i64,
     ) -> Step<()> {
-        if !enabled || (length, space) == (0, 0) {
+        if !(enabled || quotas) || (length, space) == (0, 0) {
             return Ok(());
         }
         // A file without names is in no directory any more, whatever its attributes say.

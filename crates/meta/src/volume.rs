@@ -1,8 +1,7 @@
 //! An opened volume and what all operations share.
 
-use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -15,6 +14,7 @@ use tokio::sync::watch;
 use crate::beliefs::Beliefs;
 use crate::error::{Errno, Error, Result};
 use crate::ids::IdPool;
+use crate::ledger::Ledger;
 use crate::open::OpenFiles;
 use crate::run::RunCounters;
 use crate::store::{Counter, Read, Store, Value};
@@ -24,8 +24,6 @@ use crate::types::{Caller, VolumeStat};
 const INODE_BATCH: u64 = 1024;
 /// Slice ids reserved at a time.
 const SLICE_BATCH: u64 = 4096;
-/// Directories remembered as lacking a usage record; more are left to the next operation in them.
-const MISSING_STATS_MAX: usize = 10_000;
 
 /// When access times are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -133,7 +131,7 @@ pub struct Meta {
     pub(crate) inodes: Arc<IdPool>,
     pub(crate) slices: Arc<IdPool>,
     pub(crate) open: Arc<OpenFiles>,
-    pub(crate) usage: Usage,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) counters: RunCounters,
     pub(crate) sid: AtomicU64,
     pub(crate) session_info: Mutex<Bytes>,
@@ -177,7 +175,7 @@ impl Meta {
             settings_hooks: Mutex::default(),
             beliefs: Beliefs::new(),
             open: Arc::default(),
-            usage: Usage::default(),
+            ledger: Arc::default(),
             counters: RunCounters::default(),
             sid: AtomicU64::new(0),
             session_info: Mutex::default(),
@@ -190,6 +188,7 @@ impl Meta {
             tasks: Mutex::default(),
         };
         meta.refresh_usage().await?;
+        meta.reload_quotas().await?;
         if let Some(subdir) = meta.cfg.subdir.clone() {
             meta.root = meta.find_subdir(&subdir).await?;
         }
@@ -248,7 +247,7 @@ impl Meta {
 
     /// Used bytes and inodes as last seen, without asking the engine.
     pub fn used(&self) -> (u64, u64) {
-        (self.usage.space().max(0) as u64, self.usage.inodes().max(0) as u64)
+        (self.ledger.space().max(0) as u64, self.ledger.inodes().max(0) as u64)
     }
 
     /// Size and use of the volume (`spec/meta-redis.md` 5.18).
@@ -262,8 +261,8 @@ impl Meta {
         let values =
             self.read(&[Read::Counter(Counter::UsedSpace), Read::Counter(Counter::TotalInodes)]).await?;
         if let [Value::Int(space), Value::Int(inodes)] = values[..] {
-            self.usage.set_space(space);
-            self.usage.set_inodes(inodes);
+            self.ledger.set_space(space);
+            self.ledger.set_inodes(inodes);
         }
         Ok(())
     }
@@ -276,18 +275,6 @@ impl Meta {
     /// Is this the presented root?
     pub(crate) fn is_root(&self, ino: Ino) -> bool {
         ino == Ino::ROOT || ino == self.root
-    }
-
-    /// `ENOSPC` if the volume's limits do not allow so much more (from cached figures).
-    pub(crate) fn check_limits(&self, space: i64, inodes: i64) -> Result<()> {
-        let s = self.settings.read();
-        let over = |limit: u64, used: i64, more: i64| {
-            limit > 0 && more > 0 && used.saturating_add(more) > limit as i64
-        };
-        if over(s.capacity, self.usage.space(), space) || over(s.inodes, self.usage.inodes(), inodes) {
-            return Err(Errno::ENOSPC.into());
-        }
-        Ok(())
     }
 
     async fn find_subdir(&self, subdir: &str) -> Result<Ino> {
@@ -366,38 +353,6 @@ fn volume_stat(capacity: u64, inodes: u64, (used_space, used_inodes): (u64, u64)
         used_space,
         used_inodes,
         avail_inodes,
-    }
-}
-
-/// Use of the volume as last seen, and directories whose usage record is missing.
-#[derive(Default)]
-pub(crate) struct Usage {
-    space: AtomicI64,
-    inodes: AtomicI64,
-    missing_stats: Mutex<HashSet<Ino>>,
-}
-
-impl Usage {
-    pub(crate) fn space(&self) -> i64 {
-        self.space.load(Ordering::Relaxed)
-    }
-    pub(crate) fn inodes(&self) -> i64 {
-        self.inodes.load(Ordering::Relaxed)
-    }
-    pub(crate) fn set_space(&self, n: i64) {
-        self.space.store(n, Ordering::Relaxed);
-    }
-    pub(crate) fn set_inodes(&self, n: i64) {
-        self.inodes.store(n, Ordering::Relaxed);
-    }
-    pub(crate) fn note_missing_stat(&self, dir: Ino) {
-        let mut set = self.missing_stats.lock();
-        if set.len() < MISSING_STATS_MAX {
-            set.insert(dir);
-        }
-    }
-    pub(crate) fn take_missing_stats(&self) -> Vec<Ino> {
-        self.missing_stats.lock().drain().collect()
     }
 }
 

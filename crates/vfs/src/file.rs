@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use ciderfs_format::{Attr, Ino, Time};
-use ciderfs_meta::{ChunkView, Errno};
+use ciderfs_meta::{ChunkView, Claim, Errno};
 use parking_lot::Mutex;
 
 use crate::pending::Pending;
@@ -28,6 +28,8 @@ pub(crate) struct State {
     pub(crate) version: (Time, u64),
     /// Slices not yet committed, in the order in which they were begun.
     pub(crate) pending: VecDeque<Pending>,
+    /// Room held for what is not committed yet.
+    pub(crate) claim: Option<Claim>,
     /// Resolved chunks, as of `attr`.
     pub(crate) views: HashMap<u32, ChunkView>,
     /// Changes whenever committed content may have changed: what was fetched before is then out of date.
@@ -43,6 +45,7 @@ impl File {
             version: (attr.mtime, attr.length),
             attr,
             pending: VecDeque::new(),
+            claim: None,
             views: HashMap::new(),
             generation: 0,
             failures: 0,

@@ -16,6 +16,7 @@ mod pending;
 mod read;
 mod readahead;
 mod remover;
+mod room;
 mod stale;
 mod vfs;
 mod write;

@@ -11,5 +11,6 @@ mod content;
 mod control;
 mod errors;
 mod model;
+mod room;
 mod sharing;
 mod support;

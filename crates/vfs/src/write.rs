@@ -33,6 +33,7 @@ impl Vfs {
         if offset.checked_add(data.len() as u64).is_none_or(|end| end >= MAX_FILE_SIZE) {
             return Err(Errno::EFBIG.into());
         }
+        self.make_room(file, offset + data.len() as u64).await?;
         let mut at = offset;
         let mut rest = data;
         while !rest.is_empty() {
@@ -205,13 +206,16 @@ impl Vfs {
                 // The rest of the length may have been only in the buffers that are lost.
                 _ => s.attr.length = s.written_length().max(s.version.1),
             }
+            s.settle_claim();
             if let Some(e) = error {
                 s.fail(e);
             }
         }
         if error.is_some() {
             if let Ok(attr) = self.meta.getattr(file.ino).await {
-                file.state.lock().adopt(&attr);
+                let mut s = file.state.lock();
+                s.adopt(&attr);
+                s.settle_claim();
             }
             self.invalidate(file.ino, Stale::Content);
         }
@@ -245,6 +249,7 @@ impl Vfs {
         let mut s = file.state.lock();
         s.changed();
         s.adopt(&attr);
+        s.settle_claim();
         Ok(s.attr.clone())
     }
 

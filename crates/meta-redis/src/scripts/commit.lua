@@ -47,6 +47,29 @@ function guard.N()
   local v = call('GET', key())
   return (v or '0') == arg(), v
 end
+-- Counter: its highest value.
+function guard.M()
+  local v = call('GET', key())
+  return tonumber(v or '0') <= num(), v
+end
+-- Quota: hashes of limits, used bytes, used inodes; the field; the most bytes and inodes in use.
+function guard.Q()
+  local limits, space, inodes, field = key(), key(), key(), arg()
+  local v = {call('HGET', limits, field), call('HGET', space, field), call('HGET', inodes, field)}
+  local bytes, nodes = num(), num()
+  return tonumber(v[2] or '0') <= bytes and tonumber(v[3] or '0') <= nodes, v
+end
+-- Usage of a directory: three hashes, the field, '1' if it must exist, three numbers.
+function guard.U()
+  local keys, field = {key(), key(), key()}, arg()
+  local v, there = {}, arg() == '1'
+  for i = 1, 3 do v[i] = call('HGET', keys[i], field) end
+  local holds = there == (v[1] ~= false)
+  for i = 1, 3 do
+    if arg() ~= (v[i] or '0') then holds = false end
+  end
+  return holds, v
+end
 -- The field exists.
 function guard.H()
   local v = call('HEXISTS', key(), arg())
@@ -127,6 +150,26 @@ function write.G()
     if there == 1 and n ~= '0' then call('HINCRBY', keys[i], field, n) end
   end
   out[#out + 1] = there
+end
+-- Sets two fields if the first is there: two hashes, the field, two values.
+function write.F()
+  local first, second, field, a, b = key(), key(), arg(), arg(), arg()
+  if call('HEXISTS', first, field) == 1 then
+    call('HSET', first, field, a)
+    call('HSET', second, field, b)
+  end
+end
+-- Adds to the usage under a quota: hashes of limits, used bytes, used inodes; the field; limits of a missing one, or '' to
+-- leave it missing; bytes and inodes. Output: 1 if there is one now.
+function write.Y()
+  local limits, space, inodes, field, start, bytes, nodes = key(), key(), key(), arg(), arg(), arg(), arg()
+  local there = start ~= '' or call('HEXISTS', inodes, field) == 1
+  if there then
+    if start ~= '' then call('HSETNX', limits, field, start) end
+    call('HINCRBY', space, field, bytes)
+    call('HINCRBY', inodes, field, nodes)
+  end
+  out[#out + 1] = there and 1 or 0
 end
 -- Registers or refreshes a session. Output: 1 if it was registered.
 function write.Z()

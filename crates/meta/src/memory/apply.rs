@@ -1,9 +1,10 @@
 //! What each write does to the maps.
 
+use ciderfs_format::quota::{Quota, QuotaLimits};
 use ciderfs_format::{Ino, Slice};
 
 use super::tables::Tables;
-use crate::store::{Counter, DirStat, Output, StoreError, Write};
+use crate::store::{Counter, DirStat, Output, QuotaKey, StoreError, Write};
 
 /// Can this write be refused?
 pub(super) fn can_fail(w: &Write) -> bool {
@@ -80,7 +81,22 @@ impl Tables {
             }
             Write::DelDirStat(ino) => {
                 self.dir_stats.remove(ino);
+                self.quotas.remove(&QuotaKey::Dir(*ino));
             }
+            Write::DropDirStats => self.dir_stats.clear(),
+            Write::PutQuotaLimits(key, limits) => {
+                let none = Quota { limits: *limits, used_space: 0, used_inodes: 0 };
+                self.quotas.entry(*key).or_insert(none).limits = *limits;
+            }
+            Write::PutQuotaUsage(key, space, inodes) => {
+                if let Some(q) = self.quotas.get_mut(key) {
+                    (q.used_space, q.used_inodes) = (*space, *inodes);
+                }
+            }
+            Write::DelQuota(key) => {
+                self.quotas.remove(key);
+            }
+            Write::DropOwnerQuotas => self.quotas.retain(|k, _| matches!(k, QuotaKey::Dir(_))),
             Write::PutSetting(doc) => self.setting = Some(doc.clone()),
             Write::InitCounters => {
                 for (counter, first) in [(Counter::NextInode, 2), (Counter::NextChunk, 1)] {
@@ -157,6 +173,21 @@ impl Tables {
                 }
                 None => Output::Int(0),
             },
+            Write::AddQuota(key, space, inodes) => {
+                let none = Quota { limits: QuotaLimits::UNLIMITED, used_space: 0, used_inodes: 0 };
+                let row = match key {
+                    QuotaKey::Dir(_) => self.quotas.get_mut(key),
+                    _ => Some(self.quotas.entry(*key).or_insert(none)),
+                };
+                match row {
+                    Some(q) => {
+                        q.used_space += space;
+                        q.used_inodes += inodes;
+                        Output::Int(1)
+                    }
+                    None => Output::Int(0),
+                }
+            }
             Write::PutSession(sid, expire, info) => {
                 let before = self.sessions.insert(*sid, (*expire, info.clone()));
                 Output::Int(i64::from(before.is_some()))

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::{Bound, Range};
 
 use bytes::Bytes;
+use ciderfs_format::quota::Quota;
 use ciderfs_format::{Attr, Edge, Ino, Slice};
 
 use crate::store::{
-    Counter, DirCursor, DirEntry, DirStat, Job, LockOwner, Name, Read, Scan, Scanned, StoreError, Value,
+    Counter, DirCursor, DirEntry, DirStat, Job, LockOwner, Name, QuotaKey, Read, Scan, Scanned, StoreError,
+    Value,
 };
 
 /// Every record of a volume.
@@ -28,6 +30,7 @@ pub(super) struct Tables {
     pub delfiles: BTreeMap<(Ino, u64), i64>,
     pub sustained: BTreeSet<(u64, Ino)>,
     pub dir_stats: BTreeMap<Ino, DirStat>,
+    pub quotas: BTreeMap<QuotaKey, Quota>,
     pub sessions: BTreeMap<u64, (i64, Bytes)>,
     pub acls: BTreeMap<u32, Bytes>,
     pub flocks: BTreeMap<(Ino, LockOwner), bool>,
@@ -80,6 +83,7 @@ impl Tables {
             Read::Setting => Value::Bytes(self.setting.clone()),
             Read::SliceRefs(id, size) => Value::Int(self.refs.get(&(*id, *size)).copied().unwrap_or(1)),
             Read::DirStat(ino) => Value::DirStat(self.dir_stats.get(ino).copied()),
+            Read::Quota(key) => Value::Quota(self.quotas.get(key).copied()),
             Read::Acl(id) => Value::Bytes(self.acls.get(id).cloned()),
             Read::Session(sid) => Value::Bool(self.sessions.contains_key(sid)),
             Read::Flocks(ino) => Value::Flocks(
@@ -161,6 +165,12 @@ impl Tables {
     pub fn scan(&self, scan: &Scan, limit: usize) -> Vec<Scanned> {
         let session =
             |(sid, (expire, info)): (&u64, &(i64, Bytes))| Scanned::Session(*sid, *expire, info.clone());
+        let quotas = |of_dirs: bool| {
+            self.quotas
+                .iter()
+                .filter(move |(k, _)| matches!(k, QuotaKey::Dir(_)) == of_dirs)
+                .map(|(k, q)| Scanned::Quota(*k, *q))
+        };
         match scan {
             Scan::Sessions => self.sessions.iter().map(session).take(limit).collect(),
             Scan::StaleSessions(t) => {
@@ -204,6 +214,8 @@ impl Tables {
                 .map(|((_, indx), _)| Scanned::Chunk(*indx))
                 .take(limit)
                 .collect(),
+            Scan::DirQuotas => quotas(true).take(limit).collect(),
+            Scan::OwnerQuotas => quotas(false).take(limit).collect(),
         }
     }
 }

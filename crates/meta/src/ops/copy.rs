@@ -103,7 +103,6 @@ impl Meta {
     fn finish_copy(&self, t: &mut Txn<'_>, c: &Caller, (ino, a): (Ino, &Attr), end: u64) -> Step<Attr> {
         let length = a.length.max(end);
         let grown = align4k(length) as i64 - align4k(a.length) as i64;
-        self.check_limits(grown, 0)?;
         let patch = AttrPatch {
             length: Some(length).filter(|l| *l != a.length),
             mtime: Some(t.now),
@@ -114,8 +113,8 @@ impl Meta {
         let mut after = a.clone();
         patch.apply(&mut after);
         t.write(Write::PatchAttr(ino, patch));
-        t.charge(grown, 0);
-        t.grow_in_dirs(self.settings().dir_stats, (ino, a), length as i64 - a.length as i64, grown)?;
+        t.charge(Some((a.uid, a.gid)), grown, 0);
+        t.grow_in_dirs(self.counted_dirs(), (ino, a), length as i64 - a.length as i64, grown)?;
         // Applied twice it is the same copy with as many more references.
         t.proof(Proof::Ctime(ino, t.now));
         Ok(after)

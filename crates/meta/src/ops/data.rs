@@ -82,7 +82,7 @@ impl Meta {
         for s in appends.iter().flat_map(|a| &a.slices).filter(|s| s.id > 0) {
             *uses.entry((s.id, s.size)).or_default() += 1;
         }
-        let stats = self.settings().dir_stats;
+        let stats = self.counted_dirs();
         let mut lists_at = Vec::new();
         let ran = self
             .run(|t| {
@@ -93,7 +93,6 @@ impl Meta {
                 }
                 let length = a.length.max(end);
                 let grown = align4k(length) as i64 - align4k(a.length) as i64;
-                self.check_limits(grown, 0)?;
                 for (&(id, size), &n) in &uses {
                     t.write(Write::NewSliceRef(id, size));
                     if n > 1 {
@@ -114,7 +113,9 @@ impl Meta {
                 let mut after = a.clone();
                 patch.apply(&mut after);
                 t.write(Write::PatchAttr(ino, patch));
-                t.charge(grown, 0);
+                // Whoever buffered the data has claimed the room for it.
+                t.charges.claimed = true;
+                t.charge(Some((a.uid, a.gid)), grown, 0);
                 t.grow_in_dirs(stats, (ino, &a), length as i64 - a.length as i64, grown)?;
                 match appends.iter().find_map(|a| a.slices.iter().find(|s| s.id > 0).map(|s| (a.indx, s.id)))
                 {
@@ -176,10 +177,9 @@ impl Meta {
     ) -> Step<Attr> {
         if length != a.length {
             let grown = align4k(length) as i64 - align4k(a.length) as i64;
-            self.check_limits(grown, 0)?;
             write_truncation(t, ino, (a.length, length), beyond, taken);
-            t.charge(grown, 0);
-            t.grow_in_dirs(self.settings().dir_stats, (ino, a), length as i64 - a.length as i64, grown)?;
+            t.charge(Some((a.uid, a.gid)), grown, 0);
+            t.grow_in_dirs(self.counted_dirs(), (ino, a), length as i64 - a.length as i64, grown)?;
         }
         // POSIX: a truncate that succeeds marks the times, even if the length stays.
         let patch = AttrPatch {

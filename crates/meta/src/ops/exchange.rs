@@ -69,16 +69,16 @@ impl Meta {
         if c.check && c.uid != 0 {
             return Err(Errno::EPERM.into());
         }
-        self.check_limits(4096, 1)?;
         Ok(Some(Ino(self.retry(|| self.inodes.next()).await?)))
     }
 
     /// Buffers the whiteout at the place that an entry leaves.
     pub(super) fn put_whiteout(&self, t: &mut Txn<'_>, c: &Caller, at: Place<'_>, dir: &Attr, ino: Ino) {
         let attr = new_attr(c, at.dir, dir, &WHITEOUT_NODE, t);
+        let owner = Some((attr.uid, attr.gid));
         t.write(Write::PutAttr(ino, attr));
         t.write(Write::PutEdge(at.dir, at.name.to_vec(), Edge { kind: FileType::CharDevice, ino }));
-        t.charge(4096, 1);
+        t.charge(owner, 4096, 1);
         t.dir_stat(self.settings().dir_stats, at.dir, 0, 4096, 1);
     }
 }

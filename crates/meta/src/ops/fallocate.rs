@@ -74,16 +74,18 @@ impl Meta {
     ) -> Step<Attr> {
         let reach = range.end.max(a.length);
         let room = align4k(reach) as i64 - align4k(a.length) as i64;
-        if !matches!(how, Allocate::Punch) {
-            self.check_limits(room, 0)?;
-        }
         let length = if how.keeps_size() { a.length } else { reach };
         if how.erases() {
             erase(t, ino, range, a.length, lists, taken);
         }
         if length != a.length {
-            t.charge(room, 0);
-            t.grow_in_dirs(self.settings().dir_stats, (ino, a), length as i64 - a.length as i64, room)?;
+            t.charge(Some((a.uid, a.gid)), room, 0);
+            t.grow_in_dirs(self.counted_dirs(), (ino, a), length as i64 - a.length as i64, room)?;
+        } else if !matches!(how, Allocate::Punch) {
+            // Nothing is taken yet; there must be room for it all the same.
+            t.charges.probe = true;
+            t.charge(Some((a.uid, a.gid)), room, 0);
+            t.charges.dir(a.parent, room, 0);
         }
         let patch = AttrPatch {
             length: Some(length).filter(|l| *l != a.length),

@@ -101,7 +101,6 @@ impl Meta {
                 return Err(Errno::ENAMETOOLONG.into());
             }
         }
-        self.check_limits(4096, 1)?;
         let ino = Ino(self.retry(|| self.inodes.next()).await?);
         let stats = self.settings().dir_stats;
         let ran = self
@@ -126,7 +125,7 @@ impl Meta {
                     _ => {}
                 }
                 self.touch_dir(t, dir, &p, i32::from(attr.is_dir()));
-                t.charge(4096, 1);
+                t.charge(Some((attr.uid, attr.gid)), 4096, 1);
                 t.dir_stat(stats, dir, 0, 4096, 1);
                 Ok(attr)
             })
@@ -300,7 +299,7 @@ impl Meta {
             None => {
                 t.write(Write::DelAttr(e.ino));
                 t.write(Write::DelXattrs(e.ino));
-                t.charge(-4096, -1);
+                t.charge(Some((a.uid, a.gid)), -4096, -1);
                 Ok(true)
             }
         }

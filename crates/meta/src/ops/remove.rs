@@ -100,7 +100,7 @@ impl Meta {
     /// Buffers the end of a node without names. Returns the length of a file whose data is to be deleted.
     pub(crate) fn drop_node(&self, t: &mut Txn<'_>, ino: Ino, a: &Attr) -> Option<u64> {
         t.write(Write::DelAttr(ino));
-        t.charge(-(a.charged_space() as i64), -1);
+        t.charge(Some((a.uid, a.gid)), -(a.charged_space() as i64), -1);
         match a.kind {
             FileType::File => {
                 t.write(Write::PutDelfile(ino, a.length, t.now.sec));

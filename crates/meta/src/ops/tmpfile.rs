@@ -37,7 +37,6 @@ impl Meta {
             // Nobody would ever remove it.
             return Err(Errno::EOPNOTSUPP.into());
         }
-        self.check_limits(4096, 1)?;
         let ino = Ino(self.retry(|| self.inodes.next()).await?);
         let node = NewNode { kind: FileType::File, mode, umask, rdev: 0, target: b"" };
         let ran = self
@@ -48,7 +47,7 @@ impl Meta {
                 let attr = Attr { nlink: 0, ..new_attr(c, dir, &p, &node, t) };
                 t.write(Write::PutAttr(ino, attr.clone()));
                 t.write(Write::PutSustained(sid, ino));
-                t.charge(4096, 1);
+                t.charge(Some((attr.uid, attr.gid)), 4096, 1);
                 t.proof(Proof::Ctime(ino, t.now));
                 Ok(attr)
             })

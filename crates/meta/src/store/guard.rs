@@ -5,7 +5,7 @@ use std::ops::BitOr;
 use bytes::Bytes;
 use ciderfs_format::{Attr, Edge, Ino, Slice};
 
-use super::{Counter, LockOwner, Name, Read, Value};
+use super::{Counter, LockOwner, Name, QuotaKey, Read, Value};
 
 /// Which fields of an attribute record a guard compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -109,6 +109,19 @@ pub enum Guard {
     },
     /// The counter has this value (missing counts as 0).
     Counter(Counter, i64),
+    /// The counter is not above this (missing counts as 0).
+    CounterRoom(Counter, i64),
+    /// The usage under a quota is not above this; `i64::MAX` for what is not limited. A missing quota counts as unused.
+    QuotaRoom {
+        /// Whose.
+        key: QuotaKey,
+        /// Most bytes that may be in use.
+        space: i64,
+        /// Most inodes that may be in use.
+        inodes: i64,
+    },
+    /// The usage record of the directory is exactly this, or missing.
+    DirStat(Ino, Option<super::DirStat>),
     /// The settings document is exactly this, or missing.
     Setting(Option<Bytes>),
     /// The session is registered.
@@ -147,7 +160,9 @@ impl Guard {
                 Read::Slices(*ino, *indx)
             }
             Self::Xattr { ino, name, .. } => Read::Xattr(*ino, name.clone()),
-            Self::Counter(c, _) => Read::Counter(*c),
+            Self::Counter(c, _) | Self::CounterRoom(c, _) => Read::Counter(*c),
+            Self::QuotaRoom { key, .. } => Read::Quota(*key),
+            Self::DirStat(dir, _) => Read::DirStat(*dir),
             Self::Setting(_) => Read::Setting,
             Self::Session(sid) => Read::Session(*sid),
             Self::Parents { ino, .. } => Read::Parents(*ino),
@@ -170,6 +185,12 @@ impl Guard {
             (Self::Slices { list, .. }, Value::Slices(found)) => list == found,
             (Self::Xattr { expect, .. }, Value::Bytes(found)) => expect == found,
             (Self::Counter(_, n), Value::Int(found)) => n == found,
+            (Self::CounterRoom(_, most), Value::Int(found)) => found <= most,
+            (Self::QuotaRoom { space, inodes, .. }, Value::Quota(found)) => {
+                let (used_space, used_inodes) = found.map_or((0, 0), |q| (q.used_space, q.used_inodes));
+                used_space <= *space && used_inodes <= *inodes
+            }
+            (Self::DirStat(_, expect), Value::DirStat(found)) => expect == found,
             (Self::Setting(expect), Value::Bytes(found)) => expect == found,
             (Self::Session(_), Value::Bool(there)) => *there,
             (Self::Parents { expect, .. }, Value::Parents(found)) => {

@@ -1,6 +1,7 @@
 //! Records of a volume and the reads that answer with them.
 
 use bytes::Bytes;
+use ciderfs_format::quota::Quota;
 use ciderfs_format::{Attr, Edge, Ino, Slice};
 
 /// A name of an entry or an extended attribute, as raw bytes.
@@ -52,6 +53,17 @@ pub struct DirStat {
     pub inodes: i64,
 }
 
+/// Whom a quota binds (`spec/meta-redis.md` 4.11). The order is that of the checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum QuotaKey {
+    /// Everything that a user owns.
+    User(u32),
+    /// Everything that belongs to a group.
+    Group(u32),
+    /// Everything below a directory, the directory itself not counted.
+    Dir(Ino),
+}
+
 /// What to read. Each variant names the [`Value`] variant of its answer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Read {
@@ -81,6 +93,8 @@ pub enum Read {
     SliceRefs(u64, u32),
     /// [`Value::DirStat`].
     DirStat(Ino),
+    /// Limits and usage, [`Value::Quota`].
+    Quota(QuotaKey),
     /// Encoded ACL rule by id (`ciderfs_format::acl` record), [`Value::Bytes`].
     Acl(u32),
     /// Is the session registered? [`Value::Bool`].
@@ -117,6 +131,8 @@ pub enum Value {
     Int(i64),
     /// Directory usage, if the record exists.
     DirStat(Option<DirStat>),
+    /// A quota, if there is one.
+    Quota(Option<Quota>),
     /// flock holders: owner and `true` for a write lock.
     Flocks(Vec<(LockOwner, bool)>),
     /// Record-lock holders with their encoded record lists (24 bytes each).

@@ -1,9 +1,10 @@
 //! Listings of directories and walks of maintenance.
 
 use bytes::Bytes;
+use ciderfs_format::quota::Quota;
 use ciderfs_format::{Attr, Edge, Ino};
 
-use super::Name;
+use super::{Name, QuotaKey};
 
 /// Where a directory listing goes on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -49,6 +50,10 @@ pub enum Scan {
     Locked(u64),
     /// Indexes of the existing chunk lists of a file, ascending, [`Scanned::Chunk`].
     Chunks(Ino),
+    /// Quotas of directories, [`Scanned::Quota`].
+    DirQuotas,
+    /// Quotas of users and groups, [`Scanned::Quota`].
+    OwnerQuotas,
 }
 
 /// An item of a [`Scan`].
@@ -66,4 +71,6 @@ pub enum Scanned {
     Delayed(u64, i64, Vec<(u64, u32)>),
     /// Chunk index.
     Chunk(u32),
+    /// Whose, limits and usage.
+    Quota(QuotaKey, Quota),
 }

@@ -3,9 +3,10 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use ciderfs_format::quota::QuotaLimits;
 use ciderfs_format::{Attr, Edge, Ino, Slice, Time};
 
-use super::{Counter, DirStat, Guard, LockOwner, Name, Value};
+use super::{Counter, DirStat, Guard, LockOwner, Name, QuotaKey, Value};
 
 /// Changes to some fields of an existing inode; `None` leaves a field as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -131,6 +132,19 @@ pub enum Write {
     PutDirStat(Ino, DirStat),
     /// Removes the usage record and the directory's quota.
     DelDirStat(Ino),
+    /// Removes the usage records of all directories.
+    DropDirStats,
+    /// Stores the limits of a quota; a new one starts without usage.
+    PutQuotaLimits(QuotaKey, QuotaLimits),
+    /// Stores the usage (bytes, inodes) under an existing quota. A missing one is left missing.
+    PutQuotaUsage(QuotaKey, i64, i64),
+    /// Adds to the usage (bytes, inodes). A directory without a quota is left without; a user or group gets a row without
+    /// limits. `Output::Int`: 1 if it was added, else 0.
+    AddQuota(QuotaKey, i64, i64),
+    /// Removes a quota with its usage.
+    DelQuota(QuotaKey),
+    /// Removes the quotas of all users and groups with their usage.
+    DropOwnerQuotas,
     /// Stores the settings document.
     PutSetting(Bytes),
     /// First values of the counters of a new volume, where the engine stores them.

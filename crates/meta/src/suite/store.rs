@@ -3,6 +3,7 @@
 mod concurrent;
 mod guards;
 mod listing;
+mod quotas;
 mod records;
 mod slices;
 mod upkeep;
@@ -10,6 +11,7 @@ mod upkeep;
 pub use concurrent::*;
 pub use guards::*;
 pub use listing::*;
+pub use quotas::*;
 pub use records::*;
 pub use slices::*;
 pub use upkeep::*;

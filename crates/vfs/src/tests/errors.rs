@@ -56,22 +56,27 @@ async fn fsync_returns_only_when_all_is_stored() {
 }
 
 #[tokio::test]
-async fn a_full_volume_is_told_at_fsync_and_leaves_no_objects() {
+async fn a_volume_that_others_fill_meanwhile_is_told_at_fsync_and_leaves_no_objects() {
     let w = World::new(0).await;
     let c = w.client().await;
     let (ino, fh) = c.create("a").await;
     c.write(fh, 0, b"safe").await;
     c.fsync(fh).await.unwrap();
-    let old = ciderfs_meta::Meta::read_settings(w.meta.as_ref()).await.unwrap().unwrap();
-    let mut new = old.clone();
-    new.capacity = 16 << 10;
-    ciderfs_meta::Meta::write_settings(w.meta.as_ref(), &new, Some(&old)).await.unwrap();
-    let c2 = w.client().await;
+    w.set(|s| s.capacity = 128 << 10).await;
+    let (c1, c2) = (w.client().await, w.client().await);
     let fh2 = c2.open(ino).await;
+    // Each has room for its own as far as it can see.
     c2.write(fh2, 0, &pattern(1, 100 * KIB)).await;
+    let (_, fh1) = c1.create("b").await;
+    c1.write(fh1, 0, &pattern(2, 100 * KIB)).await;
+    c1.close(fh1).await.unwrap();
+    c1.unlink("b").await;
+    let (_, fh1) = c1.create("b").await;
+    c1.write(fh1, 0, &pattern(2, 64 * KIB)).await;
+    c1.close(fh1).await.unwrap();
     assert_eq!(errno(c2.fsync(fh2).await), Errno::ENOSPC);
     assert_eq!(c2.read(fh2, 0, 100).await, b"safe");
-    until("the objects of the lost slice are gone", async || w.objects().await.len() == 1).await;
+    until("the objects of the lost slice are gone", async || w.objects().await.len() == 2).await;
     c2.close(fh2).await.unwrap();
     c.close(fh).await.unwrap();
 }

@@ -59,6 +59,14 @@ impl World {
         Client { vfs: Vfs::new(Arc::clone(&meta), blocks, cfg), meta }
     }
 
+    /// Changes the settings; mounts see it at their next heartbeat, new ones at once.
+    pub(super) async fn set(&self, tweak: impl FnOnce(&mut Settings)) {
+        let old = Meta::read_settings(self.meta.as_ref()).await.unwrap().unwrap();
+        let mut new = old.clone();
+        tweak(&mut new);
+        Meta::write_settings(self.meta.as_ref(), &new, Some(&old)).await.unwrap();
+    }
+
     /// Names of the stored objects.
     pub(super) async fn objects(&self) -> Vec<String> {
         self.objects.list("", "", usize::MAX).await.unwrap().into_iter().map(|e| e.key).collect()
