@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
 use super::table::{Align, Table};
@@ -82,6 +83,8 @@ fn ask(channel: &File, ino: u64, options: [u8; 3]) -> Result<Value> {
     channel.write_all_at(&request, 0)?;
     let mut at = request.len() as u64;
     let mut answer = Vec::new();
+    // Only on a terminal.
+    let bar = ProgressBar::new_spinner().with_style(ProgressStyle::default_spinner());
     let (mut pause, mut heard) = (POLL.0, Instant::now());
     loop {
         let mut buffer = [0; 64 << 10];
@@ -97,15 +100,22 @@ fn ask(channel: &File, ino: u64, options: [u8; 3]) -> Result<Value> {
             continue;
         }
         (pause, heard) = (POLL.0, Instant::now());
-        if let Some(info) = parse(&mut answer)? {
+        let info = parse(&mut answer, &mut |files, bytes| {
+            bar.set_message(format!("{files} files, {}", human(bytes)));
+            bar.tick();
+        })?;
+        if let Some(info) = info {
+            bar.finish_and_clear();
             return Ok(info);
         }
     }
 }
 
-/// Takes messages of progress away; the final message, if it is complete.
-fn parse(answer: &mut Vec<u8>) -> Result<Option<Value>> {
+/// Takes messages of progress away, which tell files and bytes; the final message, if it is complete.
+fn parse(answer: &mut Vec<u8>, progress: &mut dyn FnMut(u64, u64)) -> Result<Option<Value>> {
     while answer.first() == Some(&0xFE) && answer.len() >= 17 {
+        let number = |at: usize| answer[at..at + 8].iter().fold(0, |n, b| n << 8 | u64::from(*b));
+        progress(number(1), number(9));
         answer.drain(..17);
     }
     match answer.split_first() {
@@ -258,16 +268,21 @@ mod tests {
     fn answers_come_in_pieces() {
         let json = br#"{"Ino":9}"#;
         let mut whole = vec![0xFE; 1];
-        whole.extend([0; 16]);
+        whole.extend([3_u64, 700].map(u64::to_be_bytes).concat());
         whole.push(0xFF);
         whole.extend((json.len() as u32).to_be_bytes());
         whole.extend(json);
         for cut in 0..whole.len() {
             let mut answer = whole[..cut].to_vec();
-            assert!(parse(&mut answer).unwrap().is_none(), "{cut}");
+            assert!(parse(&mut answer, &mut |_, _| ()).unwrap().is_none(), "{cut}");
             answer.extend(&whole[cut..]);
-            assert_eq!(parse(&mut answer).unwrap().unwrap()["Ino"], 9);
+            let mut told = (0, 0);
+            let info = parse(&mut answer, &mut |files, bytes| told = (files, bytes)).unwrap().unwrap();
+            assert_eq!(info["Ino"], 9);
+            if cut == 0 {
+                assert_eq!(told, (3, 700));
+            }
         }
-        assert!(parse(&mut vec![22]).unwrap_err().to_string().contains("nvalid"));
+        assert!(parse(&mut vec![22], &mut |_, _| ()).unwrap_err().to_string().contains("nvalid"));
     }
 }

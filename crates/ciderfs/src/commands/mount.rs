@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ciderfs_block::{BlockConfig, BlockStore};
 use ciderfs_format::Settings;
@@ -20,8 +20,10 @@ use crate::failure::{EXIT_STOP, Failure, Result};
 use crate::opening::{self, Bounds};
 use crate::{daemon, http, values};
 
-/// After a signal, the mount has this long to flush and end.
+/// After a signal, the mount may go on flushing as long as this is not without effect for so long.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
+/// Between reports while it does.
+const REPORT: Duration = Duration::from_secs(2);
 /// How often the serving loop looks whether it was unmounted from outside.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -141,11 +143,27 @@ async fn serve_async(args: &Args, url: &str, mountpoint: &Path, banner: Option<&
         meta.close_session().await?;
         Ok::<(), Failure>(())
     };
-    let ended = tokio::time::timeout(STOP_PATIENCE, end);
-    match (ended.await, stopped) {
-        (Err(_), _) => Err(Failure { text: "the mount did not end in time".into(), code: EXIT_STOP }),
-        (Ok(result), None) => result,
-        (Ok(_), Some(reason)) => Err(Failure { text: reason, code: EXIT_STOP }),
+    let ended = tokio::select! {
+        ended = end => Some(ended),
+        () = stuck(&blocks) => None,
+    };
+    match (ended, stopped) {
+        (None, _) => Err(Failure { text: "the mount did not end in time".into(), code: EXIT_STOP }),
+        (Some(result), None) => result,
+        (Some(_), Some(reason)) => Err(Failure { text: reason, code: EXIT_STOP }),
+    }
+}
+
+/// Says now and then how much is still to be stored. Returns when that has not become less for too long.
+async fn stuck(blocks: &BlockStore) {
+    let (mut least, mut since) = (u64::MAX, Instant::now());
+    while since.elapsed() < STOP_PATIENCE {
+        tokio::time::sleep(REPORT).await;
+        let left = blocks.stats().buffer_used;
+        tracing::info!("unmounting: {} KiB are still to be stored", left.div_ceil(1024));
+        if left < least {
+            (least, since) = (left, Instant::now());
+        }
     }
 }
 
