@@ -25,6 +25,8 @@ pub struct Options {
     pub size: u64,
     /// Small files created, looked at and removed.
     pub files: usize,
+    /// How often both clients take turns.
+    pub rounds: usize,
     json: bool,
 }
 
@@ -39,7 +41,7 @@ pub enum Engine {
 
 impl Options {
     fn parse(args: &[String]) -> Result<Self> {
-        let mut options = Self { meta: Engine::Redis, size: 512, files: 2000, json: false };
+        let mut options = Self { meta: Engine::Redis, size: 512, files: 2000, rounds: 3, json: false };
         let mut args = args.iter();
         while let Some(arg) = args.next() {
             let mut value = || args.next().with_context(|| format!("{arg} needs a value"));
@@ -47,6 +49,7 @@ impl Options {
                 "--json" => options.json = true,
                 "--size" => options.size = value()?.parse()?,
                 "--files" => options.files = value()?.parse()?,
+                "--rounds" => options.rounds = value()?.parse()?,
                 "--meta" => {
                     options.meta = match value()?.as_str() {
                         "redis" => Engine::Redis,
@@ -57,7 +60,8 @@ impl Options {
                 other => bail!("unknown option {other}"),
             }
         }
-        ensure!(options.size > 0 && options.files > 0, "--size and --files must be above 0");
+        let least = options.rounds.min(options.files).min(usize::try_from(options.size)?);
+        ensure!(least > 0, "--size, --files and --rounds must be above 0");
         Ok(options)
     }
 }
@@ -80,19 +84,31 @@ pub fn run(args: &[String]) -> Result<()> {
     });
     let ours = build()?;
     let theirs = Official::locate()?.exe().to_owned();
-    let mut reports = Vec::new();
-    for (kind, exe) in [(Kind::Ours, &ours), (Kind::Official, &theirs)] {
-        go_on()?;
+    let clients = [(Kind::Ours, &ours), (Kind::Official, &theirs)];
+    for (kind, exe) in clients {
         eprintln!("{}: {}", kind.name(), version(exe)?);
-        let mut client = Client::start(kind, exe, &options)?;
-        reports.push(rows::measure(&mut client, &options).with_context(|| kind.name())?);
     }
-    let [ours, theirs] = <[_; 2]>::try_from(reports).map_err(|_| anyhow::anyhow!("a report is missing"))?;
-    if options.json {
-        table::print_json(&options, &ours, &theirs)
-    } else {
-        table::print(&options, &ours, &theirs)
+    let mut rounds = Vec::new();
+    for n in 1..=options.rounds {
+        let mut pair = Vec::new();
+        for (kind, exe) in clients {
+            go_on()?;
+            eprintln!("round {n} of {}: {}", options.rounds, kind.name());
+            let mut client = Client::start(kind, exe, &options)?;
+            pair.push(rows::measure(&mut client, &options).with_context(|| kind.name())?);
+        }
+        let [ours, theirs] = <[_; 2]>::try_from(pair).map_err(|_| anyhow::anyhow!("a report is missing"))?;
+        rounds.push(Round { ours, theirs });
     }
+    if options.json { table::print_json(&options, &rounds) } else { table::print(&options, &rounds) }
+}
+
+/// Figures of both clients, taken one after the other.
+pub struct Round {
+    /// CiderFS.
+    pub ours: rows::Report,
+    /// The official client.
+    pub theirs: rows::Report,
 }
 
 /// Builds the release binary; its path.

@@ -5,7 +5,7 @@ mod bench;
 use std::process::ExitCode;
 
 const USAGE: &str = "\
-cargo xtask bench [--meta redis|sqlite] [--size MIB] [--files N] [--json]
+cargo xtask bench [--meta redis|sqlite] [--size MIB] [--files N] [--rounds N] [--json]
     CiderFS beside the official client, in one run on this machine: turns to Redis per operation, rates of small
     files, sequential throughput, CPU time and memory. Needs root (it mounts), redis-server and python3-venv.";
 
