@@ -67,7 +67,8 @@ pub fn run(argv: &[String]) -> ExitCode {
         command_help(command);
         return ExitCode::SUCCESS;
     }
-    log::start(&args);
+    // `up` itself tells its user what matters.
+    log::start(&args, if command == "up" { "warn" } else { "info" });
     finish(match command {
         "up" => up::run(&args),
         "format" => format::run(&args),

@@ -42,8 +42,8 @@ fn stamp() -> String {
     jiff::Timestamp::now().strftime("%Y/%m/%d %H:%M:%S%.6f").to_string()
 }
 
-/// Sets up logging; `RUST_LOG` wins over the flags.
-pub fn start(args: &Args) {
+/// Sets up logging; `RUST_LOG` wins over the flags, which win over `usual`.
+pub fn start(args: &Args, usual: &str) {
     let level = match args.text("log-level") {
         Some("trace") => "trace",
         Some("debug") => "debug",
@@ -53,7 +53,7 @@ pub fn start(args: &Args) {
         None if args.is_on("trace") => "trace",
         None if args.is_on("verbose") => "debug",
         None if args.is_on("quiet") => "warn",
-        None => "info",
+        None => usual,
     };
     // The transport libraries have nothing to say at info that users need.
     let default = format!("{level},hyper=warn,reqwest=warn,opendal=warn,rustls=warn,h2=warn");

@@ -18,12 +18,25 @@ use crate::failure::{Failure, Result};
 /// Engines of this version.
 const ENGINES: &str = "sqlite3://PATH, redis://HOST[:PORT]/DB, rediss://, unix://";
 
+/// What a command wants of a metadata engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Perhaps create a volume.
+    Create,
+    /// Change a volume that exists.
+    Change,
+    /// Look at one.
+    Look,
+}
+
 /// Opens a metadata engine by its URL.
-pub async fn meta(url: &str, read_only: bool) -> Result<Arc<dyn Store>> {
+pub async fn meta(url: &str, purpose: Purpose) -> Result<Arc<dyn Store>> {
+    let read_only = purpose == Purpose::Look;
     let scheme = url.split_once("://").map_or("redis", |(s, _)| s);
     match scheme {
         "sqlite3" | "sqlite" => {
-            let options = ciderfs_meta_sql::Options { read_only };
+            let must_exist = purpose != Purpose::Create;
+            let options = ciderfs_meta_sql::Options { read_only, must_exist };
             Ok(Arc::new(SqliteStore::open(url, options).map_err(|e| Failure::new(e.to_string()))?))
         }
         "redis" | "rediss" | "unix" => {

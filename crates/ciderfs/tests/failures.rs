@@ -56,8 +56,8 @@ fn addresses_of_metadata() {
         refuse(&["status", url], words);
     }
     let closed = format!("redis://127.0.0.1:{}/1", closed_port());
-    refuse(&["format", &closed, "vol"], &["127.0.0.1", "refused"]);
-    refuse(&["mount", &closed, &at], &["127.0.0.1", "refused"]);
+    refuse(&["format", &closed, "vol"], &["127.0.0.1", "refused", "is Redis running"]);
+    refuse(&["mount", &closed, &at], &["127.0.0.1", "refused", "is Redis running"]);
     let secret =
         RedisServer::start(RedisOptions { password: Some("right".into()), ..Default::default() }).unwrap();
     let wrong = format!("redis://:wrong@127.0.0.1:{}/1", secret.port());
@@ -65,6 +65,9 @@ fn addresses_of_metadata() {
     // No volume there.
     refuse(&["mount", &secret.url(), &at], &["format"]);
     refuse(&["status", &secret.url()], &["format"]);
+    let missing = dir.path().join("missing.db");
+    refuse(&["mount", &format!("sqlite3://{}", missing.display()), &at], &["no volume", "format"]);
+    assert!(!missing.exists(), "a mistyped path leaves no file behind");
     let file = dir.path().join("text");
     fs::write(&file, "this is no database, whatever its length may be".repeat(100)).unwrap();
     refuse(&["mount", &format!("sqlite3://{}", file.display()), &at], &["is not a SQLite database"]);

@@ -63,6 +63,9 @@ pub(crate) fn explain_connect(server: &str, e: &RedisError) -> StoreError {
         StoreError::Unavailable(_) if e.kind() == redis::ErrorKind::InvalidClientConfig => {
             StoreError::Fatal(format!("{server}: {e}"))
         }
+        StoreError::Unavailable(text) if e.is_io_error() => {
+            StoreError::Unavailable(format!("{text}; is Redis running there, and can this machine reach it?"))
+        }
         other => other,
     }
 }

@@ -34,6 +34,8 @@ const STATEMENTS_MAX: usize = 128;
 pub struct Options {
     /// Never write, and do not create the file.
     pub read_only: bool,
+    /// Do not create the file.
+    pub must_exist: bool,
 }
 
 /// What the threads share.
@@ -71,6 +73,12 @@ impl SqliteStore {
         let (reads, writes) = (Arc::new(Queue::new(QUEUE_MAX)), Arc::new(Queue::new(QUEUE_MAX)));
         let mut threads = Vec::new();
         if !read_only {
+            if options.must_exist && !shared.address.path.exists() {
+                return Err(StoreError::Fatal(format!(
+                    "no volume at {a}: create it first with `ciderfs format {a} NAME`",
+                    a = shared.address
+                )));
+            }
             // Another process may be creating or completing the same file at this moment.
             let patience = shared.address.timeout;
             let conn = writer::retry_busy(patience, || connect(&shared.address, false)).map_err(explain)?;

@@ -95,13 +95,14 @@ async fn one_bad_call_among_many() {
 async fn read_only() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("v.db");
-    let missing = SqliteStore::open(&url(&path), Options { read_only: true });
+    let missing = SqliteStore::open(&url(&path), Options { read_only: true, ..Options::default() });
     assert!(matches!(missing.err(), Some(StoreError::Fatal(t)) if t.contains("does not exist")));
     assert!(!path.exists(), "nothing is created");
     let writer = open(&url(&path));
     writer.create_schema().await.unwrap();
     steps(&writer, 3, |_| {}).await;
-    let by_option = SqliteStore::open(&url(&path), Options { read_only: true }).unwrap();
+    let by_option =
+        SqliteStore::open(&url(&path), Options { read_only: true, ..Options::default() }).unwrap();
     let by_address = open(&format!("{}?mode=ro", url(&path)));
     for s in [&by_option, &by_address] {
         assert_eq!(agreed(s).await, 3);

@@ -25,7 +25,7 @@ pub fn run(args: &Args) -> Result<()> {
 pub async fn format(args: &Args, url: &str, name: &str) -> Result<()> {
     validate_name(name)?;
     tracing::info!("Meta address: {}", values::masked(url));
-    let store = opening::meta(url, false).await?;
+    let store = opening::meta(url, opening::Purpose::Create).await?;
     if let Some(old) = Meta::read_settings(store.as_ref()).await? {
         if args.is_on("no-update") {
             return Ok(());

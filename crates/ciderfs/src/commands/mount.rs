@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::Args;
 use crate::failure::{EXIT_STOP, Failure, Result};
-use crate::opening::{self, Bounds};
+use crate::opening::{self, Bounds, Purpose};
 use crate::{daemon, http, values};
 
 /// After a signal, the mount may go on flushing as long as this is not without effect for so long.
@@ -63,7 +63,7 @@ async fn serve_async(args: &Args, url: &str, mountpoint: &Path, banner: Option<&
     let options = serve_options(args)?;
     let read_only = args.is_on("read-only") || options.mount.read_only;
     tracing::info!("Meta address: {}", values::masked(url));
-    let store = opening::meta(url, read_only).await?;
+    let store = opening::meta(url, if read_only { Purpose::Look } else { Purpose::Change }).await?;
     let mount_point = std::path::absolute(mountpoint)?.display().to_string();
     let meta = Meta::load(
         store,
