@@ -1,6 +1,6 @@
 //! Parsing: flags anywhere, one or two dashes, `--flag=value` or `--flag value` (`spec/cli.md` 2.1).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use crate::failure::{Failure, Result};
@@ -13,6 +13,7 @@ pub struct Args {
     /// Positional arguments.
     pub positional: Vec<String>,
     given: HashMap<&'static str, String>,
+    off: HashSet<&'static str>,
 }
 
 impl Args {
@@ -51,8 +52,10 @@ impl Args {
         check(flag, &value)?;
         if value == "false" && flag.kind == Kind::Bool {
             self.given.remove(flag.name);
+            self.off.insert(flag.name);
             return Ok(());
         }
+        self.off.remove(flag.name);
         match flag.status {
             Status::Missing(why) => {
                 return Err(Failure::new(format!("--{} is not supported in this version: {why}", flag.name)));
@@ -91,8 +94,13 @@ impl Args {
 
     /// These arguments with the flags of others added that are not set here.
     pub fn merged(mut self, others: &Self) -> Self {
-        for (name, value) in &others.given {
+        for (name, value) in others.given.iter().filter(|(name, _)| !self.off.contains(*name)) {
             self.given.entry(name).or_insert_with(|| value.clone());
+        }
+        for name in &others.off {
+            if !self.given.contains_key(name) {
+                self.off.insert(name);
+            }
         }
         self
     }
@@ -110,6 +118,11 @@ impl Args {
     /// A boolean.
     pub fn is_on(&self, name: &str) -> bool {
         self.text(name) == Some("true")
+    }
+
+    /// A boolean that was turned off, for what is on by default.
+    pub fn is_off(&self, name: &str) -> bool {
+        self.off.contains(name)
     }
 
     /// A whole number, or its default.

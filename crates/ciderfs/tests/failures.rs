@@ -111,7 +111,6 @@ fn versions_of_the_volume() {
     for (change, words) in [
         ("s/\"MetaVersion\": *1/\"MetaVersion\": 9/", &["version", "9"][..]),
         ("s/\"MinClientVersion\": *\"[^\"]*\"/\"MinClientVersion\": \"9.1.0\"/", &["9.1.0"]),
-        ("s/\"EnableACL\": *false/\"EnableACL\": true/", &["ACL"]),
     ] {
         let volume = Volume::new(Engine::Redis, &[]);
         let redis = volume.redis.as_ref().unwrap();

@@ -92,14 +92,6 @@ fn unmount_official(mount: official::Mount) {
     mount.unmount().unwrap_or_else(|e| panic!("{e:#}"));
 }
 
-/// Lets the official client correct the statistics of directories that it has written itself. It keeps them apart from its
-/// transactions: they drift when a directory gets its first ones while it is written to, and when it is one of several
-/// clients; two official clients, without us, end the test of both at once with wrong ones too. Ours must never need it.
-fn repair_statistics(official: &Official, volume: &Volume) {
-    // It complains about what it repairs; the check that follows decides.
-    let _ = official.fsck(&volume.meta, &["--path", "/", "--recursive", "--sync-dir-stat", "--repair"]);
-}
-
 /// One of everything.
 fn fill(root: &Path, seed: u64) {
     let at = |name: &str| root.join(name);
@@ -181,7 +173,7 @@ fn exchange(engine: Engine, form: Form) {
             let ours = volume.mount(&[]);
             assert_same("written by the official client", &before, &Tree::read(ours.path()));
             ours.unmount();
-            repair_statistics(&official, &volume);
+            volume.repair_statistics(&official);
             volume.check();
             let ours = volume.mount(&[]);
             alter(ours.path(), 200);
@@ -207,7 +199,7 @@ fn exchange(engine: Engine, form: Form) {
             let ours = volume.mount(&[]);
             assert_same("altered by the official client", &altered, &Tree::read(ours.path()));
             ours.unmount();
-            repair_statistics(&official, &volume);
+            volume.repair_statistics(&official);
         }
         volume.check();
     }
@@ -296,7 +288,7 @@ fn both_clients_work_in_the_same_directories_at_once() {
     assert_same("after both have gone", &seen, &Tree::read(ours.path()));
     wait_for("deleted data to be gone", || volume.used() == walk_usage(ours.path()));
     ours.unmount();
-    repair_statistics(&official, &volume);
+    volume.repair_statistics(&official);
     // It leaves the data of some deleted files to its hourly job.
     volume.check_but_for_pending();
 }

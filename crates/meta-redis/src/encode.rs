@@ -129,6 +129,11 @@ impl Encoded {
                 self.arg(name.clone());
                 self.optional(expect.as_deref());
             }
+            Guard::XattrExists { ino, name } => {
+                self.arg("Y");
+                self.key(keys.xattr(*ino));
+                self.arg(name.clone());
+            }
             Guard::Counter(c, n) => {
                 self.arg("N");
                 self.key(counter_key(keys, *c));

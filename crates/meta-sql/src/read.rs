@@ -3,10 +3,11 @@
 use bytes::Bytes;
 use ciderfs_format::{Attr, Edge, Ino, Slice};
 use ciderfs_meta::store::{Counter, DirCursor, DirEntry, DirStat, Read, Value};
+use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::codec;
-use crate::error::{Failure, Result};
+use crate::error::Result;
 use crate::names;
 use crate::quota;
 use crate::statements::Statements;
@@ -57,7 +58,7 @@ pub(crate) fn read(conn: &Connection, s: &Statements, r: &Read) -> Result<Value>
             Value::Bytes(first(conn, &s.get_symlink, [ino.0 as i64], |r| codec::blob(r, 0))?)
         }
         Read::Xattr(ino, name) => {
-            let name = text(name)?;
+            let name = Text(name);
             Value::Bytes(first(conn, &s.get_xattr, params![ino.0 as i64, name], |r| codec::blob(r, 0))?)
         }
         Read::XattrNames(ino) => {
@@ -119,12 +120,13 @@ pub(crate) fn get_counter(conn: &Connection, s: &Statements, c: Counter) -> Resu
     Ok(value.unwrap_or(0))
 }
 
-/// Names of extended attributes are stored as text.
-pub(crate) fn text(name: &[u8]) -> Result<&str> {
-    std::str::from_utf8(name).map_err(|_| {
-        let detail = "an attribute name that is not UTF-8 cannot be stored in SQLite".to_owned();
-        Failure::Store(ciderfs_meta::store::StoreError::Corrupt(detail))
-    })
+/// Names of extended attributes are stored as text, whatever their bytes; the engine does not look at them.
+pub(crate) struct Text<'a>(pub(crate) &'a [u8]);
+
+impl ToSql for Text<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(ValueRef::Text(self.0)))
+    }
 }
 
 /// The encoded rule of a row of `acl`.

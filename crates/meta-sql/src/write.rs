@@ -47,8 +47,8 @@ fn apply(conn: &Connection, s: &Statements, w: &Write) -> Result<Output> {
         Write::DelEdge(d, name) => run(conn, &s.del_edge, params![ino(d), name]),
         Write::PutSymlink(i, target) => run(conn, &s.put_symlink, params![ino(i), &target[..]]),
         Write::DelSymlink(i) => run(conn, &s.del_symlink, [ino(i)]),
-        Write::PutXattr(i, name, v) => run(conn, &s.put_xattr, params![ino(i), read::text(name)?, &v[..]]),
-        Write::DelXattr(i, name) => run(conn, &s.del_xattr, params![ino(i), read::text(name)?]),
+        Write::PutXattr(i, name, v) => run(conn, &s.put_xattr, params![ino(i), read::Text(name), &v[..]]),
+        Write::DelXattr(i, name) => run(conn, &s.del_xattr, params![ino(i), read::Text(name)]),
         Write::DelXattrs(i) => run(conn, &s.del_xattrs, [ino(i)]),
         // The index on edge.inode tells the parents.
         Write::AddParent(..) | Write::DelParents(_) => Ok(Output::None),

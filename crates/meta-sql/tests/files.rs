@@ -75,11 +75,10 @@ async fn one_bad_call_among_many() {
     for i in 0..40_u64 {
         let store = Arc::clone(&store);
         tasks.push(tokio::spawn(async move {
-            let name = if i % 5 == 0 { vec![0xff] } else { b"user.a".to_vec() };
-            let writes = vec![
-                Write::PutSymlink(Ino(i + 10), "x".into()),
-                Write::PutXattr(Ino(i + 10), name, "v".into()),
-            ];
+            // A rule that is cut short cannot be stored.
+            let rule = vec![0; if i % 5 == 0 { 7 } else { 16 }];
+            let writes =
+                vec![Write::PutSymlink(Ino(i + 10), "x".into()), Write::PutAcl(i as u32 + 1, rule.into())];
             (i, store.commit(&Commit { guards: Vec::new(), writes }).await)
         }));
     }

@@ -31,6 +31,7 @@ errnos! {
     ENOENT = 2, "no such file or directory";
     EINTR = 4, "interrupted";
     EIO = 5, "input/output error";
+    E2BIG = 7, "argument list too long";
     EBADF = 9, "bad file descriptor";
     EAGAIN = 11, "try again";
     ENOMEM = 12, "out of memory";

@@ -3,6 +3,7 @@
 //! An operation is a pure function from what is known of a few records to guarded writes (see `txn`); the engine
 //! behind [`store::Store`] only stores records and checks guards. POSIX rules live here and nowhere else.
 
+mod acl;
 mod beliefs;
 mod charges;
 mod deletion;
@@ -22,9 +23,11 @@ pub mod suite;
 mod txn;
 pub mod types;
 mod volume;
+mod xattrs;
 
 pub use error::{Errno, Error, Result};
 pub use ledger::Claim;
 pub use ops::inspect::{Locks, TreeUsage};
+pub use ops::xattr::{XATTR_NAME_MAX, XATTR_VALUE_MAX};
 pub use types::*;
 pub use volume::{AtimeMode, Clock, Meta, MetaConfig, MetaCounters, SettingsHook, SliceRemover, SystemClock};

@@ -1,6 +1,7 @@
 //! The operations, one file per family.
 
 mod account;
+mod acl;
 mod atime;
 mod attributes;
 mod copy;
@@ -16,3 +17,4 @@ pub(crate) mod rename;
 mod rules;
 mod tmpfile;
 mod trash;
+pub(crate) mod xattr;

@@ -244,6 +244,9 @@ impl Meta {
                 }
                 (Write::AddQuota(key, space, inodes), _) => self.ledger.add(*key, *space, *inodes),
                 (Write::DelDirStat(dir), _) => self.ledger.forget(QuotaKey::Dir(*dir)),
+                (Write::PutAcl(id, rule), _) if self.rules.learn(*id, rule).is_ok() => {
+                    self.rules.looked_at(*id)
+                }
                 _ => {}
             }
         }

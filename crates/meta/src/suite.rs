@@ -93,6 +93,9 @@ macro_rules! suite {
                 trash_names_and_bypass trash_expires trash_contended
                 usage usage_of_hard_links limits missing_usage_records volume_settings
                 refused_volumes usage_records_off
+                xattr_values xattr_create_and_replace xattr_permissions xattr_lifetime
+                xattrs_in_the_trash xattrs_of_other_clients xattr_turns
+                access_acls acls_refused default_acls acls_decide acls_contended acl_turns acls_off
             }
             model {
                 one_client one_client_with_trash lost_replies lost_replies_with_trash two_clients

@@ -8,6 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use bytes::Bytes;
 use ciderfs_format::quota::Quota;
 use ciderfs_format::{Attr, Edge, Ino, Slice, Time};
 
@@ -270,6 +271,41 @@ impl<'a> Txn<'a> {
         }
         self.guard(Guard::DirEmpty(dir));
         Ok(())
+    }
+
+    /// Requires that an extended attribute exists, or that it does not. Believed without asking, like
+    /// [`Txn::require_empty`].
+    pub(crate) fn require_xattr(&mut self, ino: Ino, name: &[u8], there: bool, otherwise: Errno) -> Step<()> {
+        if let Some(Value::Bytes(found)) = self.known.other.get(&Read::Xattr(ino, name.to_vec()))
+            && found.is_some() != there
+        {
+            return Err(otherwise.into());
+        }
+        let name = name.to_vec();
+        self.guard(match there {
+            true => Guard::XattrExists { ino, name },
+            false => Guard::Xattr { ino, name, expect: None },
+        });
+        Ok(())
+    }
+
+    /// The value of an extended attribute, not guarded.
+    pub(crate) fn xattr(&mut self, ino: Ino, name: &[u8]) -> Step<Option<Bytes>> {
+        let Value::Bytes(value) = self.other(Read::Xattr(ino, name.to_vec()))? else {
+            return Err(mismatch());
+        };
+        Ok(value)
+    }
+
+    /// An ACL rule. Rules never change: there is nothing to guard.
+    pub(crate) fn acl(&mut self, id: u32) -> Step<Option<Bytes>> {
+        let Value::Bytes(rule) = self.other(Read::Acl(id))? else { return Err(mismatch()) };
+        Ok(rule)
+    }
+
+    /// Requires that a counter has this value.
+    pub(crate) fn require_counter(&mut self, counter: Counter, n: i64) {
+        self.guard(Guard::Counter(counter, n));
     }
 
     /// A counter, guarded.

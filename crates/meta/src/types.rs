@@ -67,6 +67,17 @@ pub struct SetAttr {
     pub flags: Option<u8>,
 }
 
+/// How an extended attribute is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct XattrSet {
+    /// Fail with `EEXIST` if it exists.
+    pub create: bool,
+    /// Fail with `ENODATA` if it does not.
+    pub replace: bool,
+    /// An access ACL takes the set-group-ID bit away: the caller is not in the file's group.
+    pub clear_setgid: bool,
+}
+
 /// A new node.
 #[derive(Debug, Clone, Copy)]
 pub struct NewNode<'a> {

@@ -11,6 +11,7 @@ use ciderfs_format::{Attr, Ino, Time};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
+use crate::acl::Rules;
 use crate::beliefs::Beliefs;
 use crate::error::{Errno, Error, Result};
 use crate::ids::IdPool;
@@ -19,6 +20,7 @@ use crate::open::OpenFiles;
 use crate::run::RunCounters;
 use crate::store::{Counter, Read, Store, Value};
 use crate::types::{Caller, VolumeStat};
+use crate::xattrs::KnownXattrs;
 
 /// Inode numbers reserved at a time; as many as the official client takes.
 const INODE_BATCH: u64 = 1024;
@@ -56,6 +58,9 @@ pub struct MetaConfig {
     pub atime_mode: AtimeMode,
     /// How long an operation waits for an unavailable engine before it fails with `EIO`.
     pub retry_patience: Duration,
+    /// How long names of extended attributes and ACL ids are believed; as long as the front door's caller believes
+    /// attributes. 0 asks every time.
+    pub xattr_valid: Duration,
     /// Version shown in the session.
     pub version: String,
     /// Mount point shown in the session.
@@ -73,6 +78,7 @@ impl Default for MetaConfig {
             skip_dir_mtime: Duration::ZERO,
             atime_mode: AtimeMode::NoAtime,
             retry_patience: Duration::from_secs(60),
+            xattr_valid: Duration::ZERO,
             version: ciderfs_format::version::presented_version(env!("CARGO_PKG_VERSION")),
             mount_point: String::new(),
         }
@@ -128,6 +134,9 @@ pub struct Meta {
     pub(crate) settings: RwLock<Arc<Settings>>,
     pub(crate) settings_hooks: Mutex<Vec<SettingsHook>>,
     pub(crate) beliefs: Beliefs,
+    pub(crate) acls: bool,
+    pub(crate) rules: Rules,
+    pub(crate) known_xattrs: KnownXattrs,
     pub(crate) inodes: Arc<IdPool>,
     pub(crate) slices: Arc<IdPool>,
     pub(crate) open: Arc<OpenFiles>,
@@ -169,6 +178,9 @@ impl Meta {
             inodes: IdPool::new(Arc::clone(&store), Counter::NextInode, INODE_BATCH),
             slices: IdPool::new(Arc::clone(&store), Counter::NextChunk, SLICE_BATCH),
             store,
+            acls: settings.enable_acl,
+            rules: Rules::default(),
+            known_xattrs: KnownXattrs::new(cfg.xattr_valid),
             cfg,
             clock,
             settings: RwLock::new(Arc::new(settings)),
@@ -189,6 +201,9 @@ impl Meta {
         };
         meta.refresh_usage().await?;
         meta.reload_quotas().await?;
+        if meta.acls {
+            meta.load_rules().await?;
+        }
         if let Some(subdir) = meta.cfg.subdir.clone() {
             meta.root = meta.find_subdir(&subdir).await?;
         }
@@ -313,9 +328,6 @@ fn refuse_unsupported(s: &Settings, read_only: bool) -> Result<()> {
     let refuse = |what: &str, remedy: &str| {
         Err(Error::Volume(format!("this volume uses {what}, which this version does not support; {remedy}")))
     };
-    if s.enable_acl {
-        return refuse("POSIX ACLs", "mount it with a newer CiderFS or with the official client");
-    }
     if s.change_log && !read_only {
         return refuse("the change log", "mount it read-only, or turn the change log off");
     }

@@ -13,6 +13,7 @@ use ciderfs_vfs::{DirItem, Vfs};
 use tokio::runtime::Handle;
 
 use crate::convert;
+use crate::xattr::XattrOptions;
 
 /// How long the kernel may believe what it is told.
 #[derive(Debug, Clone, Copy)]
@@ -33,14 +34,23 @@ pub(crate) struct Bridge {
     pub(crate) valid: Validity,
     /// Check permissions here because the kernel does not.
     pub(crate) check: bool,
+    /// Apply the creator's umask here because the kernel does not.
+    pub(crate) masks: bool,
+    /// Which extended attributes there are.
+    pub(crate) xattr: XattrOptions,
 }
 
-type Answer<T> = Result<T, Error>;
+pub(crate) type Answer<T> = Result<T, Error>;
 
 impl Bridge {
     fn caller(&self, req: &Request) -> Caller {
         let h = req.header();
         Caller { uid: h.uid, gid: h.gid, groups: req.supplementary_groups(), pid: h.pid, check: self.check }
+    }
+
+    /// The umask that is still to be applied to a new node.
+    fn umask(&self, umask: u32) -> u16 {
+        if self.masks { (umask & 0o777) as u16 } else { 0 }
     }
 
     fn entry(&self, e: &ciderfs_vfs::Entry) -> Entry {
@@ -102,7 +112,7 @@ impl Bridge {
 const INTERRUPT_AFTER: Duration = Duration::from_millis(100);
 
 /// An answer ready to be sent.
-enum Answered {
+pub(crate) enum Answered {
     Error(Errno),
     Empty,
     Entry(Entry),
@@ -116,6 +126,8 @@ enum Answered {
     Dir(DirBuffer),
     DirPlus(DirPlusBuffer),
     Statfs(Statfs),
+    Xattr(Bytes),
+    XattrSize(u32),
 }
 
 impl Answered {
@@ -134,6 +146,8 @@ impl Answered {
             Self::Dir(d) => reply.directory(&d),
             Self::DirPlus(d) => reply.directory_plus(&d),
             Self::Statfs(s) => reply.statfs(&s),
+            Self::Xattr(value) => reply.xattr(&value),
+            Self::XattrSize(size) => reply.xattr_size(size),
         };
     }
 }
@@ -182,14 +196,15 @@ impl Handler for Front {
             Op::Getlk(_)
             | Op::Setlk(_)
             | Op::Setlkw(_)
-            | Op::Getxattr { .. }
-            | Op::Setxattr { .. }
-            | Op::Listxattr { .. }
-            | Op::Removexattr { .. }
             | Op::Fallocate { .. }
             | Op::CopyFileRange(_)
             | Op::CopyFileRange64(_)
             | Op::Tmpfile { .. } => _ = reply.error(libc::ENOSYS),
+            Op::Getxattr { .. } | Op::Setxattr { .. } | Op::Listxattr { .. } | Op::Removexattr { .. }
+                if !b.xattr.enabled =>
+            {
+                _ = reply.error(libc::ENOSYS);
+            }
             _ => b.start(req, reply),
         }
     }
@@ -256,19 +271,31 @@ impl Bridge {
                 let node = NewNode { kind: FileType::Symlink, mode: 0o777, umask: 0, rdev: 0, target };
                 Answered::Entry(self.entry(&vfs.create(&c, ino, name, &node).await?))
             }
-            Op::Mknod { name, mode, rdev, .. } => {
+            Op::Mknod { name, mode, rdev, umask } => {
                 let kind = FileType::from_mode(mode).ok_or(Errno::EINVAL)?;
-                let node = NewNode { kind, mode: (mode & 0o7777) as u16, umask: 0, rdev, target: b"" };
+                let node = NewNode {
+                    kind,
+                    mode: (mode & 0o7777) as u16,
+                    umask: self.umask(umask),
+                    rdev,
+                    target: b"",
+                };
                 Answered::Entry(self.entry(&vfs.create(&c, ino, name, &node).await?))
             }
-            Op::Mkdir { name, mode, .. } => {
+            Op::Mkdir { name, mode, umask } => {
                 let kind = FileType::Directory;
-                let node = NewNode { kind, mode: (mode & 0o7777) as u16, umask: 0, rdev: 0, target: b"" };
+                let node = NewNode {
+                    kind,
+                    mode: (mode & 0o7777) as u16,
+                    umask: self.umask(umask),
+                    rdev: 0,
+                    target: b"",
+                };
                 Answered::Entry(self.entry(&vfs.create(&c, ino, name, &node).await?))
             }
-            Op::Create { name, mode, flags, .. } => {
+            Op::Create { name, mode, umask, flags, .. } => {
                 let mode = (mode & 0o7777) as u16;
-                let (e, o) = vfs.create_open(&c, ino, name, mode, 0, flags as i32).await?;
+                let (e, o) = vfs.create_open(&c, ino, name, mode, self.umask(umask), flags as i32).await?;
                 Answered::Create(self.entry(&e), Self::opened(&o))
             }
             Op::Unlink { name } => {
@@ -352,6 +379,10 @@ impl Bridge {
                 .await?;
                 Answered::DirPlus(out)
             }
+            op @ (Op::Getxattr { .. }
+            | Op::Listxattr { .. }
+            | Op::Setxattr { .. }
+            | Op::Removexattr { .. }) => self.xattr(&c, ino, op).await?,
             _ => return Err(Errno::ENOSYS.into()),
         })
     }
@@ -387,6 +418,10 @@ fn method_name(req: &Request) -> &'static str {
         Ok(Op::Release { .. }) => "release",
         Ok(Op::Access { .. }) => "access",
         Ok(Op::Opendir { .. }) => "opendir",
+        Ok(Op::Getxattr { .. }) => "getxattr",
+        Ok(Op::Listxattr { .. }) => "listxattr",
+        Ok(Op::Setxattr { .. }) => "setxattr",
+        Ok(Op::Removexattr { .. }) => "removexattr",
         Ok(Op::Readdir { .. } | Op::Readdirplus { .. }) => "readdir",
         _ => "other",
     }

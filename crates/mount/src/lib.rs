@@ -7,5 +7,7 @@
 mod convert;
 mod handler;
 mod serve;
+mod xattr;
 
 pub use serve::{MountedFs, ServeError, ServeOptions, serve};
+pub use xattr::XattrOptions;

@@ -11,6 +11,7 @@ use ciderfs_vfs::{Stale, Vfs};
 use tokio::runtime::Handle;
 
 use crate::handler::{Bridge, Front, Validity};
+use crate::xattr::XattrOptions;
 
 /// Read-ahead of the kernel, in KiB; its own default of 128 halves sequential reads.
 const READ_AHEAD_KB: u32 = 1024;
@@ -32,6 +33,8 @@ pub struct ServeOptions {
     pub negative_valid: Duration,
     /// Check permissions in this process, for mounts without `default_permissions`.
     pub check_permissions: bool,
+    /// Which extended attributes there are.
+    pub xattr: XattrOptions,
     /// What to negotiate with the kernel.
     pub init: InitConfig,
 }
@@ -46,6 +49,7 @@ impl Default for ServeOptions {
             dir_entry_valid: Duration::from_secs(1),
             negative_valid: Duration::ZERO,
             check_permissions: false,
+            xattr: XattrOptions::default(),
             // Locks stay with the kernel, local to this machine, until the metadata layer has them.
             init: InitConfig {
                 posix_locks: false,
@@ -94,6 +98,8 @@ pub fn serve(
             negative: options.negative_valid,
         },
         check: options.check_permissions,
+        masks: options.init.posix_acl || options.init.dont_mask,
+        xattr: options.xattr,
     });
     let config =
         SessionConfig { init: options.init.clone(), threads: options.threads, ..SessionConfig::default() };

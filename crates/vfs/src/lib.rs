@@ -20,6 +20,7 @@ mod room;
 mod stale;
 mod vfs;
 mod write;
+mod xattr;
 
 pub use dir::DirItem;
 pub use metrics::Metrics;

@@ -2,6 +2,7 @@
 
 use ciderfs_format::Settings;
 use ciderfs_format::settings::{round_block_size, validate_name};
+use ciderfs_format::version;
 use ciderfs_meta::Meta;
 use ciderfs_object::{ObjectError, has_other_objects, probe};
 
@@ -134,6 +135,13 @@ pub fn change(args: &Args, s: &mut Settings) -> Result<()> {
     }
     if let Some(v) = args.text("session-token") {
         s.session_token = v.to_owned();
+    }
+    if args.is_on("enable-acl") && !s.enable_acl {
+        s.enable_acl = true;
+        s.raise_min_client(version::MIN_ACL);
+    }
+    if args.is_off("enable-acl") && s.enable_acl {
+        return Err(Failure::new("ACLs cannot be turned off again"));
     }
     if args.has("capacity") {
         s.capacity = args.size("capacity", 'G', 0)?;

@@ -9,7 +9,7 @@ use ciderfs_block::{BlockConfig, BlockStore};
 use ciderfs_format::Settings;
 use ciderfs_fuse::MountOptions;
 use ciderfs_meta::{Meta, MetaConfig};
-use ciderfs_mount::{MountedFs, ServeOptions};
+use ciderfs_mount::{MountedFs, ServeOptions, XattrOptions};
 use ciderfs_object::layers::{Limits, Replaceable};
 use ciderfs_object::{ObjectStore, probe};
 use ciderfs_vfs::{Metrics, Vfs, VfsConfig};
@@ -60,7 +60,7 @@ pub fn serve(args: &Args, banner: Option<&str>) -> Result<()> {
 
 async fn serve_async(args: &Args, url: &str, mountpoint: &Path, banner: Option<&str>) -> Result<()> {
     prepare(mountpoint)?;
-    let options = serve_options(args)?;
+    let mut options = serve_options(args)?;
     let read_only = args.is_on("read-only") || options.mount.read_only;
     tracing::info!("Meta address: {}", values::masked(url));
     let store = opening::meta(url, if read_only { Purpose::Look } else { Purpose::Change }).await?;
@@ -74,11 +74,19 @@ async fn serve_async(args: &Args, url: &str, mountpoint: &Path, banner: Option<&
             no_bgjob: args.is_on("no-bgjob"),
             max_deletes: args.int("max-deletes", 10) as usize,
             skip_dir_mtime: args.duration("skip-dir-mtime", Duration::ZERO)?,
+            xattr_valid: options.attr_valid,
             mount_point: mount_point.clone(),
             ..MetaConfig::default()
         },
     )
     .await?;
+    options.init.posix_acl = meta.has_acls();
+    options.xattr = XattrOptions {
+        // ACLs are attributes.
+        enabled: meta.has_acls() || !args.is_off("enable-xattr"),
+        capability: !args.is_off("enable-cap"),
+        selinux: !args.is_off("enable-selinux"),
+    };
     if args.text("atime-mode").is_some_and(|m| m != "noatime") {
         return Err(Failure::new("--atime-mode: only noatime is supported in this version"));
     }

@@ -42,6 +42,11 @@ end
 -- Field of a hash, or a string: '1' if it must exist, its value.
 function guard.X() return value(call('HGET', key(), arg())) end
 function guard.V() return value(call('GET', key())) end
+-- Field of a hash that must exist, whatever its value.
+function guard.Y()
+  local v = call('HGET', key(), arg())
+  return v ~= false, v
+end
 -- Counter: its value in decimal.
 function guard.N()
   local v = call('GET', key())

@@ -3,7 +3,7 @@
 use ciderfs_format::attr::flags;
 use ciderfs_format::{Attr, FileType, Ino, Time};
 
-use super::rules::{R, W, X, check_access, check_flags};
+use super::rules::{R, W, X, check_flags};
 use crate::error::{Errno, Result};
 use crate::store::{AttrMask, AttrPatch, Read, StoreError, Value, Write};
 use crate::txn::{Proof, Step, Txn};
@@ -17,11 +17,15 @@ impl Meta {
     /// `ENOENT`.
     pub async fn getattr(&self, ino: Ino) -> Result<Attr> {
         let real = self.real(ino);
+        let began = self.known_xattrs.begin();
         let values = self.read(&[Read::Attr(real)]).await?;
         let Some(Value::Attr(attr)) = values.into_iter().next() else {
             return Err(StoreError::Corrupt("the engine answered another question".into()).into());
         };
         self.beliefs.set_attr(real, attr.clone());
+        if let Some(a) = attr.as_ref().filter(|_| self.has_acls()) {
+            self.known_xattrs.learn_acls(real, a, began);
+        }
         match attr {
             Some(a) => Ok(a),
             // A mount whose root cannot be stat'ed is unusable even for repair.
@@ -42,7 +46,7 @@ impl Meta {
         if mask & W != 0 {
             check_flags(&a, false)?;
         }
-        Ok(check_access(&Caller { check: true, ..c.clone() }, &a, mask)?)
+        self.permit(&Caller { check: true, ..c.clone() }, &a, mask).await
     }
 
     /// Changes attributes. Returns them as they are afterwards.
@@ -58,9 +62,12 @@ impl Meta {
             .run(|t| {
                 t.want([Read::Attr(real)])?;
                 let a = t.attr(real, AttrMask::ALL)?;
-                setattr_step(t, c, real, &a, set)
+                self.setattr_step(t, c, (real, &a), set)
             })
             .await?;
+        if ran.value.access_acl != 0 && set.mode.is_some() {
+            self.known_xattrs.forget(real);
+        }
         Ok(ran.value)
     }
 
@@ -75,22 +82,25 @@ impl Meta {
         }
         let real = self.real(ino);
         self.open.open(real).await;
-        let checked = self.getattr(ino).await.and_then(|a| {
-            let mask =
-                if how.read { R } else { 0 } | if how.exec { X } else { 0 } | if writes { W } else { 0 };
-            check_access(c, &a, mask)?;
-            if writes && (a.flags & flags::IMMUTABLE != 0 || a.in_trash()) {
-                return Err(Errno::EPERM.into());
-            }
-            if a.flags & flags::APPEND != 0 && ((how.write && !how.append) || how.truncate) {
-                return Err(Errno::EPERM.into());
-            }
-            Ok(a)
-        });
+        let checked = self.open_checked(c, ino, how).await;
         if checked.is_err() {
             self.close(ino).await?;
         }
         checked
+    }
+
+    async fn open_checked(&self, c: &Caller, ino: Ino, how: OpenFlags) -> Result<Attr> {
+        let writes = how.write || how.truncate;
+        let a = if writes { self.getattr_for_writing(ino).await? } else { self.getattr(ino).await? };
+        let mask = if how.read { R } else { 0 } | if how.exec { X } else { 0 } | if writes { W } else { 0 };
+        self.permit(c, &a, mask).await?;
+        if writes && (a.flags & flags::IMMUTABLE != 0 || a.in_trash()) {
+            return Err(Errno::EPERM.into());
+        }
+        if a.flags & flags::APPEND != 0 && ((how.write && !how.append) || how.truncate) {
+            return Err(Errno::EPERM.into());
+        }
+        Ok(a)
     }
 
     /// Counts a file that this client has just created as open.
@@ -105,61 +115,87 @@ impl Meta {
     }
 }
 
-/// `spec/meta-redis.md` 5.4.
-fn setattr_step(t: &mut Txn<'_>, c: &Caller, ino: Ino, a: &Attr, set: &SetAttr) -> Step<Attr> {
-    if a.in_trash() {
-        return Err(Errno::EPERM.into());
-    }
-    let root = c.uid == 0;
-    let owner = root || c.uid == a.uid;
-    check_flags_allow(a, set)?;
-    let mut patch = AttrPatch::default();
-    let chown = set.uid.is_some() || set.gid.is_some();
-    if let Some(gid) = set.gid {
-        if !owner || (c.check && gid != a.gid && !root && !c.in_group(gid)) {
+impl Meta {
+    /// `spec/meta-redis.md` 5.4.
+    fn setattr_step(&self, t: &mut Txn<'_>, c: &Caller, (ino, a): (Ino, &Attr), set: &SetAttr) -> Step<Attr> {
+        if a.in_trash() {
             return Err(Errno::EPERM.into());
         }
-        patch.gid = Some(gid).filter(|g| *g != a.gid);
-    }
-    if let Some(uid) = set.uid {
-        if uid != a.uid && c.check && !root {
-            return Err(Errno::EPERM.into());
+        let root = c.uid == 0;
+        let owner = root || c.uid == a.uid;
+        check_flags_allow(a, set)?;
+        let mut patch = AttrPatch::default();
+        let chown = set.uid.is_some() || set.gid.is_some();
+        if let Some(gid) = set.gid {
+            if !owner || (c.check && gid != a.gid && !root && !c.in_group(gid)) {
+                return Err(Errno::EPERM.into());
+            }
+            patch.gid = Some(gid).filter(|g| *g != a.gid);
         }
-        patch.uid = Some(uid).filter(|u| *u != a.uid);
-    }
-    let mut mode = a.mode;
-    // Giving a program to somebody else takes its special bits, unless the kernel decided about the mode itself.
-    if chown && set.mode.is_none() && !a.is_dir() && mode & 0o6000 != 0 {
-        mode &= if !root || mode & 0o010 != 0 { !0o6000 } else { !0o4000 };
-    }
-    if let Some(new) = set.mode {
-        mode = new & 0o7777;
-        if c.check && !root && mode & 0o2000 != 0 && !c.in_group(patch.gid.unwrap_or(a.gid)) {
-            mode &= !0o2000;
+        if let Some(uid) = set.uid {
+            if uid != a.uid && c.check && !root {
+                return Err(Errno::EPERM.into());
+            }
+            patch.uid = Some(uid).filter(|u| *u != a.uid);
         }
-        if mode != a.mode && !owner {
-            return Err(Errno::EPERM.into());
+        let mut mode = a.mode;
+        // Giving a program to somebody else takes its special bits, unless the kernel decided about the mode itself.
+        if chown && set.mode.is_none() && !a.is_dir() && mode & 0o6000 != 0 {
+            mode &= if !root || mode & 0o010 != 0 { !0o6000 } else { !0o4000 };
+        }
+        if let Some(new) = set.mode {
+            mode = new & 0o7777;
+            if c.check && !root && mode & 0o2000 != 0 && !c.in_group(patch.gid.unwrap_or(a.gid)) {
+                mode &= !0o2000;
+            }
+            if mode != a.mode && !owner {
+                return Err(Errno::EPERM.into());
+            }
+        }
+        patch.mode = Some(mode).filter(|m| *m != a.mode);
+        let access = self.acl_after_chmod(t, a, mode)?;
+        patch.tail = Some((access, a.default_acl, a.tier)).filter(|_| access != a.access_acl);
+        patch.atime = self.set_time(t, c, a, set.atime, a.atime)?;
+        patch.mtime = self.set_time(t, c, a, set.mtime, a.mtime)?;
+        if let Some(f) = set.flags {
+            let protection = (f ^ a.flags) & (flags::IMMUTABLE | flags::APPEND) != 0;
+            if !owner || (protection && c.check && !root) {
+                return Err(Errno::EPERM.into());
+            }
+            patch.flags = Some(f).filter(|f| *f != a.flags);
+        }
+        if patch.is_empty() && set.ctime.is_none() && !chown && set.mode.is_none() {
+            return Ok(a.clone());
+        }
+        patch.ctime = Some(set.ctime.unwrap_or(t.now));
+        let mut after = a.clone();
+        patch.apply(&mut after);
+        t.proof(Proof::Ctime(ino, after.ctime));
+        t.write(Write::PatchAttr(ino, patch));
+        Ok(after)
+    }
+
+    fn set_time(
+        &self,
+        t: &mut Txn<'_>,
+        c: &Caller,
+        a: &Attr,
+        set: Option<SetTime>,
+        old: Time,
+    ) -> Step<Option<Time>> {
+        let owner = c.uid == 0 || c.uid == a.uid;
+        let Some(set) = set else { return Ok(None) };
+        match set {
+            SetTime::Now => {
+                if !owner {
+                    self.check_access(t, c, a, W)?;
+                }
+                Ok(Some(t.now))
+            }
+            SetTime::At(_) if !owner => Err(Errno::EPERM.into()),
+            SetTime::At(at) => Ok(Some(at).filter(|at| *at != old)),
         }
     }
-    patch.mode = Some(mode).filter(|m| *m != a.mode);
-    patch.atime = set_time(c, a, owner, set.atime, a.atime, t.now)?;
-    patch.mtime = set_time(c, a, owner, set.mtime, a.mtime, t.now)?;
-    if let Some(f) = set.flags {
-        let protection = (f ^ a.flags) & (flags::IMMUTABLE | flags::APPEND) != 0;
-        if !owner || (protection && c.check && !root) {
-            return Err(Errno::EPERM.into());
-        }
-        patch.flags = Some(f).filter(|f| *f != a.flags);
-    }
-    if patch.is_empty() && set.ctime.is_none() && !chown && set.mode.is_none() {
-        return Ok(a.clone());
-    }
-    patch.ctime = Some(set.ctime.unwrap_or(t.now));
-    let mut after = a.clone();
-    patch.apply(&mut after);
-    t.proof(Proof::Ctime(ino, after.ctime));
-    t.write(Write::PatchAttr(ino, patch));
-    Ok(after)
 }
 
 /// `EPERM` where the inode is immutable or append-only. The flags themselves can always be changed; the times of an
@@ -171,25 +207,4 @@ fn check_flags_allow(a: &Attr, set: &SetAttr) -> Result<(), Errno> {
     let now = Some(SetTime::Now);
     let touch = (set.atime, set.mtime) == (now, now) && (set.mode, set.uid, set.gid) == (None, None, None);
     check_flags(a, !touch)
-}
-
-fn set_time(
-    c: &Caller,
-    a: &Attr,
-    owner: bool,
-    set: Option<SetTime>,
-    old: Time,
-    now: Time,
-) -> Result<Option<Time>, Errno> {
-    let Some(set) = set else { return Ok(None) };
-    match set {
-        SetTime::Now => {
-            if !owner {
-                check_access(c, a, W)?;
-            }
-            Ok(Some(now))
-        }
-        SetTime::At(_) if !owner => Err(Errno::EPERM),
-        SetTime::At(at) => Ok(Some(at).filter(|at| *at != old)),
-    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ciderfs_format::slice::{MAX_FILE_SIZE, resolve};
 use ciderfs_format::{Attr, CHUNK_SIZE, Ino, Slice, Time, align4k};
 
-use super::rules::{W, check_access, check_flags};
+use super::rules::{W, check_flags};
 use crate::error::{Errno, Result};
 use crate::store::{AttrMask, AttrPatch, Guard, Outcome, Read, Scan, Scanned, StoreError, Value, Write};
 use crate::txn::{Proof, Step, Txn};
@@ -147,7 +147,10 @@ impl Meta {
                 .run(|t| {
                     t.want([Read::Attr(ino)])?;
                     let a = t.attr(ino, AttrMask::ALL)?;
-                    check_truncation(c, &a, by_handle)?;
+                    check_truncation(&a, by_handle)?;
+                    if !by_handle {
+                        self.check_access(t, c, &a, W)?;
+                    }
                     if needs_scan(a.length, length) && beyond.of.as_ref() != Some(&a) && last > 0 {
                         return Ok(None);
                     }
@@ -287,18 +290,15 @@ fn needs_scan(old: u64, new: u64) -> bool {
     old.div_ceil(CHUNK_SIZE) > new.div_ceil(CHUNK_SIZE) + EMPTIED_CHUNKS_MAX
 }
 
-fn check_truncation(c: &Caller, a: &Attr, by_handle: bool) -> Result<(), Errno> {
+fn check_truncation(a: &Attr, by_handle: bool) -> Result<(), Errno> {
     if !a.is_file() {
         return Err(if a.is_dir() { Errno::EISDIR } else { Errno::EPERM });
     }
     check_flags(a, true)?;
-    if by_handle {
-        return Ok(());
-    }
-    if a.in_trash() {
+    if !by_handle && a.in_trash() {
         return Err(Errno::EPERM);
     }
-    check_access(c, a, W)
+    Ok(())
 }
 
 fn view(list: &[Slice]) -> ChunkView {

@@ -2,7 +2,6 @@
 
 use ciderfs_format::{Attr, Edge, FileType, Ino};
 
-use super::namespace::new_attr;
 use super::rename::{Place, WHITEOUT, check_no_loop, check_rename};
 use crate::error::{Errno, Result};
 use crate::store::{AttrMask, Read, Write};
@@ -37,6 +36,8 @@ impl Meta {
         let dp = t.attr(dst.dir, AttrMask::IDENTITY)?;
         let sa = t.attr(se.ino, AttrMask::IDENTITY | AttrMask::LENGTH)?;
         let da = t.attr(de.ino, AttrMask::IDENTITY | AttrMask::LENGTH)?;
+        self.check_rename_dirs(t, c, &sp, &dp)?;
+        self.check_rename_dirs(t, c, &dp, &sp)?;
         check_rename(c, (src.dir, &sp), (dst.dir, &dp), (se.ino, &sa))?;
         check_rename(c, (dst.dir, &dp), (src.dir, &sp), (de.ino, &da))?;
         if src.dir != dst.dir {
@@ -73,12 +74,20 @@ impl Meta {
     }
 
     /// Buffers the whiteout at the place that an entry leaves.
-    pub(super) fn put_whiteout(&self, t: &mut Txn<'_>, c: &Caller, at: Place<'_>, dir: &Attr, ino: Ino) {
-        let attr = new_attr(c, at.dir, dir, &WHITEOUT_NODE, t);
+    pub(super) fn put_whiteout(
+        &self,
+        t: &mut Txn<'_>,
+        c: &Caller,
+        at: Place<'_>,
+        dir: &Attr,
+        ino: Ino,
+    ) -> Step<()> {
+        let attr = self.new_attr(t, c, (at.dir, dir), &WHITEOUT_NODE)?;
         let owner = Some((attr.uid, attr.gid));
         t.write(Write::PutAttr(ino, attr));
         t.write(Write::PutEdge(at.dir, at.name.to_vec(), Edge { kind: FileType::CharDevice, ino }));
         t.charge(owner, 4096, 1);
         t.dir_stat(self.settings().dir_stats, at.dir, 0, 4096, 1);
+        Ok(())
     }
 }

@@ -35,7 +35,7 @@ impl Meta {
                 if a.is_dir() {
                     return Err(Errno::EPERM.into());
                 }
-                self.check_receiving_dir(c, &p)?;
+                self.check_receiving_dir(t, c, &p)?;
                 super::rules::check_flags(&a, true)?;
                 if t.edge(dir, name)?.is_some() {
                     return Err(Errno::EEXIST.into());

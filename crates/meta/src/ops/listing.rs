@@ -2,7 +2,7 @@
 
 use ciderfs_format::Ino;
 
-use super::rules::{R, X, check_access};
+use super::rules::{R, X};
 use crate::error::{Errno, Result};
 use crate::store::DirCursor;
 use crate::types::{Caller, DirPage};
@@ -27,12 +27,16 @@ impl Meta {
             if !a.is_dir() {
                 return Err(Errno::ENOTDIR.into());
             }
-            check_access(c, &a, R | if attrs { X } else { 0 })?;
+            self.permit(c, &a, R | if attrs { X } else { 0 }).await?;
         }
+        let began = self.known_xattrs.begin();
         let (entries, next) = self.retry(|| self.store.list_dir(real, cursor, limit, attrs)).await?;
         for e in &entries {
             if let Some(attr) = &e.attr {
                 self.beliefs.set_attr(e.edge.ino, Some(attr.clone()));
+                if self.has_acls() {
+                    self.known_xattrs.learn_acls(e.edge.ino, attr, began);
+                }
             }
         }
         Ok(DirPage { entries, next })

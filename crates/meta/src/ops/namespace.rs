@@ -6,7 +6,7 @@ use ciderfs_format::edge::SYMLINK_MAX;
 use ciderfs_format::{Attr, Edge, FileType, Ino};
 
 use super::remove::Fate;
-use super::rules::{W, X, check_access, check_name, check_new_name, check_sticky};
+use super::rules::{W, X, check_name, check_new_name, check_sticky};
 use crate::error::{Errno, Result};
 use crate::store::{AttrMask, Read, StoreError, Value, Write};
 use crate::txn::{Proof, Step, Txn};
@@ -34,6 +34,7 @@ impl Meta {
         if c.check || self.beliefs.attr(dir).is_none() {
             reads.push(Read::Attr(dir));
         }
+        let began = self.known_xattrs.begin();
         let mut values = self.read(&reads).await?.into_iter();
         let (Some(Value::Lookup(found)), dir_value) = (values.next(), values.next()) else {
             return Err(StoreError::Corrupt("the engine answered another question".into()).into());
@@ -44,7 +45,7 @@ impl Meta {
                 if !a.is_dir() {
                     return Err(Errno::ENOTDIR.into());
                 }
-                check_access(c, &a, X)?;
+                self.permit(c, &a, X).await?;
             }
         }
         self.beliefs.set_edge(dir, name, found.as_ref().map(|(e, _)| *e));
@@ -52,6 +53,9 @@ impl Meta {
             None => Err(Errno::ENOENT.into()),
             Some((edge, attr)) => {
                 self.beliefs.set_attr(edge.ino, attr.clone());
+                if let Some(a) = attr.as_ref().filter(|_| self.has_acls()) {
+                    self.known_xattrs.learn_acls(edge.ino, a, began);
+                }
                 // A damaged entry shows its type, so that it can be seen and removed.
                 let attr = attr.unwrap_or_else(|| Attr {
                     kind: edge.kind,
@@ -103,15 +107,16 @@ impl Meta {
         }
         let ino = Ino(self.retry(|| self.inodes.next()).await?);
         let stats = self.settings().dir_stats;
+        let began = self.known_xattrs.begin();
         let ran = self
             .run(|t| {
                 t.want([Read::Attr(dir), Read::Edge(dir, name.to_vec())])?;
                 let p = t.attr(dir, AttrMask::IDENTITY)?;
-                self.check_receiving_dir(c, &p)?;
+                self.check_receiving_dir(t, c, &p)?;
                 if t.edge(dir, name)?.is_some() {
                     return Err(Errno::EEXIST.into());
                 }
-                let attr = new_attr(c, dir, &p, node, t);
+                let attr = self.new_attr(t, c, (dir, &p), node)?;
                 t.proof(Proof::Edge(dir, name.to_vec(), Edge { kind: node.kind, ino }));
                 t.write(Write::PutAttr(ino, attr.clone()));
                 t.write(Write::PutEdge(dir, name.to_vec(), Edge { kind: node.kind, ino }));
@@ -130,6 +135,8 @@ impl Meta {
                 Ok(attr)
             })
             .await?;
+        self.known_xattrs.learn_names(ino, &[], began);
+        self.known_xattrs.learn_acls(ino, &ran.value, began);
         Ok((ino, ran.value))
     }
 
@@ -152,7 +159,7 @@ impl Meta {
             .run(|t| {
                 t.want([Read::Attr(dir), Read::Lookup(dir, name.to_vec())])?;
                 let p = t.attr(dir, AttrMask::IDENTITY)?;
-                self.check_losing_dir(c, &p)?;
+                self.check_losing_dir(t, c, &p)?;
                 let e = t.edge(dir, name)?.ok_or(Errno::ENOENT)?;
                 if e.kind == FileType::Directory {
                     return Err(Errno::EPERM.into());
@@ -206,7 +213,7 @@ impl Meta {
                 if e.kind != FileType::Directory {
                     return Err(Errno::ENOTDIR.into());
                 }
-                self.check_losing_dir(c, &p)?;
+                self.check_losing_dir(t, c, &p)?;
                 t.proof(Proof::Removed(dir, name.to_vec(), e.ino, t.now));
                 t.write(Write::DelEdge(dir, name.to_vec()));
                 let last = self.remove_dir(t, c, (dir, &p), name, e, trash)?;
@@ -232,44 +239,50 @@ impl Meta {
     }
 }
 
-/// Attributes of a new node: ownership, inheritance from the parent, times.
-pub(super) fn new_attr(c: &Caller, dir: Ino, p: &Attr, node: &NewNode<'_>, t: &Txn<'_>) -> Attr {
-    let is_dir = node.kind == FileType::Directory;
-    let mut mode = if node.kind == FileType::Symlink { 0o777 } else { node.mode & 0o7777 & !node.umask };
-    let mut gid = c.gid;
-    if p.mode & 0o2000 != 0 {
-        gid = p.gid;
-        if is_dir {
-            mode |= 0o2000;
-        } else if mode & 0o2010 == 0o2010 && c.check && c.uid != 0 && !c.in_group(p.gid) {
-            mode &= !0o2000;
-        }
-    }
-    let device = matches!(node.kind, FileType::BlockDevice | FileType::CharDevice);
-    Attr {
-        flags: p.flags & flags::SKIP_TRASH,
-        kind: node.kind,
-        mode,
-        uid: c.uid,
-        gid,
-        atime: t.now,
-        mtime: t.now,
-        ctime: t.now,
-        nlink: if is_dir { 2 } else { 1 },
-        length: match node.kind {
-            FileType::Directory => Attr::DIR_LENGTH,
-            FileType::Symlink => node.target.len() as u64,
-            _ => 0,
-        },
-        rdev: if device { node.rdev } else { 0 },
-        parent: dir,
-        access_acl: 0,
-        default_acl: 0,
-        tier: p.tier,
-    }
-}
-
 impl Meta {
+    /// Attributes of a new node: ownership, inheritance from the parent, times.
+    pub(crate) fn new_attr(
+        &self,
+        t: &mut Txn<'_>,
+        c: &Caller,
+        (dir, p): (Ino, &Attr),
+        node: &NewNode<'_>,
+    ) -> Step<Attr> {
+        let is_dir = node.kind == FileType::Directory;
+        let (mut mode, access_acl, default_acl) = self.inherited(t, p, node.kind, node.mode, node.umask)?;
+        let mut gid = c.gid;
+        if p.mode & 0o2000 != 0 {
+            gid = p.gid;
+            if is_dir {
+                mode |= 0o2000;
+            } else if mode & 0o2010 == 0o2010 && c.check && c.uid != 0 && !c.in_group(p.gid) {
+                mode &= !0o2000;
+            }
+        }
+        let device = matches!(node.kind, FileType::BlockDevice | FileType::CharDevice);
+        Ok(Attr {
+            flags: p.flags & flags::SKIP_TRASH,
+            kind: node.kind,
+            mode,
+            uid: c.uid,
+            gid,
+            atime: t.now,
+            mtime: t.now,
+            ctime: t.now,
+            nlink: if is_dir { 2 } else { 1 },
+            length: match node.kind {
+                FileType::Directory => Attr::DIR_LENGTH,
+                FileType::Symlink => node.target.len() as u64,
+                _ => 0,
+            },
+            rdev: if device { node.rdev } else { 0 },
+            parent: dir,
+            access_acl,
+            default_acl,
+            tier: p.tier,
+        })
+    }
+
     /// The parts of removing a directory that rmdir and a replacing rename share: permission, emptiness, the node itself. Returns
     /// whether the node is gone (else it went to the trash).
     pub(crate) fn remove_dir(
@@ -290,7 +303,7 @@ impl Meta {
         if a.flags & (flags::IMMUTABLE | flags::APPEND) != 0 {
             return Err(Errno::EPERM.into());
         }
-        check_access(c, p, W | X)?;
+        self.check_access(t, c, p, W | X)?;
         match trash.filter(|_| a.flags & flags::SKIP_TRASH == 0) {
             Some(hour) => {
                 self.move_to_trash(t, (dir, name), e, &a, hour);

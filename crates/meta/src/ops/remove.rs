@@ -77,7 +77,6 @@ impl Meta {
             }
             return Ok(Fate::Linked);
         }
-        t.write(Write::DelXattrs(e.ino));
         if a.parent.0 == 0 {
             t.write(Write::DelParents(e.ino));
         }
@@ -100,6 +99,7 @@ impl Meta {
     /// Buffers the end of a node without names. Returns the length of a file whose data is to be deleted.
     pub(crate) fn drop_node(&self, t: &mut Txn<'_>, ino: Ino, a: &Attr) -> Option<u64> {
         t.write(Write::DelAttr(ino));
+        t.write(Write::DelXattrs(ino));
         t.charge(Some((a.uid, a.gid)), -(a.charged_space() as i64), -1);
         match a.kind {
             FileType::File => {
@@ -146,8 +146,6 @@ impl Meta {
                 match t.attr_opt(ino, AttrMask::NLINK | AttrMask::LENGTH | AttrMask::IDENTITY)? {
                     Some(a) if a.nlink == 0 => {
                         t.proof(crate::txn::Proof::Gone(ino));
-                        // It may have got some since it lost its name.
-                        t.write(Write::DelXattrs(ino));
                         Ok(self.drop_node(t, ino, &a))
                     }
                     // Gone already, or linked again by somebody: only the registration goes.

@@ -4,7 +4,7 @@ use ciderfs_format::attr::flags as attr_flags;
 use ciderfs_format::{Attr, Edge, FileType, Ino, align4k};
 
 use super::remove::Fate;
-use super::rules::{W, X, check_access, check_flags, check_name, check_new_name, check_sticky};
+use super::rules::{W, X, check_flags, check_name, check_new_name, check_sticky};
 use crate::error::{Errno, Result};
 use crate::open::Removing;
 use crate::store::{AttrMask, AttrPatch, Read, Write};
@@ -86,6 +86,18 @@ impl Meta {
         }
     }
 
+    /// Directories between which the caller may move something.
+    pub(super) fn check_rename_dirs(&self, t: &mut Txn<'_>, c: &Caller, sp: &Attr, dp: &Attr) -> Step<()> {
+        if !sp.is_dir() || !dp.is_dir() {
+            return Err(Errno::ENOTDIR.into());
+        }
+        self.check_access(t, c, sp, W | X)?;
+        if dp.in_trash() {
+            return Err(Errno::ENOENT.into());
+        }
+        self.check_access(t, c, dp, W | X)
+    }
+
     #[allow(clippy::too_many_arguments)]
     fn rename_step(
         &self,
@@ -115,6 +127,7 @@ impl Meta {
         let sp = t.attr(src.dir, AttrMask::IDENTITY)?;
         let dp = t.attr(dst.dir, AttrMask::IDENTITY)?;
         let sa = t.attr(se.ino, AttrMask::IDENTITY | AttrMask::LENGTH)?;
+        self.check_rename_dirs(t, c, &sp, &dp)?;
         check_rename(c, (src.dir, &sp), (dst.dir, &dp), (se.ino, &sa))?;
         if de.is_some() {
             // An append-only directory loses no entry.
@@ -126,7 +139,7 @@ impl Meta {
 
         t.proof(Proof::Moved((src.dir, src.name.to_vec()), (dst.dir, dst.name.to_vec()), se));
         match whiteout {
-            Some(ino) => self.put_whiteout(t, c, src, &sp, ino),
+            Some(ino) => self.put_whiteout(t, c, src, &sp, ino)?,
             None => _ = t.write(Write::DelEdge(src.dir, src.name.to_vec())),
         }
         let mut replaced = None;
@@ -195,14 +208,6 @@ pub(super) fn check_rename(
     (ddir, dp): (Ino, &Attr),
     (ino, sa): (Ino, &Attr),
 ) -> Result<(), Errno> {
-    if !sp.is_dir() || !dp.is_dir() {
-        return Err(Errno::ENOTDIR);
-    }
-    check_access(c, sp, W | X)?;
-    if dp.in_trash() {
-        return Err(Errno::ENOENT);
-    }
-    check_access(c, dp, W | X)?;
     if ino == ddir {
         return Err(Errno::EINVAL);
     }

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use ciderfs_format::acl::AclRule;
 use ciderfs_format::attr::flags;
 use ciderfs_format::edge::NAME_MAX;
 use ciderfs_format::{Attr, Ino, Time};
 
 use crate::error::{Errno, Result};
 use crate::store::{AttrPatch, Write};
-use crate::txn::Txn;
+use crate::txn::{Step, Txn};
 use crate::types::Caller;
 use crate::volume::Meta;
 
@@ -39,8 +40,14 @@ pub(crate) fn check_name(name: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// `EACCES` unless the mode bits grant `mask` to the caller. The superuser passes, but executes only what somebody may.
-pub(crate) fn check_access(c: &Caller, a: &Attr, mask: u8) -> Result<(), Errno> {
+/// Does an access ACL decide, rather than the mode bits alone?
+pub(crate) fn needs_rule(c: &Caller, a: &Attr) -> bool {
+    c.check && c.uid != 0 && c.uid != a.uid && a.access_acl != 0 && a.mode & 0o070 != 0
+}
+
+/// `EACCES` unless the mode bits, or the access rule where there is one, grant `mask` to the caller. The superuser passes, but
+/// executes only what somebody may.
+pub(crate) fn check_access(c: &Caller, a: &Attr, rule: Option<&AclRule>, mask: u8) -> Result<(), Errno> {
     if !c.check {
         return Ok(());
     }
@@ -48,6 +55,12 @@ pub(crate) fn check_access(c: &Caller, a: &Attr, mask: u8) -> Result<(), Errno> 
     if c.uid == 0 {
         let executable = a.is_dir() || mode & 0o111 != 0;
         return if mask & X == 0 || executable { Ok(()) } else { Err(Errno::EACCES) };
+    }
+    if let Some(rule) = rule {
+        let gids: Vec<u32> = c.groups.iter().copied().chain([c.gid]).collect();
+        let who = ciderfs_format::acl::Caller { uid: c.uid, gids: &gids };
+        let granted = rule.permits(&who, a.uid, a.gid, u16::from(mask));
+        return if granted { Ok(()) } else { Err(Errno::EACCES) };
     }
     let class = if c.uid == a.uid {
         mode >> 6
@@ -75,24 +88,24 @@ pub(crate) fn check_flags(a: &Attr, append_too: bool) -> Result<(), Errno> {
 
 impl Meta {
     /// A directory that takes a new entry, or `ENOTDIR`, `ENOENT` (it lies in the trash), `EACCES`, `EPERM`.
-    pub(crate) fn check_receiving_dir(&self, c: &Caller, dir: &Attr) -> Result<(), Errno> {
+    pub(crate) fn check_receiving_dir(&self, t: &mut Txn<'_>, c: &Caller, dir: &Attr) -> Step<()> {
         if !dir.is_dir() {
-            return Err(Errno::ENOTDIR);
+            return Err(Errno::ENOTDIR.into());
         }
         if dir.in_trash() {
-            return Err(Errno::ENOENT);
+            return Err(Errno::ENOENT.into());
         }
-        check_access(c, dir, W | X)?;
-        check_flags(dir, false)
+        self.check_access(t, c, dir, W | X)?;
+        Ok(check_flags(dir, false)?)
     }
 
     /// A directory that loses an entry.
-    pub(crate) fn check_losing_dir(&self, c: &Caller, dir: &Attr) -> Result<(), Errno> {
+    pub(crate) fn check_losing_dir(&self, t: &mut Txn<'_>, c: &Caller, dir: &Attr) -> Step<()> {
         if !dir.is_dir() {
-            return Err(Errno::ENOTDIR);
+            return Err(Errno::ENOTDIR.into());
         }
-        check_access(c, dir, W | X)?;
-        check_flags(dir, true)
+        self.check_access(t, c, dir, W | X)?;
+        Ok(check_flags(dir, true)?)
     }
 
     /// Buffers the change of a directory's times and link count after one of its entries changed. Trash directories

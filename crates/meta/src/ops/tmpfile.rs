@@ -5,7 +5,6 @@
 
 use ciderfs_format::{Attr, FileType, Ino};
 
-use super::namespace::new_attr;
 use crate::error::{Errno, Result};
 use crate::store::{AttrMask, Read, Write};
 use crate::txn::Proof;
@@ -39,12 +38,13 @@ impl Meta {
         }
         let ino = Ino(self.retry(|| self.inodes.next()).await?);
         let node = NewNode { kind: FileType::File, mode, umask, rdev: 0, target: b"" };
+        let began = self.known_xattrs.begin();
         let ran = self
             .run(|t| {
                 t.want([Read::Attr(dir)])?;
                 let p = t.attr(dir, AttrMask::IDENTITY)?;
-                self.check_receiving_dir(c, &p)?;
-                let attr = Attr { nlink: 0, ..new_attr(c, dir, &p, &node, t) };
+                self.check_receiving_dir(t, c, &p)?;
+                let attr = Attr { nlink: 0, ..self.new_attr(t, c, (dir, &p), &node)? };
                 t.write(Write::PutAttr(ino, attr.clone()));
                 t.write(Write::PutSustained(sid, ino));
                 t.charge(Some((attr.uid, attr.gid)), 4096, 1);
@@ -52,6 +52,8 @@ impl Meta {
                 Ok(attr)
             })
             .await?;
+        self.known_xattrs.learn_names(ino, &[], began);
+        self.known_xattrs.learn_acls(ino, &ran.value, began);
         self.open.opened_nameless(ino);
         Ok((ino, ran.value))
     }

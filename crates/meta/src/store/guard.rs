@@ -107,6 +107,13 @@ pub enum Guard {
         /// `None`: it must not exist.
         expect: Option<Bytes>,
     },
+    /// The extended attribute exists, whatever its value.
+    XattrExists {
+        /// Inode.
+        ino: Ino,
+        /// Attribute name.
+        name: Name,
+    },
     /// The counter has this value (missing counts as 0).
     Counter(Counter, i64),
     /// The counter is not above this (missing counts as 0).
@@ -159,7 +166,9 @@ impl Guard {
             Self::SlicesPrefix { ino, indx, .. } | Self::Slices { ino, indx, .. } => {
                 Read::Slices(*ino, *indx)
             }
-            Self::Xattr { ino, name, .. } => Read::Xattr(*ino, name.clone()),
+            Self::Xattr { ino, name, .. } | Self::XattrExists { ino, name } => {
+                Read::Xattr(*ino, name.clone())
+            }
             Self::Counter(c, _) | Self::CounterRoom(c, _) => Read::Counter(*c),
             Self::QuotaRoom { key, .. } => Read::Quota(*key),
             Self::DirStat(dir, _) => Read::DirStat(*dir),
@@ -184,6 +193,7 @@ impl Guard {
             (Self::SlicesPrefix { prefix, .. }, Value::Slices(list)) => list.starts_with(prefix),
             (Self::Slices { list, .. }, Value::Slices(found)) => list == found,
             (Self::Xattr { expect, .. }, Value::Bytes(found)) => expect == found,
+            (Self::XattrExists { .. }, Value::Bytes(found)) => found.is_some(),
             (Self::Counter(_, n), Value::Int(found)) => n == found,
             (Self::CounterRoom(_, most), Value::Int(found)) => found <= most,
             (Self::QuotaRoom { space, inodes, .. }, Value::Quota(found)) => {

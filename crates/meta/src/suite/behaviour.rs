@@ -1,5 +1,6 @@
 //! Tests of the operations of [`crate::Meta`] over a store.
 
+mod acls;
 mod attributes;
 mod create;
 mod data;
@@ -12,7 +13,9 @@ mod remove;
 mod rename;
 mod trash;
 mod usage;
+mod xattrs;
 
+pub use acls::*;
 pub use attributes::*;
 pub use create::*;
 pub use data::*;
@@ -25,3 +28,4 @@ pub use remove::*;
 pub use rename::*;
 pub use trash::*;
 pub use usage::*;
+pub use xattrs::*;

@@ -44,6 +44,10 @@ fn xattr(name: &str, expect: Option<&'static str>) -> Guard {
     Guard::Xattr { ino: Ino(7), name: name.into(), expect: expect.map(Bytes::from) }
 }
 
+fn there(name: &str) -> Guard {
+    Guard::XattrExists { ino: Ino(7), name: name.into() }
+}
+
 /// Attributes that differ from [`attr`] in the fields of one mask.
 fn changed() -> [(AttrMask, Attr); 4] {
     let a = attr(FileType::File);
@@ -80,6 +84,7 @@ pub async fn guards_hold(engine: Engine) {
         Guard::Slices { ino: Ino(7), indx: 9, list: Vec::new() },
         xattr("user.a", Some("v")),
         xattr("user.b", None),
+        there("user.a"),
         Guard::Counter(Counter::UsedSpace, 42),
         Guard::Counter(Counter::NextTrash, 0),
         Guard::Setting(Some("{}".into())),
@@ -102,7 +107,7 @@ pub async fn guards_hold(engine: Engine) {
         assert!(probed(s).await, "{g:?}");
     }
     // All at once, without a second guard on the same attributes.
-    let many = [&right[..1], &right[2..3], &right[4..22]].concat();
+    let many = [&right[..1], &right[2..3], &right[4..23]].concat();
     assert!(matches!(s.commit(&probe(many)).await.unwrap(), Outcome::Done(_)));
     // Guards alone.
     let only = Commit { guards: right[..1].to_vec(), writes: Vec::new() };
@@ -135,6 +140,7 @@ pub async fn guards_fail(engine: Engine) {
         xattr("user.a", None),
         xattr("user.a", Some("w")),
         xattr("user.b", Some("v")),
+        there("user.b"),
         Guard::Counter(Counter::UsedSpace, 41),
         Guard::Counter(Counter::NextTrash, 1),
         Guard::Setting(None),

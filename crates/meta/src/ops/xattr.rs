@@ -1,0 +1,264 @@
+//! Extended attributes (`spec/meta-redis.md` 5.18), with the rules of a local file system where the official client has none.
+
+use bytes::Bytes;
+use ciderfs_format::acl::{AclKind, XATTR_ACCESS, XATTR_DEFAULT};
+use ciderfs_format::{Attr, FileType, Ino};
+
+use super::rules::{R, W, check_flags};
+use crate::error::{Errno, Result};
+use crate::store::{AttrMask, AttrPatch, Name, Read, StoreError, Value, Write};
+use crate::txn::{Proof, Step, Txn};
+use crate::types::{Caller, XattrSet};
+use crate::volume::Meta;
+
+/// Longest name, in bytes.
+pub const XATTR_NAME_MAX: usize = 255;
+/// Longest value, in bytes.
+pub const XATTR_VALUE_MAX: usize = 65_536;
+
+/// What decides who may read and write an attribute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Namespace {
+    User,
+    Trusted,
+    Security,
+    Acl(AclKind),
+}
+
+impl Namespace {
+    /// `EOPNOTSUPP` for a name in none of the namespaces.
+    fn of(name: &[u8]) -> Result<Self, Errno> {
+        if name.is_empty() || name.len() > XATTR_NAME_MAX {
+            return Err(Errno::ERANGE);
+        }
+        let prefixes =
+            [(&b"user."[..], Self::User), (b"trusted.", Self::Trusted), (b"security.", Self::Security)];
+        for (prefix, namespace) in prefixes {
+            match name.strip_prefix(prefix) {
+                Some([]) => return Err(Errno::EINVAL),
+                Some(_) => return Ok(namespace),
+                None => {}
+            }
+        }
+        match name {
+            n if n == XATTR_ACCESS.as_bytes() => Ok(Self::Acl(AclKind::Access)),
+            n if n == XATTR_DEFAULT.as_bytes() => Ok(Self::Acl(AclKind::Default)),
+            _ => Err(Errno::EOPNOTSUPP),
+        }
+    }
+}
+
+impl Meta {
+    /// Sets an extended attribute; the ACL names set an ACL, which returns attributes of which mode and ACLs are current.
+    /// `set.clear_setgid` matters for an access ACL only.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` (unknown namespace, ACLs off), `EEXIST` and `ENODATA` (`set`), `ERANGE` (name), `E2BIG` (value), `EINVAL`
+    /// (not an ACL), `EPERM` (a flag, not the owner, `user.` on something else than a file or directory), `EACCES`, `ENOENT`,
+    /// `EROFS`.
+    pub async fn set_xattr(
+        &self,
+        c: &Caller,
+        ino: Ino,
+        name: &[u8],
+        value: Bytes,
+        set: XattrSet,
+    ) -> Result<Option<Attr>> {
+        let namespace = Namespace::of(name)?;
+        if value.len() > XATTR_VALUE_MAX {
+            return Err(Errno::E2BIG.into());
+        }
+        if let Namespace::Acl(kind) = namespace {
+            return self.set_acl(c, ino, kind, Some(&value), set.clear_setgid).await.map(Some);
+        }
+        let change = |t: &mut Txn<'_>, ino| {
+            match (set.create, set.replace) {
+                (true, true) => {
+                    // Not both can be had; a local file system looks for what is to be replaced first.
+                    let there = t.xattr(ino, name)?.is_some();
+                    return Err(if there { Errno::EEXIST } else { Errno::ENODATA }.into());
+                }
+                (true, false) => t.require_xattr(ino, name, false, Errno::EEXIST)?,
+                (false, true) => t.require_xattr(ino, name, true, Errno::ENODATA)?,
+                (false, false) => {}
+            }
+            t.write(Write::PutXattr(ino, name.to_vec(), value.clone()));
+            Ok(())
+        };
+        self.change_xattr(c, ino, namespace, change).await.map(|()| None)
+    }
+
+    /// Removes an extended attribute or an ACL. An ACL that is not there is no error.
+    ///
+    /// # Errors
+    /// `ENODATA`, else like [`Meta::set_xattr`].
+    pub async fn remove_xattr(&self, c: &Caller, ino: Ino, name: &[u8]) -> Result<()> {
+        let namespace = Namespace::of(name)?;
+        if let Namespace::Acl(kind) = namespace {
+            return self.set_acl(c, ino, kind, None, false).await.map(|_| ());
+        }
+        let change = |t: &mut Txn<'_>, ino| {
+            t.require_xattr(ino, name, true, Errno::ENODATA)?;
+            t.write(Write::DelXattr(ino, name.to_vec()));
+            Ok(())
+        };
+        self.change_xattr(c, ino, namespace, change).await
+    }
+
+    /// The value of an extended attribute or ACL.
+    ///
+    /// # Errors
+    /// `ENODATA`, `EOPNOTSUPP` (unknown namespace, ACLs off), `ERANGE` (name), `EACCES`, `ENOENT`.
+    pub async fn get_xattr(&self, c: &Caller, ino: Ino, name: &[u8]) -> Result<Bytes> {
+        let namespace = Namespace::of(name)?;
+        if let Namespace::Acl(kind) = namespace {
+            return self.get_acl(ino, kind).await;
+        }
+        let real = self.real(ino);
+        // The kernel asks for it before writes, changes of owner and truncation.
+        if name == b"security.capability"
+            && self.known_xattrs.names(real).is_some_and(|names| names.iter().all(|n| n != name))
+        {
+            return Err(Errno::ENODATA.into());
+        }
+        let mut reads = vec![Read::Xattr(real, name.to_vec())];
+        if c.check {
+            reads.push(Read::Attr(real));
+        }
+        let mut values = self.read(&reads).await?.into_iter();
+        let Some(Value::Bytes(value)) = values.next() else { return Err(mismatch()) };
+        if let Some(Value::Attr(attr)) = values.next() {
+            self.check_reading(c, &attr.ok_or(Errno::ENOENT)?, namespace).await?;
+        }
+        value.ok_or_else(|| Errno::ENODATA.into())
+    }
+
+    /// Names of the extended attributes and ACLs that the caller may see, sorted.
+    ///
+    /// # Errors
+    /// `ENOENT`.
+    pub async fn list_xattrs(&self, c: &Caller, ino: Ino) -> Result<Vec<Name>> {
+        let real = self.real(ino);
+        let (names, acls) = self.xattr_names(real).await?;
+        let mut out: Vec<Name> = Vec::with_capacity(names.len() + 2);
+        if acls.0 != 0 {
+            out.push(XATTR_ACCESS.as_bytes().to_vec());
+        }
+        if acls.1 != 0 {
+            out.push(XATTR_DEFAULT.as_bytes().to_vec());
+        }
+        // Names without a namespace are other clients' own notes.
+        out.extend(
+            names
+                .iter()
+                .filter(|n| match Namespace::of(n) {
+                    Ok(Namespace::User | Namespace::Security) => true,
+                    Ok(Namespace::Trusted) => c.uid == 0,
+                    Ok(Namespace::Acl(_)) | Err(_) => false,
+                })
+                .cloned(),
+        );
+        out.sort_unstable();
+        Ok(out)
+    }
+
+    /// Stored names and ACL ids, believed if they are fresh.
+    async fn xattr_names(&self, real: Ino) -> Result<(std::sync::Arc<[Name]>, (u32, u32))> {
+        let acls = if self.has_acls() { self.known_xattrs.acls(real) } else { Some((0, 0)) };
+        if let (Some(names), Some(acls)) = (self.known_xattrs.names(real), acls) {
+            return Ok((names, acls));
+        }
+        let began = self.known_xattrs.begin();
+        let values = self.read(&[Read::XattrNames(real), Read::Attr(real)]).await?;
+        let [Value::Names(names), Value::Attr(attr)] = &values[..] else { return Err(mismatch()) };
+        self.known_xattrs.learn_names(real, names, began);
+        let acls = match attr {
+            Some(a) => {
+                self.beliefs.set_attr(real, Some(a.clone()));
+                self.known_xattrs.learn_acls(real, a, began);
+                if self.has_acls() { (a.access_acl, a.default_acl) } else { (0, 0) }
+            }
+            None if real == Ino::ROOT || real == Ino::TRASH => (0, 0),
+            None => return Err(Errno::ENOENT.into()),
+        };
+        Ok((names.as_slice().into(), acls))
+    }
+
+    /// [`Meta::getattr`], and in the same turn what the kernel asks before the first write: is there a `security.capability`?
+    pub(crate) async fn getattr_for_writing(&self, ino: Ino) -> Result<Attr> {
+        let real = self.real(ino);
+        if !self.known_xattrs.is_on() || real == Ino::ROOT || real == Ino::TRASH {
+            return self.getattr(ino).await;
+        }
+        let began = self.known_xattrs.begin();
+        let values = self.read(&[Read::Attr(real), Read::XattrNames(real)]).await?;
+        let [Value::Attr(attr), Value::Names(names)] = &values[..] else { return Err(mismatch()) };
+        self.beliefs.set_attr(real, attr.clone());
+        let attr = attr.clone().ok_or(Errno::ENOENT)?;
+        self.known_xattrs.learn_names(real, names, began);
+        self.known_xattrs.learn_acls(real, &attr, began);
+        Ok(attr)
+    }
+
+    /// Runs a change of an attribute: it advances the inode's ctime, needs the inode to exist, and its permission.
+    async fn change_xattr(
+        &self,
+        c: &Caller,
+        ino: Ino,
+        namespace: Namespace,
+        change: impl Fn(&mut Txn<'_>, Ino) -> Step<()> + Send + Sync,
+    ) -> Result<()> {
+        let real = self.real(ino);
+        if self.cfg.read_only {
+            return Err(Errno::EROFS.into());
+        }
+        let ran = self
+            .run(|t| {
+                t.want([Read::Attr(real)])?;
+                let a = t.attr(real, AttrMask::IDENTITY)?;
+                self.check_changing(t, c, &a, namespace)?;
+                change(t, real)?;
+                let patch = AttrPatch { ctime: Some(t.now), ..AttrPatch::default() };
+                t.write(Write::PatchAttr(real, patch));
+                t.proof(Proof::Ctime(real, t.now));
+                Ok(())
+            })
+            .await;
+        self.known_xattrs.forget(real);
+        ran.map(|r| r.value)
+    }
+
+    /// May the caller change attributes of a namespace? What depends on the inode alone is checked for every caller.
+    fn check_changing(&self, t: &mut Txn<'_>, c: &Caller, a: &Attr, namespace: Namespace) -> Step<()> {
+        check_flags(a, true)?;
+        match namespace {
+            Namespace::User if !takes_user(a) => Err(Errno::EPERM.into()),
+            Namespace::User => {
+                if c.check && a.is_dir() && a.mode & 0o1000 != 0 && c.uid != 0 && c.uid != a.uid {
+                    return Err(Errno::EPERM.into());
+                }
+                self.check_access(t, c, a, W)
+            }
+            _ if c.check && c.uid != 0 => Err(Errno::EPERM.into()),
+            _ => Ok(()),
+        }
+    }
+
+    async fn check_reading(&self, c: &Caller, a: &Attr, namespace: Namespace) -> Result<()> {
+        match namespace {
+            Namespace::User if !takes_user(a) => Err(Errno::ENODATA.into()),
+            Namespace::User => self.permit(c, a, R).await,
+            Namespace::Trusted if c.check && c.uid != 0 => Err(Errno::ENODATA.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Only regular files and directories have `user.` attributes: anybody may write to other things, whatever their mode.
+fn takes_user(a: &Attr) -> bool {
+    matches!(a.kind, FileType::File | FileType::Directory)
+}
+
+fn mismatch() -> crate::Error {
+    StoreError::Corrupt("the engine answered another question".into()).into()
+}
