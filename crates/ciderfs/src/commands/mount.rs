@@ -13,7 +13,7 @@ use ciderfs_mount::{MountedFs, ServeOptions, XattrOptions};
 use ciderfs_object::layers::{Limits, Replaceable};
 use ciderfs_object::{ObjectStore, probe};
 use ciderfs_vfs::{Metrics, Vfs, VfsConfig};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::Args;
 use crate::failure::{EXIT_STOP, Failure, Result};
@@ -120,6 +120,8 @@ async fn serve_async(args: &Args, url: &str, mountpoint: &Path, banner: Option<&
             Err(e) => tracing::error!("no metrics endpoint at {address}: {e}"),
         }
     }
+    // From the moment when the mount appears somebody may want it to end.
+    let signals = Signals::new()?;
     meta.start_session().await?;
     let served = {
         let (vfs, path) = (Arc::clone(&vfs), mountpoint.to_owned());
@@ -144,7 +146,7 @@ async fn serve_async(args: &Args, url: &str, mountpoint: &Path, banner: Option<&
         None if daemon::is_daemon() => daemon::ready(&ready),
         None => {}
     }
-    let stopped = wait(&mut mounted, &meta).await?;
+    let stopped = wait(&mut mounted, &meta, signals).await?;
     let end = async {
         tokio::task::spawn_blocking(move || mounted.join()).await??;
         vfs.shutdown().await;
@@ -175,11 +177,27 @@ async fn stuck(blocks: &BlockStore) {
     }
 }
 
+/// What ends a mount, or would.
+struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+}
+
+impl Signals {
+    /// From here on they do not end the process by themselves.
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
 /// Waits until the file system is unmounted, by whomever. Returns why the mount had to stop by itself, if it had.
-async fn wait(mounted: &mut MountedFs, meta: &Meta) -> Result<Option<String>> {
-    let mut term = signal(SignalKind::terminate())?;
-    let mut int = signal(SignalKind::interrupt())?;
-    let mut hup = signal(SignalKind::hangup())?;
+async fn wait(mounted: &mut MountedFs, meta: &Meta, signals: Signals) -> Result<Option<String>> {
+    let Signals { mut term, mut int, mut hup } = signals;
     let mut fatal = meta.fatal();
     let mut reason = None;
     loop {
