@@ -13,6 +13,7 @@ pub struct Args {
     /// Positional arguments.
     pub positional: Vec<String>,
     given: HashMap<&'static str, String>,
+    /// Boolean flags turned off in so many words.
     off: HashSet<&'static str>,
 }
 
@@ -123,6 +124,11 @@ impl Args {
     /// A boolean that was turned off, for what is on by default.
     pub fn is_off(&self, name: &str) -> bool {
         self.off.contains(name)
+    }
+
+    /// A boolean that may stay as it is: `None` if it was not given.
+    pub fn switch(&self, name: &str) -> Option<bool> {
+        if self.is_on(name) { Some(true) } else { self.off.contains(name).then_some(false) }
     }
 
     /// A whole number, or its default.

@@ -4,6 +4,7 @@ mod config;
 mod format;
 mod info;
 mod mount;
+mod quota;
 mod status;
 mod table;
 mod umount;
@@ -23,6 +24,7 @@ const COMMANDS: &[(&str, &str, &str)] = &[
     ("mount", "META-URL MOUNTPOINT", "mount a volume"),
     ("umount", "MOUNTPOINT", "unmount a volume"),
     ("status", "META-URL", "show settings, sessions and use of a volume"),
+    ("quota", "set|get|delete|list|check META-URL", "limit directories, users and groups"),
     ("info", "PATH...", "show the inode, objects and locks of files on a mounted volume"),
     ("version", "", "show the version"),
 ];
@@ -75,6 +77,7 @@ pub fn run(argv: &[String]) -> ExitCode {
         "config" => config::run(&args),
         "mount" => mount::run(&args, &argv),
         "umount" => umount::run(&args),
+        "quota" => quota::run(&args),
         "status" => status::run(&args),
         "info" => info::run(&args),
         _ => {

@@ -55,6 +55,7 @@ use Status::{Missing, NoOp, Only, Ready};
 const ALL: &[&str] = &["*"];
 const FORMAT: &[&str] = &["format"];
 const FORMAT_CONFIG: &[&str] = &["format", "config"];
+const LIMITED: &[&str] = &["format", "config", "quota"];
 const MOUNT: &[&str] = &["mount", "up"];
 const LATER: Status = Missing("it comes with a later version; remove it");
 const SAFE: Status = Missing("data is always in the object store before fsync returns; remove it");
@@ -114,8 +115,8 @@ pub const FLAGS: &[Flag] = &[
     flag!("encrypt-algo", &[], Text, "aes256gcm-rsa", FORMAT, Ready, "aes256gcm-rsa or chacha20-rsa"),
     flag!("hash-prefix", &[], Bool, "", FORMAT, Ready, "spread object names over 256 prefixes"),
     flag!("shards", &[], Int, "0", FORMAT, Ready, "number of buckets (%d in --bucket)"),
-    flag!("capacity", &[], Size('G'), "0", FORMAT_CONFIG, Ready, "limit of space, 0 for none"),
-    flag!("inodes", &[], Int, "0", FORMAT_CONFIG, Ready, "limit of inodes, 0 for none"),
+    flag!("capacity", &[], Size('G'), "0", LIMITED, Ready, "limit of space, 0 for none"),
+    flag!("inodes", &[], Int, "0", LIMITED, Ready, "limit of inodes, 0 for none"),
     flag!("trash-days", &[], Int, "1", FORMAT_CONFIG, Ready, "days that removed files stay in the trash"),
     flag!("enable-acl", &[], Bool, "", FORMAT_CONFIG, Ready, "POSIX ACLs; cannot be turned off again"),
     flag!("ranger-rest-url", &[], Text, "", FORMAT_CONFIG, LATER, "Ranger"),
@@ -129,8 +130,13 @@ pub const FLAGS: &[Flag] = &[
     flag!("encrypt-secret", &[], Bool, "", &["config"], LATER, "encrypt the secret key"),
     flag!("min-client-version", &[], Text, "", &["config"], LATER, "oldest client allowed"),
     flag!("max-client-version", &[], Text, "", &["config"], LATER, "newest client allowed"),
-    flag!("dir-stats", &[], Bool, "", &["config"], LATER, "usage per directory"),
-    flag!("user-group-quota", &[], Bool, "", &["config"], LATER, "quotas of users and groups"),
+    flag!("dir-stats", &[], Bool, "", &["config"], Ready, "usage per directory"),
+    flag!("user-group-quota", &[], Bool, "", &["config"], Ready, "quotas of users and groups"),
+    flag!("path", &[], Text, "", &["quota"], Ready, "directory, from the root of the volume"),
+    flag!("uid", &[], Int, "", &["quota"], Ready, "user"),
+    flag!("gid", &[], Int, "", &["quota"], Ready, "group"),
+    flag!("create", &[], Bool, "", &["quota"], Ready, "create the directory if it does not exist"),
+    flag!("repair", &[], Bool, "", &["quota"], Ready, "record what was found"),
     flag!("changelog", &[], Bool, "", &["config"], LATER, "log of changes"),
     flag!("changelog-max-age", &[], Duration, "2h", &["config"], LATER, "log of changes"),
     flag!("changelog-max-lines", &[], Int, "0", &["config"], LATER, "log of changes"),
@@ -147,9 +153,17 @@ pub const FLAGS: &[Flag] = &[
         "arguments are inodes of the volume at the working directory"
     ),
     flag!("recursive", &["r"], Bool, "", &["info"], Ready, "whole trees"),
-    flag!("strict", &[], Bool, "", &["info"], NoOp("trees are always walked"), "exact figures"),
+    flag!(
+        "strict",
+        &[],
+        Bool,
+        "",
+        &["info", "quota"],
+        Ready,
+        "walk trees instead of adding up usage records"
+    ),
     flag!("raw", &[], Bool, "", &["info"], Ready, "slices instead of objects"),
-    flag!("json", &[], Bool, "", &["info"], Ready, "for machines"),
+    flag!("json", &[], Bool, "", &["info", "quota"], Ready, "for machines"),
     flag!("data", &[], Text, "", &["up"], Ready, "directory of the volume"),
     flag!("background", &["d"], Bool, "", &["mount"], Ready, "go to the background when mounted"),
     flag!("foreground", &["f"], Bool, "", &["mount"], Ready, "stay in the foreground"),

@@ -41,8 +41,16 @@ pub(crate) fn get(conn: &Connection, s: &Statements, key: QuotaKey) -> Result<Op
     }
 }
 
-/// Rows of `dirs` or of users and groups. Kinds that are not known are passed over.
+/// Rows of `dirs` or of users and groups. Volumes of older clients, when open read-only, may lack the tables.
 pub(crate) fn list(conn: &Connection, s: &Statements, dirs: bool, limit: i64) -> Result<Vec<Scanned>> {
+    match rows(conn, s, dirs, limit) {
+        Err(e) if e.is_missing_table() => Ok(Vec::new()),
+        other => other,
+    }
+}
+
+/// Kinds of owners that are not known are passed over.
+fn rows(conn: &Connection, s: &Statements, dirs: bool, limit: i64) -> Result<Vec<Scanned>> {
     if dirs {
         return all(conn, &s.dir_quotas, [limit], |r| {
             Ok(Scanned::Quota(QuotaKey::Dir(Ino(r.get::<_, i64>(0)? as u64)), row(r, 1)?))

@@ -28,6 +28,7 @@ mod xattrs;
 pub use error::{Errno, Error, Result};
 pub use ledger::Claim;
 pub use ops::inspect::{Locks, TreeUsage};
+pub use ops::quota::QuotaCheck;
 pub use ops::xattr::{XATTR_NAME_MAX, XATTR_VALUE_MAX};
 pub use types::*;
 pub use volume::{AtimeMode, Clock, Meta, MetaConfig, MetaCounters, SettingsHook, SliceRemover, SystemClock};

@@ -1,6 +1,6 @@
 //! The operations, one file per family.
 
-mod account;
+pub(crate) mod account;
 mod acl;
 mod atime;
 mod attributes;
@@ -11,7 +11,9 @@ mod fallocate;
 pub(crate) mod inspect;
 mod link;
 mod listing;
+mod moving;
 mod namespace;
+pub(crate) mod quota;
 mod remove;
 pub(crate) mod rename;
 mod rules;

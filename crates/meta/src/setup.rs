@@ -50,6 +50,13 @@ impl Meta {
                 commit.writes.push(Write::PutAttr(Ino::TRASH, dir(Ino::TRASH)));
             }
             commit.writes.push(Write::PutSetting(raw.clone()));
+            // What was counted before is out of date when counting begins again.
+            if settings.dir_stats && expect.is_some_and(|old| !old.dir_stats) {
+                commit.writes.push(Write::DropDirStats);
+            }
+            if settings.user_group_quota && expect.is_some_and(|old| !old.user_group_quota) {
+                commit.writes.push(Write::DropOwnerQuotas);
+            }
             if expect.is_none() {
                 if root.is_none() {
                     commit.writes.push(Write::PutAttr(Ino::ROOT, dir(Ino::ROOT)));

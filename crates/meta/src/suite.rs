@@ -96,10 +96,13 @@ macro_rules! suite {
                 xattr_values xattr_create_and_replace xattr_permissions xattr_lifetime
                 xattrs_in_the_trash xattrs_of_other_clients xattr_turns
                 access_acls acls_refused default_acls acls_decide acls_contended acl_turns acls_off
+                directory_quota nested_quotas moved_tree_under_change owner_quotas
+                limits_shared_by_clients quotas_come_and_go statistics_under_quotas limits_cost_no_turn
             }
             model {
                 one_client one_client_with_trash lost_replies lost_replies_with_trash two_clients
-                three_clients_with_trash two_clients_lost_replies
+                three_clients_with_trash two_clients_lost_replies quotas_one_client
+                quotas_lost_replies_with_trash quotas_two_clients quotas_three_clients_with_trash
             }
         }
     };

@@ -343,6 +343,14 @@ impl<'a> Txn<'a> {
         }
     }
 
+    /// Has the usage record of a directory been found different from `stat` during this operation?
+    pub(crate) fn dir_stat_changed(&self, dir: Ino, stat: &DirStat) -> bool {
+        match self.known.other.get(&Read::DirStat(dir)) {
+            Some(Value::DirStat(found)) => found.as_ref() != Some(stat),
+            _ => false,
+        }
+    }
+
     /// Charges (or releases) space and inodes of the volume and of an owner (user, group), if it is anybody's.
     pub(crate) fn charge(&mut self, owner: Option<(u32, u32)>, space: i64, inodes: i64) {
         self.charges.node(owner, space, inodes);

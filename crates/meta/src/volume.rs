@@ -269,7 +269,7 @@ impl Meta {
     pub async fn statfs(&self) -> Result<VolumeStat> {
         self.refresh_usage().await?;
         let s = self.settings();
-        Ok(volume_stat(s.capacity, s.inodes, self.used()))
+        self.clamp_by_quotas(volume_stat(s.capacity, s.inodes, self.used())).await
     }
 
     pub(crate) async fn refresh_usage(&self) -> Result<()> {
@@ -330,9 +330,6 @@ fn refuse_unsupported(s: &Settings, read_only: bool) -> Result<()> {
     };
     if s.change_log && !read_only {
         return refuse("the change log", "mount it read-only, or turn the change log off");
-    }
-    if s.user_group_quota && !read_only {
-        return refuse("user and group quotas", "mount it read-only, or turn them off");
     }
     Ok(())
 }

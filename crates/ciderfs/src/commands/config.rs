@@ -1,6 +1,7 @@
 //! `ciderfs config META-URL`.
 
-use ciderfs_meta::Meta;
+use ciderfs_meta::store::Scan;
+use ciderfs_meta::{Meta, MetaConfig};
 
 use crate::args::Args;
 use crate::commands::format;
@@ -25,6 +26,19 @@ pub fn run(args: &Args) -> Result<()> {
             return Ok(());
         }
         format::check_storage(args, &before, &new).await?;
-        format::save(store.as_ref(), new, Some(&old)).await
+        if before.dir_stats && !new.dir_stats {
+            let quotas = store.scan(&Scan::DirQuotas, usize::MAX).await?.len();
+            if quotas > 0 {
+                return Err(Failure::new(format!(
+                    "--dir-stats=false: {quotas} directories have a quota, which needs the statistics; delete the quotas first"
+                )));
+            }
+        }
+        let count = new.user_group_quota && !before.user_group_quota;
+        format::save(store.as_ref(), new, Some(&old)).await?;
+        if count {
+            Meta::load(store, MetaConfig::default()).await?.count_owners().await?;
+        }
+        Ok(())
     })
 }

@@ -147,6 +147,8 @@ pub fn change(args: &Args, s: &mut Settings) -> Result<()> {
         s.capacity = args.size("capacity", 'G', 0)?;
     }
     s.inodes = args.int("inodes", s.inodes);
+    s.dir_stats = args.switch("dir-stats").unwrap_or(s.dir_stats);
+    s.user_group_quota = args.switch("user-group-quota").unwrap_or(s.user_group_quota);
     s.trash_days = u32::try_from(args.int("trash-days", u64::from(s.trash_days))).unwrap_or(u32::MAX);
     Ok(())
 }

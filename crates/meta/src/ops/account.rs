@@ -18,7 +18,7 @@ use crate::txn::{Step, Txn};
 use crate::volume::Meta;
 
 /// Directories above one; a longer way is a loop.
-const DEPTH_MAX: usize = 10_000;
+pub(crate) const DEPTH_MAX: usize = 10_000;
 
 impl Meta {
     /// Checks what the operation takes and buffers the charges. Order: user, group, capacity, inodes, directories.

@@ -175,6 +175,14 @@ impl Meta {
         patch.ctime = Some(set.ctime.unwrap_or(t.now));
         let mut after = a.clone();
         patch.apply(&mut after);
+        // The root itself is charged to nobody.
+        if (a.uid, a.gid) != (after.uid, after.gid) && ino != Ino::ROOT {
+            let space = a.charged_space() as i64;
+            t.charges.owner((a.uid, a.gid), -space, -1);
+            t.charges.owner((after.uid, after.gid), space, 1);
+            // As on local file systems, the superuser may give beyond a quota.
+            t.charges.exempt = root;
+        }
         t.proof(Proof::Ctime(ino, after.ctime));
         t.write(Write::PatchAttr(ino, patch));
         Ok(after)

@@ -2,6 +2,7 @@
 
 use ciderfs_format::{Attr, Edge, FileType, Ino};
 
+use super::moving::Trees;
 use super::rename::{Place, WHITEOUT, check_no_loop, check_rename};
 use crate::error::{Errno, Result};
 use crate::store::{AttrMask, Read, Write};
@@ -21,7 +22,9 @@ impl Meta {
         c: &Caller,
         src: Place<'_>,
         dst: Place<'_>,
+        trees: &mut Trees,
     ) -> Step<()> {
+        trees.begin();
         if src.dir.is_trash() {
             return Err(Errno::EPERM.into());
         }
@@ -48,6 +51,11 @@ impl Meta {
             if da.is_dir() {
                 check_no_loop(t, de.ino, &sp)?;
             }
+        }
+        self.move_tree(t, trees, (src.dir, dst.dir), se, &sa)?;
+        self.move_tree(t, trees, (dst.dir, src.dir), de, &da)?;
+        if trees.is_incomplete() {
+            return Ok(());
         }
         t.proof(Proof::Moved((src.dir, src.name.to_vec()), (dst.dir, dst.name.to_vec()), se));
         self.move_entry(t, (src.dir, dst), se, &sa);

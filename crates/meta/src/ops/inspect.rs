@@ -77,7 +77,7 @@ impl Meta {
         Ok(usage)
     }
 
-    async fn all_entries(&self, dir: Ino) -> Result<Vec<DirEntry>> {
+    pub(super) async fn all_entries(&self, dir: Ino) -> Result<Vec<DirEntry>> {
         let (mut out, mut cursor) = (Vec::new(), DirCursor::Start);
         while cursor != DirCursor::End {
             let (mut entries, next) = self.retry(|| self.store.list_dir(dir, &cursor, PAGE, true)).await?;

@@ -312,7 +312,8 @@ impl Meta {
             None => {
                 t.write(Write::DelAttr(e.ino));
                 t.write(Write::DelXattrs(e.ino));
-                t.charge(Some((a.uid, a.gid)), -4096, -1);
+                let owner = Some((a.uid, a.gid)).filter(|_| !e.ino.is_trash());
+                t.charge(owner, -4096, -1);
                 Ok(true)
             }
         }

@@ -3,6 +3,7 @@
 use ciderfs_format::attr::flags as attr_flags;
 use ciderfs_format::{Attr, Edge, FileType, Ino, align4k};
 
+use super::moving::Trees;
 use super::remove::Fate;
 use super::rules::{W, X, check_flags, check_name, check_new_name, check_sticky};
 use crate::error::{Errno, Result};
@@ -69,14 +70,28 @@ impl Meta {
             return Err(Errno::EROFS.into());
         }
         if flags == EXCHANGE {
-            self.run(|t| self.exchange_step(t, c, src, dst)).await?;
-            return Ok(None);
+            let mut trees = Trees::default();
+            loop {
+                self.run(|t| self.exchange_step(t, c, src, dst, &mut trees)).await?;
+                if !trees.is_incomplete() {
+                    return Ok(None);
+                }
+                self.sum_trees(&mut trees).await?;
+            }
         }
         let whiteout = self.new_whiteout(c, flags).await?;
         let trash = self.trash_for(dst.dir).await?;
         let mut removing = None;
-        let ran =
-            self.run(|t| self.rename_step(t, c, src, dst, (flags, whiteout), trash, &mut removing)).await?;
+        let mut trees = Trees::default();
+        let ran = loop {
+            let how = (flags, whiteout);
+            let ran =
+                self.run(|t| self.rename_step(t, c, src, dst, how, trash, &mut removing, &mut trees)).await?;
+            if !trees.is_incomplete() {
+                break ran;
+            }
+            self.sum_trees(&mut trees).await?;
+        };
         match ran.value {
             Some((ino, fate)) => {
                 self.settle(ino, fate, removing).await;
@@ -108,7 +123,9 @@ impl Meta {
         (flags, whiteout): (u32, Option<Ino>),
         trash: Option<Ino>,
         removing: &mut Option<Removing>,
+        trees: &mut Trees,
     ) -> Step<Option<(Ino, Fate)>> {
+        trees.begin();
         t.want([Read::Attr(src.dir), Read::Attr(dst.dir), src.edge(), dst.edge()])?;
         let se = t.edge(src.dir, src.name)?.ok_or(Errno::ENOENT)?;
         if src.dir == dst.dir && src.name == dst.name {
@@ -135,6 +152,10 @@ impl Meta {
         }
         if sa.is_dir() && src.dir != dst.dir {
             check_no_loop(t, se.ino, &dp)?;
+        }
+        self.move_tree(t, trees, (src.dir, dst.dir), se, &sa)?;
+        if trees.is_incomplete() {
+            return Ok(None);
         }
 
         t.proof(Proof::Moved((src.dir, src.name.to_vec()), (dst.dir, dst.name.to_vec()), se));

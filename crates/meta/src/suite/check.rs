@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ciderfs_format::{Attr, FileType, Ino, align4k};
 
-use crate::store::{Counter, DirCursor, DirEntry, DirStat, Read, Scan, Scanned, Store, Value};
+use crate::store::{Counter, DirCursor, DirEntry, DirStat, QuotaKey, Read, Scan, Scanned, Store, Value};
 
 /// Reads per call.
 const BATCH: usize = 2000;
@@ -26,6 +26,7 @@ pub(super) async fn check(s: &dyn Store) {
     v.check_links();
     v.check_reachable();
     v.check_usage(s).await;
+    v.check_quotas(s).await;
     v.check_belongings(s).await;
     v.check_slices(s).await;
 }
@@ -151,6 +152,40 @@ impl Volume {
         for dir in self.dirs.keys() {
             assert!(seen.contains(dir), "directory {dir} cannot be reached from the root");
         }
+    }
+
+    /// Usage under quotas of directories; of users and groups, where it is counted.
+    async fn check_quotas(&self, s: &dyn Store) {
+        for item in s.scan(&Scan::DirQuotas, usize::MAX).await.unwrap() {
+            let Scanned::Quota(QuotaKey::Dir(top), q) = item else { panic!("{item:?}") };
+            assert!(self.dirs.contains_key(&top), "a quota of {top}, no directory");
+            let (mut space, mut inodes, mut stack) = (0, 0, vec![top]);
+            while let Some(dir) = stack.pop() {
+                for e in &self.dirs[&dir] {
+                    space += self.nodes[&e.edge.ino].charged_space() as i64;
+                    inodes += 1;
+                    stack.extend((e.edge.kind == FileType::Directory).then_some(e.edge.ino));
+                }
+            }
+            assert_eq!((q.used_space, q.used_inodes), (space, inodes), "usage below directory {top}");
+        }
+        let settings = crate::Meta::read_settings(s).await.unwrap();
+        if !settings.is_some_and(|s| s.user_group_quota) {
+            return;
+        }
+        let mut owned: BTreeMap<QuotaKey, (i64, i64)> = BTreeMap::new();
+        for (_, a) in self.nodes.iter().filter(|(i, _)| **i != Ino::ROOT && !i.is_trash()) {
+            for key in [QuotaKey::User(a.uid), QuotaKey::Group(a.gid)] {
+                let sum = owned.entry(key).or_default();
+                *sum = (sum.0 + a.charged_space() as i64, sum.1 + 1);
+            }
+        }
+        for item in s.scan(&Scan::OwnerQuotas, usize::MAX).await.unwrap() {
+            let Scanned::Quota(key, q) = item else { panic!("{item:?}") };
+            let found = owned.remove(&key).unwrap_or_default();
+            assert_eq!((q.used_space, q.used_inodes), found, "usage of {key:?}");
+        }
+        assert!(owned.is_empty(), "not counted: {owned:?}");
     }
 
     /// Counters of the volume and usage records of directories.

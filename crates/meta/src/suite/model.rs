@@ -56,12 +56,39 @@ pub async fn two_clients_lost_replies(engine: Engine) {
     together(World::new(engine).await, 2, FAULTS).await;
 }
 
+/// One client under quotas of directories, users and groups that come and go.
+pub async fn quotas_one_client(engine: Engine) {
+    alone(with_quotas(engine, false).await, 0).await;
+}
+
+/// Quotas with the trash on, and lost requests and replies.
+pub async fn quotas_lost_replies_with_trash(engine: Engine) {
+    alone(with_quotas(engine, true).await, FAULTS).await;
+}
+
+/// Two clients under quotas.
+pub async fn quotas_two_clients(engine: Engine) {
+    together(with_quotas(engine, false).await, 2, 0).await;
+}
+
+/// Three clients under quotas, with the trash on.
+pub async fn quotas_three_clients_with_trash(engine: Engine) {
+    together(with_quotas(engine, true).await, 3, 0).await;
+}
+
+async fn with_quotas(engine: Engine, trash: bool) -> World {
+    World::with(engine, |s| (s.user_group_quota, s.trash_days) = (true, u32::from(trash))).await
+}
+
 async fn alone(w: World, faults: u64) {
     let seed = Seed::new();
     let mut run = Run::new(&w, seed.0, 1, faults).await;
     run.tree.sustains = true;
     run.register(0).await;
     for step in 0..ALONE {
+        if w.settings.user_group_quota && step % 15 == 0 {
+            run.shuffle_quotas().await;
+        }
         let op = run.choose(true).await;
         let answer = run.carry_out(0, op).await;
         let made = run::made(&answer);
@@ -91,6 +118,9 @@ async fn together(w: World, clients: usize, faults: u64) {
     let mut run = Run::new(&w, seed.0, clients, faults).await;
     for round in 0..ROUNDS {
         let mut ops = Vec::new();
+        if w.settings.user_group_quota && round % 5 == 0 {
+            run.shuffle_quotas().await;
+        }
         for _ in 0..clients {
             ops.push(run.choose(false).await);
         }

@@ -9,11 +9,11 @@ use parking_lot::Mutex;
 use super::tree::{Answer, Op, Tree, UNIT, offset};
 use crate::error::Errno;
 use crate::ops::rename::EXCHANGE;
-use crate::store::{Commit, Counter, DirCursor, Store, Write};
+use crate::store::{Commit, Counter, DirCursor, QuotaKey, Store, Write};
 use crate::suite::flaky::Flaky;
 use crate::suite::rng::Rng;
 use crate::suite::world::*;
-use crate::{Allocate, OpenFlags};
+use crate::{Allocate, OpenFlags, SetAttr};
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 const KINDS: [FileType; 6] = [
@@ -146,6 +146,32 @@ impl<'a> Run<'a> {
             flaky.set_faults(faults);
         }
         out
+    }
+
+    /// Gives directories a quota or takes it, and nodes to other owners. Limits never bind, so answers stay what they are.
+    pub(super) async fn shuffle_quotas(&self) {
+        let (set, drop, given, uid, client) = {
+            let rng = &mut *self.rng.lock();
+            let given = rng.per_mille(500);
+            (
+                self.pick_node(rng, true),
+                self.pick_node(rng, true),
+                self.pick_node(rng, given),
+                rng.below(3) as u32,
+                rng.below(self.clients.len() as u64) as usize,
+            )
+        };
+        let admin = &self.witness.meta;
+        // Gone, or no directory: then there is nothing to do.
+        let _ = admin.set_quota(QuotaKey::Dir(set), Some(1 << 60), Some(1 << 40)).await;
+        if drop != set {
+            admin.delete_quota(QuotaKey::Dir(drop)).await.unwrap();
+        }
+        for c in &self.clients {
+            c.meta.reload_quotas().await.unwrap();
+        }
+        let set = SetAttr { uid: Some(uid), gid: Some(uid + 5), ..SetAttr::default() };
+        let _ = self.clients[client].meta.setattr(&root(), given, &set).await;
     }
 
     fn pick_node(&self, rng: &mut Rng, dir: bool) -> Ino {

@@ -80,9 +80,8 @@ pub async fn usage_without_quotas(engine: Engine) {
         assert_eq!(write_one(s, Write::AddQuota(key, 4096, 1)).await, Output::Int(1));
         assert_eq!(get(s, key).await, Some(quota(-1, -1, 4096, 1)));
     }
-    for n in 0..2500u32 {
-        write(s, vec![Write::AddQuota(QuotaKey::User(n + 10_000), 1, 1)]).await;
-    }
+    let many = (10_000..12_500).map(|uid| Write::AddQuota(QuotaKey::User(uid), 1, 1));
+    write(s, many.collect()).await;
     assert_eq!(scan(s, Scan::OwnerQuotas).await.len(), 2503);
 }
 
