@@ -321,3 +321,37 @@ fn writing_takes_no_more_turns_than_without_attributes() {
     assert_eq!(with, without, "create, overwrite, append, update");
     eprintln!("turns to create, overwrite, append, update: {with:?}");
 }
+
+/// Tools ask about the attributes of everything that they list.
+#[test]
+fn listing_takes_few_more_turns_than_without_attributes() {
+    const FILES: u64 = 300;
+    let volume = Volume::new(Engine::Redis, &["--trash-days=0"]);
+    let mount = volume.mount(&[]);
+    sh(
+        mount.path(),
+        &format!("mkdir d; cd d; for i in $(seq {FILES}); do : > f$i; done; setfattr -n user.a -v 1 f7"),
+    );
+    mount.unmount();
+    let count = |flags: &[&str], work: &str| {
+        let all = [flags, &["--heartbeat=1h", "--no-bgjob", "--attr-cache=1h", "--entry-cache=1h"]].concat();
+        let mount = volume.mount(&all);
+        let before = turns(mount.path());
+        let said = sh(mount.path(), work);
+        let turns = turns(mount.path()) - before;
+        mount.unmount();
+        (turns, said)
+    };
+    let off = "--enable-xattr=false";
+    for (work, own) in
+        [("ls -l --color=always d", 0), ("getfattr -d d/* | grep -c user", 0), ("chown -R 5:6 d", FILES)]
+    {
+        let (with, _) = count(&[], work);
+        let (without, _) = count(&[off], &format!("{work} || true"));
+        eprintln!("{work}: {with} turns, {without} without attributes");
+        assert!(with <= without + 20, "{work}: {with} turns, {without} without attributes");
+        assert!(with <= own + 30, "{work}: {with} turns");
+    }
+    assert_eq!(count(&[], "getfattr -d d/* | grep user").1, "user.a=\"1\"\n");
+    volume.check_official();
+}

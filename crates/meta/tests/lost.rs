@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ciderfs_format::acl::{AclEntry, AclRule, XATTR_ACCESS};
 use ciderfs_format::settings::Settings;
 use ciderfs_format::{FileType, Ino, Slice, Time};
 use ciderfs_meta::memory::{FaultPlan, MemoryStore};
-use ciderfs_meta::store::{Commit, Guard, Scan, Store, Write};
-use ciderfs_meta::{Caller, ChunkAppend, Errno, Meta, MetaConfig, NewNode, Result, SetAttr};
+use ciderfs_meta::store::{Commit, Counter, Guard, Read, Scan, Store, Value, Write};
+use ciderfs_meta::{Caller, ChunkAppend, Errno, Meta, MetaConfig, NewNode, Result, SetAttr, XattrSet};
 
 const ROOT: Ino = Ino::ROOT;
 const LOST_REPLY: FaultPlan = FaultPlan { pass: 0, unavailable: 0, lost_reply: 1, lost_request: 0 };
@@ -204,5 +205,47 @@ async fn compaction_with_lost_replies() {
         assert!(m.commit_compaction(f, 0, &raw, 0, new).await.unwrap());
         store.set_fault(FaultPlan::default());
         assert_eq!(m.read_raw_chunk(f, 0).await.unwrap(), [new]);
+    }
+}
+
+/// Extended attributes and ACLs change once, and a rule is stored once.
+#[tokio::test]
+async fn every_attribute_is_set_once() {
+    const CREATE: XattrSet = XattrSet { create: true, replace: false, clear_setgid: false };
+    const REPLACE: XattrSet = XattrSet { create: false, replace: true, clear_setgid: false };
+    let root = Caller::root();
+    for plan in [LOST_REPLY, LOST_REQUEST] {
+        let store = Arc::new(MemoryStore::new());
+        let mut settings = Settings::new("lost", "5f1c3a86-0000-4000-8000-000000000001", "file", "/nowhere/");
+        settings.enable_acl = true;
+        Meta::write_settings(store.as_ref(), &settings, None).await.unwrap();
+        let m = client(&store).await;
+        let f = create(&m, "f", FileType::File).await.unwrap();
+        let arm = || store.set_fault(plan);
+        let name = b"user.a";
+        arm();
+        m.set_xattr(&root, f, name, "1".into(), CREATE).await.unwrap();
+        arm();
+        m.set_xattr(&root, f, name, "2".into(), REPLACE).await.unwrap();
+        assert_eq!(&m.get_xattr(&root, f, name).await.unwrap()[..], b"2");
+        arm();
+        m.remove_xattr(&root, f, name).await.unwrap();
+        assert_eq!(errno(m.get_xattr(&root, f, name).await), Errno::ENODATA);
+        let rule = AclRule {
+            owner: 6,
+            group: 4,
+            mask: 6,
+            other: 4,
+            named_users: vec![AclEntry { id: 7, perm: 6 }],
+            named_groups: Vec::new(),
+        };
+        let acl = XATTR_ACCESS.as_bytes();
+        arm();
+        m.set_xattr(&root, f, acl, rule.to_xattr().into(), XattrSet::default()).await.unwrap();
+        assert_eq!(m.get_xattr(&root, f, acl).await.unwrap(), rule.to_xattr());
+        let g = create(&m, "g", FileType::File).await.unwrap();
+        m.set_xattr(&root, g, acl, rule.to_xattr().into(), XattrSet::default()).await.unwrap();
+        let count = store.read(&[Read::Counter(Counter::AclMaxId)]).await.unwrap();
+        assert_eq!(count, [Value::Int(1)], "{plan:?}");
     }
 }

@@ -260,7 +260,9 @@ impl Bridge {
             }
             Op::Setattr(s) => {
                 let set = convert::set_attr(&s);
-                if s.kill_suidgid && set.mode.is_none() {
+                // A change of owner takes these bits in its own commit.
+                let chown = set.uid.is_some() || set.gid.is_some();
+                if s.kill_suidgid && set.mode.is_none() && !chown {
                     self.kill_suidgid(&c, ino).await?;
                 }
                 let a = vfs.setattr(&c, ino, &set, s.size, s.fh).await.map_err(gone)?;

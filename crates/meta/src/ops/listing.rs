@@ -39,6 +39,9 @@ impl Meta {
                 }
             }
         }
+        if attrs {
+            self.known_xattrs.listed(entries.iter().map(|e| e.edge.ino));
+        }
         Ok(DirPage { entries, next })
     }
 }

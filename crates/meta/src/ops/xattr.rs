@@ -1,5 +1,7 @@
 //! Extended attributes (`spec/meta-redis.md` 5.18), with the rules of a local file system where the official client has none.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use ciderfs_format::acl::{AclKind, XATTR_ACCESS, XATTR_DEFAULT};
 use ciderfs_format::{Attr, FileType, Ino};
@@ -115,22 +117,45 @@ impl Meta {
             return self.get_acl(ino, kind).await;
         }
         let real = self.real(ino);
-        // The kernel asks for it before writes, changes of owner and truncation.
-        if name == b"security.capability"
-            && self.known_xattrs.names(real).is_some_and(|names| names.iter().all(|n| n != name))
-        {
+        // The kernel and tools ask for these about every file; few have any.
+        let often = namespace == Namespace::Security && self.known_xattrs.is_on();
+        if often && self.known_xattrs.names(real).is_some_and(|names| names.iter().all(|n| n != name)) {
             return Err(Errno::ENODATA.into());
         }
         let mut reads = vec![Read::Xattr(real, name.to_vec())];
         if c.check {
             reads.push(Read::Attr(real));
         }
-        let mut values = self.read(&reads).await?.into_iter();
+        let mut values = if often {
+            self.read_and_names(real, reads).await?.0
+        } else {
+            self.read(&reads).await?.into_iter()
+        };
         let Some(Value::Bytes(value)) = values.next() else { return Err(mismatch()) };
         if let Some(Value::Attr(attr)) = values.next() {
             self.check_reading(c, &attr.ok_or(Errno::ENOENT)?, namespace).await?;
         }
         value.ok_or_else(|| Errno::ENODATA.into())
+    }
+
+    /// Answers to `reads`, and, in the same turn, the names of an inode and of those that are likely to be asked about next.
+    async fn read_and_names(
+        &self,
+        real: Ino,
+        mut reads: Vec<Read>,
+    ) -> Result<(std::vec::IntoIter<Value>, Arc<[Name]>)> {
+        let asked = reads.len();
+        let inodes = self.known_xattrs.ahead(real);
+        reads.extend(inodes.iter().map(|i| Read::XattrNames(*i)));
+        let began = self.known_xattrs.begin();
+        let mut values = self.read(&reads).await?;
+        let mut own = None;
+        for (ino, value) in inodes.iter().zip(values.drain(asked..)) {
+            let Value::Names(names) = value else { return Err(mismatch()) };
+            self.known_xattrs.learn_names(*ino, &names, began);
+            own.get_or_insert_with(|| Arc::from(names));
+        }
+        Ok((values.into_iter(), own.ok_or_else(mismatch)?))
     }
 
     /// Names of the extended attributes and ACLs that the caller may see, sorted.
@@ -163,25 +188,24 @@ impl Meta {
     }
 
     /// Stored names and ACL ids, believed if they are fresh.
-    async fn xattr_names(&self, real: Ino) -> Result<(std::sync::Arc<[Name]>, (u32, u32))> {
+    async fn xattr_names(&self, real: Ino) -> Result<(Arc<[Name]>, (u32, u32))> {
         let acls = if self.has_acls() { self.known_xattrs.acls(real) } else { Some((0, 0)) };
         if let (Some(names), Some(acls)) = (self.known_xattrs.names(real), acls) {
             return Ok((names, acls));
         }
         let began = self.known_xattrs.begin();
-        let values = self.read(&[Read::XattrNames(real), Read::Attr(real)]).await?;
-        let [Value::Names(names), Value::Attr(attr)] = &values[..] else { return Err(mismatch()) };
-        self.known_xattrs.learn_names(real, names, began);
+        let (mut values, names) = self.read_and_names(real, vec![Read::Attr(real)]).await?;
+        let Some(Value::Attr(attr)) = values.next() else { return Err(mismatch()) };
         let acls = match attr {
             Some(a) => {
                 self.beliefs.set_attr(real, Some(a.clone()));
-                self.known_xattrs.learn_acls(real, a, began);
+                self.known_xattrs.learn_acls(real, &a, began);
                 if self.has_acls() { (a.access_acl, a.default_acl) } else { (0, 0) }
             }
             None if real == Ino::ROOT || real == Ino::TRASH => (0, 0),
             None => return Err(Errno::ENOENT.into()),
         };
-        Ok((names.as_slice().into(), acls))
+        Ok((names, acls))
     }
 
     /// [`Meta::getattr`], and in the same turn what the kernel asks before the first write: is there a `security.capability`?

@@ -7,7 +7,7 @@ use ciderfs_format::attr::flags;
 use ciderfs_format::{FileType, Ino};
 
 use crate::error::Errno;
-use crate::store::{Read, Value, Write};
+use crate::store::{DirCursor, Read, Value, Write};
 use crate::suite::Engine;
 use crate::suite::world::*;
 use crate::types::{Caller, XattrSet};
@@ -275,4 +275,46 @@ pub async fn xattr_turns(engine: Engine) {
         let work = strict.meta.get_xattr(&who, f, b"security.capability");
         assert_eq!(strict.turns(work).await, 1);
     }
+}
+
+/// Programs that ask about every entry of a listing, one after the other, share turns; what they are told is true.
+pub async fn xattr_turns_of_a_listing(engine: Engine) {
+    let w = World::new(engine).await;
+    let cfg = MetaConfig { xattr_valid: Duration::from_secs(3600), ..World::config() };
+    let c = w.client().await;
+    let d = c.dir(ROOT, "d").await;
+    for i in 0..200 {
+        let f = c.file(d, &format!("f{i}")).await;
+        if i % 50 == 7 {
+            c.put_xattr(&root(), f, "security.selinux", &i.to_string(), ANY).await.unwrap();
+        }
+    }
+    let reader = w.client_with(cfg).await;
+    let page = reader.meta.list_dir(&root(), d, &DirCursor::Start, 1000, true).await.unwrap();
+    assert_eq!(page.entries.len(), 200);
+    let mut labels = 0;
+    let walk = async {
+        for e in &page.entries {
+            match reader.xattr(e.edge.ino, "security.selinux").await {
+                Ok(label) => {
+                    assert_eq!(e.name, format!("f{label}").as_bytes());
+                    labels += 1;
+                }
+                Err(e) => assert_eq!(e.errno(), Errno::ENODATA),
+            }
+            assert_eq!(errno(reader.xattr(e.edge.ino, "security.capability").await), Errno::ENODATA);
+            reader.xattrs(&root(), e.edge.ino).await;
+        }
+    };
+    // Windows of 1, 4, 16, 64 and 128, and the four values.
+    assert!(reader.turns(walk).await <= 9);
+    assert_eq!(labels, 4);
+    // What this client changes meanwhile it sees.
+    let (a, b) = (page.entries[3].edge.ino, page.entries[150].edge.ino);
+    for ino in [a, b] {
+        reader.put_xattr(&root(), ino, "security.x", "1", ANY).await.unwrap();
+        assert_eq!(reader.xattr(ino, "security.x").await.unwrap(), "1");
+        assert!(reader.xattrs(&root(), ino).await.contains(&"security.x".to_owned()));
+    }
+    w.check().await;
 }
