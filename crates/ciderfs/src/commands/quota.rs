@@ -98,7 +98,8 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
-        let store = opening::meta(&args.positional[1], !writes).await?;
+        let purpose = if writes { opening::Purpose::Change } else { opening::Purpose::Look };
+        let store = opening::meta(&args.positional[1], purpose).await?;
         let cfg = MetaConfig { read_only: !writes, ..MetaConfig::default() };
         let meta = Meta::load(store, cfg).await?;
         match (command, target) {
