@@ -2,8 +2,10 @@
 
 mod config;
 mod format;
+mod helper;
 mod info;
 mod mount;
+mod mount_options;
 mod quota;
 mod status;
 mod table;
@@ -13,7 +15,7 @@ mod up;
 use std::process::ExitCode;
 
 use crate::args::Args;
-use crate::failure::{EXIT_UNKNOWN_COMMAND, Failure, Result};
+use crate::failure::{EXIT_UNKNOWN_COMMAND, Result};
 use crate::{daemon, flags, log};
 
 /// Name, arguments, what it does.
@@ -34,16 +36,24 @@ fn version() -> String {
     format!("ciderfs version {}", ciderfs_format::version::presented_version(env!("CARGO_PKG_VERSION")))
 }
 
+/// Is it the name of a command?
+fn is_command(word: &str) -> bool {
+    COMMANDS.iter().any(|(name, _, _)| *name == word)
+}
+
 /// Runs the command line.
 pub fn run(argv: &[String]) -> ExitCode {
-    let argv = match translate(argv) {
-        Ok(argv) => argv,
+    let argv = match helper::translate(argv) {
+        Ok(helper::Call::Command(argv)) => argv,
+        Ok(helper::Call::Remount(mountpoint, options)) => {
+            return finish(helper::remount(&mountpoint, &options));
+        }
         Err(e) => return finish(Err(e)),
     };
     let words = &argv[1..];
     // Global flags may stand before the command, which is the first other word.
     let at = words.iter().position(|w| !w.starts_with('-'));
-    let Some(at) = at.filter(|&at| COMMANDS.iter().any(|(name, _, _)| *name == words[at])) else {
+    let Some(at) = at.filter(|&at| is_command(&words[at])) else {
         return match words.iter().find(|w| !w.starts_with('-')) {
             Some(word) => {
                 eprintln!("No help topic for '{word}'");
@@ -98,52 +108,6 @@ fn finish(result: Result<()>) -> ExitCode {
             ExitCode::from(e.code)
         }
     }
-}
-
-/// Called as `mount.juicefs` or `mount.ciderfs`, the arguments are those of a mount helper (`spec/cli.md` 5.8).
-fn translate(argv: &[String]) -> Result<Vec<String>> {
-    let name = argv.first().map(|a| a.rsplit('/').next().unwrap_or(a)).unwrap_or_default();
-    let helper =
-        matches!(name, "mount.juicefs" | "mount.ciderfs") || std::env::var_os("CALL_VIA_MOUNT").is_some();
-    if !helper || argv.get(1).is_some_and(|w| w == "mount") {
-        return Ok(if argv.is_empty() { vec!["ciderfs".into()] } else { argv.to_vec() });
-    }
-    if argv.len() < 3 {
-        return Err(Failure::new("usage: mount.ciderfs META-URL MOUNTPOINT [-o options]"));
-    }
-    let mut out = vec![argv[0].clone(), "mount".into(), argv[1].clone(), argv[2].clone()];
-    if std::env::var_os("JFS_FOREGROUND").is_none() {
-        out.push("-d".into());
-    }
-    let mut words = argv[3..].iter();
-    let mut fuse: Vec<&str> = Vec::new();
-    while let Some(word) = words.next() {
-        if word != "-o" {
-            continue;
-        }
-        let list = words.next().map(String::as_str).unwrap_or_default();
-        for option in list.split(',') {
-            let (name, value) = option.split_once('=').map_or((option, None), |(n, v)| (n, Some(v)));
-            let name = match name {
-                "attrcacheto" => "attr-cache",
-                "entrycacheto" => "entry-cache",
-                "direntrycacheto" => "dir-entry-cache",
-                other => other,
-            };
-            match name {
-                "" | "_netdev" | "nofail" | "rw" | "defaults" | "remount" | "background" => {}
-                _ if name.len() > 1 && flags::of("mount").any(|f| f.name == name) => out.push(match value {
-                    Some(v) => format!("--{name}={v}"),
-                    None => format!("--{name}"),
-                }),
-                _ => fuse.push(option),
-            }
-        }
-    }
-    if !fuse.is_empty() {
-        out.extend(["-o".to_owned(), fuse.join(",")]);
-    }
-    Ok(out)
 }
 
 fn help() {

@@ -7,6 +7,7 @@ mod acl;
 mod beliefs;
 mod charges;
 mod deletion;
+mod departed;
 pub mod error;
 mod ids;
 mod jobs;
@@ -25,6 +26,7 @@ pub mod types;
 mod volume;
 mod xattrs;
 
+pub use departed::set_unrecorded;
 pub use error::{Errno, Error, Result};
 pub use ledger::Claim;
 pub use ops::inspect::{Locks, TreeUsage};

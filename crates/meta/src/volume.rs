@@ -56,6 +56,8 @@ pub struct MetaConfig {
     pub skip_dir_mtime: Duration,
     /// When access times are written.
     pub atime_mode: AtimeMode,
+    /// The trash is called `.jfs.trash` instead of `.trash`.
+    pub prefix_internal: bool,
     /// How long an operation waits for an unavailable engine before it fails with `EIO`.
     pub retry_patience: Duration,
     /// How long names of extended attributes and ACL ids are believed; as long as the front door's caller believes
@@ -77,6 +79,7 @@ impl Default for MetaConfig {
             max_deletes: 10,
             skip_dir_mtime: Duration::ZERO,
             atime_mode: AtimeMode::NoAtime,
+            prefix_internal: false,
             retry_patience: Duration::from_secs(60),
             xattr_valid: Duration::ZERO,
             version: ciderfs_format::version::presented_version(env!("CARGO_PKG_VERSION")),
@@ -148,6 +151,7 @@ pub struct Meta {
     pub(crate) trash_hour: Mutex<Option<(String, Ino)>>,
     pub(crate) remover: Mutex<Option<Arc<dyn SliceRemover>>>,
     pub(crate) deletions: crate::deletion::Queue,
+    pub(crate) departed: crate::departed::Departed,
     pub(crate) fatal: watch::Sender<Option<String>>,
     pub(crate) stop: watch::Sender<bool>,
     pub(crate) tasks: Mutex<Vec<tokio::task::JoinHandle<()>>>,
@@ -195,6 +199,7 @@ impl Meta {
             trash_hour: Mutex::default(),
             remover: Mutex::default(),
             deletions: crate::deletion::Queue::default(),
+            departed: crate::departed::Departed::default(),
             fatal: watch::Sender::new(None),
             stop: watch::Sender::new(false),
             tasks: Mutex::default(),

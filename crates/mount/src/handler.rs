@@ -13,6 +13,7 @@ use ciderfs_vfs::{DirItem, Vfs};
 use tokio::runtime::Handle;
 
 use crate::convert;
+use crate::identity::Identity;
 use crate::xattr::XattrOptions;
 
 /// How long the kernel may believe what it is told.
@@ -32,25 +33,28 @@ pub(crate) struct Bridge {
     pub(crate) vfs: Arc<Vfs>,
     pub(crate) runtime: Handle,
     pub(crate) valid: Validity,
-    /// Check permissions here because the kernel does not.
-    pub(crate) check: bool,
-    /// Apply the creator's umask here because the kernel does not.
-    pub(crate) masks: bool,
     /// Which extended attributes there are.
     pub(crate) xattr: XattrOptions,
+    /// As whom callers count.
+    pub(crate) identity: Identity,
+    /// Apply the creator's umask here because the kernel does not.
+    pub(crate) masks: bool,
+    /// `chattr` works.
+    pub(crate) ioctl: bool,
+    /// The kernel may keep listings.
+    pub(crate) keep_listings: bool,
 }
 
 pub(crate) type Answer<T> = Result<T, Error>;
 
 impl Bridge {
     fn caller(&self, req: &Request) -> Caller {
-        let h = req.header();
-        Caller { uid: h.uid, gid: h.gid, groups: req.supplementary_groups(), pid: h.pid, check: self.check }
+        self.identity.caller(req)
     }
 
     /// The umask that is still to be applied to a new node.
     fn umask(&self, umask: u32) -> u16 {
-        if self.masks { (umask & 0o777) as u16 } else { 0 }
+        if self.masks { self.identity.umask.unwrap_or((umask & 0o777) as u16) } else { 0 }
     }
 
     fn entry(&self, e: &ciderfs_vfs::Entry) -> Entry {
@@ -128,6 +132,7 @@ pub(crate) enum Answered {
     Statfs(Statfs),
     Xattr(Bytes),
     XattrSize(u32),
+    Ioctl(Bytes),
 }
 
 impl Answered {
@@ -148,6 +153,7 @@ impl Answered {
             Self::Statfs(s) => reply.statfs(&s),
             Self::Xattr(value) => reply.xattr(&value),
             Self::XattrSize(size) => reply.xattr_size(size),
+            Self::Ioctl(data) => reply.ioctl(0, &data),
         };
     }
 }
@@ -191,7 +197,7 @@ impl Handler for Front {
                 b.vfs.releasedir(fh);
                 reply.empty();
             }
-            Op::Ioctl { .. } => _ = reply.error(libc::ENOTTY),
+            Op::Ioctl { .. } if !b.ioctl => _ = reply.error(libc::ENOTTY),
             // Not in this version: ENOSYS makes the kernel stop asking, or keep locks local to this machine.
             Op::Getlk(_)
             | Op::Setlk(_)
@@ -327,7 +333,10 @@ impl Bridge {
                 vfs.metrics().read(data.iter().map(|b| b.len() as u64).sum());
                 Answered::Data(data)
             }
-            Op::Write { fh, offset, data, kill_suidgid, .. } => {
+            Op::Write { fh, offset, data, flags, cached, kill_suidgid, .. } => {
+                if !cached {
+                    vfs.may_write(fh, flags as i32)?;
+                }
                 if kill_suidgid {
                     self.kill_suidgid(&c, ino).await?;
                 }
@@ -358,7 +367,12 @@ impl Bridge {
                 vfs.access(&c, ino, (mask & 7) as u8).await?;
                 Answered::Empty
             }
-            Op::Opendir { .. } => Answered::Open(Opened::new(vfs.opendir(&c, ino).await?, 0)),
+            Op::Opendir { .. } => {
+                use ciderfs_fuse::abi::fopen;
+                let flags = if self.keep_listings { fopen::CACHE_DIR | fopen::KEEP_CACHE } else { 0 };
+                Answered::Open(Opened::new(vfs.opendir(&c, ino).await?, flags))
+            }
+            Op::Ioctl { cmd, data, .. } => self.ioctl(&c, ino, cmd, data).await?,
             Op::Readdir { fh, offset, size } => {
                 let mut out = DirBuffer::new(size);
                 vfs.readdir(fh, offset, false, &mut |item: DirItem<'_>| {
@@ -425,6 +439,7 @@ fn method_name(req: &Request) -> &'static str {
         Ok(Op::Setxattr { .. }) => "setxattr",
         Ok(Op::Removexattr { .. }) => "removexattr",
         Ok(Op::Readdir { .. } | Op::Readdirplus { .. }) => "readdir",
+        Ok(Op::Ioctl { .. }) => "ioctl",
         _ => "other",
     }
 }

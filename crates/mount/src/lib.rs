@@ -6,8 +6,11 @@
 
 mod convert;
 mod handler;
+mod identity;
+mod ioctl;
 mod serve;
 mod xattr;
 
+pub use identity::Identity;
 pub use serve::{MountedFs, ServeError, ServeOptions, serve};
 pub use xattr::XattrOptions;

@@ -11,6 +11,7 @@ use ciderfs_vfs::{Stale, Vfs};
 use tokio::runtime::Handle;
 
 use crate::handler::{Bridge, Front, Validity};
+use crate::identity::Identity;
 use crate::xattr::XattrOptions;
 
 /// Read-ahead of the kernel, in KiB; its own default of 128 halves sequential reads.
@@ -31,10 +32,16 @@ pub struct ServeOptions {
     pub dir_entry_valid: Duration,
     /// How long the kernel may believe that a name is missing; 0 asks every time.
     pub negative_valid: Duration,
-    /// Check permissions in this process, for mounts without `default_permissions`.
-    pub check_permissions: bool,
     /// Which extended attributes there are.
     pub xattr: XattrOptions,
+    /// As whom callers count, and who checks permissions.
+    pub identity: Identity,
+    /// `chattr` and `lsattr` work.
+    pub ioctl: bool,
+    /// Serve only root and this user; the counterpart of `allow_root`.
+    pub only_uid: Option<u32>,
+    /// The kernel may keep listings of directories that have not changed.
+    pub keep_listings: bool,
     /// What to negotiate with the kernel.
     pub init: InitConfig,
 }
@@ -48,8 +55,11 @@ impl Default for ServeOptions {
             entry_valid: Duration::from_secs(1),
             dir_entry_valid: Duration::from_secs(1),
             negative_valid: Duration::ZERO,
-            check_permissions: false,
             xattr: XattrOptions::default(),
+            identity: Identity::default(),
+            ioctl: true,
+            only_uid: None,
+            keep_listings: false,
             // Locks stay with the kernel, local to this machine, until the metadata layer has them.
             init: InitConfig {
                 posix_locks: false,
@@ -88,21 +98,30 @@ pub fn serve(
     runtime: Handle,
 ) -> Result<MountedFs, ServeError> {
     let (fd, guard) = ciderfs_fuse::mount::mount(mountpoint, &options.mount)?;
+    let mut init = options.init.clone();
+    init.dont_mask |= options.identity.umask.is_some();
+    let cached = options.identity.names_may_be_cached();
     let bridge = Arc::new(Bridge {
         vfs: Arc::clone(&vfs),
         runtime: runtime.clone(),
         valid: Validity {
             attr: options.attr_valid,
-            entry: options.entry_valid,
-            dir_entry: options.dir_entry_valid,
+            entry: if cached { options.entry_valid } else { Duration::ZERO },
+            dir_entry: if cached { options.dir_entry_valid } else { Duration::ZERO },
             negative: options.negative_valid,
         },
-        check: options.check_permissions,
-        masks: options.init.posix_acl || options.init.dont_mask,
         xattr: options.xattr,
+        identity: options.identity,
+        masks: init.dont_mask || init.posix_acl,
+        ioctl: options.ioctl,
+        keep_listings: options.keep_listings,
     });
-    let config =
-        SessionConfig { init: options.init.clone(), threads: options.threads, ..SessionConfig::default() };
+    let config = SessionConfig {
+        init,
+        threads: options.threads,
+        only_uid: options.only_uid,
+        ..SessionConfig::default()
+    };
     let session = Session::new(fd, config, Front(bridge))?;
     let notifier = session.notifier();
     vfs.set_invalidator(Box::new(move |ino, what| {

@@ -1,17 +1,24 @@
 //! Listing a directory, page by page.
 
 use std::collections::{HashSet, VecDeque};
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use ciderfs_format::{Attr, FileType, Ino};
-use ciderfs_meta::store::{DirCursor, DirEntry, Name};
-use ciderfs_meta::{Caller, Result};
+use ciderfs_meta::store::{DirCursor, DirEntry};
+use ciderfs_meta::{Caller, Errno, Result};
 
 use crate::vfs::Vfs;
 
 /// Entries asked for at a time.
 const PAGE: usize = 1000;
+/// Entries kept behind the reader, so that it can go back to any of them (`seekdir`). Who goes back further reads again from the
+/// start.
+const KEPT_MAX: u64 = 10_000;
+/// Attributes are given along with the name only while they are as fresh as this.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// One listed entry.
 #[derive(Debug)]
@@ -28,18 +35,37 @@ pub struct DirItem<'a> {
     pub next_offset: u64,
 }
 
+/// Tells names that were given out, by fingerprints of 128 bits: a walk of a million entries remembers some 32 MiB.
+#[derive(Default)]
+struct Seen {
+    keys: (RandomState, RandomState),
+    names: HashSet<u128>,
+}
+
+impl Seen {
+    /// False if the name was there before.
+    fn insert(&mut self, name: &[u8]) -> bool {
+        let (high, low) = (self.keys.0.hash_one(name), self.keys.1.hash_one(name));
+        self.names.insert(u128::from(high) << 64 | u128::from(low))
+    }
+}
+
 /// The walk of one directory handle. Offsets count entries since the walk began.
 pub(crate) struct DirStream {
     caller: Caller,
     ino: Ino,
+    /// `.`, `..` and virtual names, which come first.
+    fixed: Option<Vec<(&'static [u8], Ino, FileType)>>,
     cursor: DirCursor,
-    /// Entries not yet taken; the first has the number `first`.
+    /// Entries at hand; the first has the number `first`.
     ready: VecDeque<DirEntry>,
     first: u64,
-    /// Changes made here in the directory when `ready` was fetched.
+    /// Number of the first entry of the page fetched last, and when that was.
+    page: (u64, Instant),
+    /// Changes made here in the directory when that page was fetched.
     fetched_at: u64,
     /// Names given out, where the engine may repeat them.
-    seen: HashSet<Name>,
+    seen: Seen,
     pub(crate) changes: Arc<AtomicU64>,
 }
 
@@ -48,11 +74,13 @@ impl DirStream {
         Self {
             caller,
             ino,
+            fixed: None,
             cursor: DirCursor::Start,
             ready: VecDeque::new(),
             first: 0,
+            page: (0, Instant::now()),
             fetched_at: 0,
-            seen: HashSet::new(),
+            seen: Seen::default(),
             changes,
         }
     }
@@ -61,18 +89,57 @@ impl DirStream {
         self.cursor = DirCursor::Start;
         self.ready.clear();
         self.first = 0;
-        self.seen.clear();
+        self.seen = Seen::default();
+    }
+
+    /// Number of the entry after those at hand.
+    fn end(&self) -> u64 {
+        self.first + self.ready.len() as u64
     }
 
     async fn fetch(&mut self, vfs: &Vfs, attrs: bool) -> Result<()> {
         self.fetched_at = self.changes.load(Ordering::Acquire);
-        let page = vfs.meta.list_dir(&self.caller, self.ino, &self.cursor, PAGE, attrs).await?;
+        self.page = (self.end(), Instant::now());
+        let list = async |attrs| vfs.meta.list_dir(&self.caller, self.ino, &self.cursor, PAGE, attrs).await;
+        let page = match list(attrs).await {
+            // The names may be read, but not what they lead to.
+            Err(e) if attrs && e.errno() == Errno::EACCES => list(false).await?,
+            other => other?,
+        };
         let scan = matches!(page.next, DirCursor::Scan(_)) || matches!(self.cursor, DirCursor::Scan(_));
         self.cursor = page.next;
         for e in page.entries {
-            if !scan || self.seen.insert(e.name.clone()) {
+            if !scan || self.seen.insert(&e.name) {
                 self.ready.push_back(e);
             }
+        }
+        Ok(())
+    }
+
+    /// The whole directory in order of names, whatever memory that takes.
+    async fn fetch_sorted(&mut self, vfs: &Vfs, attrs: bool) -> Result<()> {
+        while self.cursor != DirCursor::End {
+            self.fetch(vfs, attrs).await?;
+        }
+        self.page.0 = 0;
+        self.ready.make_contiguous().sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(())
+    }
+
+    /// Makes the entry of that number the next one at hand, if there is one.
+    async fn reach(&mut self, vfs: &Vfs, number: u64, plus: bool) -> Result<()> {
+        if number < self.first {
+            self.restart();
+        }
+        while number >= self.end() && self.cursor != DirCursor::End {
+            if vfs.cfg.sort_dir {
+                self.fetch_sorted(vfs, plus).await?;
+                break;
+            }
+            let behind = number.saturating_sub(KEPT_MAX).saturating_sub(self.first);
+            let dropped = self.ready.drain(..(behind as usize).min(self.ready.len())).count();
+            self.first += dropped as u64;
+            self.fetch(vfs, plus).await?;
         }
         Ok(())
     }
@@ -85,7 +152,16 @@ impl DirStream {
         plus: bool,
         sink: &mut (dyn FnMut(DirItem<'_>) -> bool + Send),
     ) -> Result<()> {
-        let fixed = vfs.fixed_entries(self.ino).await?;
+        if offset == 0 {
+            self.restart();
+            self.fixed = None;
+            vfs.accessed(self.ino, None);
+        }
+        if self.fixed.is_none() {
+            self.fixed = Some(vfs.fixed_entries(self.ino).await?);
+        }
+        let fixed = self.fixed.as_deref().unwrap_or_default();
+        let fixed_len = fixed.len() as u64;
         let mut at = offset;
         while let Some((name, ino, kind)) = fixed.get(at as usize) {
             let item = DirItem { name, ino: *ino, kind: *kind, attr: None, next_offset: at + 1 };
@@ -94,34 +170,24 @@ impl DirStream {
             }
             at += 1;
         }
-        let mut number = at - fixed.len() as u64;
-        if (number == 0 && offset <= fixed.len() as u64 && self.first > 0)
-            || number < self.first
-            || offset == 0
-        {
-            self.restart();
-        }
+        let mut number = at - fixed_len;
         loop {
-            while self.first < number && self.ready.pop_front().is_some() {
-                self.first += 1;
-            }
-            if self.ready.is_empty() {
-                if self.cursor == DirCursor::End {
-                    return Ok(());
-                }
-                self.fetch(vfs, plus).await?;
-                continue;
+            self.reach(vfs, number, plus).await?;
+            if number >= self.end() {
+                return Ok(());
             }
             // Attributes fetched before a change made here may describe what is no longer so.
-            let current = self.changes.load(Ordering::Acquire) == self.fetched_at;
-            for e in &self.ready {
-                let attr = e.attr.as_ref().filter(|_| plus && current).map(|a| vfs.merged(e.edge.ino, a));
+            let (page, when) = self.page;
+            let current = self.changes.load(Ordering::Acquire) == self.fetched_at && when.elapsed() < FRESH;
+            for e in self.ready.iter().skip((number - self.first) as usize) {
+                let attr = e.attr.as_ref().filter(|_| plus && current && number >= page);
+                let attr = attr.map(|a| vfs.merged(e.edge.ino, a));
                 let item = DirItem {
                     name: &e.name,
                     ino: e.edge.ino,
                     kind: e.edge.kind,
                     attr: attr.as_ref(),
-                    next_offset: fixed.len() as u64 + number + 1,
+                    next_offset: fixed_len + number + 1,
                 };
                 if sink(item) {
                     return Ok(());

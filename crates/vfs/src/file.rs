@@ -99,6 +99,11 @@ impl State {
         attr
     }
 
+    /// Attributes of a file whose record is gone.
+    pub(crate) fn orphaned(&self) -> Attr {
+        Attr { nlink: 0, ..self.overlay(&self.attr) }
+    }
+
     pub(crate) fn written_length(&self) -> u64 {
         self.pending
             .iter()

@@ -6,32 +6,41 @@ use ciderfs_format::{Attr, FileType, Ino, Time};
 use crate::vfs::{Entry, Vfs};
 
 /// The channel of tools. It resolves in every directory, because they open it beside their argument.
-const CONTROL: (&[u8], Ino, u16) = (b".control", Ino(Ino::VIRTUAL.0 + 2), 0o666);
-/// Name, inode and mode of each virtual file that is listed (`spec/data-path.md` 8.2).
-const FILES: [(&[u8], Ino, u16); 2] =
-    [(b".stats", Ino(Ino::VIRTUAL.0 + 3), 0o444), (b".config", Ino(Ino::VIRTUAL.0 + 4), 0o400)];
+const CONTROL: File = ([b".control", b".jfs.control"], Ino(Ino::VIRTUAL.0 + 2), 0o666);
+/// Names of the log of operations, which this version does not have but nobody may take.
+const ACCESS_LOG: [&[u8]; 2] = [b".accesslog", b".jfs.accesslog"];
+/// Each virtual file that is listed (`spec/data-path.md` 8.2).
+const FILES: [File; 2] = [
+    ([b".stats", b".jfs.stats"], Ino(Ino::VIRTUAL.0 + 3), 0o444),
+    ([b".config", b".jfs.config"], Ino(Ino::VIRTUAL.0 + 4), 0o400),
+];
+/// Names without and with `--prefix-internal`, inode, mode.
+type File = ([&'static [u8]; 2], Ino, u16);
 
 impl Vfs {
     /// The virtual file of that name in the root.
     pub(crate) fn virtual_entry(&self, dir: Ino, name: &[u8]) -> Option<Entry> {
-        if name != CONTROL.0 && dir != Ino::ROOT {
+        let form = usize::from(self.cfg.prefix_internal);
+        if name != CONTROL.0[form] && dir != Ino::ROOT {
             return None;
         }
         FILES
             .iter()
             .chain([&CONTROL])
-            .find(|(n, _, _)| *n == name)
+            .find(|(names, _, _)| names[form] == name)
             .map(|(_, ino, mode)| Entry { ino: *ino, attr: self.virtual_attr(*ino, *mode) })
     }
 
     /// Names of the root that no one may create or remove.
     pub(crate) fn is_virtual_name(&self, dir: Ino, name: &[u8]) -> bool {
-        self.virtual_entry(dir, name).is_some() || (dir == Ino::ROOT && name == b".accesslog")
+        self.virtual_entry(dir, name).is_some()
+            || (dir == Ino::ROOT && name == ACCESS_LOG[usize::from(self.cfg.prefix_internal)])
     }
 
     /// Virtual files to list in the root.
     pub(crate) fn virtual_names(&self) -> impl Iterator<Item = (&'static [u8], Ino)> + use<> {
-        FILES.into_iter().map(|(name, ino, _)| (name, ino))
+        let form = usize::from(self.cfg.prefix_internal);
+        FILES.into_iter().map(move |(names, ino, _)| (names[form], ino))
     }
 
     /// Attributes of a virtual inode.

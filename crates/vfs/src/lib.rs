@@ -3,6 +3,7 @@
 //! Data that was written through the mount is visible to its readers at once; it is in the object store and in the
 //! metadata when `fsync` or `close` returns.
 
+mod atime;
 mod compact;
 mod control;
 mod dir;
@@ -13,6 +14,7 @@ mod info;
 mod internal;
 mod metrics;
 mod pending;
+mod protect;
 mod read;
 mod readahead;
 mod remover;

@@ -7,10 +7,11 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use ciderfs_block::BlockStore;
 use ciderfs_format::{Attr, FileType, Ino, Time};
-use ciderfs_meta::{Caller, Errno, Meta, NewNode, OpenFlags, Result, SetAttr, VolumeStat};
+use ciderfs_meta::{Caller, Errno, Meta, NewNode, OpenFlags, Result, SetAttr, VolumeStat, set_unrecorded};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::atime::Atimes;
 use crate::compact::Compactions;
 use crate::dir::{DirItem, DirStream};
 use crate::files::Files;
@@ -32,6 +33,10 @@ pub struct VfsConfig {
     pub max_readahead: Option<u64>,
     /// Leave the virtual files out of listings.
     pub hide_internal: bool,
+    /// Virtual files are called `.jfs.stats` and so on.
+    pub prefix_internal: bool,
+    /// List directories in order of names, held in memory whole.
+    pub sort_dir: bool,
     /// What `.config` shows, without secrets.
     pub config_json: serde_json::Value,
     /// Where to count.
@@ -64,7 +69,7 @@ pub struct Vfs {
     pub(crate) blocks: Arc<BlockStore>,
     pub(crate) cfg: VfsConfig,
     pub(crate) files: Files,
-    handles: Handles,
+    pub(crate) handles: Handles,
     pub(crate) dirty: Notify,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) started: Time,
@@ -74,6 +79,8 @@ pub struct Vfs {
     pub(crate) stale: Staleness,
     flusher: Mutex<Option<tokio::task::JoinHandle<()>>>,
     pub(crate) compactions: Compactions,
+    pub(crate) atimes: Atimes,
+    atime_task: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
 impl Vfs {
@@ -81,6 +88,7 @@ impl Vfs {
     pub fn new(meta: Arc<Meta>, blocks: Arc<BlockStore>, cfg: VfsConfig) -> Arc<Self> {
         meta.set_slice_remover(Arc::new(BlockRemover(Arc::clone(&blocks))));
         let default_ahead = READAHEAD_BLOCKS * u64::from(blocks.block_size());
+        let atimes = Atimes::new(meta.atime_mode());
         let vfs = Arc::new(Self {
             max_readahead: cfg.max_readahead.unwrap_or(default_ahead).min(blocks.budget().limit() / 4),
             meta,
@@ -95,8 +103,13 @@ impl Vfs {
             stale: Staleness::default(),
             flusher: Mutex::default(),
             compactions: Compactions::default(),
+            atimes,
+            atime_task: Mutex::default(),
         });
         *vfs.flusher.lock() = Some(tokio::spawn(Arc::clone(&vfs).flush_loop()));
+        if vfs.atimes.on() {
+            *vfs.atime_task.lock() = Some(tokio::spawn(Arc::clone(&vfs).atime_loop()));
+        }
         vfs
     }
 
@@ -219,7 +232,9 @@ impl Vfs {
 
     /// Target of a symbolic link.
     pub async fn readlink(&self, ino: Ino) -> Result<Bytes> {
-        self.meta.readlink(ino).await
+        let target = self.meta.readlink(ino).await?;
+        self.accessed(ino, None);
+        Ok(target)
     }
 
     fn refuse_virtual(&self, dir: Ino, name: &[u8], errno: Errno) -> Result<()> {
@@ -233,10 +248,20 @@ impl Vfs {
         if let Some(a) = self.virtual_attr_of(ino) {
             return Ok(a);
         }
-        let Some(file) = self.files.get(ino) else { return self.meta.getattr(ino).await };
-        let generation = file.generation();
-        let attr = self.meta.getattr(ino).await?;
-        Ok(file.refresh(&attr, generation))
+        let file = self.files.get(ino);
+        let generation = file.as_ref().map_or(0, |f| f.generation());
+        let attr = match (self.meta.getattr(ino).await, file) {
+            (Ok(attr), None) => attr,
+            (Ok(attr), Some(file)) => file.refresh(&attr, generation),
+            // Whoever still holds a removed node may ask for its attributes, whoever removed it.
+            (Err(e), file) if e.errno() == Errno::ENOENT => match (file, self.meta.departed(ino)) {
+                (Some(file), _) => file.state.lock().orphaned(),
+                (None, Some(attr)) => attr,
+                (None, None) => return Err(e),
+            },
+            (Err(e), _) => return Err(e),
+        };
+        Ok(self.with_atime(ino, attr))
     }
 
     /// Permission bits of a file that is open here, as last seen.
@@ -277,7 +302,20 @@ impl Vfs {
             // What was written before gets its own time first, or its commit would undo this one.
             self.flush(file).await?;
         }
-        let after = self.meta.setattr(c, ino, set).await?;
+        if set.atime.is_some() {
+            self.forget_access(ino).await;
+        }
+        let after = match self.meta.setattr(c, ino, set).await {
+            Err(e) if e.errno() == Errno::ENOENT => {
+                if let Some(file) = file {
+                    let s = &mut *file.state.lock();
+                    set_unrecorded(c, &mut s.attr, set, self.meta.now())?;
+                    return Ok(s.orphaned());
+                }
+                return self.meta.set_departed(c, ino, set).unwrap_or(Err(e));
+            }
+            other => other?,
+        };
         Ok(match file {
             Some(file) => {
                 let mut s = file.state.lock();
@@ -305,8 +343,8 @@ impl Vfs {
     /// Attributes with the unflushed data of this mount.
     pub(crate) fn merged(&self, ino: Ino, attr: &Attr) -> Attr {
         match self.files.get(ino) {
-            Some(file) => file.state.lock().overlay(attr),
-            None => attr.clone(),
+            Some(file) => self.with_atime(ino, file.state.lock().overlay(attr)),
+            None => self.with_atime(ino, attr.clone()),
         }
     }
 
@@ -345,6 +383,9 @@ impl Vfs {
         if !keep_cache {
             // Close-to-open: the length that the kernel remembers from a lookup would cut the reads that follow.
             self.invalidate(ino, Stale::Attributes);
+        } else if how.read && flags & libc::O_NOATIME == 0 {
+            // The kernel has the content; reads of it will not be seen here.
+            self.accessed(ino, Some(&attr));
         }
         let opened = self.open_handle(ino, &attr, flags, keep_cache, known);
         if how.truncate
@@ -367,6 +408,7 @@ impl Vfs {
             writable: flags & libc::O_ACCMODE != libc::O_RDONLY,
             reported: Mutex::new(reported),
             ahead: Mutex::new(ReadAhead::default()),
+            noatime: flags & libc::O_NOATIME != 0,
         };
         let fh = self.handles.add(ino, Handle::File(Arc::new(handle)));
         Opened { fh, keep_cache, direct_io: false }
@@ -375,7 +417,14 @@ impl Vfs {
     /// Reads; short only at the end of the file.
     pub async fn read(self: &Arc<Self>, fh: u64, off: u64, size: u32) -> Result<Vec<Bytes>> {
         match self.handles.get(fh)? {
-            Handle::File(h) => self.read_file(&h, off, size).await,
+            Handle::File(h) => {
+                let data = self.read_file(&h, off, size).await?;
+                if self.atimes.on() && !h.noatime {
+                    let attr = h.file.state.lock().attr.clone();
+                    self.accessed(h.file.ino, Some(&attr));
+                }
+                Ok(data)
+            }
             Handle::Virtual(content) => {
                 let from = (off as usize).min(content.len());
                 let to = (from + size as usize).min(content.len());
@@ -453,6 +502,10 @@ impl Vfs {
         if let Some(task) = self.flusher.lock().take() {
             task.abort();
         }
+        if let Some(task) = self.atime_task.lock().take() {
+            task.abort();
+        }
+        self.write_atimes().await;
         self.flush_all().await;
         let left: Vec<u64> = self.handles.all();
         for fh in left {
@@ -466,6 +519,9 @@ impl Vfs {
 
     /// Opens a directory.
     pub async fn opendir(&self, c: &Caller, ino: Ino) -> Result<u64> {
+        if c.check {
+            self.access(c, ino, 4).await?;
+        }
         let changes = {
             let mut listed = self.listed.lock();
             listed.retain(|_, w| w.strong_count() > 0);
@@ -509,7 +565,7 @@ impl Vfs {
         if dir == Ino::ROOT && !self.cfg.hide_internal {
             out.extend(self.virtual_names().map(|(name, ino)| (name, ino, FileType::File)));
             if self.meta.shows_trash() {
-                out.push((b".trash", Ino::TRASH, FileType::Directory));
+                out.push((self.meta.trash_name(), Ino::TRASH, FileType::Directory));
             }
         }
         Ok(out)

@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 
 use ciderfs_block::{BlockConfig, BlockStore};
 use ciderfs_format::Settings;
-use ciderfs_fuse::MountOptions;
 use ciderfs_meta::{Meta, MetaConfig};
-use ciderfs_mount::{MountedFs, ServeOptions, XattrOptions};
+use ciderfs_mount::{MountedFs, XattrOptions};
 use ciderfs_object::layers::{Limits, Replaceable};
 use ciderfs_object::{ObjectStore, probe};
 use ciderfs_vfs::{Metrics, Vfs, VfsConfig};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::Args;
+use crate::commands::mount_options;
 use crate::failure::{EXIT_STOP, Failure, Result};
 use crate::opening::{self, Bounds, Purpose};
 use crate::{daemon, http, values};
@@ -60,8 +60,8 @@ pub fn serve(args: &Args, banner: Option<&str>) -> Result<()> {
 
 async fn serve_async(args: &Args, url: &str, mountpoint: &Path, banner: Option<&str>) -> Result<()> {
     prepare(mountpoint)?;
-    let mut options = serve_options(args)?;
-    let read_only = args.is_on("read-only") || options.mount.read_only;
+    let mut options = mount_options::serve_options(args)?;
+    let read_only = options.mount.read_only;
     tracing::info!("Meta address: {}", values::masked(url));
     let store = opening::meta(url, if read_only { Purpose::Look } else { Purpose::Change }).await?;
     let mount_point = std::path::absolute(mountpoint)?.display().to_string();
@@ -75,6 +75,8 @@ async fn serve_async(args: &Args, url: &str, mountpoint: &Path, banner: Option<&
             max_deletes: args.int("max-deletes", 10) as usize,
             skip_dir_mtime: args.duration("skip-dir-mtime", Duration::ZERO)?,
             xattr_valid: options.attr_valid,
+            atime_mode: mount_options::atime_mode(args)?,
+            prefix_internal: args.is_on("prefix-internal"),
             mount_point: mount_point.clone(),
             ..MetaConfig::default()
         },
@@ -87,9 +89,6 @@ async fn serve_async(args: &Args, url: &str, mountpoint: &Path, banner: Option<&
         capability: !args.is_off("enable-cap"),
         selinux: !args.is_off("enable-selinux"),
     };
-    if args.text("atime-mode").is_some_and(|m| m != "noatime") {
-        return Err(Failure::new("--atime-mode: only noatime is supported in this version"));
-    }
     let mut settings = (*meta.settings()).clone();
     settings.decrypt_secrets()?;
     let place = Place::of(args);
@@ -110,7 +109,9 @@ async fn serve_async(args: &Args, url: &str, mountpoint: &Path, banner: Option<&
                 None
             },
             hide_internal: args.is_on("hide-internal"),
-            config_json: config_json(&settings, &mount_point)?,
+            prefix_internal: args.is_on("prefix-internal"),
+            sort_dir: args.is_on("sort-dir"),
+            config_json: config_json(&settings, &mount_point, read_only)?,
             metrics,
         },
     );
@@ -243,49 +244,6 @@ fn prepare(mountpoint: &Path) -> Result<()> {
     }
 }
 
-fn serve_options(args: &Args) -> Result<ServeOptions> {
-    let second = Duration::from_secs(1);
-    let mut o = ServeOptions {
-        attr_valid: args.duration("attr-cache", second)?,
-        entry_valid: args.duration("entry-cache", second)?,
-        dir_entry_valid: args.duration("dir-entry-cache", second)?,
-        negative_valid: args.duration("negative-entry-cache", Duration::ZERO)?,
-        ..ServeOptions::default()
-    };
-    let max = args.size("max-fuse-io", 'B', 1 << 20)?.clamp(4096, 1 << 20) as u32;
-    o.init.max_write = max;
-    o.mount = MountOptions {
-        subtype: "juicefs".into(),
-        default_permissions: true,
-        allow_other: rustix::process::geteuid().is_root(),
-        max_read: Some(max),
-        ..MountOptions::default()
-    };
-    for option in args.text("o").unwrap_or_default().split(',').filter(|w| !w.is_empty()) {
-        match option {
-            "allow_other" => o.mount.allow_other = true,
-            "allow_root" => o.mount.allow_root = true,
-            "ro" => o.mount.read_only = true,
-            "rw" | "default_permissions" | "nonempty" | "async_dio" | "noatime" | "nodiratime" => {}
-            "dev" => o.mount.dev = true,
-            "suid" => o.mount.suid = true,
-            "noexec" => o.mount.noexec = true,
-            "nodev" | "nosuid" | "exec" => {}
-            "writeback_cache" => {
-                return Err(Failure::new("-o writeback_cache is not supported in this version; remove it"));
-            }
-            other
-                if other.starts_with("x-")
-                    || other.starts_with("user_id=")
-                    || other.starts_with("fsname=") => {}
-            other => {
-                return Err(Failure::new(format!("mount option {other} is not known; remove it from -o")));
-            }
-        }
-    }
-    Ok(o)
-}
-
 /// Where the command line says the objects are, whatever the settings say.
 #[derive(Clone)]
 struct Place {
@@ -406,9 +364,10 @@ async fn open_blocks(
     Ok(BlockStore::new(objects, config)?)
 }
 
-fn config_json(settings: &Settings, mount_point: &str) -> Result<serde_json::Value> {
+fn config_json(settings: &Settings, mount_point: &str, read_only: bool) -> Result<serde_json::Value> {
     let format: serde_json::Value = serde_json::from_str(&settings.to_display_json()?)?;
     Ok(serde_json::json!({
+        "Meta": { "ReadOnly": read_only },
         "Format": format,
         "Mountpoint": mount_point,
         "Version": ciderfs_format::version::presented_version(env!("CARGO_PKG_VERSION")),

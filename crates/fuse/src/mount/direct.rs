@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use rustix::io::Errno;
-use rustix::mount::UnmountFlags;
+use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::{MountError, MountOptions};
 
@@ -36,6 +36,17 @@ pub(super) fn mount(mountpoint: &Path, options: &MountOptions) -> Result<OwnedFd
             option: data.to_string_lossy().into_owned(),
             reason: "the kernel does not accept one of these",
         }),
+        Err(e) => Err(MountError::io(mountpoint, e.into())),
+    }
+}
+
+pub(super) fn remount(mountpoint: &Path, flags: MountFlags) -> Result<(), MountError> {
+    match rustix::mount::mount_remount(mountpoint, flags, c"") {
+        Ok(()) => Ok(()),
+        Err(Errno::BUSY) => {
+            Err(MountError::Busy { mountpoint: mountpoint.into(), by: "files are open for writing".into() })
+        }
+        Err(Errno::PERM | Errno::ACCESS) => Err(MountError::Denied { mountpoint: mountpoint.into() }),
         Err(e) => Err(MountError::io(mountpoint, e.into())),
     }
 }

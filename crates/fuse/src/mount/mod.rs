@@ -57,6 +57,24 @@ pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<(), MountError> {
     }
 }
 
+/// Changes the flags of a mounted FUSE file system, such as `ro`, `rw`, `nosuid`; options without a flag of mount(2) are
+/// left alone, because the kernel changes no others. Whoever serves the mount is not told.
+///
+/// # Errors
+/// [`MountError::Busy`] for `ro` while a file is open for writing; [`MountError::NotMounted`]; [`MountError::Denied`].
+pub fn remount(mountpoint: &Path, options: &[&str]) -> Result<(), MountError> {
+    let mountpoint = absolute(mountpoint).map_err(|source| MountError::io(mountpoint, source))?;
+    let found = find_mount(&mountpoint).map_err(|source| MountError::io(&mountpoint, source))?;
+    let info = found
+        .filter(MountInfo::is_fuse)
+        .ok_or_else(|| MountError::NotMounted { mountpoint: mountpoint.clone() })?;
+    let mut flags = rustix::mount::MountFlags::empty();
+    for option in info.options.split(',').chain(options.iter().copied()) {
+        options::apply(&mut flags, option);
+    }
+    direct::remount(&mountpoint, flags)
+}
+
 /// Sets the kernel's read-ahead for a mounted file system, in KiB. Needs root. Does not touch the mount itself,
 /// so that the serving process may call it.
 ///

@@ -76,30 +76,10 @@ impl MountOptions {
         flags.set(MountFlags::RDONLY, self.read_only);
         let mut data = self.fuse_options();
         for option in self.passed_on() {
-            let (bit, on) = match option {
-                "ro" => (MountFlags::RDONLY, true),
-                "rw" => (MountFlags::RDONLY, false),
-                "dev" => (MountFlags::NODEV, false),
-                "nodev" => (MountFlags::NODEV, true),
-                "suid" => (MountFlags::NOSUID, false),
-                "nosuid" => (MountFlags::NOSUID, true),
-                "exec" => (MountFlags::NOEXEC, false),
-                "noexec" => (MountFlags::NOEXEC, true),
-                "sync" => (MountFlags::SYNCHRONOUS, true),
-                "async" => (MountFlags::SYNCHRONOUS, false),
-                "dirsync" => (MountFlags::DIRSYNC, true),
-                "noatime" => (MountFlags::NOATIME, true),
-                "atime" => (MountFlags::NOATIME, false),
-                "nodiratime" => (MountFlags::NODIRATIME, true),
-                "relatime" => (MountFlags::RELATIME, true),
-                "strictatime" => (MountFlags::STRICTATIME, true),
-                other => {
-                    check(other)?;
-                    data.push(other.to_owned());
-                    continue;
-                }
-            };
-            flags.set(bit, on);
+            if !apply(&mut flags, option) {
+                check(option)?;
+                data.push(option.to_owned());
+            }
         }
         Ok((flags, data))
     }
@@ -146,6 +126,34 @@ impl MountOptions {
             !o.is_empty() && !o.starts_with("x-") && !o.starts_with("comment=") && !IGNORED.contains(o)
         })
     }
+}
+
+/// Sets what an option means for mount(2). False for an option without a flag.
+pub(super) fn apply(flags: &mut MountFlags, option: &str) -> bool {
+    let (bit, on) = match option {
+        "ro" => (MountFlags::RDONLY, true),
+        "rw" => (MountFlags::RDONLY, false),
+        "dev" => (MountFlags::NODEV, false),
+        "nodev" => (MountFlags::NODEV, true),
+        "suid" => (MountFlags::NOSUID, false),
+        "nosuid" => (MountFlags::NOSUID, true),
+        "exec" => (MountFlags::NOEXEC, false),
+        "noexec" => (MountFlags::NOEXEC, true),
+        "sync" => (MountFlags::SYNCHRONOUS, true),
+        "async" => (MountFlags::SYNCHRONOUS, false),
+        "dirsync" => (MountFlags::DIRSYNC, true),
+        "noatime" => (MountFlags::NOATIME, true),
+        "atime" => (MountFlags::NOATIME, false),
+        "nodiratime" => (MountFlags::NODIRATIME, true),
+        "diratime" => (MountFlags::NODIRATIME, false),
+        "relatime" => (MountFlags::RELATIME, true),
+        "norelatime" => (MountFlags::RELATIME, false),
+        "strictatime" => (MountFlags::STRICTATIME, true),
+        "lazytime" => (MountFlags::LAZYTIME, true),
+        _ => return false,
+    };
+    flags.set(bit, on);
+    true
 }
 
 /// These are set here and nowhere else, and one option may not smuggle in another.

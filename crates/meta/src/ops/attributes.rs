@@ -138,15 +138,10 @@ impl Meta {
             }
             patch.uid = Some(uid).filter(|u| *u != a.uid);
         }
-        // `chown` to nobody in particular arrives as a change of nothing. It marks ctime and takes special bits like any other.
-        let nothing = *set == SetAttr::default();
         let mut mode = a.mode;
         // Giving a program to somebody else takes its special bits, unless the kernel decided about the mode itself.
-        if (chown || nothing) && set.mode.is_none() && !a.is_dir() && mode & 0o6000 != 0 {
+        if chown && set.mode.is_none() && !a.is_dir() && mode & 0o6000 != 0 {
             mode &= if !root || mode & 0o010 != 0 { !0o6000 } else { !0o4000 };
-            if nothing && mode != a.mode && !owner {
-                return Err(Errno::EPERM.into());
-            }
         }
         if let Some(new) = set.mode {
             mode = new & 0o7777;
@@ -169,7 +164,7 @@ impl Meta {
             }
             patch.flags = Some(f).filter(|f| *f != a.flags);
         }
-        if patch.is_empty() && set.ctime.is_none() && !chown && set.mode.is_none() && !nothing {
+        if patch.is_empty() && set.ctime.is_none() && !chown && set.mode.is_none() {
             return Ok(a.clone());
         }
         patch.ctime = Some(set.ctime.unwrap_or(t.now));

@@ -113,7 +113,7 @@ impl Meta {
                 continue;
             }
             if node == Ino::TRASH {
-                open.push((Ino::ROOT, [names, vec![b".trash".to_vec()]].concat()));
+                open.push((Ino::ROOT, [names, vec![self.trash_name().to_vec()]].concat()));
                 continue;
             }
             for (parent, name) in self.names_of(node).await? {

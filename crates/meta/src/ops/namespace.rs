@@ -26,7 +26,7 @@ impl Meta {
                 let up = self.parent_of(parent).await?;
                 return Ok((up, self.getattr(up).await?));
             }
-            b".trash" if dir == Ino::ROOT => return Ok((Ino::TRASH, self.getattr(Ino::TRASH).await?)),
+            _ if self.is_reserved(dir, name) => return Ok((Ino::TRASH, self.getattr(Ino::TRASH).await?)),
             _ => check_name(name)?,
         }
         let mut reads = vec![Read::Lookup(dir, name.to_vec())];
@@ -310,6 +310,7 @@ impl Meta {
                 Ok(false)
             }
             None => {
+                self.departed.remember(e.ino, &a, t.now);
                 t.write(Write::DelAttr(e.ino));
                 t.write(Write::DelXattrs(e.ino));
                 let owner = Some((a.uid, a.gid)).filter(|_| !e.ino.is_trash());

@@ -98,6 +98,7 @@ impl Meta {
 
     /// Buffers the end of a node without names. Returns the length of a file whose data is to be deleted.
     pub(crate) fn drop_node(&self, t: &mut Txn<'_>, ino: Ino, a: &Attr) -> Option<u64> {
+        self.departed.remember(ino, a, t.now);
         t.write(Write::DelAttr(ino));
         t.write(Write::DelXattrs(ino));
         t.charge(Some((a.uid, a.gid)), -(a.charged_space() as i64), -1);

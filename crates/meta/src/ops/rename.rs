@@ -63,7 +63,8 @@ impl Meta {
         if self.is_reserved(src.dir, sname) || self.is_reserved(dst.dir, dname) {
             return Err(Errno::EPERM.into());
         }
-        if dst.dir.is_trash() || (src.dir.is_trash() && c.uid != 0) {
+        // Entries come back out of an hourly directory of the trash, but the directory itself stays.
+        if dst.dir.is_trash() || src.dir == Ino::TRASH || (src.dir.is_trash() && c.uid != 0) {
             return Err(Errno::EPERM.into());
         }
         if self.cfg.read_only {
@@ -79,7 +80,7 @@ impl Meta {
                 self.sum_trees(&mut trees).await?;
             }
         }
-        let whiteout = self.new_whiteout(c, flags).await?;
+        let whiteout = self.new_whiteout(flags).await?;
         let trash = self.trash_for(dst.dir).await?;
         let mut removing = None;
         let mut trees = Trees::default();

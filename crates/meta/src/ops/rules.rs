@@ -121,9 +121,14 @@ impl Meta {
         t.write(Write::PatchAttr(ino, patch));
     }
 
-    /// `.trash` in the root is reserved.
+    /// Name of the trash in the root.
+    pub fn trash_name(&self) -> &'static [u8] {
+        if self.cfg.prefix_internal { b".jfs.trash" } else { b".trash" }
+    }
+
+    /// The trash's name in the root is reserved.
     pub(crate) fn is_reserved(&self, dir: Ino, name: &[u8]) -> bool {
-        dir == Ino::ROOT && name == b".trash"
+        dir == Ino::ROOT && name == self.trash_name()
     }
 }
 

@@ -97,6 +97,6 @@ async fn an_unlinked_file_lives_until_its_last_close() {
     assert_eq!(c.read(fh, 0, 200 * KIB).await, want);
     assert_eq!(c.vfs.getattr(ino).await.unwrap().nlink, 0);
     c.close(fh).await.unwrap();
-    assert_eq!(errno(c.vfs.getattr(ino).await), Errno::ENOENT);
+    assert_eq!(errno(c.meta.getattr(ino).await), Errno::ENOENT);
     until("its objects are deleted", async || w.objects().await.is_empty()).await;
 }

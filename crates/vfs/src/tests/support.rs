@@ -53,6 +53,8 @@ impl World {
         let cfg = VfsConfig {
             max_readahead: None,
             hide_internal: false,
+            prefix_internal: false,
+            sort_dir: false,
             config_json: serde_json::Value::Null,
             metrics: Arc::new(Metrics::new(HashMap::new()).unwrap()),
         };

@@ -123,6 +123,7 @@ pub async fn trash_restrictions(engine: Engine) {
     assert_eq!(errno(m.rename(&user(1, 1), hour, name.as_bytes(), ROOT, b"f", 0).await), Errno::EPERM);
     assert_eq!(errno(c.make(hour, "x", FileType::File).await), Errno::EPERM);
     assert_eq!(errno(c.rmdir(Ino::TRASH, &hour_name).await), Errno::EPERM);
+    assert_eq!(errno(c.rename((Ino::TRASH, &hour_name), (ROOT, "hour")).await), Errno::EPERM);
     c.file(ROOT, "g").await;
     assert_eq!(errno(c.rename((ROOT, "g"), (hour, "g")).await), Errno::EPERM);
     // The superuser takes it out.

@@ -1,0 +1,129 @@
+//! Called by mount(8): as `mount.juicefs` or `mount.ciderfs` for a line of `fstab` (`spec/cli.md` 5.8), or to change the flags of
+//! a mount.
+//!
+//! For `mount -o remount,...` mount(8) looks for a helper of the type that it finds in the mount table, `fuse.juicefs`:
+//! `mount.fuse.juicefs` if there is one, else libfuse's `mount.fuse`, which runs the program `juicefs` with the same arguments.
+
+use std::path::{Path, PathBuf};
+
+use crate::failure::{Failure, Result};
+use crate::flags;
+
+/// What a command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Call {
+    /// One of our commands.
+    Command(Vec<String>),
+    /// New flags for what is mounted there.
+    Remount(PathBuf, Vec<String>),
+}
+
+/// Translates the arguments of a mount helper; others are left as they are.
+pub fn translate(argv: &[String]) -> Result<Call> {
+    let name = argv.first().map(|a| a.rsplit('/').next().unwrap_or(a)).unwrap_or_default();
+    let helper =
+        matches!(name, "mount.juicefs" | "mount.ciderfs" | "mount.fuse.juicefs" | "mount.fuse.ciderfs")
+            || std::env::var_os("CALL_VIA_MOUNT").is_some();
+    let is_command = argv.get(1).is_none_or(|w| super::is_command(w) || w.starts_with('-'));
+    let options = options(argv);
+    if (helper || !is_command) && argv.len() > 3 && options.contains(&"remount") {
+        let words = options.into_iter().filter(|o| *o != "remount").map(str::to_owned).collect();
+        return Ok(Call::Remount(PathBuf::from(&argv[2]), words));
+    }
+    if !helper || argv.get(1).is_some_and(|w| w == "mount") {
+        return Ok(Call::Command(if argv.is_empty() { vec!["ciderfs".into()] } else { argv.to_vec() }));
+    }
+    if argv.len() < 3 {
+        return Err(Failure::new("usage: mount.ciderfs META-URL MOUNTPOINT [-o options]"));
+    }
+    let mut out = vec![argv[0].clone(), "mount".into(), argv[1].clone(), argv[2].clone()];
+    if std::env::var_os("JFS_FOREGROUND").is_none() {
+        out.push("-d".into());
+    }
+    let mut fuse: Vec<&str> = Vec::new();
+    for option in options {
+        let (name, value) = option.split_once('=').map_or((option, None), |(n, v)| (n, Some(v)));
+        let name = match name {
+            "attrcacheto" => "attr-cache",
+            "entrycacheto" => "entry-cache",
+            "direntrycacheto" => "dir-entry-cache",
+            other => other,
+        };
+        match name {
+            "" | "background" => {}
+            _ if name.len() > 1 && flags::of("mount").any(|f| f.name == name) => out.push(match value {
+                Some(v) => format!("--{name}={v}"),
+                None => format!("--{name}"),
+            }),
+            _ => fuse.push(option),
+        }
+    }
+    if !fuse.is_empty() {
+        out.extend(["-o".to_owned(), fuse.join(",")]);
+    }
+    Ok(Call::Command(out))
+}
+
+/// The words of all `-o` lists after source and mount point.
+fn options(argv: &[String]) -> Vec<&str> {
+    let words = argv.get(3..).unwrap_or_default();
+    let lists = words.windows(2).filter(|w| w[0] == "-o");
+    lists.flat_map(|w| w[1].split(',')).collect()
+}
+
+/// `mount -o remount,...`.
+pub fn remount(mountpoint: &Path, options: &[String]) -> Result<()> {
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let writes = options.iter().rfind(|o| matches!(**o, "ro" | "rw")) == Some(&"rw");
+    if writes && is_served_read_only(mountpoint) {
+        return Err(Failure::new(format!(
+            "{} is served read-only; unmount it and mount it without ro or --read-only",
+            mountpoint.display()
+        )));
+    }
+    ciderfs_fuse::mount::remount(mountpoint, &options).map_err(|e| Failure::new(e.to_string()))
+}
+
+fn is_served_read_only(mountpoint: &Path) -> bool {
+    let text = [".config", ".jfs.config"].iter().find_map(|name| std::fs::read(mountpoint.join(name)).ok());
+    let config: Option<serde_json::Value> = text.and_then(|text| serde_json::from_slice(&text).ok());
+    config.is_some_and(|config| config["Meta"]["ReadOnly"] == true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(line: &str) -> Call {
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        translate(&words).unwrap()
+    }
+
+    #[test]
+    fn lines_of_fstab_become_mount_commands() {
+        let Call::Command(words) = call(
+            "/sbin/mount.ciderfs redis://h/1 /mnt -s -o rw,_netdev,nofail,x-systemd.automount,noauto,cache-size=1G,umask=022,\
+             enable-ioctl,atime-mode=relatime,attrcacheto=3 -t fuse.x",
+        ) else {
+            panic!("not a command")
+        };
+        assert_eq!(words[1..5], ["mount", "redis://h/1", "/mnt", "-d"]);
+        for flag in
+            ["--cache-size=1G", "--umask=022", "--enable-ioctl", "--atime-mode=relatime", "--attr-cache=3"]
+        {
+            assert!(words.iter().any(|w| w == flag), "{flag}: {words:?}");
+        }
+        assert_eq!(words.last().unwrap(), "rw,_netdev,nofail,x-systemd.automount,noauto");
+        assert!(translate(&["mount.juicefs".into(), "x".into()]).is_err());
+    }
+
+    #[test]
+    fn remounts_are_told_from_commands() {
+        let remount = Call::Remount("/mnt".into(), vec!["nosuid".into(), "ro".into()]);
+        assert_eq!(call("mount.fuse.juicefs JuiceFS:v /mnt -o nosuid,remount,ro"), remount);
+        assert_eq!(call("juicefs JuiceFS:v /mnt -o nosuid,remount,ro"), remount);
+        for other in ["juicefs mount META /mnt -o remount", "ciderfs --quiet mount META /mnt", "ciderfs"] {
+            assert!(matches!(call(other), Call::Command(_)), "{other}");
+        }
+    }
+}
