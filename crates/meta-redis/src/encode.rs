@@ -8,7 +8,7 @@ use ciderfs_format::redis_keys::{
 };
 use ciderfs_format::session::lock_owner_field;
 use ciderfs_format::{Ino, Slice};
-use ciderfs_meta::store::{AttrMask, AttrPatch, Commit, Counter, DirStat, Guard, LockOwner, Write};
+use ciderfs_meta::store::{AttrMask, AttrPatch, Commit, Counter, DirStat, Guard, LockKind, LockOwner, Write};
 
 use crate::quota;
 
@@ -26,6 +26,8 @@ pub(crate) enum Reports {
     Int(i64),
     /// The next element: records and counts in turn.
     Taken,
+    /// The next element, an attribute record.
+    Attr,
 }
 
 /// Keys and arguments of one commit.
@@ -52,6 +54,14 @@ pub(crate) fn counter_key(keys: &Keys, c: Counter) -> String {
         Counter::TotalInodes => redis_keys::Counter::TotalInodes,
         Counter::AclMaxId => redis_keys::Counter::AclMaxId,
     })
+}
+
+/// The hash with an inode's locks of a kind.
+pub(crate) fn lock_key(keys: &Keys, ino: Ino, kind: LockKind) -> String {
+    match kind {
+        LockKind::Flock => keys.flock(ino),
+        LockKind::Record => keys.plock(ino),
+    }
 }
 
 /// Encodes a commit. `raw` may hold the stored bytes of guarded attribute records (by guard), to be expected instead of
@@ -174,6 +184,11 @@ impl Encoded {
                 self.arg("H");
                 self.key(keys.session_infos());
                 self.num(sid);
+            }
+            Guard::Holds(ino, kind, (sid, owner)) => {
+                self.arg("H");
+                self.key(lock_key(keys, *ino, *kind));
+                self.arg(lock_owner_field(*sid, *owner));
             }
             Guard::Parents { ino, expect } => self.hash(
                 keys.parents(*ino),
@@ -336,6 +351,7 @@ impl Encoded {
                 self.run("ZREM", keys.all_sessions(), &[text(sid).as_ref()]);
                 self.run("HDEL", keys.session_infos(), &[text(sid).as_ref()])
             }
+            Write::TellAttr(i) => self.command(Reports::Attr, "GET", keys.node(*i), &[]),
             Write::PutAcl(id, rule) => self.run("HSET", keys.acl(), &[text(id).as_ref(), rule]),
             Write::PutFlock(i, owner, lock) => self.lock(keys, keys.flock(*i), *owner, lock.map(flock_value)),
             Write::PutPlock(i, owner, list) => {

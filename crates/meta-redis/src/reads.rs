@@ -2,11 +2,11 @@
 
 use ciderfs_format::Ino;
 use ciderfs_format::redis_keys::{Keys, slice_ref_field};
-use ciderfs_format::session::parse_lock_owner_field;
+use ciderfs_format::session::{lock_owner_field, parse_lock_owner_field};
 use ciderfs_meta::store::{DirStat, LockOwner, Read, StoreError, Value};
 use redis::{Cmd, Value as Reply, cmd};
 
-use crate::encode::counter_key;
+use crate::encode::{counter_key, lock_key};
 use crate::quota;
 use crate::reply::{self, Result};
 use crate::script::Scripts;
@@ -54,6 +54,9 @@ pub(crate) fn commands(keys: &Keys, scripts: &Scripts, whole: bool, read: &Read)
         }
         Read::Acl(id) => field("HGET", keys.acl(), id.to_string().as_bytes()),
         Read::Session(sid) => field("HEXISTS", keys.session_infos(), sid.to_string().as_bytes()),
+        Read::Holds(i, kind, (sid, owner)) => {
+            field("HEXISTS", lock_key(keys, *i, *kind), lock_owner_field(*sid, *owner).as_bytes())
+        }
         Read::Flocks(i) => one("HGETALL", keys.flock(*i)),
         Read::Plocks(i) => one("HGETALL", keys.plock(*i)),
     }]
@@ -83,7 +86,7 @@ pub(crate) fn value(read: &Read, replies: &mut impl Iterator<Item = Reply>) -> R
         Read::SliceRefs(..) => Value::Int(reply::int(v)?.unwrap_or(0) + 1),
         Read::Counter(_) => Value::Int(reply::int(v)?.unwrap_or(0)),
         Read::DirEmpty(_) => Value::Bool(reply::int(v)? == Some(0)),
-        Read::Session(_) => Value::Bool(reply::int(v)? == Some(1)),
+        Read::Session(_) | Read::Holds(..) => Value::Bool(reply::int(v)? == Some(1)),
         Read::XattrNames(_) => Value::Names(reply::strings(v)?.into_iter().map(|n| n.to_vec()).collect()),
         other => plain(other, v)?,
     })

@@ -215,6 +215,7 @@ fn outputs(reports: &[Reports], answers: Vec<Reply>) -> Result<Vec<Output>> {
             Ok(match r {
                 Reports::Nothing => Output::None,
                 Reports::Int(plus) => Output::Int(reply::int(next()?)?.unwrap_or(0) + plus),
+                Reports::Attr => Output::Attr(reply::attr(next()?)?),
                 Reports::Taken => {
                     let mut flat = reply::array(next()?)?.into_iter();
                     let mut taken = Vec::with_capacity(flat.len() / 2);

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use ciderfs_format::{Attr, Edge, Ino, Slice};
-use ciderfs_meta::store::{Counter, DirCursor, DirEntry, DirStat, Read, Value};
+use ciderfs_meta::store::{Counter, DirCursor, DirEntry, DirStat, LockKind, Read, Value};
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -85,6 +85,13 @@ pub(crate) fn read(conn: &Connection, s: &Statements, r: &Read) -> Result<Value>
         Read::Quota(key) => Value::Quota(quota::get(conn, s, *key)?),
         Read::Acl(id) => Value::Bytes(first(conn, &s.get_acl, [id], acl_record)?),
         Read::Session(sid) => Value::Bool(first(conn, &s.get_session, [*sid as i64], |_| Ok(()))?.is_some()),
+        Read::Holds(ino, kind, (sid, owner)) => {
+            let sql = match kind {
+                LockKind::Flock => &s.has_flock,
+                LockKind::Record => &s.has_plock,
+            };
+            Value::Bool(first(conn, sql, [ino.0 as i64, *sid as i64, *owner as i64], |_| Ok(()))?.is_some())
+        }
         Read::Flocks(ino) => Value::Flocks(all(conn, &s.get_flocks, [ino.0 as i64], |r| {
             let owner = (r.get::<_, i64>(0)? as u64, r.get::<_, i64>(1)? as u64);
             Ok((owner, r.get::<_, i64>(2)? == i64::from(b'W')))

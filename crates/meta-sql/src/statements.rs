@@ -138,6 +138,8 @@ statements! {
         VALUES(?1,?2,?3,?4,?5,?6,?7)";
     max_acl = "SELECT coalesce(max(id),0) FROM jfs_acl";
 
+    has_flock = "SELECT 1 FROM jfs_flock WHERE inode=?1 AND sid=?2 AND owner=?3";
+    has_plock = "SELECT 1 FROM jfs_plock WHERE inode=?1 AND sid=?2 AND owner=?3";
     get_flocks = "SELECT sid,owner,ltype FROM jfs_flock WHERE inode=?1";
     put_flock = "INSERT INTO jfs_flock(inode,sid,owner,ltype) VALUES(?1,?2,?3,?4) \
         ON CONFLICT(inode,sid,owner) DO UPDATE SET ltype=excluded.ltype";

@@ -122,6 +122,7 @@ fn apply(conn: &Connection, s: &Statements, w: &Write) -> Result<Output> {
             run(conn, &s.put_flock, params![ino(i), o.0 as i64, o.1 as i64, kind])
         }
         Write::PutFlock(i, o, None) => run(conn, &s.del_flock, [ino(i), o.0 as i64, o.1 as i64]),
+        Write::TellAttr(i) => Ok(Output::Attr(read::get_attr(conn, s, *i)?)),
         Write::PutPlock(i, o, Some(list)) if !list.is_empty() => {
             run(conn, &s.put_plock, params![ino(i), o.0 as i64, o.1 as i64, &list[..]])
         }

@@ -51,6 +51,7 @@ errnos! {
     ERANGE = 34, "out of range";
     EDEADLK = 35, "deadlock";
     ENAMETOOLONG = 36, "name too long";
+    ENOLCK = 37, "no record locks available";
     ENOSYS = 38, "not implemented";
     ENOTEMPTY = 39, "directory not empty";
     ELOOP = 40, "too many symbolic links";
@@ -88,6 +89,13 @@ pub enum Error {
     /// The volume cannot be used by this client; the text names cause and remedy.
     #[error("{0}")]
     Volume(String),
+    /// The session was declared dead and its locks on the file went to others: nothing more is written through what was
+    /// open then.
+    #[error(
+        "the locks held on this file were revoked while this client did not answer: what was written under them is \
+         refused until the file is closed and opened again"
+    )]
+    LockLost,
 }
 
 impl Error {
@@ -96,7 +104,7 @@ impl Error {
         match self {
             Self::Errno(e) => *e,
             Self::Store(StoreError::NoSpace(_)) => Errno::ENOSPC,
-            Self::Store(_) | Self::Volume(_) => Errno::EIO,
+            Self::Store(_) | Self::Volume(_) | Self::LockLost => Errno::EIO,
         }
     }
 }

@@ -88,6 +88,11 @@ impl OpenFiles {
         last
     }
 
+    /// Is it open?
+    pub(crate) fn is_open(&self, ino: Ino) -> bool {
+        self.files.lock().get(&ino).is_some_and(|e| e.opens > 0)
+    }
+
     /// Begins to decide about a removal; until the result is dropped nobody opens the inode.
     pub(crate) fn removing(self: &Arc<Self>, ino: Ino) -> Removing {
         let mut files = self.files.lock();

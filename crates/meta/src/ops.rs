@@ -11,6 +11,7 @@ mod fallocate;
 pub(crate) mod inspect;
 mod link;
 mod listing;
+pub(crate) mod locks;
 mod moving;
 mod namespace;
 pub(crate) mod quota;

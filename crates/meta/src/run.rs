@@ -107,7 +107,7 @@ impl Meta {
             match self.store.commit(&commit).await {
                 Ok(Outcome::Done(outputs)) => {
                     self.counters.commits.fetch_add(1, Ordering::Relaxed);
-                    txn::believe(&commit, &self.beliefs);
+                    txn::believe(&commit, &outputs, &self.beliefs);
                     self.note_usage(&commit, &outputs);
                     return Ok(Ran { value, outputs });
                 }

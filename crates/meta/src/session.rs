@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ciderfs_format::settings::Settings;
@@ -18,6 +18,13 @@ use crate::volume::Meta;
 const LIFE_HEARTBEATS: i64 = 5;
 /// Life of a session that is never refreshed: one year.
 const LIFE_WITHOUT_HEARTBEAT: i64 = 365 * 86_400;
+/// When the session was refreshed last, by both clocks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lease {
+    at: Instant,
+    wall: i64,
+}
+
 /// Sustained inodes and locks cleaned per scan.
 const CLEAN_BATCH: usize = 1000;
 
@@ -58,7 +65,7 @@ impl Meta {
             let info = serde_json::to_vec(&info).map_err(|e| Error::Volume(e.to_string()))?;
             *self.session_info.lock() = Bytes::from(info);
             self.sid.store(sid, Ordering::Relaxed);
-            self.refresh_session().await?;
+            *self.lease.lock() = Some(self.refresh_session().await?.0);
         }
         let mut tasks = self.tasks.lock();
         if !self.cfg.heartbeat.is_zero() {
@@ -87,6 +94,7 @@ impl Meta {
             return Ok(());
         }
         self.recompute_dir_stats().await;
+        self.end_locking().await;
         let sid = self.sid.swap(0, Ordering::Relaxed);
         if sid != 0 {
             self.clean_session(sid).await?;
@@ -119,20 +127,49 @@ impl Meta {
         }
     }
 
-    async fn refresh_session(&self) -> Result<()> {
-        let sid = self.sid();
-        if sid == 0 {
-            return Ok(());
-        }
+    /// Seconds that this client's session lives without a refresh.
+    fn session_life(&self) -> i64 {
         let beat = self.cfg.heartbeat.as_secs_f64().ceil() as i64;
-        let life = if beat == 0 { LIFE_WITHOUT_HEARTBEAT } else { beat * LIFE_HEARTBEATS };
+        if beat == 0 { LIFE_WITHOUT_HEARTBEAT } else { beat * LIFE_HEARTBEATS }
+    }
+
+    /// Moves the expiry of the session; false if it was not registered.
+    async fn refresh_session(&self) -> Result<(Lease, bool)> {
+        let sid = self.sid();
+        let lease = Lease { at: Instant::now(), wall: self.clock.now().sec };
+        if sid == 0 {
+            return Ok((lease, true));
+        }
+        let life = self.session_life();
         let info = self.session_info.lock().clone();
-        let commit = Commit {
-            guards: Vec::new(),
-            writes: vec![Write::PutSession(sid, self.clock.now().sec + life, info)],
-        };
-        self.commit_repeatable(&commit).await?;
+        let commit =
+            Commit { guards: Vec::new(), writes: vec![Write::PutSession(sid, lease.wall + life, info)] };
+        let outcome = self.commit_repeatable(&commit).await?;
+        Ok((lease, matches!(outcome, Outcome::Done(out) if out.first() != Some(&Output::Int(0)))))
+    }
+
+    /// Refreshes the session. If others have declared it dead, whoever held a lock through it learns that.
+    pub(crate) async fn register_again(self: &Arc<Self>) -> Result<()> {
+        let (lease, registered) = self.refresh_session().await?;
+        if registered {
+            *self.lease.lock() = Some(lease);
+        } else {
+            tracing::warn!(
+                "session {} was declared dead because this client did not answer in time; it is registered again, without \
+                 its locks",
+                self.sid()
+            );
+            // The lease counts again when it is known which locks are lost.
+            self.verify_all_locks(lease);
+        }
         Ok(())
+    }
+
+    /// May others have declared the session dead? By either clock: one stops while the machine sleeps, the other can be set.
+    pub(crate) fn lease_is_over(&self) -> bool {
+        let Some(lease) = *self.lease.lock() else { return false };
+        let life = self.session_life();
+        lease.at.elapsed().as_secs() as i64 >= life || self.clock.now().sec >= lease.wall + life
     }
 
     async fn heartbeat_loop(self: Arc<Self>) {
@@ -143,7 +180,7 @@ impl Meta {
                 () = tokio::time::sleep(self.cfg.heartbeat.mul_f64(jitter)) => {}
                 _ = stop.wait_for(|s| *s) => return,
             }
-            if let Err(e) = self.refresh_session().await {
+            if let Err(e) = self.register_again().await {
                 tracing::warn!("heartbeat: {e}");
             }
             if let Err(e) = self.reload_settings().await {

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use ciderfs_format::Ino;
 
 pub use guard::{AttrMask, Guard};
-pub use record::{Counter, DirStat, Job, LockOwner, Name, QuotaKey, Read, Value};
+pub use record::{Counter, DirStat, Job, LockKind, LockOwner, Name, QuotaKey, Read, Value};
 pub use walk::{DirCursor, DirEntry, Scan, Scanned};
 pub use write::{AttrPatch, Commit, Outcome, Output, Write};
 

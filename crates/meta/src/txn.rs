@@ -12,10 +12,13 @@ use bytes::Bytes;
 use ciderfs_format::quota::Quota;
 use ciderfs_format::{Attr, Edge, Ino, Slice, Time};
 
-use crate::beliefs::Beliefs;
+use crate::beliefs::{Beliefs, Flocks, Plocks};
 use crate::charges::Charges;
 use crate::error::{Errno, Error};
-use crate::store::{AttrMask, Commit, Counter, DirStat, Guard, Name, QuotaKey, Read, Value, Write};
+use crate::store::{
+    AttrMask, Commit, Counter, DirStat, Guard, LockKind, LockOwner, Name, Output, QuotaKey, Read, Value,
+    Write,
+};
 
 /// Why an operation's function stopped.
 pub(crate) enum Stop {
@@ -51,6 +54,8 @@ pub(crate) enum Proof {
     Gone(Ino),
     /// The chunk's list holds this slice id only if it was.
     SliceId(Ino, u32, u64),
+    /// These holders, whose locks nobody else changes, have these locks on the file (`None`: none) only if it was.
+    Locks(Ino, Vec<(LockOwner, Option<bool>)>, Vec<(LockOwner, Option<Bytes>)>),
 }
 
 impl Proof {
@@ -63,6 +68,7 @@ impl Proof {
             Self::Removed(dir, name, ino, _) => vec![Read::Edge(*dir, name.clone()), Read::Attr(*ino)],
             Self::Ctime(ino, _) | Self::Gone(ino) => vec![Read::Attr(*ino)],
             Self::SliceId(ino, indx, _) => vec![Read::Slices(*ino, *indx)],
+            Self::Locks(ino, ..) => vec![Read::Flocks(*ino), Read::Plocks(*ino)],
         }
     }
 
@@ -79,6 +85,12 @@ impl Proof {
             (Self::Ctime(_, want), [Value::Attr(Some(found))]) => found.ctime == *want,
             (Self::Gone(_), [Value::Attr(found)]) => found.is_none(),
             (Self::SliceId(_, _, id), [Value::Slices(list)]) => list.iter().any(|s| s.id == *id),
+            (Self::Locks(_, flocks, plocks), [Value::Flocks(f), Value::Plocks(p)]) => {
+                flocks.iter().all(|(o, want)| f.iter().find(|(h, _)| h == o).map(|(_, l)| *l) == *want)
+                    && plocks
+                        .iter()
+                        .all(|(o, want)| p.iter().find(|(h, _)| h == o).map(|(_, l)| l) == want.as_ref())
+            }
             _ => false,
         }
     }
@@ -124,6 +136,11 @@ impl Known {
                 self.edges.insert((dir, name), edge);
             }
             (read, value) => {
+                match (&read, &value) {
+                    (Read::Flocks(ino), Value::Flocks(list)) => beliefs.set_flocks(*ino, list.clone()),
+                    (Read::Plocks(ino), Value::Plocks(list)) => beliefs.set_plocks(*ino, list.clone()),
+                    _ => {}
+                }
                 self.other.insert(read, value);
             }
         }
@@ -262,6 +279,44 @@ impl<'a> Txn<'a> {
         let Value::Slices(list) = self.other(Read::Slices(ino, indx))? else { return Err(mismatch()) };
         self.guard(Guard::Slices { ino, indx, list: list.clone() });
         Ok(list)
+    }
+
+    /// The flocks of a file, guarded, and whether they were fetched. Without any knowledge there are none.
+    pub(crate) fn flocks(&mut self, ino: Ino) -> (Flocks, bool) {
+        let (expect, fetched) = match self.known.other.get(&Read::Flocks(ino)) {
+            Some(Value::Flocks(list)) => (list.clone(), true),
+            _ => {
+                self.believed.push(Read::Flocks(ino));
+                (self.beliefs.flocks(ino), false)
+            }
+        };
+        self.guard(Guard::Flocks { ino, expect: expect.clone() });
+        (expect, fetched)
+    }
+
+    /// The record locks of a file, in the same way.
+    pub(crate) fn plocks(&mut self, ino: Ino) -> (Plocks, bool) {
+        let (expect, fetched) = match self.known.other.get(&Read::Plocks(ino)) {
+            Some(Value::Plocks(list)) => (list.clone(), true),
+            _ => {
+                self.believed.push(Read::Plocks(ino));
+                (self.beliefs.plocks(ino), false)
+            }
+        };
+        self.guard(Guard::Plocks { ino, expect: expect.clone() });
+        (expect, fetched)
+    }
+
+    /// Requires that the session is registered: guarded, and false if it is known not to be.
+    pub(crate) fn session(&mut self, sid: u64) -> bool {
+        self.guard(Guard::Session(sid));
+        self.known.other.get(&Read::Session(sid)) != Some(&Value::Bool(false))
+    }
+
+    /// Requires that a holder has a lock: guarded, and false if it is known not to have one.
+    pub(crate) fn holds(&mut self, ino: Ino, kind: LockKind, owner: LockOwner) -> bool {
+        self.guard(Guard::Holds(ino, kind, owner));
+        self.known.other.get(&Read::Holds(ino, kind, owner)) != Some(&Value::Bool(false))
     }
 
     /// Requires that a directory has no entry. Believed without asking; the guard tells if it is wrong.
@@ -406,12 +461,17 @@ fn mismatch() -> Stop {
 }
 
 /// Updates beliefs with what a successful commit wrote.
-pub(crate) fn believe(commit: &Commit, beliefs: &Beliefs) {
+pub(crate) fn believe(commit: &Commit, outputs: &[Output], beliefs: &Beliefs) {
     // Values guarded in the commit are the truth at its moment, at least in the guarded fields.
     let mut attrs: HashMap<Ino, Option<Attr>> = HashMap::new();
+    let mut flocks: HashMap<Ino, Flocks> = HashMap::new();
+    let mut plocks: HashMap<Ino, Plocks> = HashMap::new();
     for g in &commit.guards {
-        if let Guard::Attr { ino, expect, .. } = g {
-            attrs.insert(*ino, expect.clone());
+        match g {
+            Guard::Attr { ino, expect, .. } => _ = attrs.insert(*ino, expect.clone()),
+            Guard::Flocks { ino, expect } => _ = flocks.insert(*ino, expect.clone()),
+            Guard::Plocks { ino, expect } => _ = plocks.insert(*ino, expect.clone()),
+            _ => {}
         }
     }
     for w in &commit.writes {
@@ -429,8 +489,29 @@ pub(crate) fn believe(commit: &Commit, beliefs: &Beliefs) {
             }
             Write::PutEdge(dir, name, edge) => beliefs.set_edge(*dir, name, Some(*edge)),
             Write::DelEdge(dir, name) => beliefs.set_edge(*dir, name, None),
+            Write::PutFlock(ino, owner, lock) => {
+                let list = flocks.entry(*ino).or_insert_with(|| beliefs.flocks(*ino));
+                list.retain(|(o, _)| o != owner);
+                list.extend(lock.map(|l| (*owner, l)));
+            }
+            Write::PutPlock(ino, owner, lock) => {
+                let list = plocks.entry(*ino).or_insert_with(|| beliefs.plocks(*ino));
+                list.retain(|(o, _)| o != owner);
+                list.extend(lock.clone().filter(|l| !l.is_empty()).map(|l| (*owner, l)));
+            }
             _ => {}
         }
+    }
+    for (w, output) in commit.writes.iter().zip(outputs) {
+        if let (Write::TellAttr(ino), Output::Attr(attr)) = (w, output) {
+            attrs.insert(*ino, attr.clone());
+        }
+    }
+    for (ino, list) in flocks {
+        beliefs.set_flocks(ino, list);
+    }
+    for (ino, list) in plocks {
+        beliefs.set_plocks(ino, list);
     }
     for (ino, attr) in attrs {
         beliefs.set_attr(ino, attr);

@@ -16,8 +16,10 @@ use crate::beliefs::Beliefs;
 use crate::error::{Errno, Error, Result};
 use crate::ids::IdPool;
 use crate::ledger::Ledger;
+use crate::locks::LockTable;
 use crate::open::OpenFiles;
 use crate::run::RunCounters;
+use crate::session::Lease;
 use crate::store::{Counter, Read, Store, Value};
 use crate::types::{Caller, VolumeStat};
 use crate::xattrs::KnownXattrs;
@@ -146,6 +148,8 @@ pub struct Meta {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) counters: RunCounters,
     pub(crate) sid: AtomicU64,
+    pub(crate) locks: LockTable,
+    pub(crate) lease: Mutex<Option<Lease>>,
     pub(crate) session_info: Mutex<Bytes>,
     pub(crate) root: Ino,
     pub(crate) trash_hour: Mutex<Option<(String, Ino)>>,
@@ -194,6 +198,8 @@ impl Meta {
             ledger: Arc::default(),
             counters: RunCounters::default(),
             sid: AtomicU64::new(0),
+            locks: LockTable::default(),
+            lease: Mutex::default(),
             session_info: Mutex::default(),
             root: Ino::ROOT,
             trash_hour: Mutex::default(),

@@ -34,7 +34,7 @@ async fn create(m: &Meta, name: &str, kind: FileType) -> Result<Ino> {
     m.create(&Caller::root(), ROOT, name.as_bytes(), &new).await.map(|(ino, _)| ino)
 }
 
-async fn put(m: &Meta, ino: Ino, id: u64) -> Result<()> {
+async fn put(m: &Arc<Meta>, ino: Ino, id: u64) -> Result<()> {
     let slices = vec![Slice { pos: 0, id, size: 10, off: 0, len: 10 }];
     m.write(ino, &[ChunkAppend { indx: 0, slices }], Time { sec: 1, nsec: 0 }).await.map(|_| ())
 }

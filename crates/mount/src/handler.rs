@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ciderfs_format::{FileType, Ino};
 use ciderfs_fuse::{
-    DirBuffer, DirPlusBuffer, Entry, Handler, Op, Opened, Reply, Request, Statfs, dtype_of_mode,
+    DirBuffer, DirPlusBuffer, Entry, FileLock, Handler, Op, Opened, Reply, Request, Statfs, dtype_of_mode,
 };
 use ciderfs_meta::{Caller, Errno, Error, NewNode, SetAttr};
 use ciderfs_vfs::{DirItem, Vfs};
@@ -133,6 +133,7 @@ pub(crate) enum Answered {
     Xattr(Bytes),
     XattrSize(u32),
     Ioctl(Bytes),
+    Lock(FileLock),
 }
 
 impl Answered {
@@ -154,6 +155,7 @@ impl Answered {
             Self::Xattr(value) => reply.xattr(&value),
             Self::XattrSize(size) => reply.xattr_size(size),
             Self::Ioctl(data) => reply.ioctl(0, &data),
+            Self::Lock(l) => reply.lock(&l),
         };
     }
 }
@@ -198,14 +200,12 @@ impl Handler for Front {
                 reply.empty();
             }
             Op::Ioctl { .. } if !b.ioctl => _ = reply.error(libc::ENOTTY),
-            // Not in this version: ENOSYS makes the kernel stop asking, or keep locks local to this machine.
-            Op::Getlk(_)
-            | Op::Setlk(_)
-            | Op::Setlkw(_)
-            | Op::Fallocate { .. }
-            | Op::CopyFileRange(_)
-            | Op::CopyFileRange64(_)
-            | Op::Tmpfile { .. } => _ = reply.error(libc::ENOSYS),
+            Op::Setlk(args) => b.set_lock(&req, &args, false, reply),
+            Op::Setlkw(args) => b.set_lock(&req, &args, true, reply),
+            // Not in this version: ENOSYS makes the kernel stop asking.
+            Op::Fallocate { .. } | Op::CopyFileRange(_) | Op::CopyFileRange64(_) | Op::Tmpfile { .. } => {
+                _ = reply.error(libc::ENOSYS)
+            }
             Op::Getxattr { .. } | Op::Setxattr { .. } | Op::Listxattr { .. } | Op::Removexattr { .. }
                 if !b.xattr.enabled =>
             {
@@ -340,7 +340,11 @@ impl Bridge {
                 if kill_suidgid {
                     self.kill_suidgid(&c, ino).await?;
                 }
-                let n = vfs.write(fh, offset, data).await?;
+                let n = if flags & libc::O_APPEND as u32 != 0 {
+                    vfs.append(fh, offset, data).await?
+                } else {
+                    vfs.write(fh, offset, data).await?
+                };
                 vfs.metrics().written(u64::from(n));
                 Answered::Written(n)
             }
@@ -355,10 +359,15 @@ impl Bridge {
                     ..Statfs::default()
                 })
             }
-            Op::Flush { fh, .. } | Op::Fsync { fh, .. } => {
+            Op::Flush { fh, lock_owner } => {
+                vfs.close_descriptor(fh, lock_owner).await?;
+                Answered::Empty
+            }
+            Op::Fsync { fh, .. } => {
                 vfs.flush_handle(fh).await?;
                 Answered::Empty
             }
+            Op::Getlk(args) => Answered::Lock(self.get_lock(&args).await?),
             Op::Release { fh, .. } => {
                 vfs.release(fh).await;
                 Answered::Empty
@@ -433,6 +442,7 @@ fn method_name(req: &Request) -> &'static str {
         Ok(Op::Fsync { .. }) => "fsync",
         Ok(Op::Release { .. }) => "release",
         Ok(Op::Access { .. }) => "access",
+        Ok(Op::Getlk(_)) => "getlk",
         Ok(Op::Opendir { .. }) => "opendir",
         Ok(Op::Getxattr { .. }) => "getxattr",
         Ok(Op::Listxattr { .. }) => "listxattr",

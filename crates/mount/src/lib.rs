@@ -8,6 +8,7 @@ mod convert;
 mod handler;
 mod identity;
 mod ioctl;
+mod locks;
 mod serve;
 mod xattr;
 

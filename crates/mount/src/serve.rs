@@ -1,11 +1,14 @@
 //! Mounting a vfs and serving it until it is unmounted.
 
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use ciderfs_format::Ino;
 use ciderfs_fuse::{
-    InitConfig, MountError, MountGuard, MountOptions, Session, SessionConfig, SessionError, SessionHandle,
+    InitConfig, MountError, MountGuard, MountOptions, Notifier, Session, SessionConfig, SessionError,
+    SessionHandle,
 };
 use ciderfs_vfs::{Stale, Vfs};
 use tokio::runtime::Handle;
@@ -16,6 +19,11 @@ use crate::xattr::XattrOptions;
 
 /// Read-ahead of the kernel, in KiB; its own default of 128 halves sequential reads.
 const READ_AHEAD_KB: u32 = 1024;
+
+/// After unmounting, requests under way have this long to end.
+const LAST_REQUESTS: Duration = Duration::from_secs(5);
+/// Between two looks at them.
+const LAST_REQUESTS_POLL: Duration = Duration::from_millis(5);
 
 /// How a volume is mounted.
 #[derive(Debug, Clone)]
@@ -60,10 +68,7 @@ impl Default for ServeOptions {
             ioctl: true,
             only_uid: None,
             keep_listings: false,
-            // Locks stay with the kernel, local to this machine, until the metadata layer has them.
             init: InitConfig {
-                posix_locks: false,
-                flock_locks: false,
                 handle_killpriv_v2: true,
                 // With it a program that is running would be emptied before open(O_RDONLY | O_TRUNC) fails with ETXTBSY.
                 atomic_o_trunc: false,
@@ -124,6 +129,7 @@ pub fn serve(
     };
     let session = Session::new(fd, config, Front(bridge))?;
     let notifier = session.notifier();
+    vfs.set_forgetter(forgetter(notifier.clone(), runtime.clone()));
     vfs.set_invalidator(Box::new(move |ino, what| {
         if what == Stale::Attributes {
             // Takes no lock that a request can hold.
@@ -146,6 +152,21 @@ pub fn serve(
     Ok(MountedFs { guard, session: session.spawn()? })
 }
 
+type Forgotten = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Has the kernel forget what it caches of an inode, from a thread of its own: it may wait for pages that other requests hold.
+fn forgetter(notifier: Notifier, runtime: Handle) -> Box<dyn Fn(Ino) -> Forgotten + Send + Sync> {
+    Box::new(move |ino| {
+        let notifier = notifier.clone();
+        let done = runtime.spawn_blocking(move || {
+            if let Err(e) = notifier.inval_inode(ino.0, 0, 0) {
+                tracing::debug!("invalidating inode {ino}: {e}");
+            }
+        });
+        Box::pin(async move { _ = done.await })
+    })
+}
+
 impl MountedFs {
     /// Has the file system been unmounted?
     pub fn is_finished(&self) -> bool {
@@ -161,7 +182,13 @@ impl MountedFs {
     pub fn join(self) -> Result<(), ServeError> {
         let Self { guard, session } = self;
         // After an error the guard unmounts when dropped.
+        let monitor = session.monitor();
         session.join()?;
+        // Nobody waits for the last answers, but what those requests have begun ends first.
+        let begun = Instant::now();
+        while monitor.in_flight() > 0 && begun.elapsed() < LAST_REQUESTS {
+            std::thread::sleep(LAST_REQUESTS_POLL);
+        }
         guard.finish();
         Ok(())
     }

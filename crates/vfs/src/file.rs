@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use ciderfs_format::{Attr, Ino, Time};
 use ciderfs_meta::{ChunkView, Claim, Errno};
@@ -18,6 +19,8 @@ pub(crate) struct File {
     pub(crate) state: Mutex<State>,
     /// Held by the one flush (or truncate) of the file that runs.
     pub(crate) flushing: tokio::sync::Mutex<()>,
+    /// When a descriptor of a handle with a flock was closed last.
+    pub(crate) flock_closed: Mutex<Option<Instant>>,
 }
 
 /// What [`File::state`] protects.
@@ -37,6 +40,8 @@ pub(crate) struct State {
     /// Failed flushes so far, and the last one's error. Each handle reports each failure once.
     pub(crate) failures: u64,
     pub(crate) error: Errno,
+    /// Content or length have changed elsewhere, and the kernel may not know.
+    pub(crate) untold: bool,
 }
 
 impl File {
@@ -50,8 +55,14 @@ impl File {
             generation: 0,
             failures: 0,
             error: Errno::EIO,
+            untold: false,
         };
-        Arc::new(Self { ino, state: Mutex::new(state), flushing: tokio::sync::Mutex::new(()) })
+        Arc::new(Self {
+            ino,
+            state: Mutex::new(state),
+            flushing: tokio::sync::Mutex::new(()),
+            flock_closed: Mutex::default(),
+        })
     }
 
     /// Takes attributes from the engine, fetched while `generation` was current. Content that changed elsewhere is forgotten.
@@ -84,8 +95,17 @@ impl State {
         if self.version != version {
             self.version = version;
             self.changed();
+            self.untold = true;
         }
         self.attr = self.overlay(attr);
+    }
+
+    /// Believes attributes as this client's own change has left them. Where the length is not what it expected, somebody
+    /// else has changed the file too.
+    pub(crate) fn adopt_own(&mut self, attr: &Attr) {
+        let untold = self.untold || self.attr.length != self.overlay(attr).length;
+        self.adopt(attr);
+        self.untold = untold;
     }
 
     /// Attributes with what is not flushed yet.

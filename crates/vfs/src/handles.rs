@@ -11,6 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::control::Control;
 use crate::dir::DirStream;
 use crate::file::File;
+use crate::locks::HandleLocks;
 use crate::readahead::ReadAhead;
 
 /// An open file.
@@ -22,6 +23,7 @@ pub(crate) struct FileHandle {
     pub(crate) ahead: Mutex<ReadAhead>,
     /// Reading leaves the access time alone (`O_NOATIME`).
     pub(crate) noatime: bool,
+    pub(crate) locks: HandleLocks,
 }
 
 impl FileHandle {

@@ -12,6 +12,7 @@ mod files;
 mod handles;
 mod info;
 mod internal;
+mod locks;
 mod metrics;
 mod pending;
 mod protect;
@@ -25,6 +26,7 @@ mod write;
 mod xattr;
 
 pub use dir::DirItem;
+pub use locks::LockRequest;
 pub use metrics::Metrics;
 pub use remover::BlockRemover;
 pub use stale::Stale;

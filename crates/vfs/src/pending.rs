@@ -37,6 +37,8 @@ pub(crate) enum Part {
 
 /// A slice not yet committed.
 pub(crate) struct Pending {
+    /// The number of the last loss of locks on the file when it was begun: after another one it is refused.
+    pub(crate) seen: u64,
     /// Chunk index.
     pub(crate) chunk: u32,
     /// Offset of the slice in the chunk.
@@ -59,9 +61,10 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    pub(crate) fn new(chunk: u32, pos: u32, id: u64, block_size: u32, now: Time) -> Self {
+    pub(crate) fn new(seen: u64, (chunk, pos): (u32, u32), id: u64, block_size: u32, now: Time) -> Self {
         let at = Instant::now();
         Self {
+            seen,
             chunk,
             pos,
             len: 0,

@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 
 use ciderfs_format::{Attr, Ino};
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
 use crate::vfs::Vfs;
@@ -23,11 +24,13 @@ pub enum Stale {
 }
 
 type Told = Box<dyn Fn(Ino, Stale) + Send + Sync>;
+type Forgetter = Box<dyn Fn(Ino) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// Tells the kernel.
 #[derive(Default)]
 pub(crate) struct Staleness {
     tell: Mutex<Option<Told>>,
+    forget: Mutex<Option<Forgetter>>,
     removed: Mutex<HashSet<Ino>>,
 }
 
@@ -51,6 +54,19 @@ impl Vfs {
     /// Calls `f` with inodes of which the kernel has cached what is no longer right.
     pub fn set_invalidator(&self, f: Box<dyn Fn(Ino, Stale) + Send + Sync>) {
         *self.stale.tell.lock() = Some(f);
+    }
+
+    /// Calls `f` with inodes of which the kernel must forget attributes and pages before the future ends. Not for callers
+    /// whose request holds pages.
+    pub fn set_forgetter(&self, f: Box<dyn Fn(Ino) -> BoxFuture<'static, ()> + Send + Sync>) {
+        *self.stale.forget.lock() = Some(f);
+    }
+
+    pub(crate) async fn forget_cached(&self, ino: Ino) {
+        let done = self.stale.forget.lock().as_ref().map(|f| f(ino));
+        if let Some(done) = done {
+            done.await;
+        }
     }
 
     pub(crate) fn invalidate(&self, ino: Ino, what: Stale) {

@@ -17,6 +17,7 @@ use crate::dir::{DirItem, DirStream};
 use crate::files::Files;
 use crate::handles::{FileHandle, Handle, Handles};
 use crate::internal::start_time;
+use crate::locks::HandleLocks;
 use crate::metrics::Metrics;
 use crate::readahead::ReadAhead;
 use crate::remover::BlockRemover;
@@ -284,7 +285,11 @@ impl Vfs {
         let by_handle = match fh.filter(|_| size.is_some()) {
             Some(fh) => match self.handles.get(fh)? {
                 // One that only reads has been opened with O_TRUNC.
-                Handle::File(h) => h.writable,
+                Handle::File(h) if !h.writable => false,
+                Handle::File(h) => {
+                    self.check_locks(&h).await?;
+                    true
+                }
                 _ => false,
             },
             None => false,
@@ -409,9 +414,12 @@ impl Vfs {
             reported: Mutex::new(reported),
             ahead: Mutex::new(ReadAhead::default()),
             noatime: flags & libc::O_NOATIME != 0,
+            locks: HandleLocks::new(self.meta.lock_loss(ino)),
         };
         let fh = self.handles.add(ino, Handle::File(Arc::new(handle)));
-        Opened { fh, keep_cache, direct_io: false }
+        // What is only appended is not worth the kernel's memory, and its pages would lie where it believes the end to be.
+        let appends = flags & libc::O_APPEND != 0 && flags & libc::O_ACCMODE == libc::O_WRONLY;
+        Opened { fh, keep_cache: keep_cache && !appends, direct_io: appends }
     }
 
     /// Reads; short only at the end of the file.
@@ -445,8 +453,25 @@ impl Vfs {
         if !h.writable {
             return Err(Errno::EBADF.into());
         }
-        self.write_file(&h.file, off, data).await?;
+        self.check_locks(&h).await?;
+        self.write_file(&h.file, h.locks.seen, off, data).await?;
         Ok(data.len() as u32)
+    }
+
+    /// Writes with `O_APPEND`: to the end of the file, also where another client has moved it and the kernel, whose
+    /// `offset` this is, does not know yet.
+    pub async fn append(self: &Arc<Self>, fh: u64, offset: u64, data: &[u8]) -> Result<u32> {
+        let end = match self.handles.get(fh)? {
+            Handle::File(h) => h.file.state.lock().attr.length,
+            _ => offset,
+        };
+        let written = self.write(fh, end, data).await?;
+        if end != offset
+            && let Ok(Handle::File(h)) = self.handles.get(fh)
+        {
+            self.invalidate(h.file.ino, Stale::Content);
+        }
+        Ok(written)
     }
 
     /// `close` or `fsync`: returns when everything written so far is stored and committed, or with the first error not yet
@@ -478,6 +503,7 @@ impl Vfs {
         {
             tracing::error!("inode {ino}: {e}");
         }
+        self.release_locks(ino, &h).await;
         {
             let s = h.file.state.lock();
             self.files.same_as_last_open(ino, &s.attr);

@@ -27,6 +27,7 @@ impl Vfs {
     pub(crate) async fn write_file(
         self: &Arc<Self>,
         file: &Arc<File>,
+        seen: u64,
         offset: u64,
         data: &[u8],
     ) -> Result<()> {
@@ -39,7 +40,7 @@ impl Vfs {
         while !rest.is_empty() {
             let within = at % CHUNK_SIZE;
             let n = rest.len().min((CHUNK_SIZE - within) as usize);
-            self.write_piece(file, (at / CHUNK_SIZE) as u32, within as u32, &rest[..n]).await?;
+            self.write_piece(file, seen, ((at / CHUNK_SIZE) as u32, within as u32), &rest[..n]).await?;
             at += n as u64;
             rest = &rest[n..];
         }
@@ -49,14 +50,14 @@ impl Vfs {
     async fn write_piece(
         self: &Arc<Self>,
         file: &Arc<File>,
-        chunk: u32,
-        pos: u32,
+        seen: u64,
+        (chunk, pos): (u32, u32),
         data: &[u8],
     ) -> Result<()> {
         let mut permit = Some(self.reserve(file, data.len() as u64).await);
         let mut id = None;
         loop {
-            if let Some(flush) = self.buffer(file, (chunk, pos), data, &mut permit, id) {
+            if let Some(flush) = self.buffer(file, seen, (chunk, pos), data, &mut permit, id)? {
                 self.dirty.notify_one();
                 if flush {
                     self.flush_in_background(file);
@@ -68,33 +69,40 @@ impl Vfs {
     }
 
     /// Puts data into a slice; `None` if a new slice is needed and there is no id for it. Returns whether to flush now.
+    /// Refused if locks on the file were lost after the loss number `seen`.
     fn buffer(
         &self,
         file: &File,
+        seen: u64,
         (chunk, pos): (u32, u32),
         data: &[u8],
         permit: &mut Option<Permit>,
         id: Option<u64>,
-    ) -> Option<bool> {
+    ) -> Result<Option<bool>> {
         let now = SystemClock.now();
         let mut s = file.state.lock();
-        let index = match find_slice(&s, chunk, pos, data.len() as u32) {
+        if self.meta.lock_loss(file.ino) > seen {
+            return Err(Error::LockLost);
+        }
+        let index = match find_slice(&s, seen, (chunk, pos), data.len() as u32) {
             Some(index) => index,
             None => {
-                s.pending.push_back(Pending::new(chunk, pos, id?, self.blocks.block_size(), now));
+                let Some(id) = id else { return Ok(None) };
+                s.pending.push_back(Pending::new(seen, (chunk, pos), id, self.blocks.block_size(), now));
                 s.pending.len() - 1
             }
         };
         let tier = s.attr.tier;
         let slice = &mut s.pending[index];
-        slice.write(pos, data, permit.take()?, now);
+        let Some(permit) = permit.take() else { return Ok(None) };
+        slice.write(pos, data, permit, now);
         slice.send(&self.blocks, tier);
         let full = u64::from(slice.end()) == CHUNK_SIZE;
         let end = u64::from(chunk) * CHUNK_SIZE + u64::from(pos) + data.len() as u64;
         s.attr.length = s.attr.length.max(end);
         s.attr.mtime = now;
         s.attr.ctime = now;
-        Some(full || s.pending.len() > PENDING_MAX)
+        Ok(Some(full || s.pending.len() > PENDING_MAX))
     }
 
     /// Memory for a write. While there is none, dirty files are flushed to make some.
@@ -167,13 +175,23 @@ impl Vfs {
         let mut failed: Vec<(u64, u32)> = Vec::new();
         let mut good: Vec<(u64, u32)> = Vec::new();
         let mut mtime = Time::default();
+        let mut error = None;
+        let seen;
         {
             let s = file.state.lock();
+            seen = self.meta.lock_loss(file.ino);
             for (p, result) in s.pending.iter().zip(stored) {
                 let record = p.record();
                 if let Err(e) = result {
                     tracing::error!("inode {}: {} bytes are lost: {e}", file.ino, p.len);
                     failed.push((record.id, record.size));
+                    error = Some(Errno::EIO);
+                    continue;
+                }
+                if p.seen < seen {
+                    tracing::error!("inode {}: {} bytes are refused: {}", file.ino, p.len, Error::LockLost);
+                    failed.push((record.id, record.size));
+                    error = Some(Errno::EIO);
                     continue;
                 }
                 good.push((record.id, record.size));
@@ -184,16 +202,18 @@ impl Vfs {
                 }
             }
         }
-        let written =
-            if appends.is_empty() { None } else { Some(self.meta.write(file.ino, &appends, mtime).await) };
-        let mut error = (!failed.is_empty()).then_some(Errno::EIO);
+        let written = if appends.is_empty() {
+            None
+        } else {
+            Some(self.meta.write_since(seen, file.ino, &appends, mtime).await)
+        };
         if let Some(Err(e)) = &written {
             // A deleted file takes its data along; whoever still writes to it learns from the descriptor.
             let errno = if e.errno() == Errno::ENOENT { Errno::EBADF } else { e.errno() };
             tracing::error!("inode {}: committing {} slices: {e}", file.ino, good.len());
             error = Some(errno);
             // With an unknown outcome the objects may be in use; garbage collection decides about them.
-            if matches!(e, Error::Errno(_)) {
+            if matches!(e, Error::Errno(_) | Error::LockLost) {
                 failed.append(&mut good);
             }
         }
@@ -202,7 +222,7 @@ impl Vfs {
             s.pending.drain(..stored.len());
             s.changed();
             match &written {
-                Some(Ok(w)) => s.adopt(&w.attr),
+                Some(Ok(w)) => s.adopt_own(&w.attr),
                 // The rest of the length may have been only in the buffers that are lost.
                 _ => s.attr.length = s.written_length().max(s.version.1),
             }
@@ -248,8 +268,10 @@ impl Vfs {
         let attr = self.meta.truncate(c, ino, length, by_handle).await?;
         let mut s = file.state.lock();
         s.changed();
+        let untold = s.untold;
         s.adopt(&attr);
         s.settle_claim();
+        s.untold = untold;
         Ok(s.attr.clone())
     }
 
@@ -281,12 +303,12 @@ impl Vfs {
 }
 
 /// The slice that a write can extend: the newest of the chunk that accepts it, unless a newer one holds some of its bytes.
-fn find_slice(s: &State, chunk: u32, pos: u32, len: u32) -> Option<usize> {
+fn find_slice(s: &State, seen: u64, (chunk, pos): (u32, u32), len: u32) -> Option<usize> {
     for (index, p) in s.pending.iter().enumerate().rev() {
         if p.chunk != chunk {
             continue;
         }
-        if p.accepts(pos) {
+        if p.seen == seen && p.accepts(pos) {
             return Some(index);
         }
         if p.overlaps(pos, pos + len) {

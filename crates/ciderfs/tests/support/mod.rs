@@ -1,6 +1,7 @@
 //! Volumes, mounts and comparisons for the end-to-end tests, which run the real program on real kernel mounts.
 #![allow(dead_code, unused_imports, reason = "each test file uses a part")]
 
+pub mod agent;
 pub mod beside;
 pub mod client;
 pub mod random;

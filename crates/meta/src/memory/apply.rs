@@ -192,6 +192,7 @@ impl Tables {
                 let before = self.sessions.insert(*sid, (*expire, info.clone()));
                 Output::Int(i64::from(before.is_some()))
             }
+            Write::TellAttr(ino) => Output::Attr(self.attrs.get(ino).cloned()),
             _ => Output::None,
         })
     }

@@ -8,8 +8,8 @@ use ciderfs_format::quota::Quota;
 use ciderfs_format::{Attr, Edge, Ino, Slice};
 
 use crate::store::{
-    Counter, DirCursor, DirEntry, DirStat, Job, LockOwner, Name, QuotaKey, Read, Scan, Scanned, StoreError,
-    Value,
+    Counter, DirCursor, DirEntry, DirStat, Job, LockKind, LockOwner, Name, QuotaKey, Read, Scan, Scanned,
+    StoreError, Value,
 };
 
 /// Every record of a volume.
@@ -86,6 +86,8 @@ impl Tables {
             Read::Quota(key) => Value::Quota(self.quotas.get(key).copied()),
             Read::Acl(id) => Value::Bytes(self.acls.get(id).cloned()),
             Read::Session(sid) => Value::Bool(self.sessions.contains_key(sid)),
+            Read::Holds(ino, LockKind::Flock, o) => Value::Bool(self.flocks.contains_key(&(*ino, *o))),
+            Read::Holds(ino, LockKind::Record, o) => Value::Bool(self.plocks.contains_key(&(*ino, *o))),
             Read::Flocks(ino) => Value::Flocks(
                 self.flocks
                     .range((*ino, FIRST_OWNER)..=(*ino, LAST_OWNER))

@@ -111,7 +111,11 @@ impl Meta {
     /// Undoes one [`Meta::open`]. The last close of an unlinked file removes it.
     pub async fn close(&self, ino: Ino) -> Result<()> {
         let real = self.real(ino);
-        if self.open.close(real) { self.remove_sustained(self.sid(), real).await } else { Ok(()) }
+        let last_of_unlinked = self.open.close(real);
+        if !self.open.is_open(real) {
+            self.locks.forgive(real);
+        }
+        if last_of_unlinked { self.remove_sustained(self.sid(), real).await } else { Ok(()) }
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use ciderfs_format::slice::{MAX_FILE_SIZE, resolve};
 use ciderfs_format::{Attr, CHUNK_SIZE, Ino, Slice, align4k};
@@ -33,14 +34,21 @@ impl Meta {
     ///
     /// # Errors
     /// `EINVAL` (not regular files, overlapping ranges of one file), `EFBIG`, `EPERM` (a flag), `ENOSPC`, `ENOENT`, `EROFS`.
-    pub async fn copy_range(&self, c: &Caller, from: (Ino, u64), to: (Ino, u64), len: u64) -> Result<Copied> {
+    pub async fn copy_range(
+        self: &Arc<Self>,
+        c: &Caller,
+        from: (Ino, u64),
+        to: (Ino, u64),
+        len: u64,
+    ) -> Result<Copied> {
         if self.cfg.read_only {
             return Err(Errno::EROFS.into());
         }
+        let seen = self.lock_loss(to.0);
         let hole = self.hole_ahead(from, len).await?;
         let (mut lists_at, mut taken) = (Vec::new(), Vec::new());
         let ran = self
-            .run(|t| {
+            .run_fenced(to.0, seen, |t| {
                 t.want([Read::Attr(from.0), Read::Attr(to.0)])?;
                 let s = t.attr(from.0, AttrMask::IDENTITY | AttrMask::LENGTH)?;
                 let d = t.attr(to.0, AttrMask::IDENTITY | AttrMask::LENGTH)?;

@@ -68,7 +68,21 @@ impl Meta {
     /// # Errors
     /// `ENOENT` (the file is gone), `EPERM` (not a regular file), `EFBIG`, `ENOSPC`; `EIO` if the outcome is unknown or the
     /// engine stays away.
-    pub async fn write(&self, ino: Ino, appends: &[ChunkAppend], mtime: Time) -> Result<Written> {
+    pub async fn write(self: &Arc<Self>, ino: Ino, appends: &[ChunkAppend], mtime: Time) -> Result<Written> {
+        self.write_since(self.lock_loss(ino), ino, appends, mtime).await
+    }
+
+    /// [`Meta::write`] of data that was accepted when the number of the last loss of locks ([`Meta::lock_loss`]) was `seen`.
+    ///
+    /// # Errors
+    /// Also [`crate::Error::LockLost`]: nothing was written.
+    pub async fn write_since(
+        self: &Arc<Self>,
+        seen: u64,
+        ino: Ino,
+        appends: &[ChunkAppend],
+        mtime: Time,
+    ) -> Result<Written> {
         let end = appends
             .iter()
             .flat_map(|a| a.slices.iter().map(|s| u64::from(a.indx) * CHUNK_SIZE + s.end()))
@@ -85,7 +99,7 @@ impl Meta {
         let stats = self.counted_dirs();
         let mut lists_at = Vec::new();
         let ran = self
-            .run(|t| {
+            .run_fenced(ino, seen, |t| {
                 t.want([Read::Attr(ino)])?;
                 let a = t.attr(ino, AttrMask::IDENTITY | AttrMask::LENGTH)?;
                 if !a.is_file() {
@@ -133,7 +147,28 @@ impl Meta {
     ///
     /// # Errors
     /// `EPERM` (not a regular file, a flag, in the trash by path), `EACCES`, `EFBIG`, `ENOSPC`, `ENOENT`, `EROFS`.
-    pub async fn truncate(&self, c: &Caller, ino: Ino, length: u64, by_handle: bool) -> Result<Attr> {
+    pub async fn truncate(
+        self: &Arc<Self>,
+        c: &Caller,
+        ino: Ino,
+        length: u64,
+        by_handle: bool,
+    ) -> Result<Attr> {
+        self.truncate_since(self.lock_loss(ino), c, ino, length, by_handle).await
+    }
+
+    /// [`Meta::truncate`] asked for when the number of the last loss of locks ([`Meta::lock_loss`]) was `seen`.
+    ///
+    /// # Errors
+    /// Also [`crate::Error::LockLost`]: nothing was changed.
+    pub async fn truncate_since(
+        self: &Arc<Self>,
+        seen: u64,
+        c: &Caller,
+        ino: Ino,
+        length: u64,
+        by_handle: bool,
+    ) -> Result<Attr> {
         if length >= MAX_FILE_SIZE {
             return Err(Errno::EFBIG.into());
         }
@@ -144,7 +179,7 @@ impl Meta {
         for last in (0..SCANS_MAX).rev() {
             let mut taken: Vec<usize> = Vec::new();
             let ran = self
-                .run(|t| {
+                .run_fenced(ino, seen, |t| {
                     t.want([Read::Attr(ino)])?;
                     let a = t.attr(ino, AttrMask::ALL)?;
                     check_truncation(&a, by_handle)?;

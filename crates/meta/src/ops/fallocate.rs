@@ -4,6 +4,7 @@
 //! `fallocate` promises is that the volume's limits allowed so much when it returned.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use ciderfs_format::attr::flags;
 use ciderfs_format::slice::MAX_FILE_SIZE;
@@ -23,7 +24,14 @@ impl Meta {
     /// # Errors
     /// `EINVAL` (nothing to do), `EFBIG`, `EPERM` (not a regular file, immutable, append-only and more than growth is
     /// asked for), `ENOSPC`, `ENOENT`, `EROFS`.
-    pub async fn fallocate(&self, c: &Caller, ino: Ino, how: Allocate, off: u64, len: u64) -> Result<Attr> {
+    pub async fn fallocate(
+        self: &Arc<Self>,
+        c: &Caller,
+        ino: Ino,
+        how: Allocate,
+        off: u64,
+        len: u64,
+    ) -> Result<Attr> {
         if len == 0 {
             return Err(Errno::EINVAL.into());
         }
@@ -31,11 +39,12 @@ impl Meta {
         if self.cfg.read_only {
             return Err(Errno::EROFS.into());
         }
+        let seen = self.lock_loss(ino);
         let mut known = Beyond::default();
         for last in (0..SCANS_MAX).rev() {
             let mut taken: Vec<usize> = Vec::new();
             let ran = self
-                .run(|t| {
+                .run_fenced(ino, seen, |t| {
                     t.want([Read::Attr(ino)])?;
                     let a = t.attr(ino, AttrMask::IDENTITY | AttrMask::LENGTH)?;
                     check_allocation(&a, how)?;

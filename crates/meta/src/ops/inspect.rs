@@ -149,6 +149,7 @@ impl Meta {
 
     /// Who holds locks on an inode, in the whole fleet.
     pub async fn locks(&self, ino: Ino) -> Result<Locks> {
+        let ino = self.real(ino);
         let mut values = self.read(&[Read::Flocks(ino), Read::Plocks(ino)]).await?.into_iter();
         match (values.next(), values.next()) {
             (Some(Value::Flocks(flocks)), Some(Value::Plocks(plocks))) => Ok((flocks, plocks)),

@@ -5,7 +5,7 @@ use std::ops::BitOr;
 use bytes::Bytes;
 use ciderfs_format::{Attr, Edge, Ino, Slice};
 
-use super::{Counter, LockOwner, Name, QuotaKey, Read, Value};
+use super::{Counter, LockKind, LockOwner, Name, QuotaKey, Read, Value};
 
 /// Which fields of an attribute record a guard compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -154,6 +154,8 @@ pub enum Guard {
         /// Expected holders.
         expect: Vec<(LockOwner, Bytes)>,
     },
+    /// The holder has a lock of this kind on the inode, whichever it is.
+    Holds(Ino, LockKind, LockOwner),
 }
 
 impl Guard {
@@ -177,6 +179,7 @@ impl Guard {
             Self::Parents { ino, .. } => Read::Parents(*ino),
             Self::Flocks { ino, .. } => Read::Flocks(*ino),
             Self::Plocks { ino, .. } => Read::Plocks(*ino),
+            Self::Holds(ino, kind, owner) => Read::Holds(*ino, *kind, *owner),
         }
     }
 
@@ -202,7 +205,7 @@ impl Guard {
             }
             (Self::DirStat(_, expect), Value::DirStat(found)) => expect == found,
             (Self::Setting(expect), Value::Bytes(found)) => expect == found,
-            (Self::Session(_), Value::Bool(there)) => *there,
+            (Self::Session(_) | Self::Holds(..), Value::Bool(there)) => *there,
             (Self::Parents { expect, .. }, Value::Parents(found)) => {
                 let mut found: Vec<_> = found.iter().copied().filter(|(_, n)| *n > 0).collect();
                 found.sort_unstable();

@@ -103,6 +103,17 @@ pub enum Read {
     Flocks(Ino),
     /// All record locks of an inode, [`Value::Plocks`].
     Plocks(Ino),
+    /// Does the holder have a lock of this kind on the inode? [`Value::Bool`].
+    Holds(Ino, LockKind, LockOwner),
+}
+
+/// The two kinds of locks, which ignore each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LockKind {
+    /// `flock`: the whole file.
+    Flock,
+    /// `fcntl`: ranges.
+    Record,
 }
 
 /// Who holds a lock: session id and the kernel's lock owner.

@@ -160,6 +160,8 @@ pub enum Write {
     PutFlock(Ino, LockOwner, Option<bool>),
     /// Sets or clears (None or empty) one holder's record locks on an inode.
     PutPlock(Ino, LockOwner, Option<Bytes>),
+    /// Changes nothing. `Output::Attr`: the inode's record as the writes before have left it.
+    TellAttr(Ino),
 }
 
 /// What a [`Write`] reports back.
@@ -171,6 +173,8 @@ pub enum Output {
     Int(i64),
     /// Slices with the references left to each.
     Slices(Vec<(Slice, i64)>),
+    /// An inode's record, if there is one.
+    Attr(Option<Attr>),
 }
 
 /// Guards and writes that happen together.

@@ -10,11 +10,11 @@ use crate::suite::Engine;
 use crate::suite::world::*;
 use crate::{MetaConfig, OpenFlags};
 
-const READ_WRITE: OpenFlags =
+pub(super) const READ_WRITE: OpenFlags =
     OpenFlags { read: true, write: true, exec: false, append: false, truncate: false };
 
 /// Waits for something that happens in the background.
-async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
+pub(super) async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !done().await {
         assert!(start.elapsed() < Duration::from_secs(30), "waiting for {what}");
@@ -22,7 +22,7 @@ async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
     }
 }
 
-async fn open(c: &Client, ino: Ino) {
+pub(super) async fn open(c: &Client, ino: Ino) {
     c.meta.open(&root(), ino, READ_WRITE).await.unwrap();
 }
 

@@ -28,7 +28,9 @@ pub async fn attributes(engine: Engine) {
         Attr { length: (1 << 57) - 1, mode: 0o7777, flags: 0xff, ..attr(FileType::File) },
     ];
     for a in odd {
-        write(s, vec![Write::PutAttr(Ino(7), a.clone())]).await;
+        let put = vec![Write::PutAttr(Ino(7), a.clone()), Write::TellAttr(Ino(7)), Write::TellAttr(Ino(999))];
+        let told = [Output::None, Output::Attr(Some(a.clone())), Output::Attr(None)];
+        assert_eq!(write(s, put).await, told);
         assert_eq!(read(s, Read::Attr(Ino(7))).await, Value::Attr(Some(a)));
     }
     // The trash has the highest numbers.

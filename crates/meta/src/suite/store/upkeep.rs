@@ -4,7 +4,7 @@ use bytes::Bytes;
 use ciderfs_format::Ino;
 
 use super::*;
-use crate::store::{Counter, DirStat, Job, Scan, Scanned, StoreError};
+use crate::store::{Counter, DirStat, Job, LockKind, LockOwner, Scan, Scanned, StoreError};
 
 /// Counters start at 0 and add.
 pub async fn counters(engine: Engine) {
@@ -239,6 +239,7 @@ pub async fn flocks(engine: Engine) {
     assert!(matches!(s.commit(&probe(vec![guard(vec![(odd, true)])])).await.unwrap(), Outcome::Done(_)));
     let refused = s.commit(&probe(vec![guard(vec![(odd, false)])])).await.unwrap();
     assert_eq!(refused, Outcome::Conflict(vec![Value::Flocks(vec![(odd, true)])]));
+    holders(s, LockKind::Flock, odd).await;
 }
 
 /// Record locks.
@@ -269,6 +270,18 @@ pub async fn plocks(engine: Engine) {
     ));
     let refused = s.commit(&probe(vec![guard(Vec::new())])).await.unwrap();
     assert_eq!(refused, Outcome::Conflict(vec![Value::Plocks(vec![(odd, records(3))])]));
+    holders(s, LockKind::Record, odd).await;
+}
+
+/// Of the locks of this kind on inode 7 there is only `one`.
+async fn holders(s: &dyn Store, kind: LockKind, one: LockOwner) {
+    let other = (one.0 + 1, one.1);
+    assert_eq!(read(s, Read::Holds(Ino(7), kind, one)).await, Value::Bool(true));
+    assert_eq!(read(s, Read::Holds(Ino(7), kind, other)).await, Value::Bool(false));
+    let guard = |owner| probe(vec![Guard::Holds(Ino(7), kind, owner)]);
+    assert!(matches!(s.commit(&guard(one)).await.unwrap(), Outcome::Done(_)));
+    let refused = s.commit(&guard(other)).await.unwrap();
+    assert_eq!(refused, Outcome::Conflict(vec![Value::Bool(false)]));
 }
 
 /// Creating the schema again changes nothing.
