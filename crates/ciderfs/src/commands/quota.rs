@@ -1,7 +1,5 @@
 //! `ciderfs quota set|get|delete|list|check META-URL` (`spec/cli.md` 4.3).
 
-use std::collections::HashMap;
-
 use ciderfs_format::Ino;
 use ciderfs_format::quota::{Quota, QuotaLimits};
 use ciderfs_meta::store::QuotaKey;
@@ -11,7 +9,7 @@ use serde_json::{Value, json};
 use crate::args::Args;
 use crate::commands::table::{Align, Table};
 use crate::failure::{EXIT_UNKNOWN_COMMAND, Failure, Result};
-use crate::opening;
+use crate::opening::{self, Purpose};
 
 /// Whom the command is about.
 enum Target {
@@ -98,7 +96,7 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
-        let purpose = if writes { opening::Purpose::Change } else { opening::Purpose::Look };
+        let purpose = if writes { Purpose::Change } else { Purpose::Look };
         let store = opening::meta(&args.positional[1], purpose).await?;
         let cfg = MetaConfig { read_only: !writes, ..MetaConfig::default() };
         let meta = Meta::load(store, cfg).await?;
@@ -246,21 +244,17 @@ fn print(args: &Args, title: &str, rows: &[(String, QuotaKey, Quota)]) -> Result
 
 fn as_json(rows: &[(String, QuotaKey, Quota)]) -> Value {
     let row = |(name, key, q): &(String, QuotaKey, Quota)| {
-        let mut out: HashMap<&str, Value> = HashMap::new();
-        match key {
-            QuotaKey::Dir(ino) => {
-                out.insert("path", json!(name));
-                out.insert("inode", json!(ino.0));
-            }
-            QuotaKey::User(id) => _ = out.insert("uid", json!(id)),
-            QuotaKey::Group(id) => _ = out.insert("gid", json!(id)),
-        }
+        let mut out = match key {
+            QuotaKey::Dir(ino) => json!({ "path": name, "inode": ino.0 }),
+            QuotaKey::User(id) => json!({ "uid": id }),
+            QuotaKey::Group(id) => json!({ "gid": id }),
+        };
         let limit = |n: i64| if n > 0 { json!(n) } else { Value::Null };
-        out.insert("max_space", limit(q.limits.max_space));
-        out.insert("max_inodes", limit(q.limits.max_inodes));
-        out.insert("used_space", json!(q.used_space));
-        out.insert("used_inodes", json!(q.used_inodes));
-        json!(out)
+        out["max_space"] = limit(q.limits.max_space);
+        out["max_inodes"] = limit(q.limits.max_inodes);
+        out["used_space"] = json!(q.used_space);
+        out["used_inodes"] = json!(q.used_inodes);
+        out
     };
     Value::Array(rows.iter().map(row).collect())
 }
