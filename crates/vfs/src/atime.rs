@@ -54,6 +54,11 @@ impl Vfs {
             return;
         }
         let mut noted = a.noted.lock();
+        // A noted access counts as one that is stored, unless a change came after it.
+        let unchanged = |at: &Time| attr.is_none_or(|attr| attr.mtime < *at && attr.ctime < *at);
+        if a.mode == AtimeMode::Relatime && noted.get(&ino).is_some_and(unchanged) {
+            return;
+        }
         if noted.len() < NOTED_MAX || noted.contains_key(&ino) {
             noted.insert(ino, now);
             a.some.notify_one();

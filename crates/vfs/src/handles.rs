@@ -21,6 +21,8 @@ pub(crate) struct FileHandle {
     /// Failures of the file that this handle has reported already.
     pub(crate) reported: Mutex<u64>,
     pub(crate) ahead: Mutex<ReadAhead>,
+    /// Opened to append only.
+    pub(crate) append: bool,
     /// Reading leaves the access time alone (`O_NOATIME`).
     pub(crate) noatime: bool,
     pub(crate) locks: HandleLocks,

@@ -413,6 +413,7 @@ impl Vfs {
             writable: flags & libc::O_ACCMODE != libc::O_RDONLY,
             reported: Mutex::new(reported),
             ahead: Mutex::new(ReadAhead::default()),
+            append: flags & libc::O_APPEND != 0,
             noatime: flags & libc::O_NOATIME != 0,
             locks: HandleLocks::new(self.meta.lock_loss(ino)),
         };

@@ -152,7 +152,7 @@ impl Meta {
             if c.check && !root && mode & 0o2000 != 0 && !c.in_group(patch.gid.unwrap_or(a.gid)) {
                 mode &= !0o2000;
             }
-            if mode != a.mode && !owner {
+            if (mode != a.mode || c.check) && !owner {
                 return Err(Errno::EPERM.into());
             }
         }

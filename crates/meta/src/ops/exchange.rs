@@ -4,6 +4,7 @@ use ciderfs_format::{Attr, Edge, FileType, Ino};
 
 use super::moving::Trees;
 use super::rename::{Place, WHITEOUT, check_no_loop, check_rename};
+use super::rules::W;
 use crate::error::{Errno, Result};
 use crate::store::{AttrMask, Read, Write};
 use crate::txn::{Proof, Step, Txn};
@@ -41,14 +42,16 @@ impl Meta {
         let da = t.attr(de.ino, AttrMask::IDENTITY | AttrMask::LENGTH)?;
         self.check_rename_dirs(t, c, &sp, &dp)?;
         self.check_rename_dirs(t, c, &dp, &sp)?;
-        check_rename(c, (src.dir, &sp), (dst.dir, &dp), (se.ino, &sa))?;
-        check_rename(c, (dst.dir, &dp), (src.dir, &sp), (de.ino, &da))?;
+        check_rename(c, &sp, (dst.dir, &dp), (se.ino, &sa))?;
+        check_rename(c, &dp, (src.dir, &sp), (de.ino, &da))?;
         if src.dir != dst.dir {
             // Each of the two is moved, so neither may get below itself.
             if sa.is_dir() {
+                self.check_access(t, c, &sa, W)?;
                 check_no_loop(t, se.ino, &dp)?;
             }
             if da.is_dir() {
+                self.check_access(t, c, &da, W)?;
                 check_no_loop(t, de.ino, &sp)?;
             }
         }

@@ -146,12 +146,14 @@ impl Meta {
         let dp = t.attr(dst.dir, AttrMask::IDENTITY)?;
         let sa = t.attr(se.ino, AttrMask::IDENTITY | AttrMask::LENGTH)?;
         self.check_rename_dirs(t, c, &sp, &dp)?;
-        check_rename(c, (src.dir, &sp), (dst.dir, &dp), (se.ino, &sa))?;
+        check_rename(c, &sp, (dst.dir, &dp), (se.ino, &sa))?;
         if de.is_some() {
             // An append-only directory loses no entry.
             check_flags(&dp, true)?;
         }
         if sa.is_dir() && src.dir != dst.dir {
+            // Its `..` changes.
+            self.check_access(t, c, &sa, W)?;
             check_no_loop(t, se.ino, &dp)?;
         }
         self.move_tree(t, trees, (src.dir, dst.dir), se, &sa)?;
@@ -226,7 +228,7 @@ fn check_kinds(source: Edge, target: Edge) -> Result<(), Errno> {
 
 pub(super) fn check_rename(
     c: &Caller,
-    (sdir, sp): (Ino, &Attr),
+    sp: &Attr,
     (ddir, dp): (Ino, &Attr),
     (ino, sa): (Ino, &Attr),
 ) -> Result<(), Errno> {
@@ -238,13 +240,7 @@ pub(super) fn check_rename(
     if sa.flags & (attr_flags::IMMUTABLE | attr_flags::APPEND) != 0 {
         return Err(Errno::EPERM);
     }
-    check_sticky(c, sp, sa)?;
-    // Moving a directory changes its `..`, which needs more than the sticky directory's consent.
-    let foreign_dir = sa.is_dir() && c.uid != 0 && c.uid != sa.uid;
-    if sdir != ddir && sp.mode & 0o1000 != 0 && foreign_dir {
-        return Err(Errno::EACCES);
-    }
-    Ok(())
+    check_sticky(c, sp, sa)
 }
 
 /// `EINVAL` if the directory `moved` is an ancestor of the destination, whose attributes are `dp`.

@@ -75,7 +75,7 @@ pub(crate) fn check_access(c: &Caller, a: &Attr, rule: Option<&AclRule>, mask: u
 /// In a sticky directory only the superuser, the directory's owner and the entry's owner may remove or rename an entry.
 pub(crate) fn check_sticky(c: &Caller, dir: &Attr, entry: &Attr) -> Result<(), Errno> {
     if dir.mode & 0o1000 != 0 && c.uid != 0 && c.uid != dir.uid && c.uid != entry.uid {
-        return Err(Errno::EACCES);
+        return Err(Errno::EPERM);
     }
     Ok(())
 }

@@ -91,12 +91,12 @@ pub async fn permission_to_remove(engine: Engine) {
     c.chown(sub, 3, 3).await;
     let (owner, two) = (user(1, 1), user(2, 2));
     let m = &c.meta;
-    assert_eq!(errno(m.unlink(&two, d, b"foreign").await), Errno::EACCES);
-    assert_eq!(errno(m.rmdir(&two, d, b"sub").await), Errno::EACCES);
-    assert_eq!(errno(m.rename(&two, d, b"foreign", d, b"x", 0).await), Errno::EACCES);
+    assert_eq!(errno(m.unlink(&two, d, b"foreign").await), Errno::EPERM);
+    assert_eq!(errno(m.rmdir(&two, d, b"sub").await), Errno::EPERM);
+    assert_eq!(errno(m.rename(&two, d, b"foreign", d, b"x", 0).await), Errno::EPERM);
     assert_eq!(
         errno(m.rename(&two, d, b"own", d, b"foreign", 0).await),
-        Errno::EACCES,
+        Errno::EPERM,
         "the victim is foreign"
     );
     m.rename(&two, d, b"own", d, b"mine", 0).await.unwrap();
