@@ -176,6 +176,8 @@ impl Allocate {
 pub struct Copied {
     /// Bytes copied; 0 at the end of the source.
     pub bytes: u64,
+    /// Bytes of the range that the source had behind them.
+    pub rest: u64,
     /// The target's attributes afterwards, if anything was copied.
     pub attr: Option<Attr>,
     /// Chunk index and number of records now in its list, for each chunk appended to.

@@ -15,8 +15,8 @@ fn time(t: fuse::Timestamp) -> Time {
     Time { sec: t.secs, nsec: t.nanos }
 }
 
-/// Attributes for the kernel. `st_blocks` counts the length, as the official client does.
-pub(crate) fn attr(ino: Ino, a: &Attr) -> fuse::Attr {
+/// Attributes for the kernel; `blocks` of 512 bytes hold a file's data.
+pub(crate) fn attr(ino: Ino, a: &Attr, blocks: u64) -> fuse::Attr {
     let size = match a.kind {
         ciderfs_format::FileType::File
         | ciderfs_format::FileType::Directory
@@ -26,7 +26,7 @@ pub(crate) fn attr(ino: Ino, a: &Attr) -> fuse::Attr {
     fuse::Attr {
         ino: ino.0,
         size,
-        blocks: size.div_ceil(512),
+        blocks: if a.is_file() { blocks } else { size.div_ceil(512) },
         atime: timestamp(a.atime),
         mtime: timestamp(a.mtime),
         ctime: timestamp(a.ctime),

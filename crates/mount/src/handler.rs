@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ciderfs_format::{FileType, Ino};
 use ciderfs_fuse::{
-    DirBuffer, DirPlusBuffer, Entry, FileLock, Handler, Op, Opened, Reply, Request, Statfs, dtype_of_mode,
+    CopyRange, DirBuffer, DirPlusBuffer, Entry, FileLock, Handler, Op, Opened, Reply, Request, Statfs,
+    dtype_of_mode,
 };
 use ciderfs_meta::{Caller, Errno, Error, NewNode, SetAttr};
 use ciderfs_vfs::{DirItem, Vfs};
@@ -69,8 +70,12 @@ impl Bridge {
             generation: 1,
             entry_valid,
             attr_valid: if is_virtual { VIRTUAL_VALID } else { self.valid.attr },
-            attr: convert::attr(e.ino, &e.attr),
+            attr: self.attr(e.ino, &e.attr),
         }
+    }
+
+    fn attr(&self, ino: Ino, a: &ciderfs_format::Attr) -> ciderfs_fuse::Attr {
+        convert::attr(ino, a, self.vfs.blocks(ino, a))
     }
 
     fn opened(o: &ciderfs_vfs::Opened) -> Opened {
@@ -112,6 +117,8 @@ impl Bridge {
     }
 }
 
+/// The older form of copying answers with 32 bits.
+const COPY_32_MAX: u64 = 0xffff_f000;
 /// A request that takes longer can be interrupted.
 const INTERRUPT_AFTER: Duration = Duration::from_millis(100);
 
@@ -134,6 +141,8 @@ pub(crate) enum Answered {
     XattrSize(u32),
     Ioctl(Bytes),
     Lock(FileLock),
+    Copied(u64),
+    Offset(u64),
 }
 
 impl Answered {
@@ -156,6 +165,8 @@ impl Answered {
             Self::XattrSize(size) => reply.xattr_size(size),
             Self::Ioctl(data) => reply.ioctl(0, &data),
             Self::Lock(l) => reply.lock(&l),
+            Self::Copied(n) => reply.copied(n),
+            Self::Offset(n) => reply.lseek(n),
         };
     }
 }
@@ -191,7 +202,7 @@ impl Handler for Front {
         match op {
             Op::Forget { .. } | Op::BatchForget(_) | Op::Interrupt { .. } => {}
             Op::Destroy => _ = reply.empty(),
-            Op::Bmap { .. } | Op::Poll { .. } | Op::Statx { .. } | Op::Syncfs | Op::Lseek { .. } => {
+            Op::Bmap { .. } | Op::Poll { .. } | Op::Statx { .. } => {
                 _ = reply.error(libc::ENOSYS);
             }
             Op::Fsyncdir { .. } => _ = reply.empty(),
@@ -202,10 +213,6 @@ impl Handler for Front {
             Op::Ioctl { .. } if !b.ioctl => _ = reply.error(libc::ENOTTY),
             Op::Setlk(args) => b.set_lock(&req, &args, false, reply),
             Op::Setlkw(args) => b.set_lock(&req, &args, true, reply),
-            // Not in this version: ENOSYS makes the kernel stop asking.
-            Op::Fallocate { .. } | Op::CopyFileRange(_) | Op::CopyFileRange64(_) | Op::Tmpfile { .. } => {
-                _ = reply.error(libc::ENOSYS)
-            }
             Op::Getxattr { .. } | Op::Setxattr { .. } | Op::Listxattr { .. } | Op::Removexattr { .. }
                 if !b.xattr.enabled =>
             {
@@ -247,6 +254,11 @@ impl Bridge {
         Ok(())
     }
 
+    async fn copy(&self, c: &Caller, r: &CopyRange, len: u64) -> Answer<u64> {
+        let (from, to) = ((r.fh_in, r.off_in), (r.fh_out, r.off_out));
+        self.vfs.copy_file_range(c, from, to, len, r.flags).await
+    }
+
     async fn run(&self, req: &Request) -> Answer<Answered> {
         let vfs = &self.vfs;
         let ino = Ino(req.header().nodeid);
@@ -254,7 +266,10 @@ impl Bridge {
         let op = req.op().map_err(|e| Errno(e.errno()))?;
         Ok(match op {
             Op::Lookup { name } => match vfs.lookup(&c, ino, name).await {
-                Ok(e) => Answered::Entry(self.entry(&e)),
+                Ok(e) => {
+                    vfs.count_blocks(e.ino, &e.attr).await;
+                    Answered::Entry(self.entry(&e))
+                }
                 Err(e) if e.errno() == Errno::ENOENT && !self.valid.negative.is_zero() => {
                     Answered::Negative(self.valid.negative)
                 }
@@ -262,7 +277,8 @@ impl Bridge {
             },
             Op::Getattr { .. } => {
                 let a = vfs.getattr(ino).await.map_err(gone)?;
-                Answered::Attr(convert::attr(ino, &a), self.valid.attr)
+                vfs.count_blocks(ino, &a).await;
+                Answered::Attr(self.attr(ino, &a), self.valid.attr)
             }
             Op::Setattr(s) => {
                 let set = convert::set_attr(&s);
@@ -272,7 +288,8 @@ impl Bridge {
                     self.kill_suidgid(&c, ino).await?;
                 }
                 let a = vfs.setattr(&c, ino, &set, s.size, s.fh).await.map_err(gone)?;
-                Answered::Attr(convert::attr(ino, &a), self.valid.attr)
+                vfs.count_blocks(ino, &a).await;
+                Answered::Attr(self.attr(ino, &a), self.valid.attr)
             }
             Op::Readlink => Answered::Link(vfs.readlink(ino).await?),
             Op::Symlink { name, target } => {
@@ -408,6 +425,22 @@ impl Bridge {
             | Op::Listxattr { .. }
             | Op::Setxattr { .. }
             | Op::Removexattr { .. }) => self.xattr(&c, ino, op).await?,
+            Op::Fallocate { fh, offset, length, mode } => {
+                vfs.fallocate(&c, fh, mode, offset, length).await?;
+                Answered::Empty
+            }
+            Op::Lseek { fh, offset, whence } => Answered::Offset(vfs.lseek(fh, offset, whence).await?),
+            Op::CopyFileRange(r) => Answered::Copied(self.copy(&c, &r, r.len.min(COPY_32_MAX)).await?),
+            Op::CopyFileRange64(r) => Answered::Copied(self.copy(&c, &r, r.len).await?),
+            Op::Tmpfile { mode, umask, flags, .. } => {
+                let mode = (mode & 0o7777) as u16;
+                let (e, o) = vfs.create_nameless(&c, ino, mode, self.umask(umask), flags as i32).await?;
+                Answered::Create(self.entry(&e), Self::opened(&o))
+            }
+            Op::Syncfs => {
+                vfs.flush_all().await;
+                Answered::Empty
+            }
             _ => return Err(Errno::ENOSYS.into()),
         })
     }
@@ -448,6 +481,10 @@ fn method_name(req: &Request) -> &'static str {
         Ok(Op::Listxattr { .. }) => "listxattr",
         Ok(Op::Setxattr { .. }) => "setxattr",
         Ok(Op::Removexattr { .. }) => "removexattr",
+        Ok(Op::Fallocate { .. }) => "fallocate",
+        Ok(Op::Lseek { .. }) => "lseek",
+        Ok(Op::CopyFileRange(_) | Op::CopyFileRange64(_)) => "copy_file_range",
+        Ok(Op::Tmpfile { .. }) => "tmpfile",
         Ok(Op::Readdir { .. } | Op::Readdirplus { .. }) => "readdir",
         Ok(Op::Ioctl { .. }) => "ioctl",
         _ => "other",

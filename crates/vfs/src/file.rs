@@ -35,6 +35,8 @@ pub(crate) struct State {
     pub(crate) claim: Option<Claim>,
     /// Resolved chunks, as of `attr`.
     pub(crate) views: HashMap<u32, ChunkView>,
+    /// Indexes of the chunks that have lists, ascending, if known.
+    pub(crate) chunks: Option<Arc<[u32]>>,
     /// Changes whenever committed content may have changed: what was fetched before is then out of date.
     pub(crate) generation: u64,
     /// Failed flushes so far, and the last one's error. Each handle reports each failure once.
@@ -52,6 +54,7 @@ impl File {
             pending: VecDeque::new(),
             claim: None,
             views: HashMap::new(),
+            chunks: None,
             generation: 0,
             failures: 0,
             error: Errno::EIO,
@@ -76,6 +79,22 @@ impl File {
 
     pub(crate) fn generation(&self) -> u64 {
         self.state.lock().generation
+    }
+
+    /// Takes attributes from a commit that changed the content otherwise than by appending what was written.
+    pub(crate) fn adopt_change(&self, attr: &Attr) {
+        let mut s = self.state.lock();
+        s.changed();
+        let untold = s.untold;
+        s.adopt(attr);
+        s.untold = untold;
+        s.settle_claim();
+    }
+
+    /// The error of a flush that failed after so many failures.
+    pub(crate) fn failed_since(&self, failures: u64) -> Result<(), Errno> {
+        let s = self.state.lock();
+        if s.failures > failures { Err(s.error) } else { Ok(()) }
     }
 
     /// Forgets what is known of the content.
@@ -135,6 +154,7 @@ impl State {
     /// Committed content is not what it was.
     pub(crate) fn changed(&mut self) {
         self.views.clear();
+        self.chunks = None;
         self.generation += 1;
     }
 

@@ -11,6 +11,7 @@ mod content;
 mod control;
 mod errors;
 mod model;
+mod ranges;
 mod room;
 mod sharing;
 mod support;

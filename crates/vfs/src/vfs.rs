@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use crate::atime::Atimes;
 use crate::compact::Compactions;
 use crate::dir::{DirItem, DirStream};
+use crate::extents::Allocated;
 use crate::files::Files;
 use crate::handles::{FileHandle, Handle, Handles};
 use crate::internal::start_time;
@@ -82,6 +83,8 @@ pub struct Vfs {
     pub(crate) compactions: Compactions,
     pub(crate) atimes: Atimes,
     atime_task: Mutex<Option<tokio::task::JoinHandle<()>>>,
+    /// Blocks of files with holes.
+    pub(crate) allocated: Allocated,
 }
 
 impl Vfs {
@@ -106,6 +109,7 @@ impl Vfs {
             compactions: Compactions::default(),
             atimes,
             atime_task: Mutex::default(),
+            allocated: Allocated::default(),
         });
         *vfs.flusher.lock() = Some(tokio::spawn(Arc::clone(&vfs).flush_loop()));
         if vfs.atimes.on() {
@@ -186,6 +190,20 @@ impl Vfs {
             }
             Err(e) => Err(e),
         }
+    }
+
+    /// Makes a file without a name in the file system of a directory and opens it (`O_TMPFILE`).
+    pub async fn create_nameless(
+        self: &Arc<Self>,
+        c: &Caller,
+        dir: Ino,
+        mode: u16,
+        umask: u16,
+        flags: i32,
+    ) -> Result<(Entry, Opened)> {
+        let (ino, attr) = self.meta.create_nameless(c, dir, mode, umask).await?;
+        let opened = self.open_handle(ino, &attr, flags, false, None);
+        Ok((Entry { ino, attr }, opened))
     }
 
     /// Gives a node another name.

@@ -35,6 +35,9 @@ impl Vfs {
             return Err(Errno::EFBIG.into());
         }
         self.make_room(file, offset + data.len() as u64).await?;
+        if !data.is_empty() && offset > file.state.lock().attr.length {
+            self.allocated.suspect(file.ino);
+        }
         let mut at = offset;
         let mut rest = data;
         while !rest.is_empty() {
@@ -133,7 +136,7 @@ impl Vfs {
             .map_err(|e| Error::Volume(format!("flush failed: {e}")))
     }
 
-    async fn flush_file(self: &Arc<Self>, file: &Arc<File>) {
+    pub(crate) async fn flush_file(self: &Arc<Self>, file: &Arc<File>) {
         let _one = file.flushing.lock().await;
         self.flush_locked(file).await;
     }
@@ -260,19 +263,28 @@ impl Vfs {
         length: u64,
         by_handle: bool,
     ) -> Result<ciderfs_format::Attr> {
-        let Some(file) = self.files.get(ino) else {
-            return self.meta.truncate(c, ino, length, by_handle).await;
-        };
-        let _one = file.flushing.lock().await;
-        self.flush_locked(&file).await;
-        let attr = self.meta.truncate(c, ino, length, by_handle).await?;
-        let mut s = file.state.lock();
-        s.changed();
-        let untold = s.untold;
-        s.adopt(&attr);
-        s.settle_claim();
-        s.untold = untold;
-        Ok(s.attr.clone())
+        let (vfs, c) = (Arc::clone(self), c.clone());
+        Self::detached(async move {
+            let file = vfs.files.get(ino);
+            let known = file.as_ref().map(|f| f.state.lock().attr.length);
+            let attr = match file {
+                None => vfs.meta.truncate(&c, ino, length, by_handle).await?,
+                Some(file) => {
+                    let _one = file.flushing.lock().await;
+                    vfs.flush_locked(&file).await;
+                    let attr = vfs.meta.truncate(&c, ino, length, by_handle).await?;
+                    file.adopt_change(&attr);
+                    file.state.lock().attr.clone()
+                }
+            };
+            match known {
+                _ if length == 0 => vfs.allocated.forget(ino),
+                Some(before) if length <= before => {}
+                _ => vfs.allocated.suspect(ino),
+            }
+            Ok(attr)
+        })
+        .await
     }
 
     /// Flushes what is old or idle, as long as the mount lives.

@@ -145,7 +145,9 @@ impl Meta {
         let mut mode = a.mode;
         // Giving a program to somebody else takes its special bits, unless the kernel decided about the mode itself.
         if chown && set.mode.is_none() && !a.is_dir() && mode & 0o6000 != 0 {
-            mode &= if !root || mode & 0o010 != 0 { !0o6000 } else { !0o4000 };
+            // Without execution by the group, set-group-ID is no privilege; members keep it.
+            let keeps = mode & 0o010 == 0 && (root || c.in_group(a.gid));
+            mode &= if keeps { !0o4000 } else { !0o6000 };
         }
         if let Some(new) = set.mode {
             mode = new & 0o7777;

@@ -54,7 +54,7 @@ impl Meta {
                 let d = t.attr(to.0, AttrMask::IDENTITY | AttrMask::LENGTH)?;
                 let len = check_copy((from, &s), (to, &d), len)?;
                 if len == 0 {
-                    return Ok((0, None));
+                    return Ok((0, 0, None));
                 }
                 (lists_at, taken) = (Vec::new(), Vec::new());
                 let copied = if hole > 0 {
@@ -67,14 +67,14 @@ impl Meta {
                     copy_records(t, from, (to.0, to.1, d.length), len, &mut lists_at)?
                 };
                 let after = self.finish_copy(t, c, (to.0, &d), to.1 + copied)?;
-                Ok((copied, Some(after)))
+                Ok((copied, len - copied, Some(after)))
             })
             .await?;
         let dead = ran.outputs.iter().enumerate().filter(|(i, _)| taken.contains(i));
         self.deletions.push_dead(dead.map(|(_, o)| o));
         let lists = lists_at.iter().map(|(indx, at)| (*indx, ran.int(*at).unwrap_or(0) as usize)).collect();
-        let (bytes, attr) = ran.value;
-        Ok(Copied { bytes, attr, lists })
+        let (bytes, rest, attr) = ran.value;
+        Ok(Copied { bytes, rest, attr, lists })
     }
 
     /// How many bytes of a very long range are a hole at its beginning, if that is more than a commit of records holds;

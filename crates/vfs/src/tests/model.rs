@@ -3,8 +3,11 @@
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
+use ciderfs_meta::Caller;
+
 use super::support::*;
 
+const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
 const LIMIT: usize = 1_500 * KIB;
 
 async fn run(seed: u64) {
@@ -14,7 +17,7 @@ async fn run(seed: u64) {
     let (ino, mut fh) = clients[0].create("f").await;
     let mut at = 0;
     let mut model: Vec<u8> = Vec::new();
-    for step in 0..250 {
+    for step in 0..320 {
         let c = &clients[at];
         let off = rng.random_range(0..LIMIT);
         let len = match rng.random_range(0..4) {
@@ -23,7 +26,7 @@ async fn run(seed: u64) {
             2 => 64 * KIB,
             _ => rng.random_range(1..200 * KIB),
         };
-        let what = rng.random_range(0..100);
+        let what = rng.random_range(0..130);
         match what {
             0..45 => {
                 // Often where the last one ended or began.
@@ -46,6 +49,57 @@ async fn run(seed: u64) {
                 model.resize(size, 0);
             }
             83..90 => c.fsync(fh).await.unwrap(),
+            100..112 => {
+                let (mode, grows) = match rng.random_range(0..4) {
+                    0 => (0, true),
+                    1 => (PUNCH, false),
+                    2 => (libc::FALLOC_FL_ZERO_RANGE, true),
+                    _ => (libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE, false),
+                };
+                c.vfs.fallocate(&Caller::root(), fh, mode as u32, off as u64, len as u64).await.unwrap();
+                if grows && model.len() < off + len {
+                    model.resize(off + len, 0);
+                }
+                let (from, to) = (off.min(model.len()), (off + len).min(model.len()));
+                if mode != 0 {
+                    model[from..to].fill(0);
+                }
+            }
+            112..122 => {
+                let to = rng.random_range(0..LIMIT);
+                let copied = c
+                    .vfs
+                    .copy_file_range(&Caller::root(), (fh, off as u64), (fh, to as u64), len as u64, 0)
+                    .await;
+                let n = len.min(model.len().saturating_sub(off));
+                if n > 0 && off < to + n && to < off + n {
+                    assert_eq!(errno(copied), ciderfs_meta::Errno::EINVAL);
+                } else {
+                    assert_eq!(copied.unwrap(), n as u64, "seed {seed}, step {step}");
+                    if n > 0 && model.len() < to + n {
+                        model.resize(to + n, 0);
+                    }
+                    let bytes = model[off.min(model.len())..].iter().take(n).copied().collect::<Vec<_>>();
+                    if n > 0 {
+                        model[to..to + n].copy_from_slice(&bytes);
+                    }
+                }
+            }
+            122..130 => {
+                let data = c.vfs.lseek(fh, off as u64, libc::SEEK_DATA as u32).await;
+                let hole = c.vfs.lseek(fh, off as u64, libc::SEEK_HOLE as u32).await;
+                if off >= model.len() {
+                    assert_eq!(errno(data), ciderfs_meta::Errno::ENXIO);
+                    assert_eq!(errno(hole), ciderfs_meta::Errno::ENXIO);
+                } else {
+                    // Nothing but zeros up to the data, and a zero (or the end) at the hole.
+                    let next = data.map_or(model.len(), |n| n as usize);
+                    assert!(model[off..next].iter().all(|b| *b == 0), "seed {seed}, step {step}");
+                    let hole = hole.unwrap() as usize;
+                    assert!(model.get(hole).is_none_or(|b| *b == 0), "seed {seed}, step {step}");
+                    assert!(off.max(hole) == hole && hole <= model.len());
+                }
+            }
             90..95 => {
                 c.close(fh).await.unwrap();
                 fh = c.open(ino).await;

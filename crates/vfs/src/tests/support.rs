@@ -28,9 +28,14 @@ pub(super) struct World {
 
 impl World {
     pub(super) async fn new(trash_days: u32) -> Self {
+        Self::with(trash_days, |_| {}).await
+    }
+
+    pub(super) async fn with(trash_days: u32, tweak: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings::new("vol", "5d2b1c9a-7d0c-4a2b-9a35-3a1f6a4d2c11", "mem", "mem");
         settings.trash_days = trash_days;
         settings.block_size_kib = 64;
+        tweak(&mut settings);
         let meta = Arc::new(MemoryStore::new());
         meta.create_schema().await.unwrap();
         Meta::write_settings(meta.as_ref(), &settings, None).await.unwrap();

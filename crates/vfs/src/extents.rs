@@ -1,0 +1,283 @@
+//! Where a file holds data: `SEEK_DATA`, `SEEK_HOLE`, and the blocks that `stat` tells.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ciderfs_format::{Attr, CHUNK_SIZE, Ino, Time};
+use ciderfs_meta::{ChunkView, Errno, Result};
+use parking_lot::Mutex;
+
+use crate::file::{File, State};
+use crate::handles::Handle;
+use crate::vfs::Vfs;
+
+/// Lists read in one turn at most.
+const BATCH_MAX: u32 = 512;
+/// Of the lists read, so many stay known for the next call.
+const KEPT: u32 = 8;
+/// From so many chunks on without data, the existing lists are looked up instead of being tried one by one.
+const LONG_HOLE: u64 = 256;
+
+/// Files whose blocks are remembered.
+const COUNTED_MAX: usize = 16_384;
+/// A file of this length that nobody has looked at yet is counted: a wrong answer would be too far off.
+const COUNTED_ALWAYS: u64 = 1 << 30;
+/// A file of so many chunks is counted whenever it has changed.
+const COUNTED_EXACTLY: u64 = 64;
+/// Of the time, counting the blocks of a longer file that keeps changing takes at most one part in so many.
+const COUNTING_SHARE: u32 = 20;
+
+/// Ranges of the file that hold data in a chunk, ascending, apart from each other, cut at the length.
+fn data_ranges(chunk: u32, view: &ChunkView, pending: Option<&State>, length: u64) -> Vec<Range<u64>> {
+    let base = u64::from(chunk) * CHUNK_SIZE;
+    let committed = view.extents.iter().filter(|e| e.id > 0).map(|e| (u64::from(e.pos), e.end()));
+    let unflushed = pending.into_iter().flat_map(|s| &s.pending).filter(|p| p.chunk == chunk);
+    let unflushed = unflushed.map(|p| (u64::from(p.pos), u64::from(p.end())));
+    let mut all: Vec<(u64, u64)> =
+        committed.chain(unflushed).map(|(from, to)| (base + from, (base + to).min(length))).collect();
+    all.sort_unstable();
+    let mut out: Vec<Range<u64>> = Vec::new();
+    for (from, to) in all {
+        match out.last_mut() {
+            Some(last) if from <= last.end => last.end = last.end.max(to),
+            _ if from < to => out.push(from..to),
+            _ => {}
+        }
+    }
+    out
+}
+
+/// Lists of one file, fetched as they are needed.
+struct Walk<'a> {
+    vfs: &'a Arc<Vfs>,
+    file: &'a File,
+    views: HashMap<u32, ChunkView>,
+    generation: u64,
+    batch: u32,
+}
+
+impl<'a> Walk<'a> {
+    fn new(vfs: &'a Arc<Vfs>, file: &'a File) -> Self {
+        Self { vfs, file, views: HashMap::new(), generation: file.generation(), batch: 1 }
+    }
+
+    /// The file's length and the data in a chunk.
+    async fn chunk(&mut self, indx: u32) -> Result<(u64, Vec<Range<u64>>)> {
+        loop {
+            let last = {
+                let s = self.file.state.lock();
+                if s.generation != self.generation {
+                    self.views.clear();
+                    self.generation = s.generation;
+                }
+                let length = s.attr.length;
+                if let Some(view) = self.views.get(&indx).or_else(|| s.views.get(&indx)) {
+                    return Ok((length, data_ranges(indx, view, Some(&s), length)));
+                }
+                length.div_ceil(CHUNK_SIZE).max(1) as u32
+            };
+            let end = indx.saturating_add(self.batch).min(last).max(indx + 1);
+            self.batch = (self.batch * 4).min(BATCH_MAX);
+            let (attr, views) = self.vfs.meta.read_chunks_and_attr(self.file.ino, indx..end).await?;
+            let mut s = self.file.state.lock();
+            if s.generation != self.generation {
+                continue;
+            }
+            s.adopt(&attr);
+            self.generation = s.generation;
+            self.views.clear();
+            for (n, view) in (indx..end).zip(views) {
+                if n - indx < KEPT {
+                    s.keep_view(n, view.clone());
+                }
+                self.views.insert(n, view);
+            }
+        }
+    }
+
+    /// The first chunk at or behind one that may hold data.
+    async fn next_chunk(&mut self, from: u32) -> Result<Option<u32>> {
+        loop {
+            {
+                let s = self.file.state.lock();
+                if let Some(known) = &s.chunks {
+                    let listed = known.get(known.partition_point(|n| *n < from)).copied();
+                    let pending = s.pending.iter().map(|p| p.chunk).filter(|n| *n >= from).min();
+                    return Ok(listed.into_iter().chain(pending).min());
+                }
+                self.generation = s.generation;
+            }
+            let known = Arc::from(self.vfs.meta.chunk_indexes(self.file.ino).await?);
+            let mut s = self.file.state.lock();
+            if s.generation == self.generation {
+                s.chunks = Some(known);
+            }
+        }
+    }
+}
+
+impl Vfs {
+    /// `lseek` with `SEEK_DATA` or `SEEK_HOLE`, data that is not flushed included.
+    ///
+    /// # Errors
+    /// `ENXIO` at and beyond the end, and if no data follows; `EINVAL` for anything else than the two.
+    pub async fn lseek(self: &Arc<Self>, fh: u64, off: u64, whence: u32) -> Result<u64> {
+        let data = match whence as i32 {
+            libc::SEEK_DATA => true,
+            libc::SEEK_HOLE => false,
+            _ => return Err(Errno::EINVAL.into()),
+        };
+        match self.handles.get(fh)? {
+            Handle::File(h) => self.seek_file(&h.file, off, data).await,
+            Handle::Virtual(content) if off < content.len() as u64 => {
+                Ok(if data { off } else { content.len() as u64 })
+            }
+            Handle::Virtual(_) => Err(Errno::ENXIO.into()),
+            _ => Err(Errno::EINVAL.into()),
+        }
+    }
+
+    async fn seek_file(self: &Arc<Self>, file: &File, off: u64, data: bool) -> Result<u64> {
+        let mut walk = Walk::new(self, file);
+        let mut at = off;
+        loop {
+            if off >= file.state.lock().attr.length {
+                return Err(Errno::ENXIO.into());
+            }
+            let chunk = (at / CHUNK_SIZE) as u32;
+            let (length, ranges) = match walk.chunk(chunk).await {
+                Err(e) if e.errno() == Errno::ENOENT => return Err(Errno::EBADF.into()),
+                other => other?,
+            };
+            let end = length.min((u64::from(chunk) + 1) * CHUNK_SIZE);
+            if data {
+                if let Some(r) = ranges.iter().find(|r| r.end > at) {
+                    return Ok(r.start.max(at));
+                }
+            } else {
+                let filled = ranges.iter().find(|r| r.contains(&at)).map_or(at, |r| r.end);
+                if filled < end {
+                    return Ok(filled);
+                }
+            }
+            at = end;
+            if at >= length {
+                // The end is a hole; if the file was cut meanwhile, the check above answers.
+                if !data && off < length {
+                    return Ok(length);
+                }
+                return Err(Errno::ENXIO.into());
+            }
+            if data && ranges.is_empty() && (length - at) / CHUNK_SIZE > LONG_HOLE {
+                match walk.next_chunk((at / CHUNK_SIZE) as u32).await? {
+                    Some(next) => at = u64::from(next) * CHUNK_SIZE,
+                    None => return Err(Errno::ENXIO.into()),
+                }
+            }
+        }
+    }
+
+    /// Blocks of 512 bytes that `stat` tells (`st_blocks`): the data of files whose holes this mount knows of, else the length,
+    /// as the official client tells it.
+    pub fn blocks(&self, ino: Ino, attr: &Attr) -> u64 {
+        self.allocated.bytes(ino, attr).min(attr.length).div_ceil(512)
+    }
+
+    /// Counts the data of a file if that is due, for [`Vfs::blocks`].
+    pub async fn count_blocks(self: &Arc<Self>, ino: Ino, attr: &Attr) {
+        if !attr.is_file() || attr.length == 0 || ino.is_virtual() || !self.allocated.is_due(ino, attr) {
+            return;
+        }
+        let began = Instant::now();
+        let open = self.files.get(ino);
+        let file = open.unwrap_or_else(|| File::new(ino, attr.clone()));
+        match self.data_of(&file).await {
+            Ok((length, mtime, bytes)) => {
+                self.allocated
+                    .set(ino, Counted { length, mtime, bytes, at: Instant::now(), took: began.elapsed() });
+            }
+            Err(e) => tracing::debug!("counting the blocks of inode {ino}: {e}"),
+        }
+    }
+
+    /// Length, mtime and bytes of data.
+    async fn data_of(self: &Arc<Self>, file: &File) -> Result<(u64, Time, u64)> {
+        let mut walk = Walk::new(self, file);
+        let (mut bytes, mut chunk) = (0, 0);
+        loop {
+            let (length, ranges) = walk.chunk(chunk).await?;
+            bytes += ranges.iter().map(|r| r.end - r.start).sum::<u64>();
+            chunk += 1;
+            let left = length.div_ceil(CHUNK_SIZE).saturating_sub(u64::from(chunk));
+            if left > LONG_HOLE && ranges.is_empty() {
+                chunk = walk.next_chunk(chunk).await?.unwrap_or(u32::MAX);
+            }
+            if u64::from(chunk) * CHUNK_SIZE >= length {
+                let s = file.state.lock();
+                return Ok((s.attr.length, s.attr.mtime, bytes));
+            }
+        }
+    }
+}
+
+/// The data of a file as it was counted last.
+#[derive(Clone, Copy)]
+struct Counted {
+    length: u64,
+    mtime: Time,
+    bytes: u64,
+    at: Instant,
+    took: Duration,
+}
+
+/// Files with holes, or thought to have some, and the bytes of data in them.
+#[derive(Default)]
+pub(crate) struct Allocated {
+    files: Mutex<HashMap<Ino, Option<Counted>>>,
+}
+
+impl Allocated {
+    /// A file got a hole, or may have got one: it is counted when somebody asks.
+    pub(crate) fn suspect(&self, ino: Ino) {
+        let mut files = self.files.lock();
+        if files.len() >= COUNTED_MAX {
+            files.clear();
+        }
+        files.entry(ino).or_insert(None);
+    }
+
+    /// A file has no data and no holes any more.
+    pub(crate) fn forget(&self, ino: Ino) {
+        self.files.lock().remove(&ino);
+    }
+
+    fn set(&self, ino: Ino, counted: Counted) {
+        let mut files = self.files.lock();
+        if files.len() >= COUNTED_MAX {
+            files.clear();
+        }
+        files.insert(ino, Some(counted));
+    }
+
+    fn is_due(&self, ino: Ino, attr: &Attr) -> bool {
+        match self.files.lock().get(&ino) {
+            None => attr.length >= COUNTED_ALWAYS,
+            Some(None) => true,
+            Some(Some(c)) => {
+                (c.length, c.mtime) != (attr.length, attr.mtime)
+                    && (attr.length <= COUNTED_EXACTLY * CHUNK_SIZE
+                        || c.at.elapsed() >= c.took * COUNTING_SHARE)
+            }
+        }
+    }
+
+    fn bytes(&self, ino: Ino, attr: &Attr) -> u64 {
+        match self.files.lock().get(&ino) {
+            // What came behind the end since it was counted is data until it is counted again.
+            Some(Some(c)) => c.bytes.saturating_add(attr.length.saturating_sub(c.length)),
+            _ => attr.length,
+        }
+    }
+}

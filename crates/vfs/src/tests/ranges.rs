@@ -1,0 +1,213 @@
+//! Ranges of files: holes, copies, blocks, room.
+
+use std::time::Instant;
+
+use ciderfs_format::{CHUNK_SIZE, Ino};
+use ciderfs_meta::{Caller, Errno};
+
+use super::support::*;
+
+const PUNCH: u32 = (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE) as u32;
+const END: u64 = ciderfs_format::slice::MAX_FILE_SIZE - 1;
+
+async fn data_at(c: &Client, fh: u64, off: u64) -> Result<u64, Errno> {
+    c.vfs.lseek(fh, off, libc::SEEK_DATA as u32).await.map_err(|e| e.errno())
+}
+
+async fn hole_at(c: &Client, fh: u64, off: u64) -> Result<u64, Errno> {
+    c.vfs.lseek(fh, off, libc::SEEK_HOLE as u32).await.map_err(|e| e.errno())
+}
+
+/// `st_blocks` as a program would see it.
+async fn blocks(c: &Client, ino: Ino) -> u64 {
+    let attr = c.vfs.getattr(ino).await.unwrap();
+    c.vfs.count_blocks(ino, &attr).await;
+    c.vfs.blocks(ino, &attr)
+}
+
+#[tokio::test]
+async fn data_and_holes_before_and_after_a_flush() {
+    let w = World::new(0).await;
+    let c = w.client().await;
+    let (ino, fh) = c.create("a").await;
+    assert_eq!((data_at(&c, fh, 0).await, hole_at(&c, fh, 0).await), (Err(Errno::ENXIO), Err(Errno::ENXIO)));
+    let (far, end) = (3 * CHUNK_SIZE + 5000, 3 * CHUNK_SIZE + 5010);
+    c.write(fh, 4096, &pattern(1, 100_000)).await;
+    c.write(fh, far as usize, b"0123456789").await;
+    for flushed in [false, true] {
+        for (off, data, hole) in [
+            (0, Ok(4096), Ok(0)),
+            (4096, Ok(4096), Ok(104_096)),
+            (50_000, Ok(50_000), Ok(104_096)),
+            (104_096, Ok(far), Ok(104_096)),
+            (CHUNK_SIZE, Ok(far), Ok(CHUNK_SIZE)),
+            (end - 1, Ok(end - 1), Ok(end)),
+            (end, Err(Errno::ENXIO), Err(Errno::ENXIO)),
+            (u64::MAX, Err(Errno::ENXIO), Err(Errno::ENXIO)),
+        ] {
+            assert_eq!(
+                (data_at(&c, fh, off).await, hole_at(&c, fh, off).await),
+                (data, hole),
+                "{flushed} {off}"
+            );
+        }
+        assert_eq!(blocks(&c, ino).await, 100_010_u64.div_ceil(512));
+        c.fsync(fh).await.unwrap();
+    }
+    c.truncate(ino, fh, 5 * CHUNK_SIZE as usize).await;
+    assert_eq!((data_at(&c, fh, end).await, hole_at(&c, fh, end).await), (Err(Errno::ENXIO), Ok(end)));
+    c.vfs.fallocate(&Caller::root(), fh, PUNCH, 0, far).await.unwrap();
+    assert_eq!((data_at(&c, fh, 0).await, blocks(&c, ino).await), (Ok(far), 1));
+    // Another mount, which only reads.
+    let late = w.client().await;
+    let fh = late.open(ino).await;
+    assert_eq!((data_at(&late, fh, 0).await, hole_at(&late, fh, far).await), (Ok(far), Ok(end)));
+    assert_eq!(errno(late.vfs.lseek(fh, 0, libc::SEEK_SET as u32).await), Errno::EINVAL);
+}
+
+#[tokio::test]
+async fn a_file_of_the_greatest_length_is_quick() {
+    let w = World::new(0).await;
+    let c = w.client().await;
+    let (ino, fh) = c.create("a").await;
+    c.truncate(ino, fh, END as usize).await;
+    assert_eq!(blocks(&c, ino).await, 0);
+    c.write(fh, END as usize - 3, b"end").await;
+    c.write(fh, 1 << 45, b"middle").await;
+    let began = Instant::now();
+    for flushed in [false, true] {
+        assert_eq!(data_at(&c, fh, 0).await, Ok(1 << 45), "{flushed}");
+        assert_eq!(data_at(&c, fh, (1 << 45) + 6).await, Ok(END - 3));
+        assert_eq!(hole_at(&c, fh, END - 2).await, Ok(END));
+        until("the blocks are counted again", async || blocks(&c, ino).await == 1).await;
+        c.fsync(fh).await.unwrap();
+    }
+    let (_, copy) = c.create("b").await;
+    let mut done = 0;
+    while done < END {
+        let (from, to) = ((fh, done), (copy, done));
+        let n = c.vfs.copy_file_range(&Caller::root(), from, to, END - done, 0).await.unwrap();
+        assert!(n > 0);
+        done += n;
+    }
+    assert_eq!(data_at(&c, copy, 0).await, Ok(1 << 45));
+    assert_eq!(c.read(copy, END as usize - 4, 10).await, b"\0end");
+    c.vfs.fallocate(&Caller::root(), fh, PUNCH, 1 << 40, END - (1 << 40)).await.unwrap();
+    assert_eq!(data_at(&c, fh, 0).await, Err(Errno::ENXIO));
+    c.unlink("a").await;
+    c.unlink("b").await;
+    c.close(fh).await.unwrap();
+    c.close(copy).await.unwrap();
+    until("its objects are deleted", async || w.objects().await.is_empty()).await;
+    assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_copy_stores_nothing_and_sees_what_is_not_flushed() {
+    let w = World::new(0).await;
+    let c = w.client().await;
+    let (_, a) = c.create("a").await;
+    let (ino, b) = c.create("b").await;
+    let data = pattern(3, 300 * KIB);
+    c.write(a, 10, &data).await;
+    c.write(b, 0, &pattern(4, 1000)).await;
+    let copied = c.vfs.copy_file_range(&Caller::root(), (a, 0), (b, 500), u64::MAX >> 2, 0).await.unwrap();
+    assert_eq!(copied, 300 * KIB as u64 + 10);
+    let want = [&pattern(4, 1000)[..500], &[0; 10], &data[..]].concat();
+    assert_eq!(c.read(b, 0, MIB).await, want);
+    let stored = w.objects().await.len();
+    assert_eq!(stored, 300 * KIB / (64 * KIB) + 2);
+    c.close(a).await.unwrap();
+    c.unlink("a").await;
+    c.close(b).await.unwrap();
+    let late = w.client().await;
+    let fh = late.open(ino).await;
+    assert_eq!(late.read(fh, 0, MIB).await, want);
+    assert_eq!(errno(c.vfs.copy_file_range(&Caller::root(), (fh, 0), (999, 0), 1, 0).await), Errno::EBADF);
+    assert_eq!(
+        errno(late.vfs.copy_file_range(&Caller::root(), (fh, 0), (fh, 900_000), 1, 1).await),
+        Errno::EINVAL
+    );
+    let read_only = late.vfs.open(&Caller::root(), ino, libc::O_RDONLY).await.unwrap().fh;
+    assert_eq!(
+        errno(late.vfs.copy_file_range(&Caller::root(), (fh, 0), (read_only, 0), 1, 0).await),
+        Errno::EBADF
+    );
+    assert_eq!(errno(late.vfs.fallocate(&Caller::root(), read_only, 0, 0, 1).await), Errno::EBADF);
+}
+
+#[tokio::test]
+async fn a_source_that_cannot_be_stored_is_not_copied() {
+    let w = World::new(0).await;
+    let c = w.client().await;
+    let (_, a) = c.create("a").await;
+    let (ino, b) = c.create("b").await;
+    c.write(a, 0, &pattern(1, 1000)).await;
+    w.objects.set(ciderfs_object::layers::Faults { fail_rate: 1.0, ..Default::default() });
+    assert_eq!(errno(c.vfs.copy_file_range(&Caller::root(), (a, 0), (b, 0), 1000, 0).await), Errno::EIO);
+    assert_eq!(c.length(ino).await, 0);
+}
+
+#[tokio::test]
+async fn flags_of_fallocate_that_nobody_can_have() {
+    let w = World::new(0).await;
+    let c = w.client().await;
+    let (_, fh) = c.create("a").await;
+    for mode in [
+        libc::FALLOC_FL_COLLAPSE_RANGE,
+        libc::FALLOC_FL_INSERT_RANGE,
+        libc::FALLOC_FL_UNSHARE_RANGE,
+        libc::FALLOC_FL_PUNCH_HOLE,
+        libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE | libc::FALLOC_FL_ZERO_RANGE,
+        1 << 20,
+    ] {
+        let result = c.vfs.fallocate(&Caller::root(), fh, mode as u32, 0, 4096).await;
+        assert_eq!(errno(result), Errno::EOPNOTSUPP, "{mode}");
+    }
+}
+
+#[tokio::test]
+async fn a_full_volume_refuses_the_write_and_not_the_close() {
+    let w = World::with(0, |s| s.capacity = MIB as u64).await;
+    let c = w.client().await;
+    let (ino, fh) = c.create("a").await;
+    let (_, other) = c.create("b").await;
+    c.write(other, 0, &pattern(1, 400 * KIB)).await;
+    c.write(fh, 0, &pattern(2, 400 * KIB)).await;
+    // Neither is committed; together with more they would not fit.
+    let refused = c.vfs.write(fh, 400 * KIB as u64, &pattern(3, 300 * KIB)).await;
+    assert_eq!(errno(refused), Errno::ENOSPC);
+    assert_eq!(errno(c.vfs.fallocate(&Caller::root(), fh, 0, 0, 700 * KIB as u64).await), Errno::ENOSPC);
+    c.write(fh, 0, &pattern(4, 400 * KIB)).await;
+    c.close(fh).await.unwrap();
+    c.close(other).await.unwrap();
+    // What another mount frees is found at once.
+    let late = w.client().await;
+    late.unlink("b").await;
+    until("its space is free", async || late.vfs.statfs().await.unwrap().used_space < 500 * KIB as u64).await;
+    let fh = c.open(ino).await;
+    c.write(fh, 400 * KIB, &pattern(3, 300 * KIB)).await;
+    c.close(fh).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_nameless_file_is_written_and_named() {
+    let w = World::new(0).await;
+    let c = w.client().await;
+    let root = Caller::root();
+    for named in [true, false] {
+        let (entry, opened) = c.vfs.create_nameless(&root, Ino::ROOT, 0o600, 0, RW).await.unwrap();
+        assert_eq!(entry.attr.nlink, 0);
+        c.write(opened.fh, 0, &pattern(1, 100 * KIB)).await;
+        if named {
+            assert_eq!(c.vfs.link(&root, entry.ino, Ino::ROOT, b"name").await.unwrap().attr.nlink, 1);
+        }
+        assert_eq!(c.read(opened.fh, 0, MIB).await, pattern(1, 100 * KIB));
+        c.close(opened.fh).await.unwrap();
+        assert_eq!(c.vfs.getattr(entry.ino).await.is_ok(), named);
+    }
+    until("only one file's objects", async || w.objects().await.len() == 2).await;
+    let found = c.vfs.lookup(&root, Ino::ROOT, b"name").await.unwrap();
+    let fh = c.open(found.ino).await;
+    assert_eq!(c.read(fh, 0, MIB).await, pattern(1, 100 * KIB));
+}
