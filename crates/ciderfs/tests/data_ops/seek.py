@@ -1,0 +1,26 @@
+fd = opened("sparse")
+os.ftruncate(fd, 1 << 30)
+show("blocks", os.fstat(fd).st_blocks, os.stat("sparse").st_blocks)
+for at in (8192, (64 << 20) - 4096, 700 << 20):
+    os.pwrite(fd, b"x" * 8192, at)
+def seeks():
+    for at in (0, 8192, 10000, 16384, 2 << 20, (64 << 20) - 4096, 64 << 20, (64 << 20) + 4096, 700 << 20,
+               (700 << 20) + 8192, (1 << 30) - 1, 1 << 30, 1 << 40):
+        show("seek", at, call(os.lseek, fd, at, os.SEEK_DATA), call(os.lseek, fd, at, os.SEEK_HOLE))
+seeks()
+os.fsync(fd)
+seeks()
+show("blocks", os.fstat(fd).st_blocks, os.stat("sparse").st_blocks)
+fallocate(fd, PUNCH | KEEP, 1 << 20, 64 << 20)
+seeks()
+show("blocks", os.fstat(fd).st_blocks)
+fallocate(fd, PUNCH | KEEP, 0, 1 << 30)
+show("blocks", os.fstat(fd).st_blocks, call(os.lseek, fd, 0, os.SEEK_DATA))
+os.pwrite(fd, b"y" * (1 << 20), 0)
+os.fsync(fd)
+show("blocks", os.fstat(fd).st_blocks)
+os.close(fd)
+show("blocks", os.stat("sparse").st_blocks)
+empty = opened("empty")
+show("empty", call(os.lseek, empty, 0, os.SEEK_DATA), call(os.lseek, empty, 0, os.SEEK_HOLE))
+show("position", os.lseek(empty, 5, os.SEEK_SET), os.lseek(empty, 2, os.SEEK_CUR), os.lseek(empty, 3, os.SEEK_END))
