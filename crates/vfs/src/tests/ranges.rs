@@ -204,7 +204,7 @@ async fn a_nameless_file_is_written_and_named() {
         }
         assert_eq!(c.read(opened.fh, 0, MIB).await, pattern(1, 100 * KIB));
         c.close(opened.fh).await.unwrap();
-        assert_eq!(c.vfs.getattr(entry.ino).await.is_ok(), named);
+        assert_eq!(c.meta.getattr(entry.ino).await.is_ok(), named);
     }
     until("only one file's objects", async || w.objects().await.len() == 2).await;
     let found = c.vfs.lookup(&root, Ino::ROOT, b"name").await.unwrap();
