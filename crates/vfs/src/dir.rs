@@ -92,6 +92,11 @@ impl DirStream {
         self.seen = Seen::default();
     }
 
+    #[cfg(test)]
+    pub(crate) fn entries_at_hand(&self) -> usize {
+        self.ready.len()
+    }
+
     /// Number of the entry after those at hand.
     fn end(&self) -> u64 {
         self.first + self.ready.len() as u64

@@ -10,6 +10,7 @@ mod compaction;
 mod content;
 mod control;
 mod errors;
+mod listing;
 mod model;
 mod ranges;
 mod room;
