@@ -589,6 +589,15 @@ fn what_is_shown_and_refused(engine: Engine) {
     );
     let said = succeed(&["info", &path]).stdout;
     assert!(said.contains("plocks") && said.contains("flocks"), "{said}");
+    // Both clients tell the same of the session.
+    let ours: serde_json::Value =
+        serde_json::from_str(&succeed(&["status", "-s", "1", &volume.meta]).stdout).unwrap();
+    let theirs = official().run(["status", "-s", "1", &volume.meta]).unwrap_or_else(|e| panic!("{e:#}"));
+    let theirs: serde_json::Value = serde_json::from_str(&theirs.stdout).unwrap();
+    for list in ["Flocks", "Plocks", "Sustained"] {
+        assert_eq!(ours[list], theirs[list], "{list}");
+    }
+    assert_eq!(ours["Plocks"][0]["Records"][0]["Pid"], a.pid());
     // The official client finds them in the same records.
     let theirs = client::run_within(Command::new(official().exe()).args(["info", &path]), client::PATIENCE);
     assert!(

@@ -31,7 +31,7 @@ pub use departed::set_unrecorded;
 pub use error::{Errno, Error, Result};
 pub use ledger::Claim;
 pub use locks::{Lock, LockCaller};
-pub use ops::inspect::{Locks, TreeUsage};
+pub use ops::inspect::{Holdings, Locks, TreeUsage};
 pub use ops::quota::QuotaCheck;
 pub use ops::xattr::{XATTR_NAME_MAX, XATTR_VALUE_MAX};
 pub use types::*;

@@ -141,10 +141,15 @@ impl Meta {
         let granted = tokio::select! {
             biased;
             answer = request.answer() => answer?,
-            () = interrupted => match tokio::time::timeout(INTERRUPT_GRACE, request.answer()).await {
-                Ok(answer) => answer?,
-                Err(_) => return Err(Errno::EINTR.into()),
-            },
+            () = interrupted => {
+                if self.locks.interrupt(request.ino, request.id) {
+                    return Err(Errno::EINTR.into());
+                }
+                match tokio::time::timeout(INTERRUPT_GRACE, request.answer()).await {
+                    Ok(answer) => answer?,
+                    Err(_) => return Err(Errno::EINTR.into()),
+                }
+            }
         };
         Ok(granted.attr)
     }

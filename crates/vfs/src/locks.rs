@@ -91,9 +91,13 @@ impl Vfs {
     ) -> Result<()> {
         let h = self.lockable(request.fh)?;
         let ino = h.file.ino;
+        tokio::pin!(interrupted);
         if !request.is_exclusive() && h.file.is_dirty() {
             // Others may look soon. A failure is reported by the handle.
-            self.flush(&h.file).await?;
+            tokio::select! {
+                flushed = self.flush(&h.file) => flushed?,
+                () = &mut interrupted => return Err(Errno::EINTR.into()),
+            }
         }
         let owner = request.shared_owner();
         let first = match request.kind() {
@@ -102,7 +106,6 @@ impl Vfs {
         };
         let generation = h.file.generation();
         let by = LockCaller { owner, pid: request.pid };
-        tokio::pin!(interrupted);
         let mut got = self.meta.lock(ino, by, request.lock, wait, &mut interrupted).await;
         if !wait && is_again(&got) && h.file.flock_closing() && request.kind() == LockKind::Flock {
             let soon = async {

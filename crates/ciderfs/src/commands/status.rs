@@ -1,6 +1,7 @@
 //! `ciderfs status META-URL`.
 
-use ciderfs_meta::{Meta, MetaConfig};
+use ciderfs_format::lock::LockRecord;
+use ciderfs_meta::{Holdings, Meta, MetaConfig};
 use serde_json::{Value, json};
 
 use crate::args::Args;
@@ -28,7 +29,11 @@ pub fn run(args: &Args) -> Result<()> {
         if args.has("session") {
             let sid = args.int("session", 0);
             let row = sessions.into_iter().find(|s| s["Sid"] == sid);
-            let row = row.ok_or_else(|| Failure::new(format!("there is no session {sid}")))?;
+            let mut row = row.ok_or_else(|| Failure::new(format!("there is no session {sid}")))?;
+            let kept = kept(&meta.holdings(sid as u64).await?)?;
+            if let (Some(row), Value::Object(kept)) = (row.as_object_mut(), kept) {
+                row.extend(kept.into_iter().filter(|(_, list)| list != &json!([])));
+            }
             println!("{}", serde_json::to_string_pretty(&row)?);
             return Ok(());
         }
@@ -43,6 +48,26 @@ pub fn run(args: &Args) -> Result<()> {
         println!("{}", serde_json::to_string_pretty(&all)?);
         Ok(())
     })
+}
+
+/// What a session keeps, in the official client's form.
+fn kept(holdings: &Holdings) -> Result<Value> {
+    let (mut flocks, mut plocks) = (Vec::new(), Vec::new());
+    for (ino, (whole, ranges)) in &holdings.locks {
+        for ((_, owner), write) in whole {
+            flocks.push(json!({ "Inode": ino.0, "Owner": owner, "Ltype": if *write { "W" } else { "R" } }));
+        }
+        for ((_, owner), raw) in ranges {
+            let records = LockRecord::decode_list(raw).map_err(|e| Failure::new(e.to_string()))?;
+            let records: Vec<Value> = records
+                .iter()
+                .map(|r| json!({ "Type": r.kind, "Pid": r.pid, "Start": r.start, "End": r.end }))
+                .collect();
+            plocks.push(json!({ "Inode": ino.0, "Owner": owner, "Records": records }));
+        }
+    }
+    let sustained: Vec<u64> = holdings.sustained.iter().map(|i| i.0).collect();
+    Ok(json!({ "Sustained": sustained, "Flocks": flocks, "Plocks": plocks }))
 }
 
 /// A moment as RFC 3339, in UTC.

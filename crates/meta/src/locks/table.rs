@@ -35,6 +35,19 @@ struct Ticket {
     answer: Option<Answer>,
     /// Waits for a lock of another client, whose end nobody tells.
     foreign: bool,
+    /// What has become of its caller while a commit was under way.
+    caller: Caller,
+}
+
+/// Who waits for a request that is being decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Caller {
+    /// Somebody.
+    Waits,
+    /// Somebody who would rather not: it gets what this commit brings.
+    Interrupted,
+    /// Nobody: what it brings is undone.
+    Gone,
 }
 
 impl Ticket {
@@ -70,8 +83,8 @@ struct Entry {
     deciding: HashMap<u64, (LockKind, u64)>,
     /// Holders whose lock may end in it.
     ending: HashSet<(LockKind, u64)>,
-    /// Requests in it that nobody waits for any more.
-    abandoned: HashSet<u64>,
+    /// Requests in it whose callers do not simply wait any more.
+    callers: HashMap<u64, Caller>,
     running: bool,
     wake: Arc<Notify>,
 }
@@ -132,7 +145,7 @@ impl LockTable {
         let mut s = self.state.lock();
         s.tickets += 1;
         let id = s.tickets;
-        let mut ticket = Ticket { id, by, answer, foreign: false };
+        let mut ticket = Ticket { id, by, answer, foreign: false, caller: Caller::Waits };
         if s.closed {
             ticket.end();
             return (id, false);
@@ -166,7 +179,7 @@ impl LockTable {
         let s = &mut *s;
         let Some(e) = s.files.get_mut(&ino) else { return false };
         if e.deciding.contains_key(&id) {
-            e.abandoned.insert(id);
+            e.callers.insert(id, Caller::Gone);
             return true;
         }
         let before = e.queue.len() + e.waiting.len();
@@ -176,6 +189,24 @@ impl LockTable {
         // Somebody may have waited only to let this one go first.
         e.wake.notify_one();
         before > e.queue.len() + e.waiting.len()
+    }
+
+    /// The caller of a request was interrupted: it waits no longer. False if a commit decides about it right now, which is told
+    /// as it falls.
+    pub(super) fn interrupt(&self, ino: Ino, id: u64) -> bool {
+        let mut s = self.state.lock();
+        let s = &mut *s;
+        let Some(e) = s.files.get_mut(&ino) else { return false };
+        if e.deciding.contains_key(&id) {
+            e.callers.insert(id, Caller::Interrupted);
+            return false;
+        }
+        let waiting = e.queue.iter().chain(&e.waiting).any(|t| t.id == id);
+        e.queue.retain(|t| t.id != id);
+        e.waiting.retain(|t| t.id != id);
+        s.waits.end(id);
+        e.wake.notify_one();
+        waiting
     }
 
     /// The number of the last loss on a file: it has grown whenever locks on it were lost.
@@ -303,24 +334,27 @@ impl LockTable {
         &self,
         ino: Ino,
         sid: u64,
-        batch: Batch,
+        mut batch: Batch,
         result: Result<(Decided, Option<Attr>)>,
     ) -> After {
         let mut s = self.state.lock();
         let Some(e) = s.files.get_mut(&ino) else { return After::Nothing };
         e.deciding.clear();
         e.ending.clear();
-        let abandoned = std::mem::take(&mut e.abandoned);
+        let callers = std::mem::take(&mut e.callers);
+        for t in &mut batch.tickets {
+            t.caller = callers.get(&t.id).copied().unwrap_or(t.caller);
+        }
         match result {
-            Err(error) => s.fail(ino, batch, &abandoned, &error),
+            Err(error) => s.fail(ino, batch, &error),
             Ok((d, _)) if d.no_session || !d.lost.is_empty() => {
                 s.lose(ino, &d.lost);
-                s.again(ino, batch, &abandoned);
+                s.again(ino, batch);
                 if d.no_session { After::Register } else { After::Progress }
             }
             Ok((d, attr)) => {
                 s.enter(ino, &d);
-                s.answer(ino, sid, batch, &abandoned, (d, attr))
+                s.answer(ino, sid, batch, (d, attr))
             }
         }
     }
@@ -396,11 +430,12 @@ impl State {
     }
 
     /// Puts a batch back in front.
-    fn again(&mut self, ino: Ino, batch: Batch, abandoned: &HashSet<u64>) {
+    fn again(&mut self, ino: Ino, batch: Batch) {
         let Some(e) = self.files.get_mut(&ino) else { return };
-        for t in batch.tickets.into_iter().rev() {
-            if abandoned.contains(&t.id) && t.by.ask.acquires() {
+        for mut t in batch.tickets.into_iter().rev() {
+            if t.caller != Caller::Waits && t.by.ask.acquires() {
                 self.waits.end(t.id);
+                t.respond(Err(Errno::EINTR.into()));
             } else {
                 e.queue.push_front(t);
             }
@@ -408,7 +443,7 @@ impl State {
     }
 
     /// The engine refused a batch or did not answer.
-    fn fail(&mut self, ino: Ino, batch: Batch, abandoned: &HashSet<u64>, error: &Error) -> After {
+    fn fail(&mut self, ino: Ino, batch: Batch, error: &Error) -> After {
         let Some(e) = self.files.get_mut(&ino) else { return After::Failed };
         let acquires = batch.tickets.iter().any(|t| t.by.ask.acquires());
         let unknown = !matches!(error, Error::Errno(_));
@@ -421,7 +456,7 @@ impl State {
                 if unknown && !e.held.has(kind, owner) {
                     // Perhaps it was granted: then it must not stay.
                     let by = Asking { owner, pid: t.by.pid, ask: Ask::Drop(kind), wait: false };
-                    left.push(Ticket { id: t.id, by, answer: None, foreign: false });
+                    left.push(Ticket { id: t.id, by, answer: None, foreign: false, caller: Caller::Waits });
                 }
             } else if acquires {
                 // On its own it may succeed.
@@ -436,24 +471,15 @@ impl State {
         for t in left.into_iter().rev() {
             e.queue.push_front(t);
         }
-        let _ = abandoned;
         if acquires && !unknown { After::Progress } else { After::Failed }
     }
 
-    fn answer(
-        &mut self,
-        ino: Ino,
-        sid: u64,
-        batch: Batch,
-        abandoned: &HashSet<u64>,
-        (d, attr): (Decided, Option<Attr>),
-    ) -> After {
+    fn answer(&mut self, ino: Ino, sid: u64, batch: Batch, (d, attr): (Decided, Option<Attr>)) -> After {
         let Some(e) = self.files.get_mut(&ino) else { return After::Nothing };
         let mut after = After::Nothing;
         // Waits are entered before anybody learns that a lock is free, so that none of them is out of date.
         let mut answers = Vec::new();
         for (mut t, verdict) in batch.tickets.into_iter().zip(d.verdicts) {
-            let gone = abandoned.contains(&t.id);
             match verdict {
                 Verdict::Done => {
                     self.waits.end(t.id);
@@ -462,14 +488,23 @@ impl State {
                     }
                     let undo = batch.held.before(t.by.owner, &t.by.ask);
                     match undo {
-                        Some(undo) if gone => {
+                        Some(undo) if t.caller == Caller::Gone => {
                             let by = Asking { ask: undo, wait: false, ..t.by };
-                            e.queue.push_front(Ticket { id: t.id, by, answer: None, foreign: false });
+                            e.queue.push_front(Ticket {
+                                id: t.id,
+                                by,
+                                answer: None,
+                                foreign: false,
+                                caller: Caller::Waits,
+                            });
                         }
                         undo => answers.push((t, Ok(Granted { attr: attr.clone(), undo }))),
                     }
                 }
-                Verdict::Blocked(_) if gone => self.waits.end(t.id),
+                Verdict::Blocked(_) if t.caller != Caller::Waits => {
+                    self.waits.end(t.id);
+                    answers.push((t, Err(Errno::EINTR.into())));
+                }
                 Verdict::Blocked(_) if !t.by.wait => answers.push((t, Err(Errno::EAGAIN.into()))),
                 Verdict::Blocked(blockers) => {
                     t.foreign = blockers.iter().any(|(s, _)| *s != sid);

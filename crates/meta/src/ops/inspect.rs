@@ -4,7 +4,7 @@ use ciderfs_format::{Attr, Ino};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::error::{Errno, Error, Result};
-use crate::store::{DirCursor, DirEntry, LockOwner, Read, Value};
+use crate::store::{DirCursor, DirEntry, LockOwner, Read, Scan, Scanned, Value};
 use crate::volume::Meta;
 
 /// Entries of a page.
@@ -44,7 +44,35 @@ impl TreeUsage {
 /// Holders of locks on an inode: flocks (`true` is a write lock) and record locks (24-byte records).
 pub type Locks = (Vec<(LockOwner, bool)>, Vec<(LockOwner, bytes::Bytes)>);
 
+/// What a session keeps for its processes.
+#[derive(Debug, Clone, Default)]
+pub struct Holdings {
+    /// Files without a name that it has open.
+    pub sustained: Vec<Ino>,
+    /// Locks, by inode, without those of other sessions.
+    pub locks: Vec<(Ino, Locks)>,
+}
+
 impl Meta {
+    /// What a session keeps.
+    pub async fn holdings(&self, sid: u64) -> Result<Holdings> {
+        let inos = |items: Vec<Scanned>| -> Vec<Ino> {
+            items
+                .into_iter()
+                .filter_map(|i| if let Scanned::Ino(ino) = i { Some(ino) } else { None })
+                .collect()
+        };
+        let sustained = inos(self.scan(Scan::Sustained(sid), usize::MAX).await?);
+        let mut locks = Vec::new();
+        for ino in inos(self.scan(Scan::Locked(sid), usize::MAX).await?) {
+            let (mut flocks, mut records) = self.locks(ino).await?;
+            flocks.retain(|((s, _), _)| *s == sid);
+            records.retain(|((s, _), _)| *s == sid);
+            locks.push((ino, (flocks, records)));
+        }
+        Ok(Holdings { sustained, locks })
+    }
+
     /// Usage of a node, of a directory with its entries, or of the whole tree. `progress` is told how much was found.
     ///
     /// # Errors
