@@ -239,12 +239,19 @@ impl Bridge {
 
     /// Takes set-user-ID and set-group-ID away, as the kernel asks when somebody who may not keep them changes the content.
     async fn kill_suidgid(&self, c: &Caller, ino: Ino) -> Answer<()> {
-        let mode = match self.vfs.mode_of_open(ino) {
-            Some(mode) => mode,
-            None => self.vfs.getattr(ino).await?.mode,
+        let (mode, gid) = match self.vfs.mode_of_open(ino) {
+            Some(known) => known,
+            None => {
+                let a = self.vfs.getattr(ino).await?;
+                (a.mode, a.gid)
+            }
         };
-        let group_exec = if mode & 0o010 != 0 { 0o2000 } else { 0 };
-        let kept = mode & !(0o4000 | group_exec);
+        // Who is not in the group may not keep its bit, whether the group may execute or not.
+        let group = match mode & 0o2010 {
+            0o2000 if Identity::is_member(c, gid) => 0,
+            _ => 0o2000,
+        };
+        let kept = mode & !(0o4000 | group);
         if kept != mode {
             // The caller may write but need not own the file.
             let system = Caller { uid: 0, gid: 0, check: false, ..c.clone() };
@@ -342,8 +349,16 @@ impl Bridge {
             Op::Link { oldnode, newname } => {
                 Answered::Entry(self.entry(&vfs.link(&c, Ino(oldnode), ino, newname).await?))
             }
-            Op::Open { flags, .. } => {
-                Answered::Open(Self::opened(&vfs.open(&c, ino, flags as i32).await.map_err(gone)?))
+            Op::Open { flags, kill_suidgid } => {
+                let opened = vfs.open(&c, ino, flags as i32).await.map_err(gone)?;
+                if kill_suidgid
+                    && flags as i32 & libc::O_TRUNC != 0
+                    && let Err(e) = self.kill_suidgid(&c, ino).await
+                {
+                    vfs.release(opened.fh).await;
+                    return Err(e);
+                }
+                Answered::Open(Self::opened(&opened))
             }
             Op::Read { fh, offset, size, .. } => {
                 let data = vfs.read(fh, offset, size).await?;

@@ -31,6 +31,11 @@ impl Identity {
         Caller { uid: h.uid, gid: h.gid, groups, pid: h.pid, check: self.check }
     }
 
+    /// Is the caller in a group, if only by a supplementary one?
+    pub(crate) fn is_member(c: &Caller, gid: u32) -> bool {
+        c.in_group(gid) || groups_of(c.pid).contains(&gid)
+    }
+
     /// May the kernel show one caller what it looked up for another? Not where each lookup must be checked here.
     pub(crate) fn names_may_be_cached(&self) -> bool {
         !self.check || self.all_squash.is_some()

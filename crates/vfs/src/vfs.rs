@@ -283,9 +283,12 @@ impl Vfs {
         Ok(self.with_atime(ino, attr))
     }
 
-    /// Permission bits of a file that is open here, as last seen.
-    pub fn mode_of_open(&self, ino: Ino) -> Option<u16> {
-        self.files.get(ino).map(|file| file.state.lock().attr.mode)
+    /// Permission bits and group of a file that is open here, as last seen.
+    pub fn mode_of_open(&self, ino: Ino) -> Option<(u16, u32)> {
+        self.files.get(ino).map(|file| {
+            let s = file.state.lock();
+            (s.attr.mode, s.attr.gid)
+        })
     }
 
     /// Changes attributes and, if given, the length.

@@ -1,0 +1,149 @@
+//! The same random calls of several users on two trees, one on ext4 and one on a mount: the same results, the same errors, the
+//! same attributes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod support;
+
+#[path = "two_trees/calls.rs"]
+mod calls;
+#[path = "two_trees/compare.rs"]
+mod compare;
+#[path = "two_trees/local.rs"]
+mod local;
+#[path = "two_trees/random.rs"]
+mod random;
+#[path = "two_trees/users.rs"]
+mod users;
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use calls::{Call, Outcome};
+use compare::{differences, effects, look, whole};
+use local::Ext4;
+use random::{ALL, Kind, Source};
+use support::random::{Rng, Seed, steps};
+use support::{Engine, Volume};
+use users::{USERS, User};
+
+on_engines!(random_calls_of_several_users_do_what_they_do_on_ext4);
+
+/// Calls in an ordinary test run.
+const STEPS: usize = 1500;
+/// Calls after which the whole trees are compared.
+const ROUND: usize = 500;
+/// Calls after which the source of calls looks at the tree again.
+const LEARN: usize = 10;
+/// Calls shown after a failure.
+const SHOWN: usize = 25;
+
+/// Families of calls that the file system does not have yet.
+const NOT_YET: &[Kind] = &[Kind::Unnamed, Kind::RenameFlags, Kind::Chattr, Kind::Tmpfile];
+
+/// A call that was made.
+struct Made {
+    who: &'static str,
+    call: Call,
+    outcome: Outcome,
+}
+
+/// Differences that are right.
+fn accepted(_call: &Call, local: &Outcome, mounted: &Outcome) -> bool {
+    local == mounted
+}
+
+/// The calls before a difference, those on the same paths first.
+fn story(made: &[Made]) -> String {
+    let from = made.len().saturating_sub(SHOWN);
+    let line = |(n, m): (usize, &Made)| format!("{n:6} {}: {} = {:?}", m.who, m.call, m.outcome);
+    let last: Vec<String> = made.iter().enumerate().skip(from).map(line).collect();
+    let Some(failed) = made.last() else { return String::new() };
+    let mut touching: Vec<String> = made[..from]
+        .iter()
+        .enumerate()
+        .filter(|(_, m)| {
+            m.outcome.is_ok() && m.call.paths().iter().any(|p| failed.call.paths().iter().any(|f| p == f))
+        })
+        .map(line)
+        .collect();
+    touching = touching.split_off(touching.len().saturating_sub(SHOWN));
+    format!("on the same paths:\n{}\nthe last calls:\n{}", touching.join("\n"), last.join("\n"))
+}
+
+/// Does a path lead out of the tree?
+fn escapes(root: &Path, path: &Path) -> bool {
+    let full = root.join(path);
+    let outside = |p: &Path| fs::canonicalize(p).is_ok_and(|p| !p.starts_with(root));
+    outside(&full) || full.parent().is_some_and(outside)
+}
+
+/// Makes the tree, deep enough that a link which leads out of it shows the same on both sides.
+fn make_root(base: &Path) -> PathBuf {
+    let root = base.join("up/here/tree");
+    fs::create_dir_all(&root).unwrap();
+    fs::set_permissions(&root, Permissions::from_mode(0o777)).unwrap();
+    root
+}
+
+fn random_calls_of_several_users_do_what_they_do_on_ext4(engine: Engine) {
+    let seed = Seed::new();
+    let local = Ext4::new();
+    let volume = Volume::new(engine, &["--trash-days=0", "--enable-acl"]);
+    let mount = volume.mount(&["-o", "dev,suid"]);
+    let (here, there) = (make_root(&local.path()), make_root(mount.path()));
+    let users: Vec<User> = USERS.into_iter().map(User::new).collect();
+    let kinds = ALL.iter().copied().filter(|(_, k)| !NOT_YET.contains(k)).collect();
+    let mut source = Source::new(Rng::new(seed.0), kinds);
+    let mut made: Vec<Made> = Vec::new();
+    let total = steps(STEPS);
+    for step in 0..total {
+        let call = source.call();
+        let who = source.rng.weighted(&[(4, 0), (3, 1), (3, 2)]);
+        if call.paths().iter().any(|p| escapes(&here, p)) {
+            continue;
+        }
+        let user = &users[who];
+        let before = (look(&here, &call), look(&there, &call));
+        let outcome = user.run(&call, &here);
+        let mounted = user.run(&call, &there);
+        made.push(Made { who: user.identity.name, call: call.clone(), outcome: outcome.clone() });
+        assert!(
+            accepted(&call, &outcome, &mounted),
+            "call {step}, {}: {call}\n  ext4  {outcome:?}\n  mount {mounted:?}\n{}",
+            user.identity.name,
+            story(&made)
+        );
+        let after = (look(&here, &call), look(&there, &call));
+        let wrong = differences(
+            &effects(&call, outcome.is_ok(), &before.0, &after.0),
+            &effects(&call, outcome.is_ok(), &before.1, &after.1),
+        );
+        assert!(
+            wrong.is_empty(),
+            "call {step}, {}: {call} = {outcome:?}\n{}\n{}",
+            user.identity.name,
+            wrong.join("\n"),
+            story(&made)
+        );
+        if made.len().is_multiple_of(LEARN) {
+            source.learn(&here);
+        }
+        if step % ROUND == ROUND - 1 {
+            let wrong = differences(&whole(&here), &whole(&there));
+            assert!(wrong.is_empty(), "after {step} calls\n{}\n{}", wrong.join("\n"), story(&made));
+        }
+    }
+    let succeeded = made.iter().filter(|m| m.outcome.is_ok()).count();
+    println!("{} calls, {succeeded} of them succeeded", made.len());
+    assert!(succeeded * 6 > total, "too few calls do anything: {succeeded} of {total}");
+    drop(users);
+    let want = whole(&here);
+    mount.unmount();
+    let mount = volume.mount(&[]);
+    let wrong = differences(&want, &whole(&mount.join("up/here/tree")));
+    assert!(wrong.is_empty(), "after a remount\n{}", wrong.join("\n"));
+    local::thaw(&here);
+    mount.unmount();
+    volume.check();
+}
