@@ -142,12 +142,17 @@ impl Meta {
             }
             patch.uid = Some(uid).filter(|u| *u != a.uid);
         }
+        // `chown` to nobody in particular arrives as a change of nothing. It marks ctime and takes special bits like any other.
+        let nothing = *set == SetAttr::default();
         let mut mode = a.mode;
         // Giving a program to somebody else takes its special bits, unless the kernel decided about the mode itself.
-        if chown && set.mode.is_none() && !a.is_dir() && mode & 0o6000 != 0 {
+        if (chown || nothing) && set.mode.is_none() && !a.is_dir() && mode & 0o6000 != 0 {
             // Without execution by the group, set-group-ID is no privilege; members keep it.
             let keeps = mode & 0o010 == 0 && (root || c.in_group(a.gid));
             mode &= if keeps { !0o4000 } else { !0o6000 };
+            if nothing && mode != a.mode && !owner {
+                return Err(Errno::EPERM.into());
+            }
         }
         if let Some(new) = set.mode {
             mode = new & 0o7777;
@@ -170,7 +175,7 @@ impl Meta {
             }
             patch.flags = Some(f).filter(|f| *f != a.flags);
         }
-        if patch.is_empty() && set.ctime.is_none() && !chown && set.mode.is_none() {
+        if patch.is_empty() && set.ctime.is_none() && !chown && set.mode.is_none() && !nothing {
             return Ok(a.clone());
         }
         patch.ctime = Some(set.ctime.unwrap_or(t.now));

@@ -101,10 +101,15 @@ impl Meta {
         let ran = self
             .run_fenced(ino, seen, |t| {
                 t.want([Read::Attr(ino)])?;
-                let a = t.attr(ino, AttrMask::IDENTITY | AttrMask::LENGTH)?;
+                let a = t.attr(ino, AttrMask::IDENTITY | AttrMask::LENGTH | AttrMask::TIMES)?;
                 if !a.is_file() {
                     return Err(Errno::EPERM.into());
                 }
+                let stored =
+                    appends.iter().find_map(|a| a.slices.iter().find(|s| s.id > 0).map(|s| (a.indx, s.id)));
+                // When it was written, not when it is committed: programs have seen that time, and would take
+                // a ctime that moves later for another change.
+                let ctime = if stored.is_some() { mtime.max(a.ctime) } else { t.now };
                 let length = a.length.max(end);
                 let grown = align4k(length) as i64 - align4k(a.length) as i64;
                 for (&(id, size), &n) in &uses {
@@ -121,7 +126,7 @@ impl Meta {
                 let patch = AttrPatch {
                     length: Some(length).filter(|l| *l != a.length),
                     mtime: Some(mtime),
-                    ctime: Some(t.now),
+                    ctime: Some(ctime),
                     ..AttrPatch::default()
                 };
                 let mut after = a.clone();
@@ -131,8 +136,7 @@ impl Meta {
                 t.charges.claimed = true;
                 t.charge(Some((a.uid, a.gid)), grown, 0);
                 t.grow_in_dirs(stats, (ino, &a), length as i64 - a.length as i64, grown)?;
-                match appends.iter().find_map(|a| a.slices.iter().find(|s| s.id > 0).map(|s| (a.indx, s.id)))
-                {
+                match stored {
                     Some((indx, id)) => t.proof(Proof::SliceId(ino, indx, id)),
                     None => t.proof(Proof::Ctime(ino, t.now)),
                 }

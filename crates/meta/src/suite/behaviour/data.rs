@@ -26,7 +26,13 @@ pub async fn write(engine: Engine) {
     let written = c.meta.write(f, &[ChunkAppend { indx: 0, slices: vec![one] }], mtime).await.unwrap();
     assert_eq!(written.lists, [(0, 1)]);
     assert_eq!((written.attr.length, written.attr.mtime), (1000, mtime));
-    assert!(written.attr.ctime > before.ctime);
+    // ctime is the time of the write, which programs have seen, not that of the commit; it never goes back.
+    assert_eq!(written.attr.ctime, before.ctime);
+    let later = ciderfs_format::Time { sec: before.ctime.sec + 7, nsec: 8 };
+    let again = c.fresh(0, 1000).await;
+    let written = c.meta.write(f, &[ChunkAppend { indx: 0, slices: vec![again] }], later).await.unwrap();
+    assert_eq!((written.attr.mtime, written.attr.ctime), (later, later));
+    let one = again;
     assert_eq!(written.attr, c.stat(f).await);
     assert_eq!(seen(&c, f, 0).await, [(0, one.id, 0, 1000)]);
     // Over the middle: the newer hides the older.
