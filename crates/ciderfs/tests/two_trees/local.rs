@@ -24,7 +24,7 @@ impl Ext4 {
     pub fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("ciderfs-ext4").tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        if i64::from(rustix::fs::statfs(dir.path()).unwrap().f_type) == EXT4 {
+        if rustix::fs::statfs(dir.path()).unwrap().f_type == EXT4 {
             return Self { dir, mounted: None };
         }
         sh(dir.path(), "truncate -s 256M image; mkfs.ext4 -q -F image; mkdir mnt; mount -o loop image mnt");
