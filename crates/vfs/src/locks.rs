@@ -191,6 +191,14 @@ impl Vfs {
         if self.meta.lock_loss(h.file.ino) > h.locks.seen { Err(Error::LockLost) } else { Ok(()) }
     }
 
+    /// The same for a handle by its number.
+    pub(crate) async fn check_locks_of(&self, fh: u64) -> Result<()> {
+        match self.handles.get(fh)? {
+            Handle::File(h) => self.check_locks(&h).await,
+            _ => Ok(()),
+        }
+    }
+
     /// Makes process and kernel see what the file holds at the moment of a lock.
     async fn see_locked(
         &self,

@@ -82,6 +82,7 @@ impl Vfs {
     ) -> Result<()> {
         let file = self.file_of(fh, true)?;
         let how = allocation(mode)?;
+        self.check_locks_of(fh).await?;
         let (vfs, c) = (Arc::clone(self), c.clone());
         Self::detached(async move {
             let _one = file.flushing.lock().await;
@@ -110,6 +111,7 @@ impl Vfs {
         if flags != 0 {
             return Err(Errno::EINVAL.into());
         }
+        self.check_locks_of(fh_out).await?;
         let gone = Gone(Arc::default());
         let stop = Arc::clone(&gone.0);
         let (vfs, c) = (Arc::clone(self), c.clone());
