@@ -5,13 +5,15 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ciderfs_testkit::official::Official;
 use ciderfs_testkit::s3::{Faults, S3Options, S3Server};
+use rustix::process::{Pid, Signal, kill_process};
 use support::client::{sh, succeed, wait_for};
 use support::{Engine, Mount, Volume, noise};
 
@@ -272,4 +274,57 @@ fn a_full_disk_is_reported_and_loses_nothing_acknowledged() {
     }
     mount.unmount();
     sh(volume.dir.path(), &format!("umount -l {objects}"));
+}
+
+#[test]
+fn a_signal_that_does_not_kill_ends_no_call_early() {
+    const CALL: &str = "
+import ctypes, signal, sys
+libc = ctypes.CDLL(None, use_errno=True)
+signal.signal(signal.SIGALRM, lambda *_: None)
+signal.siginterrupt(signal.SIGALRM, True)
+print('ready', flush=True)
+sys.stdin.readline()
+signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+made = libc.mkdir(sys.argv[1].encode(), 0o755)
+print(made, ctypes.get_errno(), flush=True)
+";
+    let volume = Volume::new(Engine::Redis, &[]);
+    let mount = volume.mount(&[]);
+    let dir = mount.join("made");
+    let mut call = Command::new("python3");
+    call.args(["-c", CALL]).arg(&dir).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut call = call.spawn().unwrap();
+    let mut said = BufReader::new(call.stdout.take().unwrap()).lines();
+    assert_eq!(said.next().unwrap().unwrap(), "ready");
+    volume.redis.as_ref().unwrap().command(&["CLIENT", "PAUSE", "700"]).unwrap();
+    call.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    assert_eq!(said.next().unwrap().unwrap(), "0 0");
+    assert!(dir.is_dir());
+    call.wait().unwrap();
+    mount.unmount();
+    volume.check();
+}
+
+#[test]
+fn a_program_can_be_killed_while_redis_hangs() {
+    let volume = Volume::new(Engine::Redis, &[]);
+    let mount = volume.mount(&[]);
+    let redis = volume.redis.as_ref().unwrap().pid().unwrap();
+    let send = |pid: u32, signal| kill_process(Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
+    send(redis, Signal::STOP);
+    let mut call = Command::new("mkdir").arg(mount.join("late")).spawn().unwrap();
+    let at = format!("/proc/{}/syscall", call.id());
+    let calls = [83, libc::SYS_mkdirat];
+    wait_for("the call to hang", || {
+        let number = fs::read_to_string(&at).ok().and_then(|s| s.split(' ').next()?.parse().ok());
+        number.is_some_and(|n: i64| calls.contains(&n))
+    });
+    send(call.id(), Signal::TERM);
+    wait_for("the program to end", || call.try_wait().unwrap().is_some());
+    send(redis, Signal::CONT);
+    // Whatever became of the call, the mount goes on, and nothing is half done.
+    fs::create_dir(mount.join("next")).unwrap();
+    mount.unmount();
+    volume.check();
 }

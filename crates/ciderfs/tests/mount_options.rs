@@ -231,12 +231,12 @@ fn a_read_only_mount_changes_nothing(engine: Engine) {
         let status: serde_json::Value = serde_json::from_str(&status).unwrap();
         assert!(status["Sessions"].as_array().is_none_or(Vec::is_empty), "{status}");
         mount.unmount();
-        assert_eq!(state(&volume) == before, true, "{flags:?}: the metadata have changed");
+        assert!(state(&volume) == before, "{flags:?}: the metadata have changed");
     }
     let missing = volume.new_path();
     let ran = run(&["mount", "--read-only", "--subdir=none", &volume.meta, missing.to_str().unwrap()]);
     assert_eq!(ran.code, 1, "{}", ran.stderr);
-    assert_eq!(state(&volume) == before, true, "a mount that failed has changed the metadata");
+    assert!(state(&volume) == before, "a mount that failed has changed the metadata");
     volume.check();
 }
 

@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 
 use crate::convert;
 use crate::identity::Identity;
+use crate::interrupt::{self, Worked};
 use crate::xattr::XattrOptions;
 
 /// How long the kernel may believe what it is told.
@@ -90,37 +91,25 @@ impl Bridge {
         Opened::new(o.fh, flags)
     }
 
-    /// Runs a request's future to its answer; an interrupted caller gets `EINTR` at once.
-    fn spawn<F>(self: &Arc<Self>, reply: Reply, work: F)
+    /// Runs a request's future to its end, and answers.
+    fn spawn<F>(self: &Arc<Self>, reply: Reply, tid: u32, work: F)
     where
         F: Future<Output = Answered> + Send + 'static,
     {
-        let gone = Arc::new(tokio::sync::Notify::new());
-        let notify = Arc::clone(&gone);
-        let flag = reply.interrupt_flag();
+        let b = Arc::clone(self);
         self.runtime.spawn(async move {
-            tokio::pin!(work);
-            // Most requests end before anybody could interrupt them; registering costs, so it is done late.
-            let early = tokio::time::timeout(INTERRUPT_AFTER, &mut work).await;
-            let answered = match early {
-                Ok(a) => a,
-                Err(_) => {
-                    flag.on_interrupt(Box::new(move || notify.notify_one()));
-                    tokio::select! {
-                        a = &mut work => a,
-                        () = gone.notified() => Answered::Error(Errno::EINTR),
-                    }
-                }
-            };
-            answered.send(reply);
+            match interrupt::run(work, reply, tid).await {
+                Worked::Done(answered, reply) => answered.send(reply),
+                // Nobody will ever close what was opened for it.
+                Worked::Late(Answered::Open(o) | Answered::Create(_, o)) => b.vfs.release(o.fh).await,
+                Worked::Late(_) => {}
+            }
         });
     }
 }
 
 /// The older form of copying answers with 32 bits.
 const COPY_32_MAX: u64 = 0xffff_f000;
-/// A request that takes longer can be interrupted.
-const INTERRUPT_AFTER: Duration = Duration::from_millis(100);
 
 /// An answer ready to be sent.
 pub(crate) enum Answered {
@@ -228,7 +217,7 @@ impl Bridge {
     fn start(self: Arc<Self>, req: Request, reply: Reply) {
         let b = Arc::clone(&self);
         let began = Instant::now();
-        self.spawn(reply, async move {
+        self.spawn(reply, req.header().pid, async move {
             let method = method_name(&req);
             let answer: Answered = b.run(&req).await.into();
             let errno = if let Answered::Error(e) = &answer { Some(e.name()) } else { None };

@@ -7,6 +7,7 @@
 mod convert;
 mod handler;
 mod identity;
+mod interrupt;
 mod ioctl;
 mod locks;
 mod serve;
