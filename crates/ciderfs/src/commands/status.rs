@@ -30,7 +30,7 @@ pub fn run(args: &Args) -> Result<()> {
             let sid = args.int("session", 0);
             let row = sessions.into_iter().find(|s| s["Sid"] == sid);
             let mut row = row.ok_or_else(|| Failure::new(format!("there is no session {sid}")))?;
-            let kept = kept(&meta.holdings(sid as u64).await?)?;
+            let kept = kept(&meta.holdings(sid).await?)?;
             if let (Some(row), Value::Object(kept)) = (row.as_object_mut(), kept) {
                 row.extend(kept.into_iter().filter(|(_, list)| list != &json!([])));
             }
