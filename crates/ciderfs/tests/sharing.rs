@@ -3,15 +3,24 @@
 
 mod support;
 
-use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
+use support::client::wait_for;
+use support::random::Rng;
 use support::{Engine, Volume, noise};
 
 on_engines!(
     a_file_that_grew_elsewhere_is_not_cut_at_the_length_known_here,
     a_file_replaced_elsewhere_is_opened_by_its_name_at_once,
     a_deleted_file_is_opened_again_through_its_descriptor,
+    a_reader_sees_one_version_of_a_file_that_is_replaced,
+    a_reader_of_a_file_that_grows_sees_a_prefix_of_it,
+    a_reader_of_a_file_that_is_cut_and_grows_again_sees_bytes_or_zeros,
 );
 
 fn a_file_that_grew_elsewhere_is_not_cut_at_the_length_known_here(engine: Engine) {
@@ -67,5 +76,168 @@ fn a_deleted_file_is_opened_again_through_its_descriptor(engine: Engine) {
     }
     drop(open);
     mount.unmount();
+    volume.check();
+}
+
+/// How long a writer and its readers work.
+const WORK: Duration = Duration::from_secs(4);
+/// What is at an offset of a file that is written while it is read; never 0.
+fn pattern(at: u64) -> u8 {
+    (at.wrapping_mul(31) ^ (at >> 8) ^ (at >> 17)) as u8 | 1
+}
+
+fn pattern_bytes(from: u64, len: usize) -> Vec<u8> {
+    (from..from + len as u64).map(pattern).collect()
+}
+
+/// A version of a file that is replaced again and again: its number, over and over.
+fn version_bytes(version: u64) -> Vec<u8> {
+    let times = 1 + (version * 7919) % 20_000;
+    version.to_le_bytes().repeat(times as usize)
+}
+
+/// Runs a writer and, until it ends, readers on both mounts. Returns how often each reader has read.
+fn beside<R>(mounts: [&Path; 2], writer: impl FnOnce(&Path) + Send, reader: R) -> Vec<u64>
+where
+    R: Fn(&Path, &AtomicBool) -> u64 + Sync,
+{
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (stop, reader) = (&stop, &reader);
+        let readers: Vec<_> = mounts.iter().map(|m| scope.spawn(move || reader(m, stop))).collect();
+        let writer = scope.spawn(move || writer(mounts[0]));
+        let wrote = writer.join();
+        stop.store(true, Ordering::Relaxed);
+        let read = readers.into_iter().map(|r| r.join().unwrap()).collect();
+        wrote.unwrap();
+        read
+    })
+}
+
+fn a_reader_sees_one_version_of_a_file_that_is_replaced(engine: Engine) {
+    let volume = Volume::new(engine, &["--trash-days=0"]);
+    let (first, second) = (volume.mount(&[]), volume.mount(&[]));
+    fs::write(first.join("f"), version_bytes(0)).unwrap();
+    let writer = |root: &Path| {
+        let until = Instant::now() + WORK;
+        for version in 1.. {
+            fs::write(root.join("new"), version_bytes(version)).unwrap();
+            fs::rename(root.join("new"), root.join("f")).unwrap();
+            if Instant::now() > until {
+                return;
+            }
+        }
+    };
+    let reader = |root: &Path, stop: &AtomicBool| {
+        let (mut seen, mut reads) = (0, 0);
+        while !stop.load(Ordering::Relaxed) {
+            let bytes = fs::read(root.join("f")).unwrap_or_else(|e| panic!("version {seen} or later: {e}"));
+            let version = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+            assert!(bytes == version_bytes(version), "a torn version {version}: {} bytes", bytes.len());
+            assert!(version >= seen, "version {version} after {seen}");
+            (seen, reads) = (version, reads + 1);
+        }
+        reads
+    };
+    let reads = beside([first.path(), second.path()], writer, reader);
+    println!("reads: {reads:?}");
+    assert!(reads.iter().all(|n| *n > 20), "{reads:?}");
+    second.unmount();
+    first.unmount();
+    volume.check();
+}
+
+fn a_reader_of_a_file_that_grows_sees_a_prefix_of_it(engine: Engine) {
+    let volume = Volume::new(engine, &["--block-size=64K", "--trash-days=0"]);
+    let (first, second) = (volume.mount(&[]), volume.mount(&[]));
+    fs::write(first.join("f"), b"").unwrap();
+    let total = AtomicU64::new(0);
+    let writer = |root: &Path| {
+        let until = Instant::now() + WORK;
+        let file = OpenOptions::new().append(true).open(root.join("f")).unwrap();
+        let mut rng = Rng::new(1);
+        let mut at = 0;
+        while Instant::now() < until {
+            let len = 1 + rng.below(9000) as usize;
+            (&file).write_all(&pattern_bytes(at, len)).unwrap();
+            at += len as u64;
+            if rng.percent(30) {
+                file.sync_data().unwrap();
+                total.store(at, Ordering::Release);
+            }
+        }
+        file.sync_all().unwrap();
+        total.store(at, Ordering::Release);
+    };
+    // One descriptor stays open, as in `tail -f`; others are opened anew and see all that was synced before.
+    let reader = |root: &Path, stop: &AtomicBool| {
+        let follow = File::open(root.join("f")).unwrap();
+        let (mut followed, mut reads) = (0, 0);
+        let mut buffer = vec![0; 50_000];
+        loop {
+            let ends = stop.load(Ordering::Relaxed);
+            let synced = total.load(Ordering::Acquire);
+            let bytes = fs::read(root.join("f")).unwrap();
+            assert!(bytes.len() as u64 >= synced, "{} bytes where {synced} were synced", bytes.len());
+            assert!(bytes == pattern_bytes(0, bytes.len()), "{} bytes, not all as written", bytes.len());
+            let n = follow.read_at(&mut buffer, followed).unwrap();
+            assert!(buffer[..n] == pattern_bytes(followed, n), "followed to {followed}: {n} bytes");
+            followed += n as u64;
+            reads += 1;
+            if ends {
+                break;
+            }
+        }
+        let end = total.load(Ordering::Acquire);
+        wait_for("the follower to see the end", || {
+            let n = follow.read_at(&mut buffer, followed).unwrap();
+            assert!(buffer[..n] == pattern_bytes(followed, n), "followed to {followed}: {n} bytes");
+            followed += n as u64;
+            followed == end
+        });
+        reads
+    };
+    let reads = beside([first.path(), second.path()], writer, reader);
+    println!("reads: {reads:?}");
+    assert!(reads.iter().all(|n| *n > 5), "{reads:?}");
+    second.unmount();
+    first.unmount();
+    volume.check();
+}
+
+fn a_reader_of_a_file_that_is_cut_and_grows_again_sees_bytes_or_zeros(engine: Engine) {
+    let volume = Volume::new(engine, &["--block-size=64K", "--trash-days=0"]);
+    let (first, second) = (volume.mount(&[]), volume.mount(&[]));
+    fs::write(first.join("f"), b"").unwrap();
+    let writer = |root: &Path| {
+        let until = Instant::now() + WORK;
+        let file = OpenOptions::new().write(true).open(root.join("f")).unwrap();
+        let mut rng = Rng::new(2);
+        while Instant::now() < until {
+            match rng.below(4) {
+                0 => file.set_len(rng.below(400_000)).unwrap(),
+                1 => file.sync_all().unwrap(),
+                _ => {
+                    let at = rng.below(300_000);
+                    file.write_all_at(&pattern_bytes(at, 1 + rng.below(60_000) as usize), at).unwrap();
+                }
+            }
+        }
+    };
+    let reader = |root: &Path, stop: &AtomicBool| {
+        let mut reads = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let bytes = fs::read(root.join("f")).unwrap();
+            let wrong = bytes.iter().enumerate().find(|(at, b)| **b != 0 && **b != pattern(*at as u64));
+            assert_eq!(wrong, None, "of {} bytes", bytes.len());
+            reads += 1;
+        }
+        reads
+    };
+    let reads = beside([first.path(), second.path()], writer, reader);
+    println!("reads: {reads:?}");
+    assert!(reads.iter().all(|n| *n > 5), "{reads:?}");
+    second.unmount();
+    first.unmount();
     volume.check();
 }
