@@ -106,7 +106,9 @@ const CONTESTS: &[Contest] = &[
         },
         attempt: |root, round, me| {
             let (p, q) = (format!("p{round}"), format!("q{round}"));
-            if me % 2 == 0 {
+            // Each mount has its direction: one that still knows a name that the other has moved to the same place would
+            // find that there is nothing to do.
+            if me / EACH == 0 {
                 fs::rename(root.join(&p), root.join(&q).join(&p))
             } else {
                 fs::rename(root.join(&q), root.join(&p).join(&q))
@@ -126,7 +128,6 @@ fn contend(first: &Path, second: &Path) {
         let results: Vec<Vec<io::Result<()>>> = std::thread::scope(|scope| {
             let contenders: Vec<_> = (0..all)
                 .map(|me| {
-                    // Neighbours are on different mounts.
                     let root = if me / EACH == 0 { first } else { second };
                     let start = &start;
                     scope.spawn(move || {
@@ -202,6 +203,8 @@ fn shuffle(seed: u64, first: &Path, second: &Path) {
                         match fs::rename(&from, to.join(from.file_name().unwrap())) {
                             Ok(()) => moved += 1,
                             // Somebody else was faster, or the target is below the source, or holds the source already.
+                            // EPERM is the official client's word for it; the kernel says ELOOP while it remembers one
+                            // directory below the other.
                             Err(e)
                                 if matches!(
                                     e.raw_os_error(),

@@ -40,7 +40,7 @@ const LEARN: usize = 10;
 const SHOWN: usize = 25;
 
 /// Families of calls that the file system does not have yet.
-const NOT_YET: &[Kind] = &[Kind::Unnamed, Kind::RenameFlags, Kind::Chattr, Kind::Tmpfile];
+const NOT_YET: &[Kind] = &[Kind::Unnamed, Kind::Chattr, Kind::Tmpfile];
 
 /// A call that was made.
 struct Made {

@@ -203,11 +203,16 @@ impl Mount {
     }
 
     /// Flushes and unmounts. An error if it is busy.
-    pub fn unmount(mut self) -> Result<()> {
+    pub fn unmount(self) -> Result<()> {
+        self.unmount_for_log().map(drop)
+    }
+
+    /// [`Mount::unmount`], and what it has logged.
+    pub fn unmount_for_log(mut self) -> Result<String> {
         let path = self.path.display().to_string();
         self.official.succeed(&["umount", "--flush", &path])?;
         self.mounted = false;
-        Ok(())
+        Ok(fs::read_to_string(self.cache.join("log"))?)
     }
 }
 

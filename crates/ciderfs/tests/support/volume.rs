@@ -1,6 +1,7 @@
 //! Volumes on both metadata engines, and what must hold for every one of them.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -173,14 +174,30 @@ impl Volume {
         ]);
     }
 
-    /// Objects that nothing refers to, as the official `gc` counts them: also what a compaction has stored but not committed.
+    /// Has the official `gc` delete objects that nothing refers to, and tells the ids of their slices.
     #[track_caller]
-    pub fn leaked(&self) -> u64 {
-        let official = Official::locate().unwrap_or_else(|e| panic!("{e:#}"));
-        let said = official.gc(&self.meta, &[]).unwrap_or_else(|e| panic!("{e:#}")).text();
-        let count =
-            said.split(" leaked").next().and_then(|s| s.rsplit(' ').next()).and_then(|n| n.parse().ok());
-        count.unwrap_or_else(|| panic!("{said}"))
+    pub fn collect_leaked(&self, official: &Official) -> BTreeSet<u64> {
+        let before = self.object_names();
+        official.gc(&self.meta, &["--delete"]).unwrap_or_else(|e| panic!("{e:#}"));
+        let after = self.object_names();
+        let id = |name: &String| name.split('_').next().and_then(|n| n.parse().ok());
+        before.difference(&after).filter_map(id).collect()
+    }
+
+    /// Names of the objects of blocks, without their directories.
+    fn object_names(&self) -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
+        let mut left = vec![self.objects.clone()];
+        while let Some(dir) = left.pop() {
+            for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+                if entry.file_type().is_ok_and(|t| t.is_dir()) {
+                    left.push(entry.path());
+                } else {
+                    names.insert(entry.file_name().to_string_lossy().into_owned());
+                }
+            }
+        }
+        names
     }
 
     /// `fsck`, and `gc`, which must count none of these; what `gc` said.
