@@ -120,10 +120,10 @@ const CONTESTS: &[Contest] = &[
 ];
 
 /// Holds all contests, of which each round has exactly one winner.
-fn contend(first: &Path, second: &Path) {
+fn contend(first: &Path, second: &Path, contests: &[Contest]) {
     fs::write(first.join("source"), b"source").unwrap();
     let all = 2 * EACH;
-    for contest in CONTESTS {
+    for contest in contests {
         let start = Barrier::new(all);
         let results: Vec<Vec<io::Result<()>>> = std::thread::scope(|scope| {
             let contenders: Vec<_> = (0..all)
@@ -169,7 +169,8 @@ fn contend(first: &Path, second: &Path) {
         }
         assert_eq!((count("u"), count("e"), count("own")), (0, 0, ROUNDS * (all - 1)));
         // One of each two directories is left, with the other one in it.
-        assert_eq!(count("p") + count("q"), ROUNDS);
+        let moved = contests.len() == CONTESTS.len();
+        assert_eq!(count("p") + count("q"), if moved { ROUNDS } else { 0 });
         wait_for("the link count", || {
             fs::metadata(root.join("source")).unwrap().nlink() == 1 + ROUNDS as u64
         });
@@ -260,7 +261,7 @@ fn two_of_ours(engine: Engine) {
     let seed = Seed::new();
     let volume = Volume::new(engine, &["--trash-days=0"]);
     let (first, second) = (volume.mount(&[]), volume.mount(&[]));
-    contend(first.path(), second.path());
+    contend(first.path(), second.path(), CONTESTS);
     shuffle(seed.0, first.path(), second.path());
     wait_for("both to see the same", || Tree::read(first.path()) == Tree::read(second.path()));
     let seen = Tree::read(first.path());
@@ -277,13 +278,13 @@ on_engines!(two_of_ours);
 
 #[test]
 fn ours_and_the_official_client() {
-    let seed = Seed::new();
     let official = Official::locate().unwrap_or_else(|e| panic!("{e:#}"));
     let volume = Volume::new(Engine::Redis, &["--trash-days=0"]);
     let ours = volume.mount(&[]);
     let theirs = official.mount(&volume.meta, &volume.new_path(), &[]).unwrap_or_else(|e| panic!("{e:#}"));
-    contend(ours.path(), theirs.path());
-    shuffle(seed.0, ours.path(), theirs.path());
+    // Directories are not moved into one another here: the official client looks at a target's ancestors before its
+    // transaction, not in it, and detaches a cycle when somebody moves one of them meanwhile.
+    contend(ours.path(), theirs.path(), &CONTESTS[..CONTESTS.len() - 1]);
     wait_for("both to see the same", || Tree::read(ours.path()) == Tree::read(theirs.path()));
     let seen = Tree::read(ours.path());
     // It writes its directories' statistics every second.

@@ -10,6 +10,7 @@ use ciderfs_format::{Attr, FileType, Ino};
 use ciderfs_meta::store::{DirCursor, DirEntry};
 use ciderfs_meta::{Caller, Errno, Result};
 
+use crate::file::moment;
 use crate::vfs::Vfs;
 
 /// Entries asked for at a time.
@@ -62,6 +63,8 @@ pub(crate) struct DirStream {
     first: u64,
     /// Number of the first entry of the page fetched last, and when that was.
     page: (u64, Instant),
+    /// That moment, in changes of files.
+    moment: u64,
     /// Changes made here in the directory when that page was fetched.
     fetched_at: u64,
     /// Names given out, where the engine may repeat them.
@@ -79,6 +82,7 @@ impl DirStream {
             ready: VecDeque::new(),
             first: 0,
             page: (0, Instant::now()),
+            moment: moment(),
             fetched_at: 0,
             seen: Seen::default(),
             changes,
@@ -105,6 +109,7 @@ impl DirStream {
     async fn fetch(&mut self, vfs: &Vfs, attrs: bool) -> Result<()> {
         self.fetched_at = self.changes.load(Ordering::Acquire);
         self.page = (self.end(), Instant::now());
+        self.moment = moment();
         let list = async |attrs| vfs.meta.list_dir(&self.caller, self.ino, &self.cursor, PAGE, attrs).await;
         let page = match list(attrs).await {
             // The names may be read, but not what they lead to.
@@ -186,7 +191,7 @@ impl DirStream {
             let current = self.changes.load(Ordering::Acquire) == self.fetched_at && when.elapsed() < FRESH;
             for e in self.ready.iter().skip((number - self.first) as usize) {
                 let attr = e.attr.as_ref().filter(|_| plus && current && number >= page);
-                let attr = attr.map(|a| vfs.merged(e.edge.ino, a));
+                let attr = attr.and_then(|a| vfs.merged_since(e.edge.ino, a, self.moment));
                 let item = DirItem {
                     name: &e.name,
                     ino: e.edge.ino,

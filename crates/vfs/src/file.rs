@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use ciderfs_format::{Attr, Ino, Time};
@@ -12,6 +13,19 @@ use crate::pending::Pending;
 
 /// Resolved chunks kept per open file.
 const VIEWS_MAX: usize = 64;
+
+/// Counts changes of committed content in this process, so that a moment before a request can be told from one after it.
+static CHANGES: AtomicU64 = AtomicU64::new(0);
+
+/// Now, in changes. What was fetched from the engine after this moment is not older than any change up to it.
+pub(crate) fn moment() -> u64 {
+    CHANGES.load(Ordering::Acquire)
+}
+
+/// A moment after all others.
+pub(crate) fn next_moment() -> u64 {
+    CHANGES.fetch_add(1, Ordering::AcqRel) + 1
+}
 
 /// State shared by all handles of an inode.
 pub(crate) struct File {
@@ -37,7 +51,7 @@ pub(crate) struct State {
     pub(crate) views: HashMap<u32, ChunkView>,
     /// Indexes of the chunks that have lists, ascending, if known.
     pub(crate) chunks: Option<Arc<[u32]>>,
-    /// Changes whenever committed content may have changed: what was fetched before is then out of date.
+    /// The moment when committed content changed last, as far as this mount knows: what was fetched before is out of date.
     pub(crate) generation: u64,
     /// Failed flushes so far, and the last one's error. Each handle reports each failure once.
     pub(crate) failures: u64,
@@ -55,7 +69,7 @@ impl File {
             claim: None,
             views: HashMap::new(),
             chunks: None,
-            generation: 0,
+            generation: moment(),
             failures: 0,
             error: Errno::EIO,
             untold: false,
@@ -71,10 +85,20 @@ impl File {
     /// Takes attributes from the engine, fetched while `generation` was current. Content that changed elsewhere is forgotten.
     pub(crate) fn refresh(&self, attr: &Attr, generation: u64) -> Attr {
         let mut s = self.state.lock();
+        if s.generation != generation && attr.ctime <= s.attr.ctime {
+            // Fetched before a commit that has told more by now: a shorter length would make the kernel drop what was written.
+            return s.attr.clone();
+        }
         if s.generation == generation {
             s.adopt(attr);
         }
         s.overlay(attr)
+    }
+
+    /// Attributes fetched since a moment, with what is not flushed yet; `None` if the content has changed since.
+    pub(crate) fn current(&self, attr: &Attr, since: u64) -> Option<Attr> {
+        let s = self.state.lock();
+        (s.generation <= since).then(|| s.overlay(attr))
     }
 
     pub(crate) fn generation(&self) -> u64 {
@@ -155,7 +179,7 @@ impl State {
     pub(crate) fn changed(&mut self) {
         self.views.clear();
         self.chunks = None;
-        self.generation += 1;
+        self.generation = next_moment();
     }
 
     pub(crate) fn keep_view(&mut self, indx: u32, view: ChunkView) {

@@ -3,7 +3,8 @@
 //! The kernel answers lookups from its own cache for a while. Opening a file is where a program may insist on the truth
 //! (close-to-open), and an open is all that we see.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use ciderfs_format::{Attr, Ino};
 use futures_util::future::BoxFuture;
@@ -11,8 +12,14 @@ use parking_lot::Mutex;
 
 use crate::vfs::Vfs;
 
-/// Removed inodes remembered; beyond that a program may have to look a name up once more than needed.
+/// Threads remembered that were told to look again; beyond that one may be told so twice.
 const REMEMBERED_MAX: usize = 4096;
+/// The kernel looks again at once; whoever comes later comes for something else.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// `O_LARGEFILE` as the kernel knows it; the C library hides it where it is always set.
+const LARGEFILE: i32 =
+    if cfg!(any(target_arch = "aarch64", target_arch = "arm")) { 0o400_000 } else { 0o100_000 };
 
 /// What the kernel must not believe any longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,22 +38,29 @@ type Forgetter = Box<dyn Fn(Ino) -> BoxFuture<'static, ()> + Send + Sync>;
 pub(crate) struct Staleness {
     tell: Mutex<Option<Told>>,
     forget: Mutex<Option<Forgetter>>,
-    removed: Mutex<HashSet<Ino>>,
+    /// Threads that were told to look again, and when.
+    told: Mutex<HashMap<u32, Instant>>,
 }
 
 impl Staleness {
-    /// Is this an open of a file without a name, for the first time? Then the kernel has found it under a name that is another
-    /// file's by now, and looks again when it is told so. If it comes back, that was meant: `/proc/self/fd` leads to
-    /// such files, and so does the trash.
-    pub(crate) fn is_first_open_of_removed(&self, ino: Ino, attr: &Attr) -> bool {
-        if attr.nlink > 0 && !attr.parent.is_trash() {
+    /// Should this open of a file without a name fail with `ESTALE`? The kernel has found it under a name that is another
+    /// file's by now, and looks again when it is told so. What the same thread then comes back with is what it wants:
+    /// `/proc/self/fd` and the trash lead to such files, and so does a name that has changed hands once more meanwhile.
+    pub(crate) fn must_look_again(&self, pid: u32, attr: &Attr, flags: i32) -> bool {
+        // The kernel opens a node itself, without that flag, to ask for its attribute flags through an open descriptor.
+        if flags & LARGEFILE == 0 {
             return false;
         }
-        let mut removed = self.removed.lock();
-        if removed.len() >= REMEMBERED_MAX {
-            removed.clear();
+        let mut told = self.told.lock();
+        let again = told.remove(&pid).is_some_and(|when| when.elapsed() < AGAIN);
+        if again || (attr.nlink > 0 && !attr.parent.is_trash()) {
+            return false;
         }
-        removed.insert(ino)
+        if told.len() >= REMEMBERED_MAX {
+            told.clear();
+        }
+        told.insert(pid, Instant::now());
+        true
     }
 }
 

@@ -15,6 +15,7 @@ use crate::atime::Atimes;
 use crate::compact::Compactions;
 use crate::dir::{DirItem, DirStream};
 use crate::extents::Allocated;
+use crate::file::moment;
 use crate::files::Files;
 use crate::handles::{FileHandle, Handle, Handles};
 use crate::internal::start_time;
@@ -151,8 +152,13 @@ impl Vfs {
         if let Some(e) = self.virtual_entry(dir, name) {
             return Ok(e);
         }
+        let since = moment();
         let (ino, attr) = self.meta.lookup(c, dir, name).await?;
-        Ok(Entry { ino, attr: self.merged(ino, &attr) })
+        let attr = match self.merged_since(ino, &attr, since) {
+            Some(attr) => attr,
+            None => self.getattr(ino).await?,
+        };
+        Ok(Entry { ino, attr })
     }
 
     /// Makes a node.
@@ -212,9 +218,14 @@ impl Vfs {
             return Err(Errno::EPERM.into());
         }
         self.refuse_virtual(dir, name, Errno::EEXIST)?;
+        let since = moment();
         let attr = self.meta.link(c, ino, dir, name).await?;
         self.changed_dir(dir);
-        Ok(Entry { ino, attr: self.merged(ino, &attr) })
+        let attr = match self.merged_since(ino, &attr, since) {
+            Some(attr) => attr,
+            None => self.getattr(ino).await?,
+        };
+        Ok(Entry { ino, attr })
     }
 
     /// Removes a name.
@@ -331,6 +342,7 @@ impl Vfs {
         if set.atime.is_some() {
             self.forget_access(ino).await;
         }
+        let since = moment();
         let after = match self.meta.setattr(c, ino, set).await {
             Err(e) if e.errno() == Errno::ENOENT => {
                 if let Some(file) = file {
@@ -342,18 +354,20 @@ impl Vfs {
             }
             other => other?,
         };
-        Ok(match file {
-            Some(file) => {
-                let mut s = file.state.lock();
+        let Some(file) = file else { return Ok(after) };
+        {
+            let mut s = file.state.lock();
+            if s.generation <= since {
                 if s.version.1 == after.length {
                     // Only the time was set: the content is still what it was.
                     s.version.0 = after.mtime;
                 }
                 s.adopt(&after);
-                s.attr.clone()
+                return Ok(s.attr.clone());
             }
-            None => after,
-        })
+        }
+        // What was committed meanwhile counts as well.
+        self.getattr(ino).await
     }
 
     /// Checks a permission.
@@ -366,12 +380,15 @@ impl Vfs {
         self.meta.statfs().await
     }
 
-    /// Attributes with the unflushed data of this mount.
-    pub(crate) fn merged(&self, ino: Ino, attr: &Attr) -> Attr {
-        match self.files.get(ino) {
-            Some(file) => self.with_atime(ino, file.state.lock().overlay(attr)),
-            None => self.with_atime(ino, attr.clone()),
-        }
+    /// Attributes fetched since a moment, with the unflushed data of this mount; `None` if the file has changed since, so that
+    /// they may be older than what the kernel knows already.
+    pub(crate) fn merged_since(&self, ino: Ino, attr: &Attr, since: u64) -> Option<Attr> {
+        let attr = match self.files.get(ino) {
+            Some(file) => file.current(attr, since)?,
+            None if self.files.left_since(ino, since) => return None,
+            None => attr.clone(),
+        };
+        Some(self.with_atime(ino, attr))
     }
 
     // ---- files ----
@@ -401,7 +418,7 @@ impl Vfs {
         // Attributes fetched before a commit of this mount must not undo what the commit told.
         let known = self.files.get(ino).map(|f| f.generation());
         let attr = self.meta.open(c, ino, how).await?;
-        if self.stale.is_first_open_of_removed(ino, &attr) {
+        if self.stale.must_look_again(c.pid, &attr, flags) {
             self.meta.close(ino).await?;
             return Err(Errno::ESTALE.into());
         }

@@ -60,3 +60,61 @@ async fn a_file_deleted_elsewhere_fails_clearly() {
     a.close(fh).await.unwrap();
     until("no object is left", async || w.objects().await.is_empty()).await;
 }
+
+/// A shorter length would make the kernel drop the pages behind it, those not written back yet among them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_file_never_looks_shorter_than_what_was_written() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    use ciderfs_format::Ino;
+    use ciderfs_meta::{Caller, SetAttr};
+
+    const ROUNDS: usize = 400;
+    let w = World::new(1).await;
+    let c = Arc::new(w.client().await);
+    let (ino, fh) = c.create("f").await;
+    let (written, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let watch = |which: usize| {
+        let (c, written, done) = (Arc::clone(&c), Arc::clone(&written), Arc::clone(&done));
+        tokio::spawn(async move {
+            let root = Caller::root();
+            while !done.load(Ordering::Acquire) {
+                let before = written.load(Ordering::Acquire);
+                let seen = match which {
+                    0 => c.length(ino).await,
+                    1 => c.vfs.lookup(&root, Ino::ROOT, b"f").await.unwrap().attr.length as usize,
+                    2 => {
+                        let set = SetAttr { mode: Some(0o600), ..SetAttr::default() };
+                        c.vfs.setattr(&root, ino, &set, None, None).await.unwrap().length as usize
+                    }
+                    _ => {
+                        let fresh = c.open(ino).await;
+                        let end = c.read(fresh, before.saturating_sub(1), 1).await.len();
+                        c.close(fresh).await.unwrap();
+                        before.saturating_sub(1) + end
+                    }
+                };
+                assert!(seen >= before, "way {which}: {seen} bytes where {before} were written");
+                tokio::task::yield_now().await;
+            }
+        })
+    };
+    let watchers: Vec<_> = (0..4).map(watch).collect();
+    let mut other = None;
+    for n in 0..ROUNDS {
+        let fh = other.unwrap_or(fh);
+        c.write(fh, n * 100, &pattern(n as u64, 100)).await;
+        written.store((n + 1) * 100, Ordering::Release);
+        c.fsync(fh).await.unwrap();
+        if n % 10 == 9 {
+            // Sometimes nobody has the file open.
+            c.close(fh).await.unwrap();
+            other = Some(c.open(ino).await);
+        }
+    }
+    done.store(true, Ordering::Release);
+    for watcher in watchers {
+        watcher.await.unwrap();
+    }
+}
