@@ -177,7 +177,8 @@ impl Meta {
             }
             patch.flags = Some(f).filter(|f| *f != a.flags);
         }
-        if patch.is_empty() && set.ctime.is_none() && !chown && set.mode.is_none() && !nothing {
+        let asked = chown || nothing || set.mode.is_some() || set.flags.is_some() || set.ctime.is_some();
+        if patch.is_empty() && !asked {
             return Ok(a.clone());
         }
         patch.ctime = Some(set.ctime.unwrap_or(t.now));
