@@ -362,6 +362,7 @@ impl Bridge {
                     self.kill_suidgid(&c, ino).await?;
                 }
                 let n = if flags & libc::O_APPEND as u32 != 0 {
+                    self.kill_capability(ino).await?;
                     vfs.append(fh, offset, data).await?
                 } else {
                     vfs.write(fh, offset, data).await?
