@@ -61,8 +61,9 @@ fn accepted(here: &Path, call: &Call, local: &Outcome, mounted: &Outcome) -> boo
     // Immutable and append-only nodes are known to us but not to the kernel, which finds other reasons to refuse before it asks
     // us: there is an error in both trees, but not the same one.
     let refused = matches!((local, mounted), (Err(Errno::PERM), Err(_)));
-    // ext4 lets such a node be given to nobody in particular.
-    let refused = refused || (nothing && local.is_ok() && *mounted == Err(Errno::PERM));
+    // access(2) is answered by the kernel from the mode, without asking us; the write itself is refused.
+    let refused =
+        refused || (matches!(call, Call::Access { .. }) && *local == Err(Errno::PERM) && mounted.is_ok());
     local == mounted || (refused && call.paths().iter().any(|p| is_protected(here, p)))
 }
 
