@@ -10,14 +10,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use ciderfs_format::slice::{MAX_FILE_SIZE, resolve};
-use ciderfs_format::{Attr, CHUNK_SIZE, Ino, Slice, align4k};
+use ciderfs_format::{Attr, CHUNK_SIZE, Ino, Slice};
 
-use super::data::{EMPTIED_CHUNKS_MAX, without_special_bits};
+use super::data::EMPTIED_CHUNKS_MAX;
 use super::fallocate::erase;
 use super::rules::check_flags;
 use crate::error::{Errno, Result};
-use crate::store::{AttrMask, AttrPatch, Read, Scan, Scanned, Write};
-use crate::txn::{Proof, Step, Txn};
+use crate::store::{AttrMask, Read, Scan, Scanned, Write};
+use crate::txn::{Step, Txn};
 use crate::types::{Caller, Copied};
 use crate::volume::Meta;
 
@@ -66,7 +66,8 @@ impl Meta {
                 } else {
                     copy_records(t, from, (to.0, to.1, d.length), len, &mut lists_at)?
                 };
-                let after = self.finish_copy(t, c, (to.0, &d), to.1 + copied)?;
+                // Applied twice it is the same copy with as many more references.
+                let after = self.mark_changed(t, c, (to.0, &d), d.length.max(to.1 + copied))?;
                 Ok((copied, len - copied, Some(after)))
             })
             .await?;
@@ -105,27 +106,6 @@ impl Meta {
             lists.filter_map(|i| if let Scanned::Chunk(indx) = i { Some(indx) } else { None }).collect();
         out.sort_unstable();
         Ok(out)
-    }
-
-    /// Buffers the target's new attributes and usage.
-    fn finish_copy(&self, t: &mut Txn<'_>, c: &Caller, (ino, a): (Ino, &Attr), end: u64) -> Step<Attr> {
-        let length = a.length.max(end);
-        let grown = align4k(length) as i64 - align4k(a.length) as i64;
-        let patch = AttrPatch {
-            length: Some(length).filter(|l| *l != a.length),
-            mtime: Some(t.now),
-            ctime: Some(t.now),
-            mode: Some(without_special_bits(c, a)).filter(|m| *m != a.mode),
-            ..AttrPatch::default()
-        };
-        let mut after = a.clone();
-        patch.apply(&mut after);
-        t.write(Write::PatchAttr(ino, patch));
-        t.charge(Some((a.uid, a.gid)), grown, 0);
-        t.grow_in_dirs(self.counted_dirs(), (ino, a), length as i64 - a.length as i64, grown)?;
-        // Applied twice it is the same copy with as many more references.
-        t.proof(Proof::Ctime(ino, t.now));
-        Ok(after)
     }
 }
 

@@ -218,12 +218,26 @@ impl Meta {
         taken: &mut Vec<usize>,
     ) -> Step<Attr> {
         if length != a.length {
-            let grown = align4k(length) as i64 - align4k(a.length) as i64;
             write_truncation(t, ino, (a.length, length), beyond, taken);
+        }
+        // POSIX: a truncate that succeeds marks the times, even if the length stays.
+        self.mark_changed(t, c, (ino, a), length)
+    }
+
+    /// Buffers what every change of content does to a file: times, special bits, perhaps another length, which is charged.
+    /// Returns the attributes afterwards.
+    pub(super) fn mark_changed(
+        &self,
+        t: &mut Txn<'_>,
+        c: &Caller,
+        (ino, a): (Ino, &Attr),
+        length: u64,
+    ) -> Step<Attr> {
+        if length != a.length {
+            let grown = align4k(length) as i64 - align4k(a.length) as i64;
             t.charge(Some((a.uid, a.gid)), grown, 0);
             t.grow_in_dirs(self.counted_dirs(), (ino, a), length as i64 - a.length as i64, grown)?;
         }
-        // POSIX: a truncate that succeeds marks the times, even if the length stays.
         let patch = AttrPatch {
             length: Some(length).filter(|l| *l != a.length),
             mtime: Some(t.now),

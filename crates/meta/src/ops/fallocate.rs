@@ -10,10 +10,10 @@ use ciderfs_format::attr::flags;
 use ciderfs_format::slice::MAX_FILE_SIZE;
 use ciderfs_format::{Attr, CHUNK_SIZE, Ino, Slice, align4k};
 
-use super::data::{Beyond, EMPTIED_CHUNKS_MAX, SCANS_MAX, without_special_bits};
+use super::data::{Beyond, EMPTIED_CHUNKS_MAX, SCANS_MAX};
 use crate::error::{Errno, Result};
-use crate::store::{AttrMask, AttrPatch, Read, Write};
-use crate::txn::{Proof, Step, Txn};
+use crate::store::{AttrMask, Read, Write};
+use crate::txn::{Step, Txn};
 use crate::types::{Allocate, Caller};
 use crate::volume::Meta;
 
@@ -87,27 +87,13 @@ impl Meta {
         if how.erases() {
             erase(t, ino, range, a.length, lists, taken);
         }
-        if length != a.length {
-            t.charge(Some((a.uid, a.gid)), room, 0);
-            t.grow_in_dirs(self.counted_dirs(), (ino, a), length as i64 - a.length as i64, room)?;
-        } else if !matches!(how, Allocate::Punch) {
+        if length == a.length && !matches!(how, Allocate::Punch) {
             // Nothing is taken yet; there must be room for it all the same.
             t.charges.probe = true;
             t.charge(Some((a.uid, a.gid)), room, 0);
             t.charges.dir(a.parent, room, 0);
         }
-        let patch = AttrPatch {
-            length: Some(length).filter(|l| *l != a.length),
-            mtime: Some(t.now),
-            ctime: Some(t.now),
-            mode: Some(without_special_bits(c, a)).filter(|m| *m != a.mode),
-            ..AttrPatch::default()
-        };
-        let mut after = a.clone();
-        patch.apply(&mut after);
-        t.write(Write::PatchAttr(ino, patch));
-        t.proof(Proof::Ctime(ino, t.now));
-        Ok(after)
+        self.mark_changed(t, c, (ino, a), length)
     }
 }
 
