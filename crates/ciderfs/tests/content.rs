@@ -29,9 +29,9 @@ const FILES: usize = 4;
 /// Small enough that a file has many blocks.
 const FORMAT: &[&str] = &["--block-size=64K", "--trash-days=0"];
 /// Operations in an ordinary test run.
-const STEPS: usize = 1200;
+const STEPS: usize = 800;
 /// Operations beside the official client.
-const STEPS_BESIDE: usize = 600;
+const STEPS_BESIDE: usize = 400;
 
 /// The official client believes names and lengths for a second also when a file is opened. It logs its compactions.
 const BESIDE: &[&str] = &["--attr-cache=0", "--entry-cache=0", "--dir-entry-cache=0", "--verbose"];

@@ -46,7 +46,8 @@ pub(crate) async fn run<T>(work: impl Future<Output = T>, reply: Reply, tid: u32
     }
 }
 
-async fn killed(flag: InterruptFlag, tid: u32) {
+/// Ends when the thread is being killed.
+pub(crate) async fn killed(flag: InterruptFlag, tid: u32) {
     let interrupted = Arc::new(Notify::new());
     let notify = Arc::clone(&interrupted);
     flag.on_interrupt(Box::new(move || notify.notify_one()));

@@ -13,6 +13,7 @@ use ciderfs_vfs::LockRequest;
 use tokio::sync::Notify;
 
 use crate::handler::Bridge;
+use crate::interrupt::killed;
 
 impl Bridge {
     /// SETLK, or with `wait` SETLKW, of both kinds of locks.
@@ -23,14 +24,25 @@ impl Bridge {
             return;
         };
         let request = LockRequest { fh: args.fh, owner: args.owner, pid: args.lock.pid, lock };
-        let interrupted = Arc::new(Notify::new());
-        let notify = Arc::clone(&interrupted);
-        reply.interrupt_flag().on_interrupt(Box::new(move || notify.notify_one()));
+        let signalled = Arc::new(Notify::new());
+        let flag = reply.interrupt_flag();
+        if wait {
+            let notify = Arc::clone(&signalled);
+            flag.on_interrupt(Box::new(move || notify.notify_one()));
+        }
+        let tid = req.header().pid;
         let ino = req.header().nodeid;
         let runtime = self.runtime.clone();
         runtime.spawn(async move {
             let began = Instant::now();
-            let result = self.vfs.lock(request, wait, interrupted.notified()).await;
+            let interrupted = async {
+                match wait {
+                    true => signalled.notified().await,
+                    // Who does not want to wait does not expect `EINTR`, however long the engine takes.
+                    false => killed(flag, tid).await,
+                }
+            };
+            let result = self.vfs.lock(request, wait, interrupted).await;
             let errno = result.as_ref().err().map(Error::errno);
             if let Err(e) = &result
                 && !matches!(e, Error::Errno(_))
