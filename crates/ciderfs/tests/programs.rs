@@ -26,10 +26,11 @@ fn fio_verifies_what_it_wrote(engine: Engine) {
     let mount = volume.mount(&["--buffer-size=64"]);
     let common = "--ioengine=psync --verify=crc32c --verify_fatal=1 --do_verify=1 --end_fsync=1 --group_reporting --minimal";
     for (name, job) in [
-        ("seq", "--rw=write --bs=1m --size=48m --numjobs=2"),
-        ("rand", "--rw=randwrite --bs=4k --size=8m --numjobs=2 --fsync=64"),
-        ("mixed", "--rw=randrw --bs=16k --size=16m --numjobs=2"),
+        ("seq", "--rw=write --bs=1m --size=24m --numjobs=4"),
+        ("rand", "--rw=randwrite --bs=4k --size=4m --numjobs=4 --fsync=64"),
+        ("mixed", "--rw=randrw --bs=16k --size=8m --numjobs=4"),
         ("odd", "--rw=randwrite --bsrange=512-70k --bs_unaligned=1 --size=8m --norandommap=0"),
+        ("direct", "--rw=randwrite --bs=4k --size=2m --numjobs=4 --direct=1"),
         ("mmap", "--rw=randwrite --bs=4k --size=8m --ioengine=mmap"),
     ] {
         let script = format!(
@@ -41,7 +42,7 @@ fn fio_verifies_what_it_wrote(engine: Engine) {
     // Once more from the object store.
     mount.unmount();
     let mount = volume.mount(&["--read-only"]);
-    let script = "fio --name=seq --directory=. --ioengine=psync --rw=read --bs=1m --size=48m --numjobs=2 --verify=crc32c --verify_fatal=1 --minimal";
+    let script = "fio --name=seq --directory=. --ioengine=psync --rw=read --bs=1m --size=24m --numjobs=4 --verify=crc32c --verify_fatal=1 --minimal";
     let ran = run_within(Command::new("sh").args(["-euc", script]).current_dir(mount.path()), LONG);
     assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
     mount.unmount();
