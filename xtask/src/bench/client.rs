@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use ciderfs_testkit::redis::{RedisOptions, RedisServer};
@@ -37,6 +38,9 @@ pub struct Usage {
     /// Largest resident set so far, MiB.
     pub peak: f64,
 }
+
+/// For a mount process to end.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A volume and its mount.
 pub struct Client {
@@ -130,10 +134,17 @@ impl Client {
         Ok(())
     }
 
-    /// Flushes and unmounts.
+    /// Flushes and unmounts; the process has ended afterwards.
     pub fn unmount(&mut self) -> Result<()> {
-        self.pid = None;
-        self.command(&["umount", &self.path().display().to_string()]).map(drop)
+        let pid = self.pid.take();
+        self.command(&["umount", &self.path().display().to_string()])?;
+        let process = pid.map(|pid| PathBuf::from(format!("/proc/{pid}")));
+        let started = Instant::now();
+        while process.as_ref().is_some_and(|p| p.exists()) {
+            ensure!(started.elapsed() < PATIENCE, "the mount process does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
     }
 
     /// Round trips to Redis so far.
