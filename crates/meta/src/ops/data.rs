@@ -9,7 +9,7 @@ use ciderfs_format::{Attr, CHUNK_SIZE, Ino, Slice, Time, align4k};
 
 use super::rules::{W, check_flags};
 use crate::error::{Errno, Result};
-use crate::store::{AttrMask, AttrPatch, Guard, Outcome, Read, Scan, Scanned, StoreError, Value, Write};
+use crate::store::{AttrMask, AttrPatch, Guard, Outcome, Read, StoreError, Value, Write};
 use crate::txn::{Proof, Step, Txn};
 use crate::types::{Caller, ChunkAppend, ChunkView, Written};
 use crate::volume::Meta;
@@ -255,8 +255,7 @@ impl Meta {
     /// The chunk lists of a file beyond a new length. Read after the attributes: a list that comes later changes them.
     pub(super) async fn lists_beyond(&self, ino: Ino, length: u64) -> Result<Beyond> {
         let of = self.getattr(ino).await?;
-        let lists = self.scan(Scan::Chunks(ino), usize::MAX).await?.into_iter();
-        let indexes = lists.filter_map(|i| if let Scanned::Chunk(indx) = i { Some(indx) } else { None });
+        let indexes = self.chunk_indexes(ino).await?.into_iter();
         let first = length.div_ceil(CHUNK_SIZE);
         let lists = indexes.filter(|i| u64::from(*i) >= first).take(TAKEN_CHUNKS_MAX).collect();
         Ok(Beyond { of: Some(of), lists })
