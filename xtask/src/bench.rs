@@ -90,15 +90,21 @@ pub fn run(args: &[String]) -> Result<()> {
     }
     let mut rounds = Vec::new();
     for n in 1..=options.rounds {
-        let mut pair = Vec::new();
-        for (kind, exe) in clients {
+        let measure = |(kind, exe): (Kind, &PathBuf)| {
             go_on()?;
             eprintln!("round {n} of {}: {}", options.rounds, kind.name());
             let mut client = Client::start(kind, exe, &options)?;
-            pair.push(rows::measure(&mut client, &options).with_context(|| kind.name())?);
-        }
-        let [ours, theirs] = <[_; 2]>::try_from(pair).map_err(|_| anyhow::anyhow!("a report is missing"))?;
-        rounds.push(Round { ours, theirs });
+            rows::measure(&mut client, &options).with_context(|| kind.name())
+        };
+        // Who comes second finds memory that the machine has just had in use: take turns in that too.
+        let [ours, theirs] = clients;
+        rounds.push(if n % 2 == 1 {
+            let ours = measure(ours)?;
+            Round { ours, theirs: measure(theirs)? }
+        } else {
+            let theirs = measure(theirs)?;
+            Round { ours: measure(ours)?, theirs }
+        });
     }
     if options.json { table::print_json(&options, &rounds) } else { table::print(&options, &rounds) }
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ciderfs_format::Compression;
 use ciderfs_format::codec::CodecError;
+use ciderfs_object::Buffers;
 use tokio::sync::Semaphore;
 
 use crate::BlockError;
 use crate::budget::Permit;
-use crate::buffers::Buffers;
+use crate::covered::covered;
 
 /// Blocks up to this size are handled in place: moving the work costs more than doing it.
 const INLINE: usize = 64 << 10;
@@ -43,7 +44,7 @@ impl Cpu {
             let mut out = buffers.get(compression.work_bound(plain.len()));
             let n = compression.compress_into(&plain, out.as_mut())?;
             out.truncate(n);
-            Ok(out.freeze(permit))
+            Ok(covered(out.freeze(), permit))
         })
         .await
     }
@@ -59,7 +60,7 @@ impl Cpu {
         self.run(len, move || {
             let mut out = buffers.get(len);
             match compression.decompress_into(&stored, out.as_mut()) {
-                Ok(()) => Ok(out.freeze(permit)),
+                Ok(()) => Ok(covered(out.freeze(), permit)),
                 Err(e) => Err((e, permit)),
             }
         })

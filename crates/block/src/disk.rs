@@ -9,17 +9,19 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ciderfs_object::Buffers;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::budget::Permit;
-use crate::buffers::Buffers;
 use crate::config::BlockConfig;
+use crate::covered::covered;
 use crate::key::{BlockId, Piece, mix};
 use crate::stats::Counters;
 
 mod breaker;
 mod dir;
+mod direct;
 mod fifo;
 mod file;
 mod journal;
@@ -126,7 +128,7 @@ impl DiskCache {
             && let Some(result) = file.read_nowait(start, buffer.as_mut())
         {
             return match result {
-                Ok(()) => Some(cut(buffer.freeze(permit))),
+                Ok(()) => Some(cut(covered(buffer.freeze(), permit))),
                 Err(e) => {
                     dir.read_failed(&block, &e);
                     None
@@ -145,7 +147,7 @@ impl DiskCache {
                 file.read(start, buffer.as_mut())
             };
             match read() {
-                Ok(()) => Some(buffer.freeze(permit)),
+                Ok(()) => Some(covered(buffer.freeze(), permit)),
                 Err(e) => {
                     worker.read_failed(&block, &e);
                     None

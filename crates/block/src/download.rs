@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ciderfs_object::Buffers;
 
 use crate::BlockError;
 use crate::backend;
 use crate::budget::{BudgetKind, Permit};
-use crate::buffers::{Buffers, covered};
+use crate::covered::covered;
 use crate::flight::{Pilot, Start};
 use crate::key::{BlockId, Piece};
 use crate::stats::count;
@@ -116,7 +117,7 @@ pub(crate) async fn fetch_ahead(inner: &Arc<Inner>, block: BlockId) {
     let Some(permit) = permit else {
         return count(&inner.counters.prefetch_dropped, 1);
     };
-    if let Start::Mine(flight, pilot) = inner.flights.start(block, || inner.memory.get(&block, false)) {
+    if let Start::Mine(flight, pilot) = inner.flights.start(block, || inner.memory.get(&block, 0)) {
         launch(inner, block, permit, pilot, true);
         // Nobody is told: whoever needs the block will see the error.
         let _ = flight.wait().await;

@@ -4,13 +4,13 @@
 //! indexes and bytes; which slices make up a file is known above, how objects are encrypted, retried and named in the
 //! bucket is known below.
 //!
-//! **Peak memory** of the block layer: `buffer_size`, plus an eighth of it (at most 64 MiB) of idle buffers, plus one
+//! **Peak memory** of the block layer: `buffer_size`, plus a sixteenth of it (at most 8 MiB) of idle buffers, plus one
 //! request per kind that is larger than its reserve (see [`budget`]), plus about 80 bytes per block in the disk cache.
 
 mod backend;
 pub mod budget;
-mod buffers;
 mod config;
+mod covered;
 mod cpu;
 mod disk;
 mod download;
@@ -24,6 +24,8 @@ mod stats;
 mod store;
 #[cfg(test)]
 mod tests;
+
+pub use ciderfs_object::{Buffer, Buffers};
 
 pub use budget::{Budget, BudgetKind, Permit};
 pub use config::{BlockConfig, MAX_BLOCK_SIZE, MIN_BLOCK_SIZE, MIN_BUFFER_SIZE, ReadHint};

@@ -33,12 +33,14 @@ struct Inner {
 struct Entry {
     data: Bytes,
     tick: u64,
+    /// Bytes that sequential readers have had of it.
+    read: u32,
     touched: Instant,
 }
 
-/// Blocks kept that sequential readers have read to their end: the kernel asks a little out of order.
+/// Blocks kept that sequential readers have read: the kernel asks a little out of order, and some pieces twice.
 const FINISHED_KEPT: usize = 2;
-/// Ticks of entries that were read to their end start here and those in use above, so the former go first.
+/// Ticks of entries in use start here and those of entries that were read are below, so the latter go first.
 const IN_USE: u64 = 1 << 63;
 
 impl MemoryCache {
@@ -47,8 +49,9 @@ impl MemoryCache {
         Arc::new(Self { inner: Mutex::default(), capacity, used: AtomicU64::new(0) })
     }
 
-    /// The block, if present. `finished`: a sequential reader has now read it to its end, so it goes soon.
-    pub fn get(&self, block: &BlockId, finished: bool) -> Option<Bytes> {
+    /// The block, if present. A sequential reader takes `read` bytes of it: it goes soon when all of it was taken, in whatever
+    /// order.
+    pub fn get(&self, block: &BlockId, read: u32) -> Option<Bytes> {
         let mut dropped = None;
         let found = {
             let mut inner = self.inner.lock();
@@ -56,6 +59,8 @@ impl MemoryCache {
             let entry = inner.blocks.get_mut(block)?;
             inner.order.remove(&entry.tick);
             inner.tick += 1;
+            entry.read = entry.read.saturating_add(read);
+            let finished = entry.read >= block.len;
             entry.tick = if finished { inner.tick } else { inner.tick | IN_USE };
             entry.touched = Instant::now();
             inner.order.insert(entry.tick, *block);
@@ -85,7 +90,9 @@ impl MemoryCache {
             let inner = &mut *inner;
             inner.tick += 1;
             let tick = inner.tick | IN_USE;
-            if let Some(old) = inner.blocks.insert(block, Entry { data, tick, touched: Instant::now() }) {
+            if let Some(old) =
+                inner.blocks.insert(block, Entry { data, tick, read: 0, touched: Instant::now() })
+            {
                 inner.order.remove(&old.tick);
                 self.used.fetch_sub(u64::from(block.len), Relaxed);
                 dropped.push(old.data);

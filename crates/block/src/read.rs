@@ -15,8 +15,8 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use crate::BlockError;
 use crate::budget::{BudgetKind, Permit};
-use crate::buffers::covered;
 use crate::config::ReadHint;
+use crate::covered::covered;
 use crate::disk::{DiskCache, Found};
 use crate::download::{launch, range, whole_cost};
 use crate::flight::{Flight, Start};
@@ -205,21 +205,26 @@ async fn attempt(
         // The usual case needs no stream.
         let mut out = Vec::with_capacity(1);
         for (piece, source, share) in jobs {
-            out.push(fetch(inner, piece, source, share).await?);
+            out.push(fetch(inner, piece, source, share, hint).await?);
         }
         return Ok(out);
     }
     stream::iter(jobs)
-        .map(|(piece, source, share)| fetch(inner, piece, source, share))
+        .map(|(piece, source, share)| fetch(inner, piece, source, share, hint))
         .buffered(PARALLEL)
         .try_collect()
         .await
 }
 
+/// Bytes of the block that the memory cache need not keep for this reader: who reads on will not be back, and the disk cache
+/// has the block for others.
+fn taken(inner: &Inner, piece: &Piece, hint: ReadHint) -> u32 {
+    if hint == ReadHint::Sequential && !inner.disk.is_empty() { piece.len } else { 0 }
+}
+
 fn locate(inner: &Inner, piece: &Piece, hint: ReadHint, allowed: Allowed, promote: bool) -> Source {
     let block = &piece.block;
-    let finished = hint == ReadHint::Sequential && piece.off + piece.len == block.len;
-    if let Some(data) = inner.memory.get(block, finished && !inner.disk.is_empty()) {
+    if let Some(data) = inner.memory.get(block, taken(inner, piece, hint)) {
         return Source::Memory(data);
     }
     if let Some(flight) = inner.flights.find(block) {
@@ -249,7 +254,13 @@ fn cost(inner: &Inner, piece: &Piece, source: &Source) -> u64 {
     }
 }
 
-async fn fetch(inner: &Arc<Inner>, piece: Piece, source: Source, permit: Permit) -> Result<Bytes, Failure> {
+async fn fetch(
+    inner: &Arc<Inner>,
+    piece: Piece,
+    source: Source,
+    permit: Permit,
+    hint: ReadHint,
+) -> Result<Bytes, Failure> {
     let counters = &inner.counters;
     let cut = |block: Bytes| {
         let from = piece.off as usize;
@@ -260,6 +271,8 @@ async fn fetch(inner: &Arc<Inner>, piece: Piece, source: Source, permit: Permit)
         count(&counters.hit_bytes, piece.len.into());
         count(&counters.memory_hits, memory.into());
     };
+    // The memory cache has the block by now.
+    let note = || drop(inner.memory.get(&piece.block, taken(inner, &piece, hint)));
     let miss = || {
         count(&counters.misses, 1);
         count(&counters.miss_bytes, piece.len.into());
@@ -285,9 +298,14 @@ async fn fetch(inner: &Arc<Inner>, piece: Piece, source: Source, permit: Permit)
         },
         Source::Flight(flight) => {
             miss();
-            Ok(cut(flight.wait().await?))
+            let block = flight.wait().await?;
+            note();
+            Ok(cut(block))
         }
-        Source::Whole => match inner.flights.start(piece.block, || inner.memory.get(&piece.block, false)) {
+        Source::Whole => match inner
+            .flights
+            .start(piece.block, || inner.memory.get(&piece.block, taken(inner, &piece, hint)))
+        {
             Start::Done(data) => {
                 hit(true);
                 Ok(cut(data))
@@ -295,12 +313,16 @@ async fn fetch(inner: &Arc<Inner>, piece: Piece, source: Source, permit: Permit)
             Start::Joined(flight) => {
                 drop(permit);
                 miss();
-                Ok(cut(flight.wait().await?))
+                let block = flight.wait().await?;
+                note();
+                Ok(cut(block))
             }
             Start::Mine(flight, pilot) => {
                 miss();
                 launch(inner, piece.block, permit, pilot, false);
-                Ok(cut(flight.wait().await?))
+                let block = flight.wait().await?;
+                note();
+                Ok(cut(block))
             }
         },
     }

@@ -6,14 +6,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ciderfs_format::objname::block_count;
-use ciderfs_object::ObjectStore;
+use ciderfs_object::{Buffers, ObjectStore};
 use futures_util::stream::{self, StreamExt as _};
 use tokio::sync::Semaphore;
 
 use crate::BlockError;
 use crate::backend;
 use crate::budget::{Budget, BudgetKind, Reclaim};
-use crate::buffers::Buffers;
 use crate::config::{BlockConfig, ReadHint};
 use crate::cpu::Cpu;
 use crate::disk::DiskCache;
@@ -51,6 +50,7 @@ pub(crate) struct Inner {
     pub flights: Arc<Flights>,
     pub ranges: RangeCounts,
     pub cpu: Cpu,
+    pub buffers: Arc<Buffers>,
     pub counters: Arc<Counters>,
     pub downloads: Semaphore,
     pub ranges_supported: bool,
@@ -87,7 +87,8 @@ impl BlockStore {
             disk: DiskCache::open(&cfg, buffers.clone(), &counters),
             flights: Arc::default(),
             ranges: RangeCounts::new(),
-            cpu: Cpu::new(cfg.cpu_threads, buffers, cfg.compression),
+            cpu: Cpu::new(cfg.cpu_threads, buffers.clone(), cfg.compression),
+            buffers,
             counters,
             downloads: Semaphore::new(cfg.max_downloads),
             uploads: Semaphore::new(cfg.max_uploads),
@@ -122,6 +123,11 @@ impl BlockStore {
     /// The memory budget, to be shared with writers and readers above.
     pub fn budget(&self) -> &Arc<Budget> {
         &self.inner.budget
+    }
+
+    /// Memory for blocks that are being written.
+    pub fn buffers(&self) -> &Arc<Buffers> {
+        &self.inner.buffers
     }
 
     /// Uploads one block and returns when the object is stored. `data` must have the block's exact length, which
@@ -301,6 +307,7 @@ impl Inner {
 
     fn maintain(&self) {
         self.memory.expire(Instant::now());
+        self.buffers.trim();
         self.disk.maintain(|| self.closed.load(Relaxed));
     }
 

@@ -4,10 +4,12 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::buffers::Buffers;
 use crate::error::{ObjectError, Result};
 use crate::store::{Entry, Meta, ObjectStore};
 
@@ -18,12 +20,13 @@ const TEMP_NAME_MAX: usize = 200;
 #[derive(Debug, Clone)]
 pub struct FileStore {
     root: PathBuf,
+    buffers: Arc<Buffers>,
 }
 
 impl FileStore {
     /// A store below `root`, which [`ObjectStore::create_bucket`] creates.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), buffers: Buffers::new(u64::MAX) }
     }
 
     fn path(&self, key: &str) -> Result<PathBuf> {
@@ -91,7 +94,7 @@ fn write_file(path: &Path, key: &str, body: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn read_file(path: &Path, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {
+fn read_file(path: &Path, key: &str, range: Option<Range<u64>>, buffers: &Arc<Buffers>) -> Result<Bytes> {
     let fail = |e: std::io::Error| io_error(key, &e);
     let mut file = File::open(path).map_err(fail)?;
     let size = file.metadata().map_err(fail)?.len();
@@ -100,9 +103,19 @@ fn read_file(path: &Path, key: &str, range: Option<Range<u64>>) -> Result<Bytes>
     if start > 0 {
         file.seek(SeekFrom::Start(start)).map_err(fail)?;
     }
-    let mut out = Vec::with_capacity((end - start) as usize);
-    file.take(end - start).read_to_end(&mut out).map_err(fail)?;
-    Ok(Bytes::from(out))
+    let mut out = buffers.get((end - start) as usize);
+    let mut filled = 0;
+    while let Some(room) = out.as_mut().get_mut(filled..).filter(|room| !room.is_empty()) {
+        match file.read(room) {
+            // It became shorter meanwhile.
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(fail(e)),
+        }
+    }
+    out.truncate(filled);
+    Ok(out.freeze())
 }
 
 /// Collects entries below `dir` in key order. Directories compare as their name with a slash, as in a flat key space.
@@ -164,8 +177,8 @@ impl ObjectStore for FileStore {
     }
 
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {
-        let (path, key) = (self.path(key)?, key.to_owned());
-        blocking(move || read_file(&path, &key, range)).await
+        let (path, key, buffers) = (self.path(key)?, key.to_owned(), Arc::clone(&self.buffers));
+        blocking(move || read_file(&path, &key, range, &buffers)).await
     }
 
     async fn head(&self, key: &str) -> Result<Meta> {

@@ -3,6 +3,7 @@
 //! The stack of a volume, outermost first: metering, retries, limits and deadlines, encryption, the volume's prefix, sharding, the
 //! back end (`spec/data-path.md` 3.2).
 
+mod buffers;
 pub mod error;
 mod file;
 pub mod layers;
@@ -12,6 +13,7 @@ mod probe;
 mod s3;
 mod store;
 
+pub use buffers::{Buffer, Buffers};
 pub use error::{ObjectError, Result};
 pub use file::FileStore;
 pub use memory::MemoryStore;

@@ -31,8 +31,7 @@ async fn exchange(official: &Official, dir: &Path, cfg: &StoreConfig) -> Arc<dyn
     assert!(has_other_objects(store.as_ref()).await.unwrap());
     let blocks = store.list("chunks/", "", 100).await.unwrap();
     let sizes: Vec<u64> = blocks.iter().map(|e| e.size).collect();
-    // How many slices it makes of the rest depends on how fast it is.
-    assert_eq!(sizes[0], 4 << 20);
+    // How many slices it makes of them depends on how fast it is.
     assert_eq!(sizes.iter().sum::<u64>(), 5_000_000);
     let mut bodies = Vec::new();
     for block in &blocks {

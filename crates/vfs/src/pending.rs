@@ -4,18 +4,20 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use ciderfs_block::{BlockError, BlockStore, Permit};
+use ciderfs_block::{BlockError, BlockStore, Buffer, Buffers, Permit};
 use ciderfs_format::{Slice, Time};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
-/// First allocation of a slice's first block, so that small files stay small in memory.
-const FIRST_STEP: usize = 64 << 10;
+/// Room for a slice's first block at first, so that small files stay small in memory;
+const FIRST_STEP: usize = 4 << 10;
+/// and how much larger it is when that is full.
+const GROWTH: usize = 4;
 
 /// One block of a pending slice.
 enum Block {
     /// Still changeable.
-    Open(Vec<u8>),
+    Open(Buffer),
     /// Given to the uploader.
     Sent(Arc<Mutex<Option<Body>>>),
 }
@@ -102,18 +104,21 @@ impl Pending {
     }
 
     /// Writes `data` at chunk offset `at`, which [`Pending::accepts`] has allowed. `permit` covers `data`.
-    pub(crate) fn write(&mut self, at: u32, data: &[u8], permit: Permit, now: Time) {
+    pub(crate) fn write(&mut self, at: u32, data: &[u8], permit: Permit, now: Time, buffers: &Arc<Buffers>) {
         let mut offset = (at - self.pos) as usize;
         let mut rest = data;
         while !rest.is_empty() {
             let (index, within) = (offset / self.block_size, offset % self.block_size);
             if index == self.blocks.len() {
-                self.blocks.push(Block::Open(Vec::new()));
+                self.blocks.push(Block::Open(buffers.get(0)));
             }
             let n = rest.len().min(self.block_size - within);
             if let Block::Open(buf) = &mut self.blocks[index] {
-                grow(buf, within + n, index, self.block_size);
-                buf[within..within + n].copy_from_slice(&rest[..n]);
+                let old = buf.as_ref().len();
+                grow(buf, within + n, index, self.block_size, buffers);
+                // Reused memory may hold another file's bytes.
+                buf.as_mut()[old.min(within)..within].fill(0);
+                buf.as_mut()[within..within + n].copy_from_slice(&rest[..n]);
             }
             offset += n;
             rest = &rest[n..];
@@ -135,10 +140,10 @@ impl Pending {
     pub(crate) fn send(&mut self, blocks: &Arc<BlockStore>, tier: u8) {
         for index in 0..self.blocks.len() {
             let Block::Open(buf) = &mut self.blocks[index] else { continue };
-            if buf.len() < self.block_size && !self.frozen {
+            if buf.as_ref().len() < self.block_size && !self.frozen {
                 continue;
             }
-            let data = Bytes::from(std::mem::take(buf));
+            let data = std::mem::replace(buf, blocks.buffers().get(0)).freeze();
             let permit = self.permit.as_mut().map(|p| p.split(data.len() as u64));
             let body = Arc::new(Mutex::new(Some(Body { data: data.clone(), _permit: permit })));
             self.blocks[index] = Block::Sent(Arc::clone(&body));
@@ -169,7 +174,7 @@ impl Pending {
             let (index, within) = (offset / self.block_size, offset % self.block_size);
             let n = (end - offset).min(self.block_size - within);
             out.push(match &self.blocks[index] {
-                Block::Open(buf) => Part::Ready(Bytes::copy_from_slice(&buf[within..within + n])),
+                Block::Open(buf) => Part::Ready(Bytes::copy_from_slice(&buf.as_ref()[within..within + n])),
                 Block::Sent(body) => match &*body.lock() {
                     Some(body) => Part::Ready(Bytes::copy_from_slice(&body.data[within..within + n])),
                     None => {
@@ -184,14 +189,18 @@ impl Pending {
     }
 }
 
-/// Makes room for `len` bytes: small steps in the first block, whole blocks after it.
-fn grow(buf: &mut Vec<u8>, len: usize, index: usize, block_size: usize) {
+/// Makes the buffer at least `len` bytes long: the first block in steps, the others have room for a whole block at once.
+fn grow(buf: &mut Buffer, len: usize, index: usize, block_size: usize, buffers: &Arc<Buffers>) {
+    let old = buf.as_ref().len();
     if len > buf.capacity() {
-        let want =
-            if index > 0 { block_size } else { len.max(buf.capacity() * 2).max(FIRST_STEP).min(block_size) };
-        buf.reserve_exact(want - buf.len());
+        let want = if index > 0 {
+            block_size
+        } else {
+            len.max(buf.capacity() * GROWTH).max(FIRST_STEP).min(block_size)
+        };
+        let mut larger = buffers.get(want);
+        larger.as_mut()[..old].copy_from_slice(buf.as_ref());
+        *buf = larger;
     }
-    if len > buf.len() {
-        buf.resize(len, 0);
-    }
+    buf.resize(len.max(old));
 }

@@ -98,7 +98,7 @@ impl Vfs {
         let tier = s.attr.tier;
         let slice = &mut s.pending[index];
         let Some(permit) = permit.take() else { return Ok(None) };
-        slice.write(pos, data, permit, now);
+        slice.write(pos, data, permit, now, self.blocks.buffers());
         slice.send(&self.blocks, tier);
         let full = u64::from(slice.end()) == CHUNK_SIZE;
         let end = u64::from(chunk) * CHUNK_SIZE + u64::from(pos) + data.len() as u64;

@@ -12,8 +12,10 @@ use std::io::{IoSlice, IoSliceMut, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use rustix::fs::OFlags;
 use rustix::io::ReadWriteFlags;
 
+use super::direct::Bounce;
 use crate::key::BlockId;
 
 /// Bytes that one checksum covers.
@@ -58,14 +60,29 @@ pub(crate) fn file_len(len: u32) -> u64 {
     u64::from(len) + trailer_len(len) as u64
 }
 
-/// Writes a block under a temporary name and gives it its own: nobody ever sees half a file.
-pub(crate) fn write(temp: &Path, path: &Path, block: &BlockId, data: &[u8]) -> std::io::Result<()> {
+/// Writes a block under a temporary name and gives it its own: nobody ever sees half a file. With a `bounce` buffer it goes
+/// past the page cache.
+pub(super) fn write(
+    temp: &Path,
+    path: &Path,
+    block: &BlockId,
+    data: &[u8],
+    bounce: Option<&mut Bounce>,
+) -> std::io::Result<()> {
     let result = (|| {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(temp)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(FILE_MODE);
         let trailer = trailer(block, data);
-        let parts = &mut [IoSlice::new(data), IoSlice::new(&trailer)][..];
-        write_all(&mut file, parts)?;
-        drop(file);
+        match bounce {
+            Some(bounce) => {
+                let file = options.custom_flags(OFlags::DIRECT.bits().cast_signed()).open(temp)?;
+                bounce.write(&file, [data, &trailer])?;
+            }
+            None => {
+                let mut file = options.open(temp)?;
+                write_all(&mut file, &mut [IoSlice::new(data), IoSlice::new(&trailer)])?;
+            }
+        }
         std::fs::rename(temp, path)
     })();
     if result.is_err() {

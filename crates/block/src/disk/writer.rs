@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::dir::{CacheDir, State};
+use super::direct::{self, Bounce};
 use super::fifo::{Fifo, cost};
 use super::file;
 use super::journal::Change;
@@ -17,6 +18,7 @@ const SPACE_INTERVAL: Duration = Duration::from_secs(1);
 impl CacheDir {
     /// The body of a writer thread; returns after [`CacheDir::close`], when the queue is empty.
     pub fn write_queued(&self) {
+        let mut bounce = Bounce::default();
         loop {
             let (block, data) = {
                 let mut state = self.state.lock();
@@ -28,11 +30,14 @@ impl CacheDir {
                             None => continue,
                         },
                         None if state.closed => return,
-                        None => self.wake.wait(&mut state),
+                        None => {
+                            bounce.release();
+                            self.wake.wait(&mut state);
+                        }
                     }
                 }
             };
-            let written = self.write(&block, &data);
+            let written = self.write(&block, &data, &mut bounce);
             let mut surplus = Vec::new();
             let pending = {
                 let second = self.second();
@@ -59,7 +64,7 @@ impl CacheDir {
         }
     }
 
-    fn write(&self, block: &BlockId, data: &[u8]) -> bool {
+    fn write(&self, block: &BlockId, data: &[u8], bounce: &mut Bounce) -> bool {
         self.check_space();
         let victims = {
             let mut state = self.state.lock();
@@ -72,7 +77,7 @@ impl CacheDir {
         };
         self.unlink_all(&victims);
         let temp = self.root.join("tmp").join(self.temp.fetch_add(1, Relaxed).to_string());
-        match self.write_file(&temp, block, data) {
+        match self.write_file(&temp, block, data, bounce) {
             Ok(()) => {
                 count(&self.counters.cache_writes, 1);
                 count(&self.counters.cache_write_bytes, data.len() as u64);
@@ -97,13 +102,29 @@ impl CacheDir {
         }
     }
 
-    fn write_file(&self, temp: &Path, block: &BlockId, data: &[u8]) -> std::io::Result<()> {
+    fn write_file(
+        &self,
+        temp: &Path,
+        block: &BlockId,
+        data: &[u8],
+        bounce: &mut Bounce,
+    ) -> std::io::Result<()> {
         #[cfg(test)]
         match self.fail_writes.load(Relaxed) {
             0 => {}
             errno => return Err(std::io::Error::from_raw_os_error(errno)),
         }
-        file::write(temp, &self.path(block), block, data)
+        let path = self.path(block);
+        if data.len() >= direct::FROM && self.direct.load(Relaxed) {
+            match file::write(temp, &path, block, data, Some(bounce)) {
+                Err(e) if direct::is_unsupported(&e) => {
+                    tracing::debug!(root = %self.root.display(), "no direct writes to this cache: {e}");
+                    self.direct.store(false, Relaxed);
+                }
+                other => return other,
+            }
+        }
+        file::write(temp, &path, block, data, None)
     }
 
     pub(super) fn evict(

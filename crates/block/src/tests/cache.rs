@@ -41,6 +41,23 @@ fn forget_memory(blocks: &BlockStore) {
 }
 
 #[tokio::test]
+async fn a_stream_leaves_little_in_memory_in_whatever_order_its_requests_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = TestStore::new();
+    let (n, block, piece) = (32, 256 * KIB, 64 * KIB);
+    let data = content(1, n * block);
+    upload(&BlockStore::new(store.clone(), config(block)).unwrap(), 1, &data).await;
+    let blocks = BlockStore::new(store, cached(block, dir.path())).unwrap();
+    for indx in 0..n {
+        // The last piece of a block before the others.
+        for off in [3, 0, 2, 1].map(|i| indx * block + i * piece) {
+            blocks.read(1, data.len() as u32, off, piece, ReadHint::Sequential).await.unwrap();
+        }
+    }
+    assert!(blocks.stats().memory_blocks <= 2, "{:?}", blocks.stats());
+}
+
+#[tokio::test]
 async fn reads_come_from_disk() {
     let dir = tempfile::tempdir().unwrap();
     let (store, blocks, data) = filled(dir.path(), 10).await;
