@@ -483,7 +483,7 @@ impl Encoded {
             self.num(at);
             self.arg(bytes);
         }
-        Reports::Nothing
+        Reports::Attr
     }
 }
 

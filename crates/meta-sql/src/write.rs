@@ -160,12 +160,12 @@ fn patch(conn: &Connection, s: &Statements, ino: Ino, p: &AttrPatch) -> Result<O
     set("access_acl_id=?", p.tail.map(|t| i64::from(t.0)));
     set("default_acl_id=?", p.tail.map(|t| i64::from(t.1)));
     set("tier_id=?", p.tail.map(|t| i64::from(t.2)));
-    if columns.is_empty() {
-        return Ok(Output::None);
+    if !columns.is_empty() {
+        values.push(Sql::Integer(ino.0 as i64));
+        let sql = format!("UPDATE {}node SET {} WHERE inode=?", s.prefix, columns.join(","));
+        run(conn, &sql, params_from_iter(values))?;
     }
-    values.push(Sql::Integer(ino.0 as i64));
-    let sql = format!("UPDATE {}node SET {} WHERE inode=?", s.prefix, columns.join(","));
-    run(conn, &sql, params_from_iter(values))
+    Ok(Output::Attr(read::get_attr(conn, s, ino)?))
 }
 
 fn add_refs(conn: &Connection, s: &Statements, id: u64, size: u32, n: i64) -> Result<i64> {

@@ -1,12 +1,15 @@
 //! What this client last saw of hot records.
 //!
 //! Beliefs are never an answer by themselves: an operation that relies on one sends it along as a guard, so a stale
-//! belief costs a turn and nothing else.
+//! belief costs a turn and nothing else. The exception is a directory that this client has just changed itself: the kernel
+//! forgets its attributes at each change and asks for them before the next one, and may be told what the engine said a
+//! moment ago, as long as kernel and client together believe it no longer than the mount's `--attr-cache`.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ciderfs_format::{Attr, Edge, Ino};
+use ciderfs_format::{Attr, Edge, FileType, Ino};
 use quick_cache::sync::Cache;
 
 use crate::store::{LockOwner, Name};
@@ -17,6 +20,8 @@ const ATTRS_MAX: usize = 16_384;
 const EDGES_MAX: usize = 32_768;
 /// Files whose locks are kept, for each kind of lock.
 const LOCKS_MAX: usize = 4096;
+/// Directories whose attributes may be told for a moment.
+const SEEN_MAX: usize = 4096;
 
 /// The flocks of a file.
 pub(crate) type Flocks = Vec<(LockOwner, bool)>;
@@ -29,6 +34,8 @@ pub(crate) struct Beliefs {
     edges: Cache<(Ino, Name), Option<Edge>>,
     flocks: Cache<Ino, Arc<Flocks>>,
     plocks: Cache<Ino, Arc<Plocks>>,
+    /// Directories as the engine has told them after a change of ours, and when.
+    seen: Cache<Ino, (Attr, Instant)>,
 }
 
 impl Beliefs {
@@ -38,6 +45,7 @@ impl Beliefs {
             edges: Cache::new(EDGES_MAX),
             flocks: Cache::new(LOCKS_MAX),
             plocks: Cache::new(LOCKS_MAX),
+            seen: Cache::new(SEEN_MAX),
         }
     }
 
@@ -50,12 +58,38 @@ impl Beliefs {
     }
 
     pub(crate) fn set_attr(&self, ino: Ino, attr: Option<Attr>) {
+        // Somebody else has changed a directory since this client did.
+        if let Some((seen, _)) = self.seen.get(&ino)
+            && attr.as_ref().is_none_or(|a| a.ctime > seen.ctime)
+        {
+            self.seen.remove(&ino);
+        }
         match attr {
             Some(attr) => self.attrs.insert(ino, attr),
             None => {
                 self.attrs.remove(&ino);
             }
         }
+    }
+
+    /// Remembers a directory's record as it was after a commit; without one the directory is gone.
+    pub(crate) fn see_directory(&self, ino: Ino, attr: Option<&Attr>) {
+        let Some(attr) = attr.filter(|a| a.kind == FileType::Directory) else {
+            self.seen.remove(&ino);
+            return;
+        };
+        // Replies of commits may overtake one another; the later one has the later time.
+        let is_older = self.seen.get(&ino).is_some_and(|(known, _)| known.ctime > attr.ctime);
+        if !is_older {
+            self.seen.insert(ino, (attr.clone(), Instant::now()));
+        }
+    }
+
+    /// A directory as it was after a change of ours that is not older than `age`, and how old that is.
+    pub(crate) fn seen_directory(&self, ino: Ino, age: Duration) -> Option<(Attr, Duration)> {
+        let (attr, at) = self.seen.get(&ino)?;
+        let elapsed = at.elapsed();
+        (elapsed < age).then_some((attr, elapsed))
     }
 
     pub(crate) fn set_edge(&self, dir: Ino, name: &[u8], edge: Option<Edge>) {
@@ -93,5 +127,6 @@ impl Beliefs {
         self.edges.clear();
         self.flocks.clear();
         self.plocks.clear();
+        self.seen.clear();
     }
 }

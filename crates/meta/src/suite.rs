@@ -71,7 +71,7 @@ macro_rules! suite {
                 flocks plocks schema_twice
             }
             behaviour {
-                chmod chown utimes access open_checks directory_times_spared
+                chmod chown directories_just_changed utimes access open_checks directory_times_spared
                 link_counts_under_contention
                 create_every_kind create_refused long_names lookup symbolic_links hard_links
                 ten_thousand_entries set_group_id_directories subdirectory_as_root

@@ -466,6 +466,8 @@ pub(crate) fn believe(commit: &Commit, outputs: &[Output], beliefs: &Beliefs) {
     let mut attrs: HashMap<Ino, Option<Attr>> = HashMap::new();
     let mut flocks: HashMap<Ino, Flocks> = HashMap::new();
     let mut plocks: HashMap<Ino, Plocks> = HashMap::new();
+    // Whose record the engine has told whole: more than the guarded fields is known of it.
+    let mut told: HashSet<Ino> = HashSet::new();
     for g in &commit.guards {
         match g {
             Guard::Attr { ino, expect, .. } => _ = attrs.insert(*ino, expect.clone()),
@@ -503,8 +505,9 @@ pub(crate) fn believe(commit: &Commit, outputs: &[Output], beliefs: &Beliefs) {
         }
     }
     for (w, output) in commit.writes.iter().zip(outputs) {
-        if let (Write::TellAttr(ino), Output::Attr(attr)) = (w, output) {
+        if let (Write::TellAttr(ino) | Write::PatchAttr(ino, _), Output::Attr(attr)) = (w, output) {
             attrs.insert(*ino, attr.clone());
+            told.insert(*ino);
         }
     }
     for (ino, list) in flocks {
@@ -514,6 +517,9 @@ pub(crate) fn believe(commit: &Commit, outputs: &[Output], beliefs: &Beliefs) {
         beliefs.set_plocks(ino, list);
     }
     for (ino, attr) in attrs {
+        if told.contains(&ino) || attr.is_none() {
+            beliefs.see_directory(ino, attr.as_ref());
+        }
         beliefs.set_attr(ino, attr);
     }
 }

@@ -272,9 +272,9 @@ impl Bridge {
                 Err(e) => return Err(e),
             },
             Op::Getattr { .. } => {
-                let a = vfs.getattr(ino).await.map_err(gone)?;
+                let (a, elapsed) = vfs.getattr_within(ino, self.valid.attr).await.map_err(gone)?;
                 vfs.count_blocks(ino, &a).await;
-                Answered::Attr(self.attr(ino, &a), self.valid.attr)
+                Answered::Attr(self.attr(ino, &a), self.valid.attr.saturating_sub(elapsed))
             }
             Op::Setattr(s) => {
                 let set = convert::set_attr(&s);

@@ -53,6 +53,8 @@ pub(crate) struct State {
     pub(crate) chunks: Option<Arc<[u32]>>,
     /// The moment when committed content changed last, as far as this mount knows: what was fetched before is out of date.
     pub(crate) generation: u64,
+    /// The generation at first: still the same if no change is known.
+    born: u64,
     /// Failed flushes so far, and the last one's error. Each handle reports each failure once.
     pub(crate) failures: u64,
     pub(crate) error: Errno,
@@ -62,6 +64,7 @@ pub(crate) struct State {
 
 impl File {
     pub(crate) fn new(ino: Ino, attr: Attr) -> Arc<Self> {
+        let born = moment();
         let state = State {
             version: (attr.mtime, attr.length),
             attr,
@@ -69,7 +72,8 @@ impl File {
             claim: None,
             views: HashMap::new(),
             chunks: None,
-            generation: moment(),
+            generation: born,
+            born,
             failures: 0,
             error: Errno::EIO,
             untold: false,
@@ -187,6 +191,13 @@ impl State {
             self.views.clear();
         }
         self.views.insert(indx, view);
+    }
+
+    /// Keeps what an open has fetched along with the attributes, while the file had this generation or was not open.
+    pub(crate) fn keep_first_view(&mut self, generation: Option<u64>, view: ChunkView) {
+        if self.generation == generation.unwrap_or(self.born) {
+            self.keep_view(0, view);
+        }
     }
 
     pub(crate) fn fail(&mut self, error: Errno) {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use ciderfs_block::BlockStore;
@@ -275,12 +276,22 @@ impl Vfs {
 
     /// Attributes, with what is not flushed yet.
     pub async fn getattr(&self, ino: Ino) -> Result<Attr> {
+        Ok(self.getattr_within(ino, Duration::ZERO).await?.0)
+    }
+
+    /// Attributes for somebody who may believe them for `age`, and how much of that is over; see [`Meta::getattr_within`].
+    pub async fn getattr_within(&self, ino: Ino, age: Duration) -> Result<(Attr, Duration)> {
         if let Some(a) = self.virtual_attr_of(ino) {
-            return Ok(a);
+            return Ok((a, Duration::ZERO));
         }
+        let mut elapsed = Duration::ZERO;
         let file = self.files.get(ino);
         let generation = file.as_ref().map_or(0, |f| f.generation());
-        let attr = match (self.meta.getattr(ino).await, file) {
+        let told = self.meta.getattr_within(ino, age).await.map(|(attr, of)| {
+            elapsed = of;
+            attr
+        });
+        let attr = match (told, file) {
             (Ok(attr), None) => attr,
             (Ok(attr), Some(file)) => file.refresh(&attr, generation),
             // Whoever still holds a removed node may ask for its attributes, whoever removed it.
@@ -291,7 +302,7 @@ impl Vfs {
             },
             (Err(e), _) => return Err(e),
         };
-        Ok(self.with_atime(ino, attr))
+        Ok((self.with_atime(ino, attr), elapsed))
     }
 
     /// Permission bits and group of a file that is open here, as last seen.
@@ -417,7 +428,8 @@ impl Vfs {
         };
         // Attributes fetched before a commit of this mount must not undo what the commit told.
         let known = self.files.get(ino).map(|f| f.generation());
-        let attr = self.meta.open(c, ino, how).await?;
+        let began = moment();
+        let (attr, first) = self.meta.open_looking_in(c, ino, how).await?;
         if self.stale.must_look_again(c.pid, &attr, flags) {
             self.meta.close(ino).await?;
             return Err(Errno::ESTALE.into());
@@ -431,6 +443,12 @@ impl Vfs {
             self.accessed(ino, Some(&attr));
         }
         let opened = self.open_handle(ino, &attr, flags, keep_cache, known);
+        if let (Some(view), Some(file)) = (first, self.files.get(ino)) {
+            self.note_view(ino, 0, &view);
+            if !self.files.left_since(ino, began) {
+                file.state.lock().keep_first_view(known, view);
+            }
+        }
         if how.truncate
             && let Err(e) = self.truncate_file(c, ino, 0, true).await
         {

@@ -107,7 +107,8 @@ function write.C()
   at = at + count
   if wanted then out[#out + 1] = v end
 end
--- Changes bytes of an attribute record: nlink delta, 12 mode bits or '', number of patches, offsets and bytes.
+-- Changes bytes of an attribute record: nlink delta, 12 mode bits or '', number of patches, offsets and bytes. Output: the
+-- record.
 function write.P()
   local k, links, mode, count = key(), num(), arg(), num()
   local v = call('GET', k)
@@ -118,7 +119,10 @@ function write.P()
       if from >= 72 then v = sub(v, 1, 71) .. bytes else v = sub(v, 1, from - 1) .. bytes .. sub(v, from + #bytes) end
     end
   end
-  if not v then return end
+  if not v then
+    out[#out + 1] = false
+    return
+  end
   if mode ~= '' then
     local m, high = tonumber(mode), string.byte(v, 2)
     v = sub(v, 1, 1) .. string.char(high - high % 16 + math.floor(m / 256), m % 256) .. sub(v, 4)
@@ -131,6 +135,7 @@ function write.P()
     v = sub(v, 1, 47) .. bytes .. sub(v, 52)
   end
   call('SET', k, v)
+  out[#out + 1] = v
 end
 -- Removes a chunk's list and drops a reference per record. Output: records and what is left in sliceRef, in turn.
 function write.T()

@@ -19,9 +19,10 @@ impl Tables {
                 self.attrs.insert(*ino, attr.clone());
             }
             Write::PatchAttr(ino, patch) => {
-                if let Some(attr) = self.attrs.get_mut(ino) {
+                return Ok(Output::Attr(self.attrs.get_mut(ino).map(|attr| {
                     patch.apply(attr);
-                }
+                    attr.clone()
+                })));
             }
             Write::DelAttr(ino) => {
                 self.attrs.remove(ino);

@@ -1,5 +1,7 @@
 //! Reading and changing attributes, permission checks, opening.
 
+use std::time::Duration;
+
 use ciderfs_format::attr::flags;
 use ciderfs_format::{Attr, FileType, Ino, Time};
 
@@ -7,7 +9,7 @@ use super::rules::{R, W, X, check_flags};
 use crate::error::{Errno, Result};
 use crate::store::{AttrMask, AttrPatch, Read, StoreError, Value, Write};
 use crate::txn::{Proof, Step, Txn};
-use crate::types::{Caller, OpenFlags, SetAttr, SetTime};
+use crate::types::{Caller, ChunkView, OpenFlags, SetAttr, SetTime};
 use crate::volume::{Meta, synthetic_dir};
 
 impl Meta {
@@ -31,6 +33,18 @@ impl Meta {
             // A mount whose root cannot be stat'ed is unusable even for repair.
             None if real == Ino::ROOT || real == Ino::TRASH => Ok(synthetic_dir(real)),
             None => Err(Errno::ENOENT.into()),
+        }
+    }
+
+    /// Attributes for somebody who may believe them for `age`, and how much of that is over. A directory that this client has
+    /// changed within that time costs no turn.
+    ///
+    /// # Errors
+    /// As [`Meta::getattr`].
+    pub async fn getattr_within(&self, ino: Ino, age: Duration) -> Result<(Attr, Duration)> {
+        match self.beliefs.seen_directory(self.real(ino), age) {
+            Some(seen) => Ok(seen),
+            None => Ok((self.getattr(ino).await?, Duration::ZERO)),
         }
     }
 
@@ -76,22 +90,58 @@ impl Meta {
     /// # Errors
     /// `EACCES`, `EPERM` (immutable, append-only, in the trash), `EROFS`, `ENOENT`.
     pub async fn open(&self, c: &Caller, ino: Ino, how: OpenFlags) -> Result<Attr> {
+        Ok(self.open_looking(c, ino, how, false).await?.0)
+    }
+
+    /// [`Meta::open`] that also tells what the first chunk holds, in the same turn, if the file is opened for reading only.
+    ///
+    /// # Errors
+    /// As [`Meta::open`].
+    pub async fn open_looking_in(
+        &self,
+        c: &Caller,
+        ino: Ino,
+        how: OpenFlags,
+    ) -> Result<(Attr, Option<ChunkView>)> {
+        self.open_looking(c, ino, how, how.read).await
+    }
+
+    async fn open_looking(
+        &self,
+        c: &Caller,
+        ino: Ino,
+        how: OpenFlags,
+        look: bool,
+    ) -> Result<(Attr, Option<ChunkView>)> {
         let writes = how.write || how.truncate;
         if writes && self.cfg.read_only {
             return Err(Errno::EROFS.into());
         }
         let real = self.real(ino);
         self.open.open(real).await;
-        let checked = self.open_checked(c, ino, how).await;
+        let checked = self.open_checked(c, ino, how, look).await;
         if checked.is_err() {
             self.close(ino).await?;
         }
         checked
     }
 
-    async fn open_checked(&self, c: &Caller, ino: Ino, how: OpenFlags) -> Result<Attr> {
+    async fn open_checked(
+        &self,
+        c: &Caller,
+        ino: Ino,
+        how: OpenFlags,
+        look: bool,
+    ) -> Result<(Attr, Option<ChunkView>)> {
         let writes = how.write || how.truncate;
-        let a = if writes { self.getattr_for_writing(ino).await? } else { self.getattr(ino).await? };
+        let (a, first) = if writes {
+            (self.getattr_for_writing(ino).await?, None)
+        } else if look && ino != Ino::ROOT && ino != Ino::TRASH {
+            let (a, views) = self.read_chunks_and_attr(self.real(ino), 0..1).await?;
+            (a, views.into_iter().next())
+        } else {
+            (self.getattr(ino).await?, None)
+        };
         let mask = if how.read { R } else { 0 } | if how.exec { X } else { 0 } | if writes { W } else { 0 };
         self.permit(c, &a, mask).await?;
         if writes && (a.flags & flags::IMMUTABLE != 0 || a.in_trash()) {
@@ -100,7 +150,7 @@ impl Meta {
         if a.flags & flags::APPEND != 0 && ((how.write && !how.append) || how.truncate) {
             return Err(Errno::EPERM.into());
         }
-        Ok(a)
+        Ok((a, first))
     }
 
     /// Counts a file that this client has just created as open.

@@ -48,6 +48,7 @@ impl Meta {
 
     /// Attributes and some chunks, read together so that length and content agree.
     pub async fn read_chunks_and_attr(&self, ino: Ino, indx: Range<u32>) -> Result<(Attr, Vec<ChunkView>)> {
+        let began = self.known_xattrs.begin();
         let mut reads = vec![Read::Attr(ino)];
         reads.extend(indx.map(|i| Read::Slices(ino, i)));
         let mut values = self.read(&reads).await?.into_iter();
@@ -56,6 +57,9 @@ impl Meta {
         };
         self.beliefs.set_attr(ino, attr.clone());
         let attr = attr.ok_or(Errno::ENOENT)?;
+        if self.has_acls() {
+            self.known_xattrs.learn_acls(ino, &attr, began);
+        }
         let views = values
             .filter_map(|v| if let Value::Slices(list) = v { Some(view(&list)) } else { None })
             .collect();

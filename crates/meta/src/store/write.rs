@@ -64,7 +64,8 @@ impl AttrPatch {
 pub enum Write {
     /// Stores the record of a new inode, or replaces it whole.
     PutAttr(Ino, Attr),
-    /// Changes fields of an existing inode. A missing inode is left missing (guard it).
+    /// Changes fields of an existing inode. A missing inode is left missing (guard it). `Output::Attr`: the record as it is
+    /// then.
     PatchAttr(Ino, AttrPatch),
     /// Removes the record.
     DelAttr(Ino),

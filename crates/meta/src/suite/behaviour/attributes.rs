@@ -44,6 +44,45 @@ pub async fn chmod(engine: Engine) {
     w.check().await;
 }
 
+/// What may be told of a directory without asking, and what may not.
+pub async fn directories_just_changed(engine: Engine) {
+    let w = World::new(engine).await;
+    let (c, other) = (w.client().await, w.client().await);
+    let minute = Duration::from_secs(60);
+    let d = c.dir(ROOT, "d").await;
+    let told = async |ino| c.meta.getattr_within(ino, minute).await.map(|(a, _)| a);
+    // What another client did before our change is in it.
+    c.stat(d).await;
+    other.dir(d, "theirs").await;
+    for change in 0..6 {
+        match change {
+            0 => drop(c.file(d, "f").await),
+            1 => drop(c.dir(d, "e").await),
+            2 => drop(c.rename((d, "f"), (ROOT, "g")).await.unwrap()),
+            3 => drop(c.unlink(ROOT, "g").await.unwrap()),
+            4 => drop(c.rmdir(d, "e").await.unwrap()),
+            _ => c.chmod(d, 0o700).await,
+        }
+        assert_eq!(c.turns(told(d)).await, 0, "change {change}");
+        assert_eq!(told(d).await.unwrap(), other.stat(d).await, "change {change}");
+    }
+    // Nothing is told to those who may believe nothing.
+    assert_eq!(c.turns(c.meta.getattr_within(d, Duration::ZERO)).await, 1);
+    // What has been seen since is not forgotten again.
+    other.chmod(d, 0o711).await;
+    assert_eq!(c.stat(d).await.mode, 0o711);
+    assert_eq!(told(d).await.unwrap().mode, 0o711);
+    // Files change without us; a directory that is gone is gone.
+    let f = c.file(d, "f").await;
+    assert_eq!(c.turns(told(f)).await, 1);
+    let e = c.dir(d, "e").await;
+    c.file(e, "x").await;
+    c.unlink(e, "x").await.unwrap();
+    c.rmdir(d, "e").await.unwrap();
+    assert_eq!(errno(told(e).await), Errno::ENOENT);
+    w.check().await;
+}
+
 /// Owners and groups.
 pub async fn chown(engine: Engine) {
     let w = World::new(engine).await;

@@ -82,9 +82,10 @@ pub async fn attribute_patches(engine: Engine) {
     {
         for p in &patches {
             write(s, vec![Write::PutAttr(Ino(7), start.clone())]).await;
-            assert_eq!(write_one(s, Write::PatchAttr(Ino(7), p.clone())).await, Output::None);
             let mut want = start.clone();
             p.apply(&mut want);
+            let told = write_one(s, Write::PatchAttr(Ino(7), p.clone())).await;
+            assert_eq!(told, Output::Attr(Some(want.clone())), "{p:?}");
             assert_eq!(read(s, Read::Attr(Ino(7))).await, Value::Attr(Some(want)), "{p:?}");
         }
     }
@@ -94,7 +95,7 @@ pub async fn attribute_patches(engine: Engine) {
     let want = Attr { nlink: 4, ..attr(FileType::File) };
     assert_eq!(read(s, Read::Attr(Ino(7))).await, Value::Attr(Some(want)));
     // A missing inode stays missing.
-    write(s, vec![Write::PatchAttr(Ino(8), patches[15].clone())]).await;
+    assert_eq!(write_one(s, Write::PatchAttr(Ino(8), patches[15].clone())).await, Output::Attr(None));
     assert_eq!(read(s, Read::Attr(Ino(8))).await, Value::Attr(None));
 }
 
