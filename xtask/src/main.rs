@@ -1,18 +1,22 @@
-//! Chores of the project: `cargo xtask bench`.
+//! Chores of the project: `cargo xtask bench`, `cargo xtask deny`.
 
 mod bench;
+mod deny;
 
 use std::process::ExitCode;
 
 const USAGE: &str = "\
 cargo xtask bench [--meta redis|sqlite] [--size MIB] [--files N] [--rounds N] [--json]
     CiderFS beside the official client, in one run on this machine: turns to Redis per operation, rates of small
-    files, sequential throughput, CPU time and memory. Needs root (it mounts), redis-server and python3-venv.";
+    files, sequential throughput, CPU time and memory. Needs root (it mounts), redis-server and python3-venv.
+cargo xtask deny [--advisories]
+    Checks licences and sources of the dependencies; with --advisories known flaws too, for which it asks RustSec.";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let result = match args.first().map(String::as_str) {
         Some("bench") => bench::run(&args[1..]),
+        Some("deny") => deny::run(&args[1..]),
         _ => Err(anyhow::anyhow!("{USAGE}")),
     };
     match result {

@@ -31,6 +31,7 @@ on_engines!(
     removed_nodes_are_still_seen_by_who_holds_them,
     a_file_removed_by_another_mount_keeps_its_attributes,
     the_trash_gives_back_only_to_root,
+    names_in_the_trash_are_no_links,
 );
 
 /// Path, type and mode, links, device number of everything in a tree.
@@ -445,4 +446,44 @@ test "$(stat -c %u:%h s)" = "$(stat -c %u .):2"; echo more >> f; rm -r f g s; te
     );
     mount.unmount();
     volume.check_but_for_pending();
+}
+
+fn names_in_the_trash_are_no_links(engine: Engine) {
+    let volume = Volume::new(engine, &["--trash-days=1"]);
+    let (mount, other) = (volume.mount(&[]), volume.mount(&[]));
+    let at = |name: &str| mount.join(name);
+    let links = |name: &str| fs::metadata(at(name)).unwrap().nlink();
+    fs::write(at("a"), "x").unwrap();
+    for name in ["b", "c", "d"] {
+        fs::hard_link(at("a"), at(name)).unwrap();
+    }
+    let open = File::open(at("a")).unwrap();
+    assert_eq!(links("b"), 4);
+    fs::remove_file(at("d")).unwrap();
+    assert_eq!((links("a"), links("c"), open.metadata().unwrap().nlink()), (3, 3, 3));
+    fs::write(at("e"), "another").unwrap();
+    fs::rename(at("e"), at("c")).unwrap();
+    assert_eq!((links("a"), links("c")), (2, 1));
+    fs::hard_link(at("a"), at("f")).unwrap();
+    assert_eq!((links("a"), links("f")), (3, 3));
+    wait_for("the other mount to see it", || {
+        fs::metadata(other.join("f")).is_ok_and(|m| m.nlink() == 3) && !other.join("d").exists()
+    });
+    // Listings tell the same as `stat`.
+    let listed = "find . -path ./.trash -prune -o -type f -printf '%f %n\\n' | grep '^[a-f] ' | sort";
+    for root in [mount.path(), other.path()] {
+        assert_eq!(sh(root, listed), "a 3\nb 3\nc 1\nf 3\n");
+    }
+    for name in ["a", "b", "f"] {
+        fs::remove_file(at(name)).unwrap();
+    }
+    assert_eq!(open.metadata().unwrap().nlink(), 0, "to those who hold it open it is deleted");
+    drop(open);
+    // In the trash itself it has the names that it has there, and one of them comes back alone.
+    sh(mount.path(), "cd .trash/*; test $(stat -c %h *-b) = 5; mv *-b ../../b");
+    assert_eq!(links("b"), 1);
+    assert_eq!(fs::read_to_string(at("b")).unwrap(), "x");
+    mount.unmount();
+    other.unmount();
+    volume.check();
 }

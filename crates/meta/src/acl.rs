@@ -75,7 +75,7 @@ impl Meta {
     pub(crate) async fn load_rules(&self) -> Result<()> {
         let Some(Value::Int(last)) = self.read(&[Read::Counter(Counter::AclMaxId)]).await?.into_iter().next()
         else {
-            return Err(StoreError::Corrupt("the engine answered another question".into()).into());
+            return Err(StoreError::another_question().into());
         };
         let last = u32::try_from(last).unwrap_or(u32::MAX);
         let ids: Vec<u32> = (last.saturating_sub(LOADED_MAX)..last).map(|id| id + 1).collect();
@@ -101,7 +101,7 @@ impl Meta {
         }
         match self.read(&[Read::Acl(id)]).await?.into_iter().next() {
             Some(Value::Bytes(raw)) => Ok(self.keep_rule(id, raw)?),
-            _ => Err(StoreError::Corrupt("the engine answered another question".into()).into()),
+            _ => Err(StoreError::another_question().into()),
         }
     }
 

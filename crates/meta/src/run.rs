@@ -188,7 +188,7 @@ impl Meta {
             match self.store.read(reads).await {
                 Ok(values) if values.len() == reads.len() => return Ok(values),
                 Ok(_) => {
-                    return Err(StoreError::Corrupt("the engine answered another question".into()).into());
+                    return Err(StoreError::another_question().into());
                 }
                 Err(e @ (StoreError::Unavailable(_) | StoreError::Ambiguous(_))) => {
                     self.counters.retries.fetch_add(1, Ordering::Relaxed);

@@ -5,7 +5,7 @@ use ciderfs_format::settings::Settings;
 use ciderfs_format::{Attr, Ino};
 
 use crate::error::{Error, Result};
-use crate::store::{Commit, Guard, Outcome, Read, Store, Value, Write};
+use crate::store::{Commit, Guard, Outcome, Read, Store, StoreError, Value, Write};
 use crate::volume::{Clock as _, Meta, SystemClock, synthetic_dir};
 
 /// Attempts to write settings against concurrent changes.
@@ -30,7 +30,7 @@ impl Meta {
             let reads = [Read::Setting, Read::Attr(Ino::TRASH), Read::Attr(Ino::ROOT)];
             let values = store.read(&reads).await?;
             let [Value::Bytes(old), Value::Attr(trash), Value::Attr(root)] = &values[..] else {
-                return Err(Error::Volume("the engine answered another question".into()));
+                return Err(StoreError::another_question().into());
             };
             let found = old
                 .as_ref()

@@ -40,11 +40,19 @@ pub enum StoreError {
     Fatal(String),
 }
 
+impl StoreError {
+    /// The answer of an engine has another shape than the question asks for.
+    pub(crate) fn another_question() -> Self {
+        Self::Corrupt("the engine answered another question".into())
+    }
+}
+
 impl From<ciderfs_format::FormatError> for StoreError {
     fn from(e: ciderfs_format::FormatError) -> Self {
         Self::Corrupt(e.to_string())
     }
 }
+
 /// A metadata engine.
 ///
 /// Methods may be called concurrently. Retrying is the caller's business: a store reports `Unavailable` promptly (within

@@ -457,7 +457,7 @@ impl<'a> Txn<'a> {
 }
 
 fn mismatch() -> Stop {
-    Stop::Fail(Error::Store(crate::store::StoreError::Corrupt("the engine answered another question".into())))
+    Stop::Fail(Error::Store(crate::store::StoreError::another_question()))
 }
 
 /// Updates beliefs with what a successful commit wrote.

@@ -15,8 +15,8 @@ fn time(t: fuse::Timestamp) -> Time {
     Time { sec: t.secs, nsec: t.nanos }
 }
 
-/// Attributes for the kernel; `blocks` of 512 bytes hold a file's data.
-pub(crate) fn attr(ino: Ino, a: &Attr, blocks: u64) -> fuse::Attr {
+/// Attributes for the kernel; `blocks` of 512 bytes hold a file's data, `nlink` names lead to it.
+pub(crate) fn attr(ino: Ino, a: &Attr, blocks: u64, nlink: u32) -> fuse::Attr {
     let size = match a.kind {
         ciderfs_format::FileType::File
         | ciderfs_format::FileType::Directory
@@ -31,7 +31,7 @@ pub(crate) fn attr(ino: Ino, a: &Attr, blocks: u64) -> fuse::Attr {
         mtime: timestamp(a.mtime),
         ctime: timestamp(a.ctime),
         mode: a.st_mode(),
-        nlink: a.nlink,
+        nlink,
         uid: a.uid,
         gid: a.gid,
         rdev: a.rdev,

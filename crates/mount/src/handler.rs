@@ -75,8 +75,14 @@ impl Bridge {
         }
     }
 
+    /// Finds out what [`Bridge::attr`] tells beyond the record.
+    async fn measure(&self, ino: Ino, a: &ciderfs_format::Attr) {
+        self.vfs.count_blocks(ino, a).await;
+        self.vfs.count_links(std::iter::once((ino, a))).await;
+    }
+
     fn attr(&self, ino: Ino, a: &ciderfs_format::Attr) -> ciderfs_fuse::Attr {
-        convert::attr(ino, a, self.vfs.blocks(ino, a))
+        convert::attr(ino, a, self.vfs.blocks(ino, a), self.vfs.links(ino, a))
     }
 
     fn opened(o: &ciderfs_vfs::Opened) -> Opened {
@@ -263,7 +269,7 @@ impl Bridge {
         Ok(match op {
             Op::Lookup { name } => match vfs.lookup(&c, ino, name).await {
                 Ok(e) => {
-                    vfs.count_blocks(e.ino, &e.attr).await;
+                    self.measure(e.ino, &e.attr).await;
                     Answered::Entry(self.entry(&e))
                 }
                 Err(e) if e.errno() == Errno::ENOENT && !self.valid.negative.is_zero() => {
@@ -273,7 +279,7 @@ impl Bridge {
             },
             Op::Getattr { .. } => {
                 let (a, elapsed) = vfs.getattr_within(ino, self.valid.attr).await.map_err(gone)?;
-                vfs.count_blocks(ino, &a).await;
+                self.measure(ino, &a).await;
                 Answered::Attr(self.attr(ino, &a), self.valid.attr.saturating_sub(elapsed))
             }
             Op::Setattr(s) => {
@@ -284,7 +290,7 @@ impl Bridge {
                     self.kill_suidgid(&c, ino).await?;
                 }
                 let a = vfs.setattr(&c, ino, &set, s.size, s.fh).await.map_err(gone)?;
-                vfs.count_blocks(ino, &a).await;
+                self.measure(ino, &a).await;
                 Answered::Attr(self.attr(ino, &a), self.valid.attr)
             }
             Op::Readlink => Answered::Link(vfs.readlink(ino).await?),
@@ -336,7 +342,9 @@ impl Bridge {
                 Answered::Empty
             }
             Op::Link { oldnode, newname } => {
-                Answered::Entry(self.entry(&vfs.link(&c, Ino(oldnode), ino, newname).await?))
+                let e = vfs.link(&c, Ino(oldnode), ino, newname).await?;
+                self.measure(e.ino, &e.attr).await;
+                Answered::Entry(self.entry(&e))
             }
             Op::Open { flags, kill_suidgid } => {
                 let opened = vfs.open(&c, ino, flags as i32).await.map_err(gone)?;

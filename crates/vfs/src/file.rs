@@ -49,6 +49,8 @@ pub(crate) struct State {
     pub(crate) claim: Option<Claim>,
     /// Resolved chunks, as of `attr`.
     pub(crate) views: HashMap<u32, ChunkView>,
+    /// The first chunk, fetched along with an open, until somebody reads.
+    pub(crate) first: Option<ChunkView>,
     /// Indexes of the chunks that have lists, ascending, if known.
     pub(crate) chunks: Option<Arc<[u32]>>,
     /// The moment when committed content changed last, as far as this mount knows: what was fetched before is out of date.
@@ -71,6 +73,7 @@ impl File {
             pending: VecDeque::new(),
             claim: None,
             views: HashMap::new(),
+            first: None,
             chunks: None,
             generation: born,
             born,
@@ -182,6 +185,7 @@ impl State {
     /// Committed content is not what it was.
     pub(crate) fn changed(&mut self) {
         self.views.clear();
+        self.first = None;
         self.chunks = None;
         self.generation = next_moment();
     }
@@ -196,7 +200,7 @@ impl State {
     /// Keeps what an open has fetched along with the attributes, while the file had this generation or was not open.
     pub(crate) fn keep_first_view(&mut self, generation: Option<u64>, view: ChunkView) {
         if self.generation == generation.unwrap_or(self.born) {
-            self.keep_view(0, view);
+            self.first = Some(view);
         }
     }
 

@@ -13,6 +13,7 @@ mod files;
 mod handles;
 mod info;
 mod internal;
+mod links;
 mod locks;
 mod metrics;
 mod pending;

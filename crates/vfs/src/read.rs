@@ -109,10 +109,14 @@ impl Vfs {
     /// What the range consists of; `None` if it changed while the plan was made.
     async fn plan(self: &Arc<Self>, file: &Arc<File>, off: u64, size: u64) -> Result<Option<Vec<Piece>>> {
         let (missing, generation, end) = {
-            let s = file.state.lock();
+            let mut s = file.state.lock();
             let end = (off + size).min(s.attr.length);
             if off >= end {
                 return Ok(Some(Vec::new()));
+            }
+            if let Some(first) = s.first.take().filter(|_| off < CHUNK_SIZE) {
+                self.note_view(file.ino, 0, &first);
+                s.keep_view(0, first);
             }
             let chunks = (off / CHUNK_SIZE) as u32..=((end - 1) / CHUNK_SIZE) as u32;
             let missing: Vec<u32> = chunks.filter(|c| !s.views.contains_key(c)).collect();

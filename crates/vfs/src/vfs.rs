@@ -20,6 +20,7 @@ use crate::file::moment;
 use crate::files::Files;
 use crate::handles::{FileHandle, Handle, Handles};
 use crate::internal::start_time;
+use crate::links::Trashed;
 use crate::locks::HandleLocks;
 use crate::metrics::Metrics;
 use crate::readahead::ReadAhead;
@@ -87,6 +88,8 @@ pub struct Vfs {
     atime_task: Mutex<Option<tokio::task::JoinHandle<()>>>,
     /// Blocks of files with holes.
     pub(crate) allocated: Allocated,
+    /// Names of files that are in the trash.
+    pub(crate) trashed: Trashed,
 }
 
 impl Vfs {
@@ -112,6 +115,7 @@ impl Vfs {
             atimes,
             atime_task: Mutex::default(),
             allocated: Allocated::default(),
+            trashed: Trashed::default(),
         });
         *vfs.flusher.lock() = Some(tokio::spawn(Arc::clone(&vfs).flush_loop()));
         if vfs.atimes.on() {
@@ -444,7 +448,6 @@ impl Vfs {
         }
         let opened = self.open_handle(ino, &attr, flags, keep_cache, known);
         if let (Some(view), Some(file)) = (first, self.files.get(ino)) {
-            self.note_view(ino, 0, &view);
             if !self.files.left_since(ino, began) {
                 file.state.lock().keep_first_view(known, view);
             }

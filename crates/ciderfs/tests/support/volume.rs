@@ -138,8 +138,12 @@ impl Volume {
     pub fn check_but_for_pending(&self) {
         self.check_counters();
         let said = self.ask_official(&[(" leaked (", "leaked")]);
+        let lists: Vec<&str> = said.lines().filter_map(|l| l.split("found leaked chunk ").nth(1)).collect();
+        if lists.is_empty() {
+            return;
+        }
         let waiting = self.script("return redis.call('ZRANGE', 'delfiles', 0, -1)", &["0"]);
-        for list in said.lines().filter_map(|l| l.split("found leaked chunk ").nth(1)) {
+        for list in lists {
             let list = list.split(' ').next().unwrap();
             let inode = list.trim_start_matches('c').split('_').next().unwrap();
             let is_noted = waiting.lines().any(|file| file.split(':').next() == Some(inode));

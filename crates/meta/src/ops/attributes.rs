@@ -22,7 +22,7 @@ impl Meta {
         let began = self.known_xattrs.begin();
         let values = self.read(&[Read::Attr(real)]).await?;
         let Some(Value::Attr(attr)) = values.into_iter().next() else {
-            return Err(StoreError::Corrupt("the engine answered another question".into()).into());
+            return Err(StoreError::another_question().into());
         };
         self.beliefs.set_attr(real, attr.clone());
         if let Some(a) = attr.as_ref().filter(|_| self.has_acls()) {

@@ -42,7 +42,7 @@ impl Meta {
     pub async fn read_raw_chunk(&self, ino: Ino, indx: u32) -> Result<Vec<Slice>> {
         match self.read(&[Read::Slices(ino, indx)]).await?.into_iter().next() {
             Some(Value::Slices(list)) => Ok(list),
-            _ => Err(StoreError::Corrupt("the engine answered another question".into()).into()),
+            _ => Err(StoreError::another_question().into()),
         }
     }
 
@@ -53,7 +53,7 @@ impl Meta {
         reads.extend(indx.map(|i| Read::Slices(ino, i)));
         let mut values = self.read(&reads).await?.into_iter();
         let Some(Value::Attr(attr)) = values.next() else {
-            return Err(StoreError::Corrupt("the engine answered another question".into()).into());
+            return Err(StoreError::another_question().into());
         };
         self.beliefs.set_attr(ino, attr.clone());
         let attr = attr.ok_or(Errno::ENOENT)?;

@@ -3,8 +3,8 @@
 use ciderfs_format::{Attr, Ino};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use crate::error::{Errno, Error, Result};
-use crate::store::{DirCursor, DirEntry, LockOwner, Read, Scan, Scanned, Value};
+use crate::error::{Errno, Result};
+use crate::store::{DirCursor, DirEntry, LockOwner, Read, Scan, Scanned, StoreError, Value};
 use crate::volume::Meta;
 
 /// Entries of a page.
@@ -181,7 +181,7 @@ impl Meta {
         let mut values = self.read(&[Read::Flocks(ino), Read::Plocks(ino)]).await?.into_iter();
         match (values.next(), values.next()) {
             (Some(Value::Flocks(flocks)), Some(Value::Plocks(plocks))) => Ok((flocks, plocks)),
-            _ => Err(Error::Volume("the engine answered another question".into())),
+            _ => Err(StoreError::another_question().into()),
         }
     }
 }

@@ -94,7 +94,7 @@ impl Meta {
                 let is_link = a.kind == ciderfs_format::FileType::Symlink;
                 Err(if is_link { Errno::EIO } else { Errno::EINVAL }.into())
             }
-            _ => Err(StoreError::Corrupt("the engine answered another question".into()).into()),
+            _ => Err(StoreError::another_question().into()),
         }
     }
 }

@@ -316,7 +316,7 @@ impl Meta {
     pub async fn find_lock(&self, ino: Ino, owner: u64, want: LockRecord) -> Result<Option<LockRecord>> {
         let ino = self.real(ino);
         let Some(Value::Plocks(held)) = self.read(&[Read::Plocks(ino)]).await?.into_iter().next() else {
-            return Err(StoreError::Corrupt("the engine answered another question".into()).into());
+            return Err(StoreError::another_question().into());
         };
         let sid = self.sid();
         let mut found: Option<LockRecord> = None;

@@ -103,7 +103,7 @@ impl Meta {
                 let values = self.read(&reads).await?;
                 for (dir, pair) in dirs.iter().zip(values.chunks_exact(2)) {
                     let [Value::Attr(attr), Value::DirStat(stat)] = pair else {
-                        return Err(StoreError::Corrupt("the engine answered another question".into()).into());
+                        return Err(StoreError::another_question().into());
                     };
                     if !seen.insert(*dir) {
                         return Err(Errno::ELOOP.into());

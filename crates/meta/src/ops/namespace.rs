@@ -37,7 +37,7 @@ impl Meta {
         let began = self.known_xattrs.begin();
         let mut values = self.read(&reads).await?.into_iter();
         let (Some(Value::Lookup(found)), dir_value) = (values.next(), values.next()) else {
-            return Err(StoreError::Corrupt("the engine answered another question".into()).into());
+            return Err(StoreError::another_question().into());
         };
         if let Some(Value::Attr(attr)) = dir_value {
             self.beliefs.set_attr(dir, attr.clone());

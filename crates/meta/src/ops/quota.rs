@@ -366,5 +366,5 @@ fn is_set(key: QuotaKey, q: &Quota) -> bool {
 }
 
 fn other_question() -> Error {
-    StoreError::Corrupt("the engine answered another question".into()).into()
+    StoreError::another_question().into()
 }

@@ -4,11 +4,26 @@ use ciderfs_format::trash::hour_name;
 use ciderfs_format::{Attr, Edge, FileType, Ino, Time};
 
 use crate::error::Result;
-use crate::store::{Counter, Read, Write};
+use crate::store::{Counter, Read, StoreError, Value, Write};
 use crate::txn::Proof;
 use crate::volume::{Meta, synthetic_dir};
 
 impl Meta {
+    /// How many names of each of these files are in the trash; files with one name only are not asked about that way.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub async fn names_in_trash(&self, inos: &[Ino]) -> Result<Vec<u32>> {
+        let reads: Vec<Read> = inos.iter().map(|ino| Read::Parents(*ino)).collect();
+        let mut counts = Vec::with_capacity(inos.len());
+        for value in self.read(&reads).await? {
+            let Value::Parents(parents) = value else { return Err(StoreError::another_question().into()) };
+            let names: i64 = parents.iter().filter(|(dir, _)| dir.is_trash()).map(|(_, n)| *n).sum();
+            counts.push(u32::try_from(names.max(0)).unwrap_or(u32::MAX));
+        }
+        Ok(counts)
+    }
+
     /// Where a removal in `dir` puts what it removes; `None` deletes for real (the trash is off, or this is the trash).
     pub(crate) async fn trash_for(&self, dir: Ino) -> Result<Option<Ino>> {
         if dir.is_trash() || !self.settings().trash_enabled() {

@@ -284,5 +284,5 @@ fn takes_user(a: &Attr) -> bool {
 }
 
 fn mismatch() -> crate::Error {
-    StoreError::Corrupt("the engine answered another question".into()).into()
+    StoreError::another_question().into()
 }
