@@ -43,26 +43,28 @@ impl Atimes {
 }
 
 impl Vfs {
-    /// Notes that an inode was read. `attr`: its attributes as last seen, if they are at hand.
-    pub(crate) fn accessed(&self, ino: Ino, attr: Option<&Attr>) {
+    /// Notes that an inode was read; false if its access time stays. `attr`: its attributes as last seen, if they are at hand.
+    pub(crate) fn accessed(&self, ino: Ino, attr: Option<&Attr>) -> bool {
         let a = &self.atimes;
         if !a.on() || ino.is_virtual() {
-            return;
+            return false;
         }
         let now = self.meta.now();
         if attr.is_some_and(|attr| !a.mode.wants(attr, now)) {
-            return;
+            return false;
         }
         let mut noted = a.noted.lock();
         // A noted access counts as one that is stored, unless a change came after it.
         let unchanged = |at: &Time| attr.is_none_or(|attr| attr.mtime < *at && attr.ctime < *at);
         if a.mode == AtimeMode::Relatime && noted.get(&ino).is_some_and(unchanged) {
-            return;
+            return false;
         }
-        if noted.len() < NOTED_MAX || noted.contains_key(&ino) {
-            noted.insert(ino, now);
-            a.some.notify_one();
+        if noted.len() >= NOTED_MAX && !noted.contains_key(&ino) {
+            return false;
         }
+        noted.insert(ino, now);
+        a.some.notify_one();
+        true
     }
 
     /// Attributes with an access that is noted only.

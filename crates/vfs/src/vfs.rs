@@ -442,9 +442,9 @@ impl Vfs {
         if !keep_cache {
             // Close-to-open: the length that the kernel remembers from a lookup would cut the reads that follow.
             self.invalidate(ino, Stale::Attributes);
-        } else if how.read && flags & libc::O_NOATIME == 0 {
-            // The kernel has the content; reads of it will not be seen here.
-            self.accessed(ino, Some(&attr));
+        } else if how.read && flags & libc::O_NOATIME == 0 && self.accessed(ino, Some(&attr)) {
+            // The kernel has the content: reads of it will not be seen here, and it does not look for another access time.
+            self.invalidate(ino, Stale::Attributes);
         }
         let opened = self.open_handle(ino, &attr, flags, keep_cache, known);
         if let (Some(view), Some(file)) = (first, self.files.get(ino)) {
