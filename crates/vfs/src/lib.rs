@@ -4,6 +4,7 @@
 //! metadata when `fsync` or `close` returns.
 
 mod atime;
+mod attributes;
 mod compact;
 mod control;
 mod dir;
@@ -14,8 +15,11 @@ mod handles;
 mod info;
 mod internal;
 mod links;
+mod listing;
 mod locks;
 mod metrics;
+mod namespace;
+mod open;
 mod pending;
 mod protect;
 mod ranges;

@@ -1,0 +1,141 @@
+//! Attributes, permissions, and what the volume has room for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ciderfs_format::{Attr, Ino};
+use ciderfs_meta::{Caller, Errno, Result, SetAttr, VolumeStat, set_unrecorded};
+
+use crate::file::moment;
+use crate::handles::Handle;
+use crate::vfs::Vfs;
+
+impl Vfs {
+    /// Attributes, with what is not flushed yet.
+    pub async fn getattr(&self, ino: Ino) -> Result<Attr> {
+        Ok(self.getattr_within(ino, Duration::ZERO).await?.0)
+    }
+
+    /// Attributes for somebody who may believe them for `age`, and how much of that is over; see [`Meta::getattr_within`].
+    pub async fn getattr_within(&self, ino: Ino, age: Duration) -> Result<(Attr, Duration)> {
+        if let Some(a) = self.virtual_attr_of(ino) {
+            return Ok((a, Duration::ZERO));
+        }
+        let mut elapsed = Duration::ZERO;
+        let file = self.files.get(ino);
+        let generation = file.as_ref().map_or(0, |f| f.generation());
+        let told = self.meta.getattr_within(ino, age).await.map(|(attr, of)| {
+            elapsed = of;
+            attr
+        });
+        let attr = match (told, file) {
+            (Ok(attr), None) => attr,
+            (Ok(attr), Some(file)) => file.refresh(&attr, generation),
+            // Whoever still holds a removed node may ask for its attributes, whoever removed it.
+            (Err(e), file) if e.errno() == Errno::ENOENT => match (file, self.meta.departed(ino)) {
+                (Some(file), _) => file.state.lock().orphaned(),
+                (None, Some(attr)) => attr,
+                (None, None) => return Err(e),
+            },
+            (Err(e), _) => return Err(e),
+        };
+        Ok((self.with_atime(ino, attr), elapsed))
+    }
+
+    /// Permission bits and group of a file that is open here, as last seen.
+    pub fn mode_of_open(&self, ino: Ino) -> Option<(u16, u32)> {
+        self.files.get(ino).map(|file| {
+            let s = file.state.lock();
+            (s.attr.mode, s.attr.gid)
+        })
+    }
+
+    /// Changes attributes and, if given, the length.
+    pub async fn setattr(
+        self: &Arc<Self>,
+        c: &Caller,
+        ino: Ino,
+        set: &SetAttr,
+        size: Option<u64>,
+        fh: Option<u64>,
+    ) -> Result<Attr> {
+        if let Some(a) = self.virtual_attr_of(ino) {
+            return Ok(a);
+        }
+        let by_handle = match fh.filter(|_| size.is_some()) {
+            Some(fh) => match self.handles.get(fh)? {
+                // One that only reads has been opened with O_TRUNC.
+                Handle::File(h) if !h.writable => false,
+                Handle::File(h) => {
+                    self.check_locks(&h).await?;
+                    true
+                }
+                _ => false,
+            },
+            None => false,
+        };
+        let mut attr = None;
+        if let Some(size) = size {
+            attr = Some(self.truncate_file(c, ino, size, by_handle).await?);
+        }
+        let only_size = *set == SetAttr::default();
+        if let (true, Some(attr)) = (only_size, &attr) {
+            return Ok(attr.clone());
+        }
+        let file = self.files.get(ino);
+        if let Some(file) = file.as_ref().filter(|f| set.mtime.is_some() && f.is_dirty()) {
+            // What was written before gets its own time first, or its commit would undo this one.
+            self.flush(file).await?;
+        }
+        if set.atime.is_some() {
+            self.forget_access(ino).await;
+        }
+        let since = moment();
+        let after = match self.meta.setattr(c, ino, set).await {
+            Err(e) if e.errno() == Errno::ENOENT => {
+                if let Some(file) = file {
+                    let s = &mut *file.state.lock();
+                    set_unrecorded(c, &mut s.attr, set, self.meta.now())?;
+                    return Ok(s.orphaned());
+                }
+                return self.meta.set_departed(c, ino, set).unwrap_or(Err(e));
+            }
+            other => other?,
+        };
+        let Some(file) = file else { return Ok(after) };
+        {
+            let mut s = file.state.lock();
+            if s.generation <= since {
+                if s.version.1 == after.length {
+                    // Only the time was set: the content is still what it was.
+                    s.version.0 = after.mtime;
+                }
+                s.adopt(&after);
+                return Ok(s.attr.clone());
+            }
+        }
+        // What was committed meanwhile counts as well.
+        self.getattr(ino).await
+    }
+
+    /// Checks a permission.
+    pub async fn access(&self, c: &Caller, ino: Ino, mask: u8) -> Result<()> {
+        if ino.is_virtual() { Ok(()) } else { self.meta.access(c, ino, mask).await }
+    }
+
+    /// Size and use of the volume.
+    pub async fn statfs(&self) -> Result<VolumeStat> {
+        self.meta.statfs().await
+    }
+
+    /// Attributes fetched since a moment, with the unflushed data of this mount; `None` if the file has changed since, so that
+    /// they may be older than what the kernel knows already.
+    pub(crate) fn merged_since(&self, ino: Ino, attr: &Attr, since: u64) -> Option<Attr> {
+        let attr = match self.files.get(ino) {
+            Some(file) => file.current(attr, since)?,
+            None if self.files.left_since(ino, since) => return None,
+            None => attr.clone(),
+        };
+        Some(self.with_atime(ino, attr))
+    }
+}

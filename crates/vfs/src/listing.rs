@@ -1,0 +1,73 @@
+//! Directories by handle.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use ciderfs_format::{FileType, Ino};
+use ciderfs_meta::{Caller, Errno, Result};
+
+use crate::dir::{DirItem, DirStream};
+use crate::handles::Handle;
+use crate::vfs::Vfs;
+
+impl Vfs {
+    /// Opens a directory.
+    pub async fn opendir(&self, c: &Caller, ino: Ino) -> Result<u64> {
+        if c.check {
+            self.access(c, ino, 4).await?;
+        }
+        let changes = {
+            let mut listed = self.listed.lock();
+            listed.retain(|_, w| w.strong_count() > 0);
+            match listed.get(&ino).and_then(Weak::upgrade) {
+                Some(a) => a,
+                None => {
+                    let a = Arc::new(AtomicU64::new(0));
+                    listed.insert(ino, Arc::downgrade(&a));
+                    a
+                }
+            }
+        };
+        let stream = DirStream::new(c.clone(), ino, changes);
+        Ok(self.handles.add(ino, Handle::Dir(Arc::new(tokio::sync::Mutex::new(stream)))))
+    }
+
+    /// Lists from an offset until `sink` returns true (full).
+    pub async fn readdir(
+        &self,
+        fh: u64,
+        offset: u64,
+        plus: bool,
+        sink: &mut (dyn FnMut(DirItem<'_>) -> bool + Send),
+    ) -> Result<()> {
+        match self.handles.get(fh)? {
+            Handle::Dir(d) => d.lock().await.list(self, offset, plus, sink).await,
+            _ => Err(Errno::ENOTDIR.into()),
+        }
+    }
+
+    /// Closes a directory.
+    pub fn releasedir(&self, fh: u64) {
+        self.handles.remove(fh);
+    }
+
+    /// `.`, `..` and, in the root, the virtual names.
+    pub(crate) async fn fixed_entries(&self, dir: Ino) -> Result<Vec<(&'static [u8], Ino, FileType)>> {
+        let up = self.meta.parent_of(dir).await?;
+        let mut out: Vec<(&'static [u8], Ino, FileType)> =
+            vec![(b".", dir, FileType::Directory), (b"..", up, FileType::Directory)];
+        if dir == Ino::ROOT && !self.cfg.hide_internal {
+            out.extend(self.virtual_names().map(|(name, ino)| (name, ino, FileType::File)));
+            if self.meta.shows_trash() {
+                out.push((self.meta.trash_name(), Ino::TRASH, FileType::Directory));
+            }
+        }
+        Ok(out)
+    }
+
+    pub(crate) fn changed_dir(&self, dir: Ino) {
+        if let Some(a) = self.listed.lock().get(&dir).and_then(Weak::upgrade) {
+            a.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Names: looking up, creating, linking, removing, renaming.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ciderfs_format::{FileType, Ino};
+use ciderfs_meta::{Caller, Errno, NewNode, Result};
+
+use crate::file::moment;
+use crate::vfs::{Entry, Opened, Vfs};
+
+impl Vfs {
+    /// Finds a name.
+    pub async fn lookup(&self, c: &Caller, dir: Ino, name: &[u8]) -> Result<Entry> {
+        if let Some(e) = self.virtual_entry(dir, name) {
+            return Ok(e);
+        }
+        let since = moment();
+        let (ino, attr) = self.meta.lookup(c, dir, name).await?;
+        let attr = match self.merged_since(ino, &attr, since) {
+            Some(attr) => attr,
+            None => self.getattr(ino).await?,
+        };
+        Ok(Entry { ino, attr })
+    }
+
+    /// Makes a node.
+    pub async fn create(&self, c: &Caller, dir: Ino, name: &[u8], node: &NewNode<'_>) -> Result<Entry> {
+        self.refuse_virtual(dir, name, Errno::EEXIST)?;
+        let (ino, attr) = self.meta.create(c, dir, name, node).await?;
+        self.changed_dir(dir);
+        Ok(Entry { ino, attr })
+    }
+
+    /// Makes a regular file and opens it; an existing one is opened unless `exclusive`.
+    pub async fn create_open(
+        self: &Arc<Self>,
+        c: &Caller,
+        dir: Ino,
+        name: &[u8],
+        mode: u16,
+        umask: u16,
+        flags: i32,
+    ) -> Result<(Entry, Opened)> {
+        let node = NewNode { kind: FileType::File, mode, umask, rdev: 0, target: b"" };
+        match self.create(c, dir, name, &node).await {
+            Ok(entry) => {
+                self.meta.opened(entry.ino);
+                let opened = self.open_handle(entry.ino, &entry.attr, flags, false, None);
+                Ok((entry, opened))
+            }
+            Err(e) if e.errno() == Errno::EEXIST && flags & libc::O_EXCL == 0 => {
+                let entry = self.lookup(c, dir, name).await?;
+                if !entry.attr.is_file() {
+                    return Err(Errno::EEXIST.into());
+                }
+                let opened = self.open(c, entry.ino, flags).await?;
+                Ok((Entry { attr: self.getattr(entry.ino).await?, ..entry }, opened))
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Makes a file without a name in the file system of a directory and opens it (`O_TMPFILE`).
+    pub async fn create_nameless(
+        self: &Arc<Self>,
+        c: &Caller,
+        dir: Ino,
+        mode: u16,
+        umask: u16,
+        flags: i32,
+    ) -> Result<(Entry, Opened)> {
+        let (ino, attr) = self.meta.create_nameless(c, dir, mode, umask).await?;
+        let opened = self.open_handle(ino, &attr, flags, false, None);
+        Ok((Entry { ino, attr }, opened))
+    }
+
+    /// Gives a node another name.
+    pub async fn link(&self, c: &Caller, ino: Ino, dir: Ino, name: &[u8]) -> Result<Entry> {
+        if ino.is_virtual() {
+            return Err(Errno::EPERM.into());
+        }
+        self.refuse_virtual(dir, name, Errno::EEXIST)?;
+        let since = moment();
+        let attr = self.meta.link(c, ino, dir, name).await?;
+        self.changed_dir(dir);
+        let attr = match self.merged_since(ino, &attr, since) {
+            Some(attr) => attr,
+            None => self.getattr(ino).await?,
+        };
+        Ok(Entry { ino, attr })
+    }
+
+    /// Removes a name.
+    pub async fn unlink(&self, c: &Caller, dir: Ino, name: &[u8]) -> Result<()> {
+        self.refuse_virtual(dir, name, Errno::EPERM)?;
+        self.meta.unlink(c, dir, name).await?;
+        self.changed_dir(dir);
+        Ok(())
+    }
+
+    /// Removes an empty directory.
+    pub async fn rmdir(&self, c: &Caller, dir: Ino, name: &[u8]) -> Result<()> {
+        self.refuse_virtual(dir, name, Errno::EPERM)?;
+        self.meta.rmdir(c, dir, name).await?;
+        self.changed_dir(dir);
+        Ok(())
+    }
+
+    /// Renames.
+    pub async fn rename(
+        &self,
+        c: &Caller,
+        (sdir, sname): (Ino, &[u8]),
+        (ddir, dname): (Ino, &[u8]),
+        flags: u32,
+    ) -> Result<()> {
+        self.refuse_virtual(sdir, sname, Errno::EPERM)?;
+        self.refuse_virtual(ddir, dname, Errno::EPERM)?;
+        self.meta.rename(c, sdir, sname, ddir, dname, flags).await?;
+        self.changed_dir(sdir);
+        self.changed_dir(ddir);
+        Ok(())
+    }
+
+    /// Target of a symbolic link.
+    pub async fn readlink(&self, ino: Ino) -> Result<Bytes> {
+        let target = self.meta.readlink(ino).await?;
+        self.accessed(ino, None);
+        Ok(target)
+    }
+
+    fn refuse_virtual(&self, dir: Ino, name: &[u8], errno: Errno) -> Result<()> {
+        if self.is_virtual_name(dir, name) { Err(errno.into()) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,193 @@
+//! Files by handle: opening, reading, writing, closing.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ciderfs_format::{Attr, Ino};
+use ciderfs_meta::{Caller, Errno, OpenFlags, Result};
+use parking_lot::Mutex;
+
+use crate::file::moment;
+use crate::handles::{FileHandle, Handle};
+use crate::locks::HandleLocks;
+use crate::readahead::ReadAhead;
+use crate::stale::Stale;
+use crate::vfs::{Opened, Vfs};
+
+/// The kernel's mark of an open for execution (`FMODE_EXEC`), which no program can set.
+const EXEC: i32 = 0x20;
+
+impl Vfs {
+    /// Opens a file.
+    pub async fn open(self: &Arc<Self>, c: &Caller, ino: Ino, flags: i32) -> Result<Opened> {
+        if Self::is_control(ino) {
+            let fh = self.handles.add(ino, Handle::Control(Arc::default()));
+            return Ok(Opened { fh, keep_cache: false, direct_io: true });
+        }
+        if ino.is_virtual() {
+            if flags & libc::O_ACCMODE != libc::O_RDONLY {
+                return Err(Errno::EACCES.into());
+            }
+            let content = self.virtual_content(ino);
+            let fh = self.handles.add(ino, Handle::Virtual(content));
+            return Ok(Opened { fh, keep_cache: false, direct_io: true });
+        }
+        let access = flags & libc::O_ACCMODE;
+        let how = OpenFlags {
+            read: access != libc::O_WRONLY && flags & EXEC == 0,
+            write: access != libc::O_RDONLY,
+            exec: flags & EXEC != 0,
+            append: flags & libc::O_APPEND != 0,
+            truncate: flags & libc::O_TRUNC != 0,
+        };
+        // Attributes fetched before a commit of this mount must not undo what the commit told.
+        let known = self.files.get(ino).map(|f| f.generation());
+        let began = moment();
+        let (attr, first) = self.meta.open_looking_in(c, ino, how).await?;
+        if self.stale.must_look_again(c.pid, &attr, flags) {
+            self.meta.close(ino).await?;
+            return Err(Errno::ESTALE.into());
+        }
+        let keep_cache = self.files.same_as_last_open(ino, &attr);
+        if !keep_cache {
+            // Close-to-open: the length that the kernel remembers from a lookup would cut the reads that follow.
+            self.invalidate(ino, Stale::Attributes);
+        } else if how.read && flags & libc::O_NOATIME == 0 && self.accessed(ino, Some(&attr)) {
+            // The kernel has the content: reads of it will not be seen here, and it does not look for another access time.
+            self.invalidate(ino, Stale::Attributes);
+        }
+        let opened = self.open_handle(ino, &attr, flags, keep_cache, known);
+        if let (Some(view), Some(file)) = (first, self.files.get(ino)) {
+            if !self.files.left_since(ino, began) {
+                file.state.lock().keep_first_view(known, view);
+            }
+        }
+        if how.truncate
+            && let Err(e) = self.truncate_file(c, ino, 0, true).await
+        {
+            self.release(opened.fh).await;
+            return Err(e);
+        }
+        Ok(opened)
+    }
+
+    pub(crate) fn open_handle(
+        &self,
+        ino: Ino,
+        attr: &Attr,
+        flags: i32,
+        keep_cache: bool,
+        known: Option<u64>,
+    ) -> Opened {
+        let file = self.files.open(ino, attr);
+        if let Some(generation) = known {
+            file.refresh(attr, generation);
+        }
+        let reported = file.state.lock().failures;
+        let handle = FileHandle {
+            file,
+            writable: flags & libc::O_ACCMODE != libc::O_RDONLY,
+            reported: Mutex::new(reported),
+            ahead: Mutex::new(ReadAhead::default()),
+            append: flags & libc::O_APPEND != 0,
+            noatime: flags & libc::O_NOATIME != 0,
+            locks: HandleLocks::new(self.meta.lock_loss(ino)),
+        };
+        let fh = self.handles.add(ino, Handle::File(Arc::new(handle)));
+        // What is only appended is not worth the kernel's memory, and its pages would lie where it believes the end to be.
+        let appends = flags & libc::O_APPEND != 0 && flags & libc::O_ACCMODE == libc::O_WRONLY;
+        Opened { fh, keep_cache: keep_cache && !appends, direct_io: appends }
+    }
+
+    /// Reads; short only at the end of the file.
+    pub async fn read(self: &Arc<Self>, fh: u64, off: u64, size: u32) -> Result<Vec<Bytes>> {
+        match self.handles.get(fh)? {
+            Handle::File(h) => {
+                let data = self.read_file(&h, off, size).await?;
+                if self.atimes.on() && !h.noatime {
+                    let attr = h.file.state.lock().attr.clone();
+                    self.accessed(h.file.ino, Some(&attr));
+                }
+                Ok(data)
+            }
+            Handle::Virtual(content) => {
+                let from = (off as usize).min(content.len());
+                let to = (from + size as usize).min(content.len());
+                Ok(vec![content.slice(from..to)])
+            }
+            Handle::Control(control) => Ok(vec![control.read(off, size)]),
+            Handle::Dir(_) => Err(Errno::EISDIR.into()),
+        }
+    }
+
+    /// Writes into the buffers.
+    pub async fn write(self: &Arc<Self>, fh: u64, off: u64, data: &[u8]) -> Result<u32> {
+        let h = match self.handles.get(fh)? {
+            Handle::File(h) => h,
+            Handle::Control(control) => return control.write(self, data),
+            _ => return Err(Errno::EBADF.into()),
+        };
+        if !h.writable {
+            return Err(Errno::EBADF.into());
+        }
+        self.check_locks(&h).await?;
+        self.write_file(&h.file, h.locks.seen, off, data).await?;
+        Ok(data.len() as u32)
+    }
+
+    /// Writes with `O_APPEND`: to the end of the file, also where another client has moved it and the kernel, whose
+    /// `offset` this is, does not know yet.
+    pub async fn append(self: &Arc<Self>, fh: u64, offset: u64, data: &[u8]) -> Result<u32> {
+        let end = match self.handles.get(fh)? {
+            Handle::File(h) => h.file.state.lock().attr.length,
+            _ => offset,
+        };
+        let written = self.write(fh, end, data).await?;
+        if end != offset
+            && let Ok(Handle::File(h)) = self.handles.get(fh)
+        {
+            self.invalidate(h.file.ino, Stale::Content);
+        }
+        Ok(written)
+    }
+
+    /// `close` or `fsync`: returns when everything written so far is stored and committed, or with the first error not yet
+    /// reported through this handle.
+    pub async fn flush_handle(self: &Arc<Self>, fh: u64) -> Result<()> {
+        let h = match self.handles.get(fh)? {
+            Handle::File(h) => h,
+            _ => return Ok(()),
+        };
+        if h.file.is_dirty() {
+            self.flush(&h.file).await?;
+        } else if h.writable {
+            // A flush that began earlier may still be on its way.
+            let _done = h.file.flushing.lock().await;
+        }
+        Ok(h.take_error()?)
+    }
+
+    /// The last reference to a handle is gone.
+    pub async fn release(self: &Arc<Self>, fh: u64) {
+        let Some((ino, handle)) = self.handles.remove(fh) else { return };
+        let h = match handle {
+            Handle::File(h) => h,
+            Handle::Control(control) => return control.cancel(),
+            _ => return,
+        };
+        if h.file.is_dirty()
+            && let Err(e) = self.flush(&h.file).await
+        {
+            tracing::error!("inode {ino}: {e}");
+        }
+        self.release_locks(ino, &h).await;
+        {
+            let s = h.file.state.lock();
+            self.files.same_as_last_open(ino, &s.attr);
+        }
+        self.files.close(ino);
+        if let Err(e) = self.meta.close(ino).await {
+            tracing::warn!("closing inode {ino}: {e}");
+        }
+    }
+}
