@@ -57,10 +57,10 @@ impl Vfs {
             self.invalidate(ino, Stale::Attributes);
         }
         let opened = self.open_handle(ino, &attr, flags, keep_cache, known);
-        if let (Some(view), Some(file)) = (first, self.files.get(ino)) {
-            if !self.files.left_since(ino, began) {
-                file.state.lock().keep_first_view(known, view);
-            }
+        if let (Some(view), Some(file)) = (first, self.files.get(ino))
+            && !self.files.left_since(ino, began)
+        {
+            file.state.lock().keep_first_view(known, view);
         }
         if how.truncate
             && let Err(e) = self.truncate_file(c, ino, 0, true).await
