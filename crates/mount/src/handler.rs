@@ -252,12 +252,20 @@ impl Bridge {
             let system = Caller { uid: 0, gid: 0, check: false, ..c.clone() };
             let set = SetAttr { mode: Some(kept), ..SetAttr::default() };
             self.vfs.setattr(&system, ino, &set, None, None).await?;
+            // The kernel forgets times and sizes after a write, not the mode.
+            self.vfs.attributes_changed(ino);
         }
         Ok(())
     }
 
+    /// The same where the kernel leaves it to us to know when.
+    async fn kill_suidgid_unasked(&self, c: &Caller, ino: Ino) -> Answer<()> {
+        if c.uid == 0 { Ok(()) } else { self.kill_suidgid(c, ino).await }
+    }
+
     async fn copy(&self, c: &Caller, r: &CopyRange, len: u64) -> Answer<u64> {
         let (from, to) = ((r.fh_in, r.off_in), (r.fh_out, r.off_out));
+        self.kill_suidgid_unasked(c, Ino(r.node_out)).await?;
         self.vfs.copy_file_range(c, from, to, len, r.flags).await
     }
 
@@ -375,6 +383,9 @@ impl Bridge {
                 } else {
                     vfs.write(fh, offset, data).await?
                 };
+                if flags & libc::O_DIRECT as u32 != 0 {
+                    vfs.written_past_the_cache(fh, offset, u64::from(n)).await;
+                }
                 vfs.metrics().written(u64::from(n));
                 Answered::Written(n)
             }
@@ -439,6 +450,7 @@ impl Bridge {
             | Op::Setxattr { .. }
             | Op::Removexattr { .. }) => self.xattr(&c, ino, op).await?,
             Op::Fallocate { fh, offset, length, mode } => {
+                self.kill_suidgid_unasked(&c, ino).await?;
                 vfs.fallocate(&c, fh, mode, offset, length).await?;
                 Answered::Empty
             }

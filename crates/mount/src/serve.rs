@@ -155,11 +155,12 @@ pub fn serve(
 type Forgotten = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Has the kernel forget what it caches of an inode, from a thread of its own: it may wait for pages that other requests hold.
-fn forgetter(notifier: Notifier, runtime: Handle) -> Box<dyn Fn(Ino) -> Forgotten + Send + Sync> {
-    Box::new(move |ino| {
+fn forgetter(notifier: Notifier, runtime: Handle) -> Box<dyn Fn(Ino, u64, u64) -> Forgotten + Send + Sync> {
+    Box::new(move |ino, off, len| {
         let notifier = notifier.clone();
         let done = runtime.spawn_blocking(move || {
-            if let Err(e) = notifier.inval_inode(ino.0, 0, 0) {
+            // Offsets of files fit: the kernel's own are signed.
+            if let Err(e) = notifier.inval_inode(ino.0, off.cast_signed(), len.cast_signed()) {
                 tracing::debug!("invalidating inode {ino}: {e}");
             }
         });

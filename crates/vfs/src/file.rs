@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use ciderfs_format::{Attr, Ino, Time};
@@ -33,6 +33,8 @@ pub(crate) struct File {
     pub(crate) state: Mutex<State>,
     /// Held by the one flush (or truncate) of the file that runs.
     pub(crate) flushing: tokio::sync::Mutex<()>,
+    /// Does the kernel have pages of it, or may it get some?
+    pub(crate) paged: AtomicBool,
     /// When a descriptor of a handle with a flock was closed last.
     pub(crate) flock_closed: Mutex<Option<Instant>>,
 }
@@ -85,6 +87,7 @@ impl File {
             ino,
             state: Mutex::new(state),
             flushing: tokio::sync::Mutex::new(()),
+            paged: AtomicBool::new(false),
             flock_closed: Mutex::default(),
         })
     }

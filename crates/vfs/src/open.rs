@@ -1,6 +1,7 @@
 //! Files by handle: opening, reading, writing, closing.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use ciderfs_format::{Attr, Ino};
@@ -85,7 +86,7 @@ impl Vfs {
         }
         let reported = file.state.lock().failures;
         let handle = FileHandle {
-            file,
+            file: Arc::clone(&file),
             writable: flags & libc::O_ACCMODE != libc::O_RDONLY,
             reported: Mutex::new(reported),
             ahead: Mutex::new(ReadAhead::default()),
@@ -96,6 +97,9 @@ impl Vfs {
         let fh = self.handles.add(ino, Handle::File(Arc::new(handle)));
         // What is only appended is not worth the kernel's memory, and its pages would lie where it believes the end to be.
         let appends = flags & libc::O_APPEND != 0 && flags & libc::O_ACCMODE == libc::O_WRONLY;
+        if keep_cache || !(appends || flags & libc::O_DIRECT != 0) {
+            file.paged.store(true, Ordering::Relaxed);
+        }
         Opened { fh, keep_cache: keep_cache && !appends, direct_io: appends }
     }
 

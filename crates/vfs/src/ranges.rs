@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use ciderfs_format::Attr;
 use ciderfs_meta::{Allocate, Caller, Errno, Error, Result};
 
 use crate::file::File;
@@ -58,6 +59,15 @@ impl Vfs {
         }
     }
 
+    /// Takes attributes from a commit that changed the content. The kernel does not know that special bits went with it.
+    fn adopt_change(&self, file: &File, attr: &Attr) {
+        let mode = file.state.lock().attr.mode;
+        file.adopt_change(attr);
+        if mode != attr.mode {
+            self.attributes_changed(file.ino);
+        }
+    }
+
     /// Runs work on a file's content to its end, even if nobody waits for it any more.
     pub(crate) async fn detached<T: Send + 'static>(
         work: impl Future<Output = Result<T>> + Send + 'static,
@@ -88,7 +98,7 @@ impl Vfs {
             let _one = file.flushing.lock().await;
             vfs.flush_locked(&file).await;
             let attr = vfs.meta.fallocate(&c, file.ino, how, off, len).await.map_err(on_descriptor)?;
-            file.adopt_change(&attr);
+            vfs.adopt_change(&file, &attr);
             vfs.allocated.suspect(file.ino);
             Ok(())
         })
@@ -135,7 +145,7 @@ impl Vfs {
                     Err(e) => return Err(on_descriptor(e)),
                     Ok(step) => {
                         if let Some(attr) = &step.attr {
-                            target.adopt_change(attr);
+                            vfs.adopt_change(&target, attr);
                         }
                         done += step.bytes;
                         // A file that grows by being copied into itself is copied as it was.

@@ -4,12 +4,14 @@
 //! (close-to-open), and an open is all that we see.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ciderfs_format::{Attr, Ino};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
+use crate::handles::Handle;
 use crate::vfs::Vfs;
 
 /// Threads remembered that were told to look again; beyond that one may be told so twice.
@@ -31,7 +33,7 @@ pub enum Stale {
 }
 
 type Told = Box<dyn Fn(Ino, Stale) + Send + Sync>;
-type Forgetter = Box<dyn Fn(Ino) -> BoxFuture<'static, ()> + Send + Sync>;
+type Forgetter = Box<dyn Fn(Ino, u64, u64) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// Tells the kernel.
 #[derive(Default)]
@@ -70,17 +72,36 @@ impl Vfs {
         *self.stale.tell.lock() = Some(f);
     }
 
-    /// Calls `f` with inodes of which the kernel must forget attributes and pages before the future ends. Not for callers
-    /// whose request holds pages.
-    pub fn set_forgetter(&self, f: Box<dyn Fn(Ino) -> BoxFuture<'static, ()> + Send + Sync>) {
+    /// Calls `f` with inodes of which the kernel must forget the attributes and some pages (offset and length in bytes; no
+    /// length: all that follow) before the future ends. Not for callers whose request holds pages.
+    pub fn set_forgetter(&self, f: Box<dyn Fn(Ino, u64, u64) -> BoxFuture<'static, ()> + Send + Sync>) {
         *self.stale.forget.lock() = Some(f);
     }
 
     pub(crate) async fn forget_cached(&self, ino: Ino) {
-        let done = self.stale.forget.lock().as_ref().map(|f| f(ino));
+        self.forget_pages(ino, 0, 0).await;
+    }
+
+    async fn forget_pages(&self, ino: Ino, off: u64, len: u64) {
+        let done = self.stale.forget.lock().as_ref().map(|f| f(ino, off, len));
         if let Some(done) = done {
             done.await;
         }
+    }
+
+    /// To be called before a direct write is answered: the kernel drops the pages under it before it sends it, but after it
+    /// only if the program waits; somebody who reads through the page cache meanwhile would leave old ones there.
+    pub async fn written_past_the_cache(&self, fh: u64, off: u64, len: u64) {
+        if let Ok(Handle::File(h)) = self.handles.get(fh)
+            && h.file.paged.load(Ordering::Relaxed)
+        {
+            self.forget_pages(h.file.ino, off, len).await;
+        }
+    }
+
+    /// Has the kernel ask for attributes again that a request has changed without telling so in its answer.
+    pub fn attributes_changed(&self, ino: Ino) {
+        self.invalidate(ino, Stale::Attributes);
     }
 
     pub(crate) fn invalidate(&self, ino: Ino, what: Stale) {

@@ -1,4 +1,14 @@
+import itertools, subprocess
 uid = int(sys.argv[1])
+# Files of somebody else, who lets everybody write.
+foreign = {}
+changes = ("write", "append", "ftruncate", "allocate", "keep", "punch", "zero", "copy")
+for what, mode in itertools.product(changes, (0o6666, 0o6676, 0o6766, 0o6777)) if uid else ():
+    p = foreign[what, mode] = "foreign-%s-%o" % (what, mode)
+    fd = opened(p, mode=0o600)
+    os.write(fd, b"abc" * 3000)
+    os.fchmod(fd, mode)
+    os.close(fd)
 if uid:
     os.setgroups([])
     os.setresgid(uid, uid, uid)
@@ -32,6 +42,15 @@ for what, op in ops.items():
         op(fd, p)
         show(what, oct(mode), oct(os.stat(p).st_mode & 0o7777))
         os.close(fd)
+ops["append"] = ops["write"]
+for (what, mode), p in foreign.items():
+    fd = os.open(p, os.O_RDWR | (os.O_APPEND if what == "append" else 0))
+    os.stat(p)
+    ops[what](fd, p)
+    # This asks for the mode alone, which the kernel may have kept.
+    show("foreign", what, oct(mode), subprocess.check_output(["stat", "-c", "%a", p]))
+    os.close(fd)
+    show("foreign, closed", what, oct(os.stat(p).st_mode & 0o7777))
 # Capabilities go whoever changes the content; only the superuser can give some.
 if not uid:
     import struct
