@@ -29,6 +29,24 @@ const COUNTED_EXACTLY: u64 = 64;
 /// Of the time, counting the blocks of a longer file that keeps changing takes at most one part in so many.
 const COUNTING_SHARE: u32 = 20;
 
+/// What is data for `SEEK_DATA` and `SEEK_HOLE` is data in whole blocks of so many bytes, as in a local file system: programs
+/// find out the unit by trying, and expect a power of two.
+const SEEK_BLOCK: u64 = 4096;
+
+/// Ranges of data widened to whole blocks, cut at the length.
+fn in_blocks(ranges: Vec<Range<u64>>, length: u64) -> Vec<Range<u64>> {
+    let mut out: Vec<Range<u64>> = Vec::with_capacity(ranges.len());
+    for r in ranges {
+        let from = r.start / SEEK_BLOCK * SEEK_BLOCK;
+        let to = r.end.next_multiple_of(SEEK_BLOCK).min(length);
+        match out.last_mut() {
+            Some(last) if from <= last.end => last.end = last.end.max(to),
+            _ => out.push(from..to),
+        }
+    }
+    out
+}
+
 /// Ranges of the file that hold data in a chunk, ascending, apart from each other, cut at the length.
 fn data_ranges(chunk: u32, view: &ChunkView, pending: Option<&State>, length: u64) -> Vec<Range<u64>> {
     let base = u64::from(chunk) * CHUNK_SIZE;
@@ -151,6 +169,7 @@ impl Vfs {
                 Err(e) if e.errno() == Errno::ENOENT => return Err(Errno::EBADF.into()),
                 other => other?,
             };
+            let ranges = in_blocks(ranges, length);
             let end = length.min((u64::from(chunk) + 1) * CHUNK_SIZE);
             if data {
                 if let Some(r) = ranges.iter().find(|r| r.end > at) {
