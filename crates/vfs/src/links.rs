@@ -33,13 +33,15 @@ impl Trashed {
     }
 }
 
+/// A file that has, or had, several names has no parent in its record.
+fn has_several_names(attr: &Attr) -> bool {
+    attr.parent.0 == 0 && attr.nlink > 1 && !attr.is_dir()
+}
+
 impl Vfs {
     /// May some of the file's names be in the trash, and is it not known how many?
     fn names_unknown(&self, ino: Ino, attr: &Attr) -> bool {
-        // A file that has, or had, several names has no parent in its record.
-        attr.parent.0 == 0
-            && attr.nlink > 1
-            && !attr.is_dir()
+        has_several_names(attr)
             && !ino.is_virtual()
             && self.meta.settings().trash_enabled()
             && self.trashed.get(ino, attr.ctime).is_none()
@@ -66,12 +68,12 @@ impl Vfs {
     /// The link count that `stat` tells: names outside the trash. A file that is only in the trash has the names that it has
     /// there, except for those who still hold it open: to them it is deleted.
     pub fn links(&self, ino: Ino, attr: &Attr) -> u32 {
-        let outside = if attr.is_dir() {
-            return attr.nlink;
-        } else if attr.in_trash() {
+        let outside = if has_several_names(attr) {
+            attr.nlink.saturating_sub(self.trashed.get(ino, attr.ctime).unwrap_or(0))
+        } else if attr.in_trash() && !attr.is_dir() {
             0
         } else {
-            attr.nlink.saturating_sub(self.trashed.get(ino, attr.ctime).unwrap_or(0))
+            return attr.nlink;
         };
         if outside == 0 && self.files.get(ino).is_none() { attr.nlink } else { outside }
     }
