@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -118,6 +119,8 @@ fn small_files(client: &Client, options: &Options, report: &mut Report) -> Resul
 fn sequential(client: &mut Client, options: &Options, report: &mut Report) -> Result<()> {
     let path = client.path().join("big");
     let block = noise();
+    // What a client has left to the kernel to write is its own business, not that of the one measured after it.
+    ensure!(Command::new("sync").status()?.success(), "sync failed");
     let started = Instant::now();
     let mut file = File::create_new(&path)?;
     for _ in 0..options.size {
