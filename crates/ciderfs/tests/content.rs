@@ -99,15 +99,19 @@ fn random_operations_match_a_model_beside_the_official_client(engine: Engine) {
     let log = theirs.unmount_for_log().unwrap_or_else(|e| panic!("{e:#}"));
     ours.unmount();
     // A compaction of the official client that fails, because ours was faster, or that is cut off by the unmount leaves
-    // objects: it deletes them without waiting for the uploads under way. Nothing else may be left.
+    // objects: it deletes them without waiting for the uploads under way. What it replaced it deletes later, or leaves to the
+    // hourly work. Nothing else may be left.
     let compacted: BTreeSet<u64> = log
         .lines()
         .filter_map(|l| l.split("to new slice ").nth(1)?.split(' ').next()?.parse().ok())
         .collect();
+    let unused = volume.unused_slices();
     let leaked = volume.collect_leaked(&official);
+    let known = compacted.union(&unused).copied().collect();
     assert!(
-        leaked.is_subset(&compacted),
-        "leaked {leaked:?}, of which the official client made {compacted:?}"
+        leaked.is_subset(&known),
+        "leaked {leaked:?}, of which the official client made {compacted:?} and {unused:?} are noted as unused"
     );
+    println!("leaked {leaked:?}, unused {unused:?}");
     volume.check();
 }

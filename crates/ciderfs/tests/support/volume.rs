@@ -198,6 +198,20 @@ impl Volume {
         ]);
     }
 
+    /// Ids of slices that nobody uses and that are noted as such: the hourly work of either client deletes them.
+    #[track_caller]
+    pub fn unused_slices(&self) -> BTreeSet<u64> {
+        let said = if self.redis.is_some() {
+            const UNUSED: &str = "local out, all = {}, redis.call('HGETALL', 'sliceRef') \
+                for i = 1, #all, 2 do if tonumber(all[i + 1]) < 0 then \
+                out[#out + 1] = string.match(all[i], '^k(%d+)_') end end return out";
+            self.script(UNUSED, &["0"])
+        } else {
+            client::sh(self.dir.path(), "sqlite3 meta.db 'SELECT chunkid FROM jfs_chunk_ref WHERE refs <= 0'")
+        };
+        said.lines().filter_map(|id| id.trim().parse().ok()).collect()
+    }
+
     /// Has the official `gc` delete objects that nothing refers to, and tells the ids of their slices.
     #[track_caller]
     pub fn collect_leaked(&self, official: &Official) -> BTreeSet<u64> {
