@@ -90,7 +90,7 @@ impl Meta {
     /// # Errors
     /// `EACCES`, `EPERM` (immutable, append-only, in the trash), `EROFS`, `ENOENT`.
     pub async fn open(&self, c: &Caller, ino: Ino, how: OpenFlags) -> Result<Attr> {
-        Ok(self.open_looking(c, ino, how, false).await?.0)
+        Ok(self.open_looking_in(c, ino, how).await?.0)
     }
 
     /// [`Meta::open`] that also tells what the first chunk holds, in the same turn, if the file is opened for reading only.
@@ -103,40 +103,24 @@ impl Meta {
         ino: Ino,
         how: OpenFlags,
     ) -> Result<(Attr, Option<ChunkView>)> {
-        self.open_looking(c, ino, how, how.read).await
-    }
-
-    async fn open_looking(
-        &self,
-        c: &Caller,
-        ino: Ino,
-        how: OpenFlags,
-        look: bool,
-    ) -> Result<(Attr, Option<ChunkView>)> {
         let writes = how.write || how.truncate;
         if writes && self.cfg.read_only {
             return Err(Errno::EROFS.into());
         }
         let real = self.real(ino);
         self.open.open(real).await;
-        let checked = self.open_checked(c, ino, how, look).await;
+        let checked = self.open_checked(c, ino, how).await;
         if checked.is_err() {
             self.close(ino).await?;
         }
         checked
     }
 
-    async fn open_checked(
-        &self,
-        c: &Caller,
-        ino: Ino,
-        how: OpenFlags,
-        look: bool,
-    ) -> Result<(Attr, Option<ChunkView>)> {
+    async fn open_checked(&self, c: &Caller, ino: Ino, how: OpenFlags) -> Result<(Attr, Option<ChunkView>)> {
         let writes = how.write || how.truncate;
         let (a, first) = if writes {
             (self.getattr_for_writing(ino).await?, None)
-        } else if look && ino != Ino::ROOT && ino != Ino::TRASH {
+        } else if how.read && ino != Ino::ROOT && ino != Ino::TRASH {
             let (a, views) = self.read_chunks_and_attr(self.real(ino), 0..1).await?;
             (a, views.into_iter().next())
         } else {

@@ -8,7 +8,7 @@ use ciderfs_format::settings::Settings;
 use ciderfs_format::{Attr, FileType, Ino};
 
 use crate::charges::{Amount, add};
-use crate::error::{Errno, Error, Result};
+use crate::error::{Errno, Result};
 use crate::store::{
     AttrMask, Commit, Guard, Outcome, QuotaKey, Read, Scan, Scanned, StoreError, Value, Write,
 };
@@ -80,7 +80,7 @@ impl Meta {
     async fn quota_record(&self, key: QuotaKey) -> Result<Option<Quota>> {
         match self.read(&[Read::Quota(key)]).await?.into_iter().next() {
             Some(Value::Quota(q)) => Ok(q),
-            _ => Err(other_question()),
+            _ => Err(StoreError::another_question().into()),
         }
     }
 
@@ -355,7 +355,7 @@ impl Meta {
                 Ok(a)
             }
             Some(Value::Attr(None)) => Err(Errno::ENOENT.into()),
-            _ => Err(other_question()),
+            _ => Err(StoreError::another_question().into()),
         }
     }
 }
@@ -363,8 +363,4 @@ impl Meta {
 /// Is this a quota, or only a count of what somebody uses?
 fn is_set(key: QuotaKey, q: &Quota) -> bool {
     matches!(key, QuotaKey::Dir(_)) || q.limits.max_space > 0 || q.limits.max_inodes > 0
-}
-
-fn other_question() -> Error {
-    StoreError::another_question().into()
 }

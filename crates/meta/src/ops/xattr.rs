@@ -131,7 +131,9 @@ impl Meta {
         } else {
             self.read(&reads).await?.into_iter()
         };
-        let Some(Value::Bytes(value)) = values.next() else { return Err(mismatch()) };
+        let Some(Value::Bytes(value)) = values.next() else {
+            return Err(StoreError::another_question().into());
+        };
         if let Some(Value::Attr(attr)) = values.next() {
             self.check_reading(c, &attr.ok_or(Errno::ENOENT)?, namespace).await?;
         }
@@ -151,11 +153,11 @@ impl Meta {
         let mut values = self.read(&reads).await?;
         let mut own = None;
         for (ino, value) in inodes.iter().zip(values.drain(asked..)) {
-            let Value::Names(names) = value else { return Err(mismatch()) };
+            let Value::Names(names) = value else { return Err(StoreError::another_question().into()) };
             self.known_xattrs.learn_names(*ino, &names, began);
             own.get_or_insert_with(|| Arc::from(names));
         }
-        Ok((values.into_iter(), own.ok_or_else(mismatch)?))
+        Ok((values.into_iter(), own.ok_or_else(StoreError::another_question)?))
     }
 
     /// Names of the extended attributes and ACLs that the caller may see, sorted.
@@ -195,7 +197,9 @@ impl Meta {
         }
         let began = self.known_xattrs.begin();
         let (mut values, names) = self.read_and_names(real, vec![Read::Attr(real)]).await?;
-        let Some(Value::Attr(attr)) = values.next() else { return Err(mismatch()) };
+        let Some(Value::Attr(attr)) = values.next() else {
+            return Err(StoreError::another_question().into());
+        };
         let acls = match attr {
             Some(a) => {
                 self.beliefs.set_attr(real, Some(a.clone()));
@@ -216,7 +220,9 @@ impl Meta {
         }
         let began = self.known_xattrs.begin();
         let values = self.read(&[Read::Attr(real), Read::XattrNames(real)]).await?;
-        let [Value::Attr(attr), Value::Names(names)] = &values[..] else { return Err(mismatch()) };
+        let [Value::Attr(attr), Value::Names(names)] = &values[..] else {
+            return Err(StoreError::another_question().into());
+        };
         self.beliefs.set_attr(real, attr.clone());
         let attr = attr.clone().ok_or(Errno::ENOENT)?;
         self.known_xattrs.learn_names(real, names, began);
@@ -281,8 +287,4 @@ impl Meta {
 /// Only regular files and directories have `user.` attributes: anybody may write to other things, whatever their mode.
 fn takes_user(a: &Attr) -> bool {
     matches!(a.kind, FileType::File | FileType::Directory)
-}
-
-fn mismatch() -> crate::Error {
-    StoreError::another_question().into()
 }
