@@ -96,6 +96,27 @@ fn version_bytes(version: u64) -> Vec<u8> {
     version.to_le_bytes().repeat(times as usize)
 }
 
+/// On two new mounts, runs a writer of the file `f`, which holds `start` at first, and readers until the writer ends; each must
+/// have read more than `least` times. Afterwards the volume is whole.
+fn read_while_written<R>(
+    volume: &Volume,
+    start: &[u8],
+    least: u64,
+    writer: impl FnOnce(&Path) + Send,
+    reader: R,
+) where
+    R: Fn(&Path, &AtomicBool) -> u64 + Sync,
+{
+    let (first, second) = (volume.mount(&[]), volume.mount(&[]));
+    fs::write(first.join("f"), start).unwrap();
+    let reads = beside([first.path(), second.path()], writer, reader);
+    println!("reads: {reads:?}");
+    assert!(reads.iter().all(|n| *n > least), "{reads:?}");
+    second.unmount();
+    first.unmount();
+    volume.check();
+}
+
 /// Runs a writer and, until it ends, readers on both mounts. Returns how often each reader has read.
 fn beside<R>(mounts: [&Path; 2], writer: impl FnOnce(&Path) + Send, reader: R) -> Vec<u64>
 where
@@ -118,8 +139,6 @@ fn a_reader_sees_one_version_of_a_file_that_is_replaced(engine: Engine) {
     // Without a trash the other mount's reader loses the file when it is replaced: clients do not tell one another what
     // they have open.
     let volume = Volume::new(engine, &["--trash-days=1"]);
-    let (first, second) = (volume.mount(&[]), volume.mount(&[]));
-    fs::write(first.join("f"), version_bytes(0)).unwrap();
     let writer = |root: &Path| {
         let until = Instant::now() + WORK;
         for version in 1.. {
@@ -141,18 +160,11 @@ fn a_reader_sees_one_version_of_a_file_that_is_replaced(engine: Engine) {
         }
         reads
     };
-    let reads = beside([first.path(), second.path()], writer, reader);
-    println!("reads: {reads:?}");
-    assert!(reads.iter().all(|n| *n > 20), "{reads:?}");
-    second.unmount();
-    first.unmount();
-    volume.check();
+    read_while_written(&volume, &version_bytes(0), 20, writer, reader);
 }
 
 fn a_reader_of_a_file_that_grows_sees_a_prefix_of_it(engine: Engine) {
     let volume = Volume::new(engine, &["--block-size=64K", "--trash-days=0"]);
-    let (first, second) = (volume.mount(&[]), volume.mount(&[]));
-    fs::write(first.join("f"), b"").unwrap();
     let total = AtomicU64::new(0);
     let writer = |root: &Path| {
         let until = Instant::now() + WORK;
@@ -199,18 +211,11 @@ fn a_reader_of_a_file_that_grows_sees_a_prefix_of_it(engine: Engine) {
         });
         reads
     };
-    let reads = beside([first.path(), second.path()], writer, reader);
-    println!("reads: {reads:?}");
-    assert!(reads.iter().all(|n| *n > 5), "{reads:?}");
-    second.unmount();
-    first.unmount();
-    volume.check();
+    read_while_written(&volume, b"", 5, writer, reader);
 }
 
 fn a_reader_of_a_file_that_is_cut_and_grows_again_sees_bytes_or_zeros(engine: Engine) {
     let volume = Volume::new(engine, &["--block-size=64K", "--trash-days=0"]);
-    let (first, second) = (volume.mount(&[]), volume.mount(&[]));
-    fs::write(first.join("f"), b"").unwrap();
     let writer = |root: &Path| {
         let until = Instant::now() + WORK;
         let file = OpenOptions::new().write(true).open(root.join("f")).unwrap();
@@ -236,10 +241,5 @@ fn a_reader_of_a_file_that_is_cut_and_grows_again_sees_bytes_or_zeros(engine: En
         }
         reads
     };
-    let reads = beside([first.path(), second.path()], writer, reader);
-    println!("reads: {reads:?}");
-    assert!(reads.iter().all(|n| *n > 5), "{reads:?}");
-    second.unmount();
-    first.unmount();
-    volume.check();
+    read_while_written(&volume, b"", 5, writer, reader);
 }
