@@ -161,7 +161,7 @@ impl Store for MemoryStore {
     async fn commit(&self, commit: &Commit) -> Result<Outcome, StoreError> {
         let before = self.inner.lock().before.take();
         let foreign = before.map(|hook| hook());
-        self.enter(|i| {
+        let outcome = self.enter(|i| {
             if let Some(foreign) = foreign {
                 let counts = i.counts;
                 i.commit(&foreign)?;
@@ -175,7 +175,12 @@ impl Store for MemoryStore {
                     Err(StoreError::Ambiguous("injected: reply lost".into()))
                 }
             }
-        })
+        });
+        if let Ok(Outcome::Done(_)) = outcome {
+            // As a wire would: who has had a turn waits while others have theirs.
+            tokio::task::yield_now().await;
+        }
+        outcome
     }
 
     async fn list_dir(

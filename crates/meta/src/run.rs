@@ -12,13 +12,15 @@ use crate::store::{
 use crate::txn::{self, Known, Proof, Step, Stop, Txn};
 use crate::volume::Meta;
 
-/// Attempts to commit one operation. Only a hot spot that never cools down reaches it.
-const ATTEMPTS_MAX: u32 = 100;
+/// Attempts to commit one operation that are always granted; what its caller waits for an engine is granted as well.
+const ATTEMPTS_MIN: u32 = 100;
 /// Fetches of one operation. Only the move of a directory, which looks at every ancestor, needs more than a few.
 const FETCHES_MAX: u32 = 20_000;
 /// Conflicts after which attempts are spread out in time.
 const EAGER_CONFLICTS: u32 = 4;
-/// Longest pause between attempts.
+/// Longest pause after a conflict; shorter ones are measured in turns of the engine.
+const CONFLICT_PAUSE_MAX: Duration = Duration::from_millis(200);
+/// Longest pause between attempts to reach an engine.
 const PAUSE_MAX: Duration = Duration::from_millis(1000);
 
 /// Counts for metrics.
@@ -60,7 +62,8 @@ impl Meta {
         let mut pin: Option<Guard> = None;
         let mut stamp = None;
         let mut patience = Patience::new(self.cfg.retry_patience);
-        while attempts < ATTEMPTS_MAX && fetches < FETCHES_MAX {
+        let deadline = Instant::now() + self.cfg.retry_patience;
+        while (attempts < ATTEMPTS_MIN || Instant::now() < deadline) && fetches < FETCHES_MAX {
             // The transaction borrows `known`; everything that outlives the attempt is taken out of it here.
             let (result, missing, believed, mut commit, proof) = {
                 let mut t = Txn::new(&known, &self.beliefs, stamp.unwrap_or_else(|| self.clock.now()));
@@ -104,6 +107,7 @@ impl Meta {
             }
             attempts += 1;
             commit.guards.extend(pin.clone());
+            let sent = Instant::now();
             match self.store.commit(&commit).await {
                 Ok(Outcome::Done(outputs)) => {
                     self.counters.commits.fetch_add(1, Ordering::Relaxed);
@@ -129,9 +133,12 @@ impl Meta {
                     }
                     conflicts += 1;
                     if conflicts > EAGER_CONFLICTS {
-                        let most = (u64::from(conflicts) * u64::from(conflicts)).min(200);
-                        let pause = rand::rng().random_range(0..most);
-                        tokio::time::sleep(Duration::from_millis(pause)).await;
+                        let turns = (conflicts - EAGER_CONFLICTS).saturating_pow(2);
+                        let most = sent.elapsed().saturating_mul(turns).min(CONFLICT_PAUSE_MAX);
+                        let pause = most.mul_f64(rand::rng().random_range(0.0..1.0));
+                        tokio::time::sleep(pause).await;
+                        // What the conflict told is old by now, and would lose against any steady stream of changes.
+                        self.fetch(&mut known, commit.guards.iter().map(Guard::read)).await?;
                     }
                 }
                 Err(StoreError::Unavailable(why)) => {

@@ -1,12 +1,16 @@
 //! Chunk lists: writing, reading, truncating, compacting.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use ciderfs_format::slice::MAX_FILE_SIZE;
 use ciderfs_format::{CHUNK_SIZE, Slice};
 
+use crate::SetAttr;
 use crate::error::Errno;
 use crate::suite::Engine;
 use crate::suite::world::*;
-use crate::types::ChunkAppend;
+use crate::types::{Caller, ChunkAppend};
 
 /// (position, id, offset, length) of what a reader sees.
 async fn seen(c: &Client, ino: ciderfs_format::Ino, indx: u32) -> Vec<(u32, u64, u32, u32)> {
@@ -103,6 +107,40 @@ pub async fn write_contended(engine: Engine) {
     assert_eq!(ids(&found), ids(&all));
     let last_odd = u64::from((EACH - 2) * 3 + 2) * 100 + 100;
     assert_eq!(c.stat(f).await.length, CHUNK_SIZE + last_odd);
+    w.check().await;
+}
+
+/// Writes come through although others change the file's attributes all the time and never stop.
+pub async fn write_against_a_stream(engine: Engine) {
+    let w = World::new(engine).await;
+    let c = w.client().await;
+    let f = c.file(ROOT, "f").await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut others = Vec::new();
+    for t in 0..3_u16 {
+        let (client, stop) = (w.client().await, Arc::clone(&stop));
+        others.push(tokio::spawn(async move {
+            let mut changes = 0_u32;
+            while !stop.load(Ordering::Acquire) {
+                changes += 1;
+                let set = SetAttr { mode: Some((changes % 3) as u16 * 3 + t), ..SetAttr::default() };
+                client.meta.setattr(&Caller::root(), f, &set).await.unwrap();
+            }
+        }));
+    }
+    let writer = c.clone();
+    let written = tokio::spawn(async move {
+        for i in 0..20 {
+            writer.put(f, 0, i * 100, 100).await;
+        }
+    });
+    let written = written.await;
+    stop.store(true, Ordering::Release);
+    for other in others {
+        other.await.unwrap();
+    }
+    written.unwrap();
+    assert_eq!(c.stat(f).await.length, 2000);
     w.check().await;
 }
 
