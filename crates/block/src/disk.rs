@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ciderfs_object::Buffers;
+use ciderfs_object::{Bounce, Buffers};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -21,7 +21,6 @@ use crate::stats::Counters;
 
 mod breaker;
 mod dir;
-mod direct;
 mod fifo;
 mod file;
 mod journal;
@@ -77,9 +76,10 @@ impl DiskCache {
         for dir in &cache.dirs {
             for _ in 0..WRITERS {
                 let worker = dir.clone();
+                let bounce = Bounce::new(&cache.buffers);
                 match std::thread::Builder::new()
                     .name("block-cache".to_owned())
-                    .spawn(move || worker.write_queued())
+                    .spawn(move || worker.write_queued(bounce))
                 {
                     Ok(thread) => cache.writers.lock().push(thread),
                     Err(e) => tracing::warn!("no writer thread for the disk cache: {e}"),

@@ -26,14 +26,38 @@ pub(crate) fn whole_cost(inner: &Inner, block: &BlockId) -> u64 {
     if compression.is_none() { len as u64 } else { (Buffers::footprint(len) + compression.bound(len)) as u64 }
 }
 
+/// Who asks for a whole block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// Somebody waits for it who reads here and there.
+    Reader,
+    /// A stream of reads has come to it, or will soon.
+    Stream,
+    /// Nobody yet; it was read in part.
+    Prefetch,
+}
+
+/// Does a block that was fetched go to the disk cache?
+fn is_kept(inner: &Inner, block: &BlockId, asker: Asker) -> bool {
+    let cfg = &inner.cfg;
+    block.len < cfg.block_size
+        || match asker {
+            Asker::Prefetch => true,
+            Asker::Reader => !cfg.cache_partial_only,
+            // From a disk of this machine, without being unpacked, it comes as fast the next time: a copy costs more than
+            // it brings.
+            Asker::Stream => !(cfg.cache_partial_only || inner.store.is_local() && cfg.compression.is_none()),
+        }
+}
+
 /// Downloads a block in a task of its own, so that a reader who gives up does not take it from the others.
-pub(crate) fn launch(inner: &Arc<Inner>, block: BlockId, permit: Permit, pilot: Pilot, ahead: bool) {
+pub(crate) fn launch(inner: &Arc<Inner>, block: BlockId, permit: Permit, pilot: Pilot, asker: Asker) {
     let inner = inner.clone();
     tokio::spawn(async move {
         let outcome = whole(&inner, block, permit).await;
         if let Ok(data) = &outcome {
             inner.memory.insert(block, data.clone(), &inner.budget);
-            if ahead || !inner.cfg.cache_partial_only || block.len < inner.cfg.block_size {
+            if is_kept(&inner, &block, asker) {
                 inner.disk.insert(block, data.clone(), None);
             }
         }
@@ -107,7 +131,7 @@ pub(crate) fn memory_for_more(inner: &Inner) -> bool {
 }
 
 /// Fetches a block that nobody waits for yet, if there is memory for it.
-pub(crate) async fn fetch_ahead(inner: &Arc<Inner>, block: BlockId) {
+pub(crate) async fn fetch_ahead(inner: &Arc<Inner>, block: BlockId, asker: Asker) {
     if inner.has(&block) {
         return;
     }
@@ -118,7 +142,7 @@ pub(crate) async fn fetch_ahead(inner: &Arc<Inner>, block: BlockId) {
         return count(&inner.counters.prefetch_dropped, 1);
     };
     if let Start::Mine(flight, pilot) = inner.flights.start(block, || inner.memory.get(&block, 0)) {
-        launch(inner, block, permit, pilot, true);
+        launch(inner, block, permit, pilot, asker);
         // Nobody is told: whoever needs the block will see the error.
         let _ = flight.wait().await;
     }

@@ -24,6 +24,7 @@ mod stats;
 mod store;
 #[cfg(test)]
 mod tests;
+mod upload;
 
 pub use ciderfs_object::{Buffer, Buffers};
 

@@ -18,7 +18,7 @@ use crate::budget::{BudgetKind, Permit};
 use crate::config::ReadHint;
 use crate::covered::covered;
 use crate::disk::{DiskCache, Found};
-use crate::download::{launch, range, whole_cost};
+use crate::download::{Asker, launch, range, whole_cost};
 use crate::flight::{Flight, Start};
 use crate::key::Piece;
 use crate::stats::count;
@@ -319,7 +319,8 @@ async fn fetch(
             }
             Start::Mine(flight, pilot) => {
                 miss();
-                launch(inner, piece.block, permit, pilot, false);
+                let asker = if hint == ReadHint::Sequential { Asker::Stream } else { Asker::Reader };
+                launch(inner, piece.block, permit, pilot, asker);
                 let block = flight.wait().await?;
                 note();
                 Ok(cut(block))

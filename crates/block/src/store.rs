@@ -16,13 +16,14 @@ use crate::budget::{Budget, BudgetKind, Reclaim};
 use crate::config::{BlockConfig, ReadHint};
 use crate::cpu::Cpu;
 use crate::disk::DiskCache;
-use crate::download;
+use crate::download::{self, Asker};
 use crate::flight::Flights;
 use crate::key::BlockId;
 use crate::memory::MemoryCache;
 use crate::ranges::RangeCounts;
 use crate::read::{self, SlicePart};
 use crate::stats::{BlockStats, Counters, count};
+use crate::upload::UploadRoom;
 
 /// Deletes of one slice that run at a time.
 const DELETES: usize = 8;
@@ -55,6 +56,7 @@ pub(crate) struct Inner {
     pub downloads: Semaphore,
     pub ranges_supported: bool,
     uploads: Semaphore,
+    upload_room: UploadRoom,
     prefetches: Semaphore,
     prefetch_waiting: AtomicUsize,
     read_ahead: AtomicUsize,
@@ -82,6 +84,7 @@ impl BlockStore {
         budget.set_reclaim(Arc::downgrade(&reclaim));
         let inner = Arc::new(Inner {
             ranges_supported: store.supports_range(),
+            upload_room: UploadRoom::new(&cfg, store.is_local()),
             store,
             memory,
             disk: DiskCache::open(&cfg, buffers.clone(), &counters),
@@ -139,6 +142,12 @@ impl BlockStore {
         self.inner.put_block(id, indx, data).await
     }
 
+    /// Waits while more bytes are being uploaded than what keeps the uploads busy: buffering more would gain nothing. Writers
+    /// call it before they hand over more.
+    pub async fn upload_room(&self) {
+        self.inner.upload_room.wait().await;
+    }
+
     /// Reads bytes `[off, off+len)` of slice `id`, whose stored length is `size`: pieces in order, together exactly
     /// `len` bytes, not copied unless memory is short. Their memory counts against the budget until they are
     /// dropped, so drop them before reading on.
@@ -183,7 +192,7 @@ impl BlockStore {
         };
         inner.spawn(async move {
             if let Ok(_slot) = place.inner.prefetches.acquire().await {
-                download::fetch_ahead(&place.inner, block).await;
+                download::fetch_ahead(&place.inner, block, Asker::Prefetch).await;
             }
         });
     }
@@ -202,7 +211,7 @@ impl BlockStore {
         if !download::memory_for_more(inner) {
             return false;
         }
-        inner.spawn(async move { download::fetch_ahead(&place.inner, block).await });
+        inner.spawn(async move { download::fetch_ahead(&place.inner, block, Asker::Stream).await });
         true
     }
 
@@ -322,6 +331,7 @@ impl Inner {
         let block = BlockId { id, indx, len };
         let key = block.object(self.cfg.hash_prefix);
         {
+            let _room = self.upload_room.take(len.into());
             let _slot = self.uploads.acquire().await.map_err(|_| BlockError::Closed)?;
             let body = if self.cfg.compression.is_none() {
                 data.clone()

@@ -9,8 +9,35 @@ use parking_lot::Mutex;
 const POOLED_FROM: usize = 64 << 10;
 /// Buffer sizes are multiples of this, so that few sizes exist.
 const STEP: usize = 64 << 10;
+/// What addresses, offsets and lengths of direct I/O must be multiples of: the largest logical block of a disk. Buffers of
+/// at least [`POOLED_FROM`] begin at such an address.
+pub(crate) const ALIGN: usize = 4096;
 /// Upper bound of idle bytes, whatever the budget.
 const MAX_IDLE: usize = 8 << 20;
+
+/// Initialised bytes, of which the first `start` are skipped for the sake of alignment.
+#[derive(Debug, Default)]
+struct Memory {
+    data: Vec<u8>,
+    start: usize,
+}
+
+impl Memory {
+    fn new(room: usize) -> Self {
+        if room < POOLED_FROM {
+            return Self { data: vec![0; room], start: 0 };
+        }
+        let data = vec![0; room + ALIGN];
+        // It never moves: the vector keeps its length.
+        let start = data.as_ptr().align_offset(ALIGN).min(ALIGN);
+        Self { data, start }
+    }
+
+    /// Bytes that may be used.
+    fn room(&self) -> usize {
+        if self.data.len() < POOLED_FROM { self.data.len() } else { self.data.len() - ALIGN }
+    }
+}
 
 /// A pool. Its idle buffers are at most a sixteenth of the budget and at most 8 MiB; they come on top of the budget.
 pub struct Buffers {
@@ -20,7 +47,7 @@ pub struct Buffers {
 
 #[derive(Default)]
 struct Idle {
-    buffers: Vec<Vec<u8>>,
+    buffers: Vec<Memory>,
     bytes: usize,
     /// The fewest idle bytes since the last [`Buffers::trim`]: nobody needed those.
     least: usize,
@@ -52,14 +79,14 @@ impl Buffers {
         } else {
             let mut idle = self.idle.lock();
             // Few buffers are idle (8 MiB / 64 KiB at most, in practice a handful), so looking is cheap.
-            idle.buffers.iter().rposition(|b| b.len() == size).map(|i| {
+            idle.buffers.iter().rposition(|b| b.room() == size).map(|i| {
                 let buffer = idle.buffers.swap_remove(i);
-                idle.bytes -= buffer.len();
+                idle.bytes -= size;
                 idle.least = idle.least.min(idle.bytes);
                 buffer
             })
         };
-        Buffer { data: reused.unwrap_or_else(|| vec![0; size]), len, pool: self.clone() }
+        Buffer { memory: reused.unwrap_or_else(|| Memory::new(size)), len, pool: self.clone() }
     }
 
     /// Frees the buffers that nobody needed since the last call.
@@ -69,9 +96,9 @@ impl Buffers {
             let mut idle = self.idle.lock();
             let mut surplus = idle.least;
             // The oldest first: the newest are the ones that are reused.
-            while let Some(first) = idle.buffers.first().filter(|b| b.len() <= surplus) {
-                surplus -= first.len();
-                idle.bytes -= first.len();
+            while let Some(first) = idle.buffers.first().filter(|b| b.room() <= surplus) {
+                surplus -= first.room();
+                idle.bytes -= first.room();
                 freed.push(idle.buffers.remove(0));
             }
             idle.least = idle.bytes;
@@ -79,14 +106,15 @@ impl Buffers {
         drop(freed);
     }
 
-    fn give(&self, data: Vec<u8>) {
-        if data.len() < POOLED_FROM {
+    fn give(&self, memory: Memory) {
+        let room = memory.room();
+        if room < POOLED_FROM {
             return;
         }
         let mut idle = self.idle.lock();
-        if idle.bytes + data.len() <= self.max_idle {
-            idle.bytes += data.len();
-            idle.buffers.push(data);
+        if idle.bytes + room <= self.max_idle {
+            idle.bytes += room;
+            idle.buffers.push(memory);
         }
     }
 }
@@ -94,8 +122,8 @@ impl Buffers {
 /// A buffer that returns to its pool when dropped.
 #[derive(Debug)]
 pub struct Buffer {
-    /// All of it is initialised; what is behind `len` is of no meaning.
-    data: Vec<u8>,
+    /// What is behind `len` is of no meaning.
+    memory: Memory,
     len: usize,
     pool: Arc<Buffers>,
 }
@@ -103,12 +131,12 @@ pub struct Buffer {
 impl Buffer {
     /// Bytes that it has room for.
     pub fn capacity(&self) -> usize {
-        self.data.len()
+        self.memory.room()
     }
 
     /// Makes the content shorter, or longer as far as there is room; new bytes are undefined (but initialised).
     pub fn resize(&mut self, len: usize) {
-        self.len = len.min(self.data.len());
+        self.len = len.min(self.capacity());
     }
 
     /// Makes the content shorter.
@@ -124,19 +152,19 @@ impl Buffer {
 
 impl AsRef<[u8]> for Buffer {
     fn as_ref(&self) -> &[u8] {
-        &self.data[..self.len]
+        &self.memory.data[self.memory.start..self.memory.start + self.len]
     }
 }
 
 impl AsMut<[u8]> for Buffer {
     fn as_mut(&mut self) -> &mut [u8] {
-        &mut self.data[..self.len]
+        &mut self.memory.data[self.memory.start..self.memory.start + self.len]
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.pool.give(std::mem::take(&mut self.data));
+        self.pool.give(std::mem::take(&mut self.memory));
     }
 }
 
@@ -176,6 +204,7 @@ mod tests {
         let pool = Buffers::new(u64::MAX);
         let mut buffer = pool.get(MIB + 5);
         assert_eq!((buffer.as_ref().len(), buffer.capacity()), (MIB + 5, MIB + STEP));
+        assert_eq!(buffer.as_ref().as_ptr().align_offset(ALIGN), 0);
         buffer.as_mut().fill(7);
         buffer.resize(10);
         assert_eq!(buffer.freeze(), Bytes::from_static(&[7; 10]));

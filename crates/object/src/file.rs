@@ -1,7 +1,7 @@
 //! A directory as an object store: the object's path is the directory plus the key (`spec/data-path.md` 3.6).
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,23 +10,28 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::buffers::Buffers;
+use crate::direct::{Bounce, NewFiles};
 use crate::error::{ObjectError, Result};
 use crate::store::{Entry, Meta, ObjectStore};
 
 /// Longest part of a key's last component that a temporary name repeats.
 const TEMP_NAME_MAX: usize = 200;
 
+/// Mode of an object's file, less the umask.
+const FILE_MODE: u32 = 0o666;
+
 /// Objects as files below a directory.
 #[derive(Debug, Clone)]
 pub struct FileStore {
     root: PathBuf,
     buffers: Arc<Buffers>,
+    new_files: Arc<NewFiles>,
 }
 
 impl FileStore {
     /// A store below `root`, which [`ObjectStore::create_bucket`] creates.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), buffers: Buffers::new(u64::MAX) }
+        Self { root: root.into(), buffers: Buffers::new(u64::MAX), new_files: Arc::default() }
     }
 
     fn path(&self, key: &str) -> Result<PathBuf> {
@@ -61,7 +66,7 @@ fn io_error(key: &str, e: &std::io::Error) -> ObjectError {
 }
 
 /// Writes beside the target, makes it durable, then takes the name.
-fn write_file(path: &Path, key: &str, body: &[u8]) -> Result<()> {
+fn write_file(path: &Path, key: &str, body: &[u8], files: &NewFiles, mut bounce: Bounce) -> Result<()> {
     let fail = |e: &std::io::Error| io_error(key, e);
     let dir = path.parent().unwrap_or(Path::new("/"));
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
@@ -69,15 +74,16 @@ fn write_file(path: &Path, key: &str, body: &[u8]) -> Result<()> {
     let short: String = name.chars().take(cut).collect();
     let temp = dir.join(format!(".jfs.{short}.tmp.{:016x}", rand::random::<u64>()));
     let mut made = None;
-    let mut file = match File::create_new(&temp) {
+    let mut create = || files.create(&temp, FILE_MODE, [body, &[]], &mut bounce);
+    let file = match create() {
         Err(e) if e.kind() == ErrorKind::NotFound => {
             made = dir.ancestors().take_while(|d| !d.exists()).last();
             fs::create_dir_all(dir).map_err(|e| fail(&e))?;
-            File::create_new(&temp).map_err(|e| fail(&e))?
+            create()
         }
-        other => other.map_err(|e| fail(&e))?,
+        other => other,
     };
-    let written = file.write_all(body).and_then(|()| file.sync_data()).and_then(|()| fs::rename(&temp, path));
+    let written = file.and_then(|file| file.sync_data()).and_then(|()| fs::rename(&temp, path));
     if let Err(e) = written {
         let _ = fs::remove_file(&temp);
         return Err(fail(&e));
@@ -172,8 +178,9 @@ fn is_temp(name: &str) -> bool {
 #[async_trait]
 impl ObjectStore for FileStore {
     async fn put(&self, key: &str, body: Bytes) -> Result<()> {
-        let (path, key) = (self.path(key)?, key.to_owned());
-        blocking(move || write_file(&path, &key, &body)).await
+        let (path, key, files) = (self.path(key)?, key.to_owned(), Arc::clone(&self.new_files));
+        let bounce = Bounce::new(&self.buffers);
+        blocking(move || write_file(&path, &key, &body, &files, bounce)).await
     }
 
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {
@@ -212,6 +219,10 @@ impl ObjectStore for FileStore {
     async fn create_bucket(&self) -> Result<()> {
         let root = self.root.clone();
         blocking(move || fs::create_dir_all(&root).map_err(|e| io_error(&root.to_string_lossy(), &e))).await
+    }
+
+    fn is_local(&self) -> bool {
+        true
     }
 
     fn describe(&self) -> String {

@@ -4,6 +4,7 @@
 //! back end (`spec/data-path.md` 3.2).
 
 mod buffers;
+mod direct;
 pub mod error;
 mod file;
 pub mod layers;
@@ -14,6 +15,7 @@ mod s3;
 mod store;
 
 pub use buffers::{Buffer, Buffers};
+pub use direct::{Bounce, NewFiles};
 pub use error::{ObjectError, Result};
 pub use file::FileStore;
 pub use memory::MemoryStore;

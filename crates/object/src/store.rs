@@ -57,4 +57,10 @@ pub trait ObjectStore: Send + Sync + Debug {
     fn supports_range(&self) -> bool {
         true
     }
+
+    /// Are the bodies files of this machine as they are? Then more requests at a time bring no more bytes, and a copy of
+    /// a large one is no faster to read.
+    fn is_local(&self) -> bool {
+        false
+    }
 }

@@ -23,7 +23,7 @@ const SCAN_INTERVAL: Duration = Duration::from_millis(200);
 const PENDING_MAX: usize = 512;
 
 impl Vfs {
-    /// Buffers a write. Waits only while the memory budget is exhausted.
+    /// Buffers a write. Waits only while uploads lag behind or the memory budget is exhausted.
     pub(crate) async fn write_file(
         self: &Arc<Self>,
         file: &Arc<File>,
@@ -57,6 +57,7 @@ impl Vfs {
         (chunk, pos): (u32, u32),
         data: &[u8],
     ) -> Result<()> {
+        self.blocks.upload_room().await;
         let mut permit = Some(self.reserve(file, data.len() as u64).await);
         let mut id = None;
         loop {

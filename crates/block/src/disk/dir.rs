@@ -4,10 +4,11 @@ use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use bytes::Bytes;
+use ciderfs_object::NewFiles;
 use parking_lot::{Condvar, Mutex};
 
 use super::breaker::Breaker;
@@ -54,8 +55,7 @@ pub(crate) struct CacheDir {
     pub(super) breaker: Mutex<Breaker>,
     pub(super) counters: Arc<Counters>,
     pub(super) temp: AtomicU64,
-    /// Large blocks go past the page cache; off once the file system has refused that.
-    pub(super) direct: AtomicBool,
+    pub(super) new_files: NewFiles,
     started: Instant,
     pub(super) sweep: Mutex<super::sweep::Sweep>,
     #[cfg(test)]
@@ -123,7 +123,7 @@ impl CacheDir {
             breaker: Mutex::default(),
             counters,
             temp: AtomicU64::new(0),
-            direct: AtomicBool::new(true),
+            new_files: NewFiles::default(),
             started: Instant::now(),
             sweep: Mutex::new(super::sweep::Sweep::new(loaded)),
             #[cfg(test)]

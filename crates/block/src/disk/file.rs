@@ -7,15 +7,14 @@
 //! All numbers are big-endian. The last checksum covers everything between the data and itself, so that a file that
 //! was cut short, mixed up or written by something else is told from a good one. The data starts at offset 0.
 
-use std::fs::{File, OpenOptions};
-use std::io::{IoSlice, IoSliceMut, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::fs::File;
+use std::io::IoSliceMut;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use rustix::fs::OFlags;
+use ciderfs_object::{Bounce, NewFiles};
 use rustix::io::ReadWriteFlags;
 
-use super::direct::Bounce;
 use crate::key::BlockId;
 
 /// Bytes that one checksum covers.
@@ -60,48 +59,22 @@ pub(crate) fn file_len(len: u32) -> u64 {
     u64::from(len) + trailer_len(len) as u64
 }
 
-/// Writes a block under a temporary name and gives it its own: nobody ever sees half a file. With a `bounce` buffer it goes
-/// past the page cache.
+/// Writes a block under a temporary name and gives it its own: nobody ever sees half a file.
 pub(super) fn write(
     temp: &Path,
     path: &Path,
     block: &BlockId,
     data: &[u8],
-    bounce: Option<&mut Bounce>,
+    files: &NewFiles,
+    bounce: &mut Bounce,
 ) -> std::io::Result<()> {
-    let result = (|| {
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true).mode(FILE_MODE);
-        let trailer = trailer(block, data);
-        match bounce {
-            Some(bounce) => {
-                let file = options.custom_flags(OFlags::DIRECT.bits().cast_signed()).open(temp)?;
-                bounce.write(&file, [data, &trailer])?;
-            }
-            None => {
-                let mut file = options.open(temp)?;
-                write_all(&mut file, &mut [IoSlice::new(data), IoSlice::new(&trailer)])?;
-            }
-        }
-        std::fs::rename(temp, path)
-    })();
+    let made = files.create(temp, FILE_MODE, [data, &trailer(block, data)], bounce);
+    let result = made.and_then(|_| std::fs::rename(temp, path));
     if result.is_err() {
         // Best effort: leftovers are removed at the next start.
         let _ = std::fs::remove_file(temp);
     }
     result
-}
-
-fn write_all(file: &mut File, mut parts: &mut [IoSlice<'_>]) -> std::io::Result<()> {
-    while !parts.is_empty() {
-        match file.write_vectored(parts) {
-            Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
-            Ok(n) => IoSlice::advance_slices(&mut parts, n),
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
 }
 
 /// An open cache file whose trailer is known to be good.

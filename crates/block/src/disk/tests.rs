@@ -1,10 +1,11 @@
 //! Tests of the pieces of the disk cache.
 
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 
+use ciderfs_object::{Bounce, Buffers, NewFiles};
 use proptest::prelude::*;
 
-use super::direct::{Bounce, is_unsupported};
 use super::fifo::{ENTRY_OVERHEAD, Fifo, cost};
 use super::file::{self, BlockFile, FileError, PIECE, file_len, widened};
 use super::journal::{Change, Journal, Loaded};
@@ -12,6 +13,11 @@ use crate::key::BlockId;
 
 const fn block(id: u64) -> BlockId {
     BlockId { id, indx: 0, len: 1000 }
+}
+
+fn put(temp: &Path, path: &Path, block: &BlockId, data: &[u8]) {
+    let bounce = &mut Bounce::new(&Buffers::new(u64::MAX));
+    file::write(temp, path, block, data, &NewFiles::default(), bounce).unwrap();
 }
 
 const COST: u64 = 1000 + ENTRY_OVERHEAD;
@@ -134,7 +140,7 @@ proptest! {
         let path = dir.path().join("file");
         let id = BlockId { id: 7, indx: 3, len };
         let data: Vec<u8> = (0..len).map(|i| (i * 7 % 251) as u8).collect();
-        file::write(&dir.path().join("temp"), &path, &id, &data, None).unwrap();
+        put(&dir.path().join("temp"), &path, &id, &data);
         let at = at % file_len(len) as usize;
         let mut raw = std::fs::read(&path).unwrap();
         prop_assert_eq!(raw.len() as u64, file_len(len));
@@ -156,7 +162,7 @@ fn a_file_reads_back_in_all_parts() {
     for len in [1, PIECE - 1, PIECE, PIECE + 1, 5 * PIECE] {
         let id = BlockId { id: u64::MAX, indx: 3, len };
         let data: Vec<u8> = (0..len).map(|i| (i * 7 % 251) as u8).collect();
-        file::write(&dir.path().join("temp"), &path, &id, &data, None).unwrap();
+        put(&dir.path().join("temp"), &path, &id, &data);
         let open = BlockFile::open(&path, &id).unwrap();
         for (off, n) in [(0, len), (len - 1, 1), (len / 2, len - len / 2)] {
             let (start, wide) = widened(len, off, n);
@@ -176,30 +182,11 @@ fn a_file_reads_back_in_all_parts() {
 }
 
 #[test]
-fn direct_writes_make_the_same_file() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut bounce = Bounce::default();
-    for len in [1, 4096, 262_144, (1 << 20) - 1, 1 << 20, (3 << 20) + 77, 4 << 20] {
-        let id = BlockId { id: 9, indx: 1, len };
-        let data: Vec<u8> = (0..len).map(|i| (i * 7 % 251) as u8).collect();
-        let (plain, direct) = (dir.path().join("plain"), dir.path().join("direct"));
-        file::write(&dir.path().join("temp"), &plain, &id, &data, None).unwrap();
-        match file::write(&dir.path().join("temp"), &direct, &id, &data, Some(&mut bounce)) {
-            Err(e) if is_unsupported(&e) => return eprintln!("no direct writes here: {e}"),
-            other => other.unwrap(),
-        }
-        assert!(std::fs::read(&plain).unwrap() == std::fs::read(&direct).unwrap(), "{len} bytes");
-        bounce.release();
-    }
-    assert!(!dir.path().join("temp").exists());
-}
-
-#[test]
 fn a_file_cut_short_while_open_is_damaged_not_a_disk_error() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
     let id = BlockId { id: 1, indx: 0, len: 100_000 };
-    file::write(&dir.path().join("temp"), &path, &id, &[1; 100_000], None).unwrap();
+    put(&dir.path().join("temp"), &path, &id, &[1; 100_000]);
     let open = BlockFile::open(&path, &id).unwrap();
     std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(50_000).unwrap();
     let mut out = vec![0; 100_000];

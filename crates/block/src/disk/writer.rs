@@ -4,8 +4,9 @@ use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use ciderfs_object::Bounce;
+
 use super::dir::{CacheDir, State};
-use super::direct::{self, Bounce};
 use super::fifo::{Fifo, cost};
 use super::file;
 use super::journal::Change;
@@ -17,8 +18,7 @@ const SPACE_INTERVAL: Duration = Duration::from_secs(1);
 
 impl CacheDir {
     /// The body of a writer thread; returns after [`CacheDir::close`], when the queue is empty.
-    pub fn write_queued(&self) {
-        let mut bounce = Bounce::default();
+    pub fn write_queued(&self, mut bounce: Bounce) {
         loop {
             let (block, data) = {
                 let mut state = self.state.lock();
@@ -114,17 +114,7 @@ impl CacheDir {
             0 => {}
             errno => return Err(std::io::Error::from_raw_os_error(errno)),
         }
-        let path = self.path(block);
-        if data.len() >= direct::FROM && self.direct.load(Relaxed) {
-            match file::write(temp, &path, block, data, Some(bounce)) {
-                Err(e) if direct::is_unsupported(&e) => {
-                    tracing::debug!(root = %self.root.display(), "no direct writes to this cache: {e}");
-                    self.direct.store(false, Relaxed);
-                }
-                other => return other,
-            }
-        }
-        file::write(temp, &path, block, data, None)
+        file::write(temp, &self.path(block), block, data, &self.new_files, bounce)
     }
 
     pub(super) fn evict(

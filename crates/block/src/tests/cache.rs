@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::SeqCst;
 
+use ciderfs_format::Compression;
+
 use super::support::*;
 use crate::{BlockConfig, BlockStore, ReadHint};
 
@@ -368,6 +370,29 @@ async fn what_enters_the_cache_follows_the_settings() {
     until("only the partial block is cached", || blocks.stats().cache_blocks == 1).await;
     forget_memory(&blocks);
     assert!(blocks.is_cached(1, data.len() as u32, 1) && !blocks.is_cached(1, data.len() as u32, 0));
+
+    // Streams of a local store leave it alone, unless blocks must be unpacked.
+    store.local.store(true, SeqCst);
+    for (compression, cached_blocks) in [(Compression::None, 1), (Compression::Lz4, 2)] {
+        let dir = tempfile::tempdir().unwrap();
+        let cfg = BlockConfig { compression, ..cached(64 * KIB, dir.path()) };
+        let id = 10 + cached_blocks;
+        upload(
+            &BlockStore::new(store.clone(), BlockConfig { cache_dirs: Vec::new(), ..cfg.clone() }).unwrap(),
+            id,
+            &data,
+        )
+        .await;
+        let blocks = BlockStore::new(store.clone(), cfg).unwrap();
+        expect(&blocks, id, &data, ReadHint::Sequential).await;
+        until("what is to be cached is", || blocks.stats().cache_blocks == cached_blocks).await;
+        forget_memory(&blocks);
+        assert!(blocks.is_cached(id, data.len() as u32, 1), "the partial block");
+        assert_eq!(blocks.is_cached(id, data.len() as u32, 0), cached_blocks == 2);
+        blocks.prefetch(id, data.len() as u32, 0);
+        until("a prefetched block is cached", || blocks.stats().cache_blocks == 2).await;
+    }
+    store.local.store(false, SeqCst);
 
     let dir = tempfile::tempdir().unwrap();
     let cfg = BlockConfig { cache_size: 0, ..cached(64 * KIB, dir.path()) };

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -33,6 +33,7 @@ pub enum Fault {
 pub struct TestStore {
     pub objects: Mutex<HashMap<String, Bytes>>,
     pub ranges: bool,
+    pub local: AtomicBool,
     pub gets: AtomicUsize,
     pub range_gets: AtomicUsize,
     pub puts: AtomicUsize,
@@ -55,6 +56,7 @@ impl TestStore {
         Arc::new(Self {
             objects: Mutex::default(),
             ranges,
+            local: AtomicBool::new(false),
             gets: AtomicUsize::new(0),
             range_gets: AtomicUsize::new(0),
             puts: AtomicUsize::new(0),
@@ -115,6 +117,10 @@ async fn missing(key: &str) -> ObjectError {
 impl ObjectStore for TestStore {
     fn supports_range(&self) -> bool {
         self.ranges
+    }
+
+    fn is_local(&self) -> bool {
+        self.local.load(SeqCst)
     }
 
     async fn put(&self, key: &str, data: Bytes) -> Result<()> {

@@ -127,4 +127,8 @@ impl ObjectStore for Faulty {
     fn supports_range(&self) -> bool {
         self.inner.supports_range()
     }
+
+    fn is_local(&self) -> bool {
+        self.inner.is_local()
+    }
 }

@@ -103,4 +103,8 @@ impl ObjectStore for Limited {
     fn supports_range(&self) -> bool {
         self.inner.supports_range()
     }
+
+    fn is_local(&self) -> bool {
+        self.inner.is_local()
+    }
 }

@@ -95,4 +95,8 @@ impl ObjectStore for Metered {
     fn supports_range(&self) -> bool {
         self.inner.supports_range()
     }
+
+    fn is_local(&self) -> bool {
+        self.inner.is_local()
+    }
 }

@@ -67,4 +67,8 @@ impl ObjectStore for Prefixed {
     fn supports_range(&self) -> bool {
         self.inner.supports_range()
     }
+
+    fn is_local(&self) -> bool {
+        self.inner.is_local()
+    }
 }

@@ -63,4 +63,8 @@ impl ObjectStore for Replaceable {
     fn supports_range(&self) -> bool {
         self.now().supports_range()
     }
+
+    fn is_local(&self) -> bool {
+        self.now().is_local()
+    }
 }

@@ -90,4 +90,8 @@ impl ObjectStore for Retried {
     fn supports_range(&self) -> bool {
         self.inner.supports_range()
     }
+
+    fn is_local(&self) -> bool {
+        self.inner.is_local()
+    }
 }

@@ -69,4 +69,8 @@ impl ObjectStore for Sharded {
     fn supports_range(&self) -> bool {
         self.shards.iter().all(|s| s.supports_range())
     }
+
+    fn is_local(&self) -> bool {
+        self.shards.iter().all(|s| s.is_local())
+    }
 }
