@@ -377,6 +377,15 @@ for f in (os.getcwd, lambda: open('x', 'w'), lambda: os.mkdir('y'), lambda: os.s
     except OSError as e: print(e.strerror)
 os.fchmod(d, 0o701); os.utime(d, ns=(5, 7)); s = os.fstat(d)
 print(oct(s.st_mode), s.st_atime_ns, s.st_mtime_ns)
+def xattrs(fd):
+    for f in (lambda: os.setxattr(fd, 'user.a', b'1', os.XATTR_CREATE), lambda: os.setxattr(fd, 'user.a', b'2'),
+            lambda: os.setxattr(fd, 'user.a', b'', os.XATTR_CREATE), lambda: os.setxattr(fd, 'user.b', b'', os.XATTR_REPLACE),
+            lambda: os.setxattr(fd, 'trusted.b', b'3'), lambda: os.getxattr(fd, 'user.a'), lambda: os.getxattr(fd, 'user.none'),
+            lambda: os.removexattr(fd, 'user.none'), lambda: sorted(n for n in os.listxattr(fd) if n != 'security.selinux'),
+            lambda: os.removexattr(fd, 'user.a'), lambda: os.getxattr(fd, 'user.a'), lambda: os.setxattr(fd, 'system.x', b'')):
+        try: print(f())
+        except OSError as e: print(e.strerror)
+xattrs(d)
 os.chdir(top)
 f = os.open('f', os.O_RDWR | os.O_CREAT, 0o644); os.write(f, b'before')
 os.remove('f')
@@ -388,6 +397,7 @@ for fd in (f, g):
     s = os.fstat(fd)
     print(oct(s.st_mode), s.st_uid, s.st_gid, s.st_nlink, s.st_size, s.st_atime_ns)
     print(os.pread(fd, 100, 0))
+    xattrs(fd)
 print(sorted(n for n in os.listdir('.') if not n.startswith('.')))";
     let run = |root: &Path| sh(root, &format!("python3 - <<'E'\n{script}\nE"));
     let volume = Volume::new(engine, &["--trash-days=0"]);
@@ -412,6 +422,10 @@ fn a_file_removed_by_another_mount_keeps_its_attributes(engine: Engine) {
     assert_eq!((seen.len(), seen.is_file()), (7, true));
     file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600);
+    rustix::fs::fsetxattr(&file, "user.note", b"value", rustix::fs::XattrFlags::CREATE).unwrap();
+    let mut value = [0; 16];
+    let n = rustix::fs::fgetxattr(&file, "user.note", &mut value).unwrap();
+    assert_eq!(&value[..n], b"value");
     wait_for("the name to be gone", || !a.join("f").exists());
     drop(file);
     a.unmount();

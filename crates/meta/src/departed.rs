@@ -3,27 +3,37 @@
 //! A process may stand in a directory that was removed, or hold a descriptor of it; POSIX lets it see attributes with a link
 //! count of 0. There is no record any more that could tell them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use bytes::Bytes;
 use ciderfs_format::{Attr, Ino, Time};
 use parking_lot::Mutex;
 
 use crate::error::{Errno, Result};
-use crate::types::{Caller, SetAttr, SetTime};
+use crate::store::Name;
+use crate::types::{Caller, SetAttr, SetTime, XattrSet};
 use crate::volume::Meta;
 
 /// Nodes remembered; whoever holds an older one gets `ENOENT`.
 const REMEMBERED_MAX: usize = 1024;
 
+/// What is left of a node.
+struct Gone {
+    attr: Attr,
+    /// Extended attributes that it was given since.
+    xattrs: BTreeMap<Name, Bytes>,
+}
+
 /// The latest of them.
 #[derive(Default)]
-pub(crate) struct Departed(Mutex<(HashMap<Ino, Attr>, VecDeque<Ino>)>);
+pub(crate) struct Departed(Mutex<(HashMap<Ino, Gone>, VecDeque<Ino>)>);
 
 impl Departed {
     /// Remembers a node whose record is being removed. If the removal fails nothing is lost: the record is asked first.
     pub(crate) fn remember(&self, ino: Ino, a: &Attr, now: Time) {
         let (nodes, order) = &mut *self.0.lock();
-        if nodes.insert(ino, Attr { nlink: 0, ctime: now, ..a.clone() }).is_none() {
+        let attr = Attr { nlink: 0, ctime: now, ..a.clone() };
+        if nodes.insert(ino, Gone { attr, xattrs: BTreeMap::new() }).is_none() {
             order.push_back(ino);
         }
         if order.len() > REMEMBERED_MAX
@@ -37,7 +47,50 @@ impl Departed {
 impl Meta {
     /// Last attributes of a node that this client has removed; for those who still hold it when its record is gone.
     pub fn departed(&self, ino: Ino) -> Option<Attr> {
-        self.departed.0.lock().0.get(&ino).cloned()
+        self.departed.0.lock().0.get(&ino).map(|gone| gone.attr.clone())
+    }
+
+    /// Remembers a node that somebody holds here and another client has removed.
+    pub fn depart(&self, ino: Ino, last: &Attr) {
+        if self.departed(ino).is_none() {
+            self.departed.remember(ino, last, last.ctime);
+        }
+    }
+
+    /// An extended attribute that a removed node was given since; see [`Meta::set_departed_xattr`].
+    pub(crate) fn departed_xattr(&self, ino: Ino, name: &[u8]) -> Option<Bytes> {
+        self.departed.0.lock().0.get(&ino)?.xattrs.get(name).cloned()
+    }
+
+    /// The names of all of those.
+    pub(crate) fn departed_xattrs(&self, ino: Ino) -> Option<Vec<Name>> {
+        Some(self.departed.0.lock().0.get(&ino)?.xattrs.keys().cloned().collect())
+    }
+
+    /// Gives a removed node an extended attribute, or takes it away. The caller's permission has been checked.
+    ///
+    /// # Errors
+    /// `EEXIST` and `ENODATA` (`set`), `ENOENT` (not remembered).
+    pub(crate) fn set_departed_xattr(
+        &self,
+        ino: Ino,
+        name: &[u8],
+        value: Option<Bytes>,
+        set: XattrSet,
+    ) -> Result<()> {
+        let mut nodes = self.departed.0.lock();
+        let gone = nodes.0.get_mut(&ino).ok_or(Errno::ENOENT)?;
+        match gone.xattrs.contains_key(name) {
+            true if set.create => return Err(Errno::EEXIST.into()),
+            false if set.replace || value.is_none() => return Err(Errno::ENODATA.into()),
+            _ => {}
+        }
+        match value {
+            Some(value) => gone.xattrs.insert(name.to_vec(), value),
+            None => gone.xattrs.remove(name),
+        };
+        gone.attr.ctime = self.clock.now();
+        Ok(())
     }
 
     /// Changes those attributes. `None` if the node is not remembered.
@@ -46,7 +99,7 @@ impl Meta {
     /// `EPERM`.
     pub fn set_departed(&self, c: &Caller, ino: Ino, set: &SetAttr) -> Option<Result<Attr>> {
         let mut nodes = self.departed.0.lock();
-        let a = nodes.0.get_mut(&ino)?;
+        let a = &mut nodes.0.get_mut(&ino)?.attr;
         Some(set_unrecorded(c, a, set, self.clock.now()).map(|()| a.clone()))
     }
 }

@@ -36,13 +36,26 @@ impl Vfs {
         if ino.is_virtual() {
             return Err(Errno::EPERM.into());
         }
-        let attr = self.meta.set_xattr(c, ino, name, value, set).await?;
+        let attr = match self.meta.set_xattr(c, ino, name, value.clone(), set).await {
+            Err(e) if e.errno() == Errno::ENOENT && self.depart_open(ino) => {
+                self.meta.set_xattr(c, ino, name, value, set).await?
+            }
+            other => other?,
+        };
         if let (Some(attr), Some(file)) = (attr, self.files.get(ino)) {
             // An access ACL changes the mode too. The rest of these attributes may be older than what the file knows.
             let mut s = file.state.lock();
             (s.attr.mode, s.attr.access_acl) = (attr.mode, attr.access_acl);
         }
         Ok(())
+    }
+
+    /// Keeps what is known of an open file that another client has removed, so that it can have attributes of its own.
+    fn depart_open(&self, ino: Ino) -> bool {
+        let Some(file) = self.files.get(ino) else { return false };
+        let last = file.state.lock().orphaned();
+        self.meta.depart(ino, &last);
+        true
     }
 
     /// Removes an attribute.

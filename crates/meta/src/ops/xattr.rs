@@ -87,7 +87,14 @@ impl Meta {
             t.write(Write::PutXattr(ino, name.to_vec(), value.clone()));
             Ok(())
         };
-        self.change_xattr(c, ino, namespace, change).await.map(|()| None)
+        match self.change_xattr(c, ino, namespace, change).await {
+            Err(e) if e.errno() == Errno::ENOENT => {
+                self.check_changing_departed(c, ino, namespace).await?;
+                self.set_departed_xattr(ino, name, Some(value), set)?;
+            }
+            other => other?,
+        }
+        Ok(None)
     }
 
     /// Removes an extended attribute or an ACL. An ACL that is not there is no error.
@@ -104,7 +111,13 @@ impl Meta {
             t.write(Write::DelXattr(ino, name.to_vec()));
             Ok(())
         };
-        self.change_xattr(c, ino, namespace, change).await
+        match self.change_xattr(c, ino, namespace, change).await {
+            Err(e) if e.errno() == Errno::ENOENT => {
+                self.check_changing_departed(c, ino, namespace).await?;
+                self.set_departed_xattr(ino, name, None, XattrSet::default())
+            }
+            other => other,
+        }
     }
 
     /// The value of an extended attribute or ACL.
@@ -120,7 +133,7 @@ impl Meta {
         // The kernel and tools ask for these about every file; few have any.
         let often = namespace == Namespace::Security && self.known_xattrs.is_on();
         if often && self.known_xattrs.names(real).is_some_and(|names| names.iter().all(|n| n != name)) {
-            return Err(Errno::ENODATA.into());
+            return self.departed_xattr(real, name).ok_or_else(|| Errno::ENODATA.into());
         }
         let mut reads = vec![Read::Xattr(real, name.to_vec())];
         if c.check {
@@ -135,9 +148,10 @@ impl Meta {
             return Err(StoreError::another_question().into());
         };
         if let Some(Value::Attr(attr)) = values.next() {
-            self.check_reading(c, &attr.ok_or(Errno::ENOENT)?, namespace).await?;
+            let attr = attr.or_else(|| self.departed(real)).ok_or(Errno::ENOENT)?;
+            self.check_reading(c, &attr, namespace).await?;
         }
-        value.ok_or_else(|| Errno::ENODATA.into())
+        value.or_else(|| self.departed_xattr(real, name)).ok_or_else(|| Errno::ENODATA.into())
     }
 
     /// Answers to `reads`, and, in the same turn, the names of an inode and of those that are likely to be asked about next.
@@ -166,7 +180,10 @@ impl Meta {
     /// `ENOENT`.
     pub async fn list_xattrs(&self, c: &Caller, ino: Ino) -> Result<Vec<Name>> {
         let real = self.real(ino);
-        let (names, acls) = self.xattr_names(real).await?;
+        let (names, acls) = match self.xattr_names(real).await {
+            Err(e) if e.errno() == Errno::ENOENT => (self.departed_xattrs(real).ok_or(e)?.into(), (0, 0)),
+            other => other?,
+        };
         let mut out: Vec<Name> = Vec::with_capacity(names.len() + 2);
         if acls.0 != 0 {
             out.push(XATTR_ACCESS.as_bytes().to_vec());
@@ -269,6 +286,18 @@ impl Meta {
                 }
                 self.check_access(t, c, a, W)
             }
+            _ if c.check && c.uid != 0 => Err(Errno::EPERM.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// [`Meta::check_changing`] for a node that has no record any more.
+    async fn check_changing_departed(&self, c: &Caller, ino: Ino, namespace: Namespace) -> Result<()> {
+        let a = self.departed(ino).ok_or(Errno::ENOENT)?;
+        check_flags(&a, true)?;
+        match namespace {
+            Namespace::User if !takes_user(&a) => Err(Errno::EPERM.into()),
+            Namespace::User => self.permit(c, &a, W).await,
             _ if c.check && c.uid != 0 => Err(Errno::EPERM.into()),
             _ => Ok(()),
         }
