@@ -307,7 +307,7 @@ impl Pair {
         let mut c = Agent::start();
         c.must(&format!("open f {}/other rw", self.dirs[0]));
         self.a.must(&format!("open g {}/other rw", self.dirs[0]));
-        self.b.must(&format!("open g {}/other rw", self.dirs[0]));
+        self.b.must(&format!("open g {}/other rw", self.dirs[1]));
         let (a, b) = (&mut self.a, &mut self.b);
         a.must("try f w 1 1");
         b.must("try f w 2 1");
@@ -353,6 +353,7 @@ fn processes_of_two_mounts(engine: Engine) {
     Pair::new(one.path(), two.path(), false).rules();
     let mut far = Pair::new(one.path(), two.path(), false);
     what_was_written_is_seen(&mut far);
+    far.circles();
     drop(far);
     one.unmount();
     two.unmount();

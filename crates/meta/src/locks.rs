@@ -9,6 +9,7 @@
 //! finds that out from the records themselves: every change of a file's data is tied to the locks that are held on the
 //! file ([`Meta::fence`]). What was open then stays unusable for writing until it is closed.
 
+mod fleet;
 mod table;
 mod waits;
 
@@ -20,6 +21,8 @@ use ciderfs_format::{Attr, Ino};
 use rand::RngExt as _;
 use tokio::sync::oneshot;
 
+#[cfg(feature = "suite")]
+pub(crate) use self::fleet::WAITS;
 pub(crate) use self::table::LockTable;
 use self::table::{After, Asking, Next};
 use crate::error::{Errno, Error, Result};
@@ -288,7 +291,15 @@ impl Meta {
                 Next::Decide(batch) => batch,
             };
             let sid = self.sid();
-            let run = self.run(|t| locks::decide(t, sid, ino, &batch.requests, &batch.held)).await;
+            let told = self.locks.tells();
+            let decide = |t: &mut Txn<'_>| {
+                let decided = locks::decide(t, sid, ino, &batch.requests, &batch.held)?;
+                if told && decided.grants() {
+                    fleet::withdraw(t, sid);
+                }
+                Ok(decided)
+            };
+            let run = self.run(decide).await;
             let result = run.map(|ran| {
                 let attr = match ran.value.attr_at.and_then(|at| ran.outputs.get(at)) {
                     Some(crate::store::Output::Attr(attr)) => attr.clone(),
@@ -296,7 +307,14 @@ impl Meta {
                 };
                 (ran.value, attr)
             });
-            match self.locks.settle(ino, sid, batch, result) {
+            if told && result.as_ref().is_ok_and(|(d, _)| d.grants()) {
+                self.locks.forget_telling();
+            }
+            let after = self.locks.settle(ino, sid, batch, result);
+            if self.locks.begin_watching() {
+                tokio::spawn(Arc::clone(&self).watch_waits());
+            }
+            match after {
                 After::Nothing => pause = pause.mul_f64(POLL_GROWTH).min(POLL_MAX),
                 After::Progress => pause = POLL_MIN,
                 After::Register => {

@@ -84,7 +84,8 @@ macro_rules! suite {
                 heartbeat deletion_is_resumed shared_slices unlink_without_session read_only_client
                 jobs_contended
                 unlink rmdir permission_to_remove immutable_and_append_only
-                record_locks flock_rules waiting_for_locks readers_let_a_writer_go_first deadlocks locks_contended
+                record_locks flock_rules waiting_for_locks readers_let_a_writer_go_first deadlocks deadlocks_between_clients
+                locks_contended
                 locks_with_lost_replies locks_end_with_the_session nothing_is_written_under_lost_locks
                 kept_locks_survive_a_lost_row writes_beside_changing_locks
                 rename_moves rename_replaces rename_hard_links rename_below_itself

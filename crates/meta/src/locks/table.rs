@@ -8,7 +8,8 @@ use ciderfs_format::{Attr, Ino};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use super::waits::Waits;
+use super::fleet::now;
+use super::waits::{Wait, Waits};
 use crate::error::{Errno, Error, Result};
 use crate::ops::locks::{Ask, Decided, Granted, Held, Request, Verdict};
 use crate::store::LockKind;
@@ -95,10 +96,23 @@ struct State {
     /// Number of files on which an owner holds record locks.
     holdings: HashMap<u64, usize>,
     waits: Waits,
+    /// Somebody looks for circles through other clients.
+    watched: bool,
+    told: Told,
     tickets: u64,
     losses: u64,
     /// The session ends, and with it every lock.
     closed: bool,
+}
+
+/// The waits that this session's record in the volume tells.
+#[derive(Default, PartialEq, Eq)]
+enum Told {
+    #[default]
+    Nothing,
+    These(Vec<u8>),
+    /// A commit has withdrawn them, or its reply was lost.
+    Unknown,
 }
 
 /// See the module.
@@ -207,6 +221,66 @@ impl LockTable {
         s.waits.end(id);
         e.wake.notify_one();
         waiting
+    }
+
+    /// Has somebody begun to wait for another client's lock while nobody looks for circles? From now on the caller does.
+    pub(super) fn begin_watching(&self) -> bool {
+        let mut s = self.state.lock();
+        let begin = !s.watched && !s.closed && s.waits.has_foreign(u64::MAX);
+        s.watched |= begin;
+        begin
+    }
+
+    /// Nobody waits for other clients any more, so looking for circles ends. False if somebody does.
+    pub(super) fn end_watching(&self) -> bool {
+        let mut s = self.state.lock();
+        s.watched = s.waits.has_foreign(u64::MAX);
+        !s.watched
+    }
+
+    /// All waits, if one of them has waited for another client's lock since before `since`.
+    pub(super) fn waits_to_tell(&self, since: u64) -> Option<Vec<Wait>> {
+        let s = self.state.lock();
+        (!s.closed && s.waits.has_foreign(since)).then(|| s.waits.all())
+    }
+
+    /// Does the record of this session tell any waits?
+    pub(super) fn tells(&self) -> bool {
+        self.state.lock().told != Told::Nothing
+    }
+
+    /// Notes what the record is about to tell; false if it does already.
+    pub(super) fn begin_telling(&self, waits: &[u8]) -> bool {
+        let new = if waits.is_empty() { Told::Nothing } else { Told::These(waits.to_vec()) };
+        let mut s = self.state.lock();
+        let other = s.told != new;
+        s.told = new;
+        other
+    }
+
+    /// It is not known what the record tells.
+    pub(super) fn forget_telling(&self) {
+        self.state.lock().told = Told::Unknown;
+    }
+
+    /// Ends a wait that would never end. False if it is not there any more, or is being decided.
+    pub(super) fn give_up(&self, wait: &Wait) -> bool {
+        let mut s = self.state.lock();
+        let State { files, waits, .. } = &mut *s;
+        let tickets = waits.tickets(wait);
+        let mut found = false;
+        for e in files.values_mut() {
+            for mut t in e.waiting.extract_if(.., |t| tickets.contains(&t.id)) {
+                waits.end(t.id);
+                t.respond(Err(Errno::EDEADLK.into()));
+                found = true;
+            }
+            if found {
+                // Somebody may have waited only to let this one go first.
+                e.wake.notify_one();
+            }
+        }
+        found
     }
 
     /// The number of the last loss on a file: it has grown whenever locks on it were lost.
@@ -508,9 +582,9 @@ impl State {
                 Verdict::Blocked(_) if !t.by.wait => answers.push((t, Err(Errno::EAGAIN.into()))),
                 Verdict::Blocked(blockers) => {
                     t.foreign = blockers.iter().any(|(s, _)| *s != sid);
-                    let on = blockers.iter().filter(|(s, _)| *s == sid).map(|(_, o)| *o).collect();
                     let is_record = t.by.ask.kind() == LockKind::Record;
-                    if is_record && !self.waits.begin(t.id, t.by.owner, t.by.pid, on) {
+                    let wait = Wait { who: (sid, t.by.owner), pid: t.by.pid, since: now(), on: blockers };
+                    if is_record && !self.waits.begin(t.id, wait) {
                         answers.push((t, Err(Errno::EDEADLK.into())));
                     } else {
                         e.waiting.push(t);

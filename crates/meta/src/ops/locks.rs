@@ -134,6 +134,13 @@ pub(crate) struct Decided {
     pub(crate) no_session: bool,
 }
 
+impl Decided {
+    /// Has anybody got what it asked for?
+    pub(crate) fn grants(&self) -> bool {
+        !self.no_session && self.lost.is_empty() && self.verdicts.contains(&Verdict::Done)
+    }
+}
+
 /// The locks of a file while a batch is decided.
 struct Desk {
     sid: u64,

@@ -124,6 +124,13 @@ impl World {
         c
     }
 
+    /// Sessions that tell the others for whose locks they wait.
+    pub(super) async fn told_waits(&self) -> usize {
+        let told = self.store.read(&[crate::store::Read::Plocks(crate::locks::WAITS)]).await.unwrap();
+        let [crate::store::Value::Plocks(told)] = &told[..] else { panic!("{told:?}") };
+        told.len()
+    }
+
     /// Checks every record of the volume against every other.
     pub(super) async fn check(&self) {
         check(self.store.as_ref()).await;

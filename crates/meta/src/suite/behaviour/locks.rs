@@ -278,6 +278,49 @@ pub async fn deadlocks(engine: Engine) {
     convert.await.unwrap().unwrap();
 }
 
+/// A circle through several clients ends: the youngest of its waits is given up, and only that one.
+pub async fn deadlocks_between_clients(engine: Engine) {
+    let w = World::new(engine).await;
+    let clients = [w.mounted().await, w.mounted().await, w.mounted().await];
+    let [a, b, c] = &clients;
+    let f = a.file(ROOT, "f").await;
+    let one = |start| range(F_WRLCK, start, start);
+    a.try_lock(f, 1, one(1)).await.unwrap();
+    b.try_lock(f, 1, one(2)).await.unwrap();
+    c.try_lock(f, 1, one(3)).await.unwrap();
+    c.try_lock(f, 2, one(4)).await.unwrap();
+    // A holder of the third client waits for another one of its own, which waits for the first client: only both of its waits
+    // make the circle.
+    let first = a.waiting(f, 1, one(2)).await;
+    let second = b.waiting(f, 1, one(4)).await;
+    let third = c.waiting(f, 2, one(3)).await;
+    // In nobody's circle, but waits for it.
+    let outside = b.waiting(f, 7, one(1)).await;
+    assert_eq!(errno(c.wait_lock(f, 1, one(1)).await), Errno::EDEADLK);
+    assert!(!(first.is_finished() || second.is_finished() || third.is_finished() || outside.is_finished()));
+    // The others get what they wait for as it is given back.
+    c.meta.drop_locks(f, LockKind::Record, 1).await.unwrap();
+    third.await.unwrap().unwrap();
+    c.meta.drop_locks(f, LockKind::Record, 2).await.unwrap();
+    second.await.unwrap().unwrap();
+    b.meta.drop_locks(f, LockKind::Record, 1).await.unwrap();
+    first.await.unwrap().unwrap();
+    a.meta.drop_locks(f, LockKind::Record, 1).await.unwrap();
+    outside.await.unwrap().unwrap();
+    // What was told of the waits is withdrawn, also where a wait is interrupted.
+    a.try_lock(f, 1, one(9)).await.unwrap();
+    let waiting = c.waiting(f, 1, one(9)).await;
+    until("the wait is told", async || w.told_waits().await > 0).await;
+    waiting.abort();
+    until("it is withdrawn", async || w.told_waits().await == 0).await;
+    let waiting = c.waiting(f, 1, one(9)).await;
+    until("the wait is told", async || w.told_waits().await > 0).await;
+    c.meta.close_session().await.unwrap();
+    assert_eq!(w.told_waits().await, 0, "it ends with the session");
+    assert!(waiting.await.unwrap().is_err());
+    w.check().await;
+}
+
 /// At most one holder at a time, whichever client and process it is.
 pub async fn locks_contended(engine: Engine) {
     let w = World::new(engine).await;
