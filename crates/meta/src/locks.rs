@@ -10,6 +10,7 @@
 //! file ([`Meta::fence`]). What was open then stays unusable for writing until it is closed.
 
 mod fleet;
+mod state;
 mod table;
 mod waits;
 
@@ -23,8 +24,9 @@ use tokio::sync::oneshot;
 
 #[cfg(feature = "suite")]
 pub(crate) use self::fleet::WAITS;
+use self::state::{After, Answer, Asking};
 pub(crate) use self::table::LockTable;
-use self::table::{After, Asking, Next};
+use self::table::Next;
 use crate::error::{Errno, Error, Result};
 use crate::ops::locks::{self, Ask, Granted};
 use crate::run::Ran;
@@ -259,7 +261,7 @@ impl Meta {
         by: LockCaller,
         ask: Ask,
         wait: bool,
-        answer: Option<table::Answer>,
+        answer: Option<Answer>,
     ) -> u64 {
         let asking = Asking { owner: by.owner, pid: by.pid, ask, wait };
         let (id, start) = self.locks.submit(ino, asking, answer);
