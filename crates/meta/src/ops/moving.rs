@@ -13,7 +13,7 @@ use crate::volume::Meta;
 
 /// Usage records guarded in the commit of a move: up to so many directories the moved usage is exact whatever other clients
 /// do in the tree meanwhile.
-const GUARDED_DIRS_MAX: usize = 256;
+const GUARDED_DIRS_MAX: usize = 10_000;
 /// Sums of one tree that others keep changing; after that the last one counts, guarded or not.
 const SUMS_MAX: usize = 20;
 

@@ -144,6 +144,35 @@ pub async fn moved_tree_under_change(engine: Engine) {
     assert_eq!(used(&w, QuotaKey::Dir(a)).await, (2 * 4096 + 30 * 2 * 4096, 32));
 }
 
+/// The same with a tree of many directories.
+pub async fn great_tree_moved_under_change(engine: Engine) {
+    const DIRS: usize = 600;
+    let w = World::new(engine).await;
+    let (c, other) = (w.client().await, w.client().await);
+    let (a, b) = (c.dir(ROOT, "a").await, c.dir(ROOT, "b").await);
+    for dir in [a, b] {
+        c.meta.set_quota(QuotaKey::Dir(dir), Some(1 << 40), None).await.unwrap();
+    }
+    other.meta.reload_quotas().await.unwrap();
+    let t = c.dir(a, "t").await;
+    let mut dirs = Vec::new();
+    for n in 0..DIRS {
+        dirs.push(c.dir(t, &format!("d{n:03}")).await);
+    }
+    for round in 0..12 {
+        let name = format!("n{round}");
+        let (from, to) = if round % 2 == 0 { (a, b) } else { (b, a) };
+        // The youngest directories come last in the sum.
+        let changed = dirs[DIRS - 1 - round];
+        let (moved, made) = futures_util::join!(c.rename((from, "t"), (to, "t")), other.file(changed, &name));
+        moved.unwrap();
+        other.put(made, 0, 0, 5000).await;
+    }
+    w.check().await;
+    let inodes = (1 + DIRS + 12) as i64;
+    assert_eq!(used(&w, QuotaKey::Dir(a)).await, (inodes * 4096 + 12 * 4096, inodes));
+}
+
 /// Users and groups: charged for what they own, wherever it is, until it is gone.
 pub async fn owner_quotas(engine: Engine) {
     let w = World::with(engine, |s| (s.user_group_quota, s.trash_days) = (true, 1)).await;
