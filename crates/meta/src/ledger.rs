@@ -81,6 +81,12 @@ impl Ledger {
         self.recount(&table);
     }
 
+    /// Directories with a quota.
+    pub(crate) fn quota_dirs(&self) -> HashSet<Ino> {
+        let dir = |key: &QuotaKey| if let QuotaKey::Dir(ino) = key { Some(*ino) } else { None };
+        self.quotas.read().keys().filter_map(dir).collect()
+    }
+
     /// Learns about one quota; `None` if there is none.
     pub(crate) fn learn(&self, key: QuotaKey, quota: Option<Quota>) {
         let mut table = self.quotas.write();

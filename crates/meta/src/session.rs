@@ -174,6 +174,7 @@ impl Meta {
 
     async fn heartbeat_loop(self: Arc<Self>) {
         let mut stop = self.stop.subscribe();
+        let mut young = Vec::new();
         loop {
             let jitter = rand::rng().random_range(0.95..1.05);
             tokio::select! {
@@ -189,7 +190,7 @@ impl Meta {
             if let Err(e) = self.refresh_usage().await {
                 tracing::debug!("reloading usage: {e}");
             }
-            if let Err(e) = self.reload_quotas().await {
+            if let Err(e) = self.follow_quotas(&mut young).await {
                 tracing::warn!("reloading quotas: {e}");
             }
             if !self.cfg.read_only

@@ -18,10 +18,17 @@ const GUARDED_DIRS_MAX: usize = 10_000;
 const SUMS_MAX: usize = 20;
 
 /// What a tree holds, without its top.
-struct Sum {
-    amount: Amount,
+pub(super) struct Sum {
+    pub(super) amount: Amount,
     /// Usage records that it rests on.
     records: Vec<(Ino, DirStat)>,
+}
+
+impl Sum {
+    /// What must still be so for the sum to be right.
+    pub(super) fn guards(&self) -> impl Iterator<Item = Guard> {
+        self.records.iter().take(GUARDED_DIRS_MAX).map(|(dir, stat)| Guard::DirStat(*dir, Some(*stat)))
+    }
 }
 
 /// Sums of the trees that an operation moves.
@@ -72,9 +79,7 @@ impl Meta {
                 trees.wanted.insert(e.ino);
                 return Ok(());
             }
-            for (dir, stat) in sum.records.iter().take(GUARDED_DIRS_MAX) {
-                t.guard(Guard::DirStat(*dir, Some(*stat)));
-            }
+            sum.guards().for_each(|guard| t.guard(guard));
         }
         t.charges.dir(from, -sum.amount.0, -sum.amount.1);
         t.charges.dir(to, sum.amount.0, sum.amount.1);
@@ -91,7 +96,8 @@ impl Meta {
         Ok(())
     }
 
-    async fn sum_tree(&self, top: Ino) -> Result<Sum> {
+    /// Bytes and inodes below a directory, itself not counted, from the usage records.
+    pub(super) async fn sum_tree(&self, top: Ino) -> Result<Sum> {
         let mut sum = Sum { amount: (0, 0), records: Vec::new() };
         let mut level = vec![top];
         let mut seen = BTreeSet::new();
@@ -132,10 +138,5 @@ impl Meta {
             level = next;
         }
         Ok(sum)
-    }
-
-    /// Bytes and inodes below a directory, itself not counted, from the usage records.
-    pub(super) async fn usage_below(&self, dir: Ino) -> Result<Amount> {
-        Ok(self.sum_tree(dir).await?.amount)
     }
 }

@@ -17,6 +17,8 @@ use crate::volume::Meta;
 
 /// Attempts to change what others change at the same time.
 const ATTEMPTS_MAX: usize = 20;
+/// Counts below a directory that others keep changing.
+const COUNTS_MAX: usize = 20;
 
 /// A quota whose recorded usage was compared with what is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +100,8 @@ impl Meta {
 
     /// Sets limits; `None` leaves one as it is, for a new quota unlimited. A new quota of a directory starts with the usage of
     /// its tree; the first one of a user or group turns user and group quotas on and counts the whole volume. Other clients
-    /// know of it within a heartbeat; what they change until then is found by [`Meta::check_quota`].
+    /// know of it within a heartbeat; what they change below a directory until then is counted at the heartbeat after it
+    /// ([`Meta::follow_quotas`]), what they change of an owner is found by [`Meta::check_quota`].
     ///
     /// # Errors
     /// `ENOENT` and `ENOTDIR` for a directory, those of the engine.
@@ -132,8 +135,7 @@ impl Meta {
                 continue;
             }
             if let (QuotaKey::Dir(ino), None) = (key, old) {
-                let (space, inodes) = self.usage_below(ino).await?;
-                self.put_usage(key, space, inodes).await?;
+                self.count_usage(ino).await?;
             }
             let now = self.quota_record(key).await?;
             self.ledger.learn(key, now);
@@ -150,6 +152,51 @@ impl Meta {
             _ => Write::PutQuotaLimits(key, QuotaLimits::UNLIMITED),
         };
         self.commit_repeatable(&Commit { guards: Vec::new(), writes: vec![write] }).await?;
+        let now = self.quota_record(key).await?;
+        self.ledger.learn(key, now);
+        Ok(())
+    }
+
+    /// Reloads the quotas, and counts again below those directories whose quota was new the last time (`young`): by now
+    /// every mount knows it, and what some did while they did not is in nobody's account. One client of the fleet counts.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub(crate) async fn follow_quotas(&self, young: &mut Vec<Ino>) -> Result<()> {
+        let before = self.ledger.quota_dirs();
+        self.reload_quotas().await?;
+        let now = self.ledger.quota_dirs();
+        let due = std::mem::replace(young, now.difference(&before).copied().collect());
+        if !due.iter().any(|dir| now.contains(dir)) || !self.counts_for_the_fleet().await? {
+            return Ok(());
+        }
+        for dir in due.into_iter().filter(|dir| now.contains(dir)) {
+            self.count_usage(dir).await?;
+        }
+        Ok(())
+    }
+
+    /// Has no other client of this kind an older session?
+    async fn counts_for_the_fleet(&self) -> Result<bool> {
+        let me = self.sid();
+        let like_me = |info: &[u8]| String::from_utf8_lossy(info).contains(&self.cfg.version);
+        let first = self.sessions().await?.into_iter().filter(|s| like_me(&s.info)).map(|s| s.sid).min();
+        Ok(me != 0 && first == Some(me))
+    }
+
+    /// Replaces the usage of a directory's quota by what is below it, at one moment.
+    async fn count_usage(&self, dir: Ino) -> Result<()> {
+        let key = QuotaKey::Dir(dir);
+        for last in (0..COUNTS_MAX).rev() {
+            let sum = self.sum_tree(dir).await?;
+            let (space, inodes) = sum.amount;
+            // The last time it is entered as it is.
+            let guards = if last > 0 { sum.guards().collect() } else { Vec::new() };
+            let commit = Commit { guards, writes: vec![Write::PutQuotaUsage(key, space, inodes)] };
+            if let Outcome::Done(_) = self.commit_repeatable(&commit).await? {
+                break;
+            }
+        }
         let now = self.quota_record(key).await?;
         self.ledger.learn(key, now);
         Ok(())
@@ -214,7 +261,7 @@ impl Meta {
                 return Err(Errno::ENODATA.into());
             }
             let (space, inodes) =
-                if strict { self.walked(dir).await? } else { self.usage_below(dir).await? };
+                if strict { self.walked(dir).await? } else { self.sum_tree(dir).await?.amount };
             checks.push(QuotaCheck { key, recorded, space, inodes });
         } else {
             if let Some(key) = key

@@ -324,6 +324,36 @@ pub async fn quotas_come_and_go(engine: Engine) {
     assert_eq!(used_space, align4k(0) as i64);
 }
 
+/// What was made while mounts did not know of a new quota is counted at the second heartbeat, by one of them.
+pub async fn quotas_under_change(engine: Engine) {
+    let w = World::new(engine).await;
+    let (admin, c, other) = (w.client().await, w.mounted().await, w.mounted().await);
+    let q = c.dir(ROOT, "q").await;
+    let key = QuotaKey::Dir(q);
+    admin.meta.set_quota(key, None, Some(100)).await.unwrap();
+    c.file(q, "unseen").await;
+    assert_eq!(used(&w, key).await, (0, 0), "nobody has charged it");
+    let (mut young, mut others) = (Vec::new(), Vec::new());
+    c.meta.follow_quotas(&mut young).await.unwrap();
+    c.file(q, "seen").await;
+    other.file(q, "unseen by the other").await;
+    other.meta.follow_quotas(&mut others).await.unwrap();
+    assert_eq!((young.len(), others.len(), used(&w, key).await), (1, 1, (4096, 1)));
+    other.meta.follow_quotas(&mut others).await.unwrap();
+    assert_eq!(used(&w, key).await, (4096, 1), "the older session counts");
+    // Beside somebody who goes on.
+    let (counted, ()) = futures_util::join!(c.meta.follow_quotas(&mut young), async {
+        for n in 0..10 {
+            other.file(q, &format!("more{n}")).await;
+        }
+    });
+    counted.unwrap();
+    assert_eq!(used(&w, key).await, (13 * 4096, 13));
+    c.meta.follow_quotas(&mut young).await.unwrap();
+    assert!(young.is_empty() && others.is_empty());
+    w.check().await;
+}
+
 /// Free space under quotas, from the presented root upwards.
 pub async fn statistics_under_quotas(engine: Engine) {
     let w = World::with(engine, |s| s.capacity = 1 << 30).await;
