@@ -5,7 +5,7 @@ mod support;
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{FileExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -137,6 +137,14 @@ fn directory_quota(engine: Engine) {
     fs::rename(mount.join("big"), q.join("big")).unwrap();
     refused(File::create(q.join("more")), EDQUOT);
     consistent(&volume, &["/q"], false);
+    let id = fs::metadata(&q).unwrap().ino();
+    let shown = ["max_space_bytes 1048576", "max_inodes 10", "used_inodes 10"]
+        .map(|figure| figure.split_once(' ').unwrap())
+        .map(|(name, n)| format!("juicefs_dir_quota_{name}_{id} {n}"));
+    wait_for("the quota among the metrics", || {
+        let stats = fs::read_to_string(mount.join(".stats")).unwrap();
+        shown.iter().all(|line| stats.lines().any(|l| l == line))
+    });
 
     let sub = volume.mount(&["--subdir=/q"]);
     let used = (2 + 8) * 4096 + 4096;

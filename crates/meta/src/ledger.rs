@@ -81,6 +81,11 @@ impl Ledger {
         self.recount(&table);
     }
 
+    /// All quotas.
+    pub(crate) fn quotas(&self) -> Vec<(QuotaKey, Quota)> {
+        self.quotas.read().iter().map(|(key, quota)| (*key, *quota)).collect()
+    }
+
     /// Directories with a quota.
     pub(crate) fn quota_dirs(&self) -> HashSet<Ino> {
         let dir = |key: &QuotaKey| if let QuotaKey::Dir(ino) = key { Some(*ino) } else { None };

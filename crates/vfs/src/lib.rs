@@ -22,6 +22,7 @@ mod namespace;
 mod open;
 mod pending;
 mod protect;
+mod quota_metrics;
 mod ranges;
 mod read;
 mod readahead;

@@ -6,6 +6,8 @@ use prometheus::{
     Counter, CounterVec, Encoder as _, Gauge, Histogram, HistogramOpts, Opts, Registry, TextEncoder,
 };
 
+use crate::quota_metrics::QuotaMetrics;
+
 /// Everything a mount counts. A series that cannot be registered twice is a programming error; it is then simply not shown.
 pub struct Metrics {
     registry: Registry,
@@ -25,6 +27,7 @@ pub struct Metrics {
     pub(crate) cache_miss_bytes: Gauge,
     pub(crate) meta_turns: Gauge,
     pub(crate) meta_conflicts: Gauge,
+    pub(crate) quotas: QuotaMetrics,
     fuse_ops: CounterVec,
     fuse_seconds: CounterVec,
     fuse_errors: CounterVec,
@@ -78,6 +81,7 @@ impl Metrics {
             cache_miss_bytes: gauge("blockcache_miss_bytes", "Bytes not served by the cache")?,
             meta_turns: gauge("meta_turns_total", "Turns to the metadata engine")?,
             meta_conflicts: gauge("transaction_restart", "Commits refused because of a concurrent change")?,
+            quotas: QuotaMetrics::new(&registry)?,
             fuse_ops: counters("fuse_ops_total", "FUSE requests", "method")?,
             fuse_seconds: counters("fuse_ops_durations_seconds", "Seconds spent in FUSE requests", "method")?,
             fuse_errors: counters("fuse_ops_io_errors", "Failed FUSE requests", "errno")?,
@@ -157,13 +161,16 @@ impl Metrics {
         String::from_utf8(out).unwrap_or_default()
     }
 
-    /// One `name value` per line, a method or errno label appended to the name; what `.stats` shows.
+    /// One `name value` per line, a label appended to the name; what `.stats` shows.
     pub(crate) fn stats_text(&self) -> String {
         use std::fmt::Write as _;
         let mut out = String::new();
         for family in self.registry.gather() {
             for m in family.get_metric() {
-                let label = m.get_label().iter().find(|l| matches!(l.name(), "method" | "errno"));
+                let label = m
+                    .get_label()
+                    .iter()
+                    .find(|l| matches!(l.name(), "method" | "errno" | "inode" | "uid" | "gid"));
                 let name = label
                     .map_or_else(|| family.name().to_owned(), |l| format!("{}_{}", family.name(), l.value()));
                 let _ = match family.get_field_type() {

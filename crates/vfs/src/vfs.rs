@@ -128,6 +128,7 @@ impl Vfs {
         let (space, inodes) = self.meta.used();
         m.used_space.set(space as f64);
         m.used_inodes.set(inodes as f64);
+        m.quotas.show(&self.meta.known_quotas());
         m.open_handles.set(self.handles.len() as f64);
         let b = self.blocks.stats();
         m.buffer_used.set(b.buffer_used as f64);

@@ -91,6 +91,14 @@ impl Meta {
         Ok(self.quota_records().await?.into_iter().filter(|(k, q)| is_set(*k, q)).collect())
     }
 
+    /// The same as this client knows them, without asking.
+    pub fn known_quotas(&self) -> Vec<(QuotaKey, Quota)> {
+        let mut quotas = self.ledger.quotas();
+        quotas.retain(|(key, quota)| is_set(*key, quota));
+        quotas.sort_unstable_by_key(|(key, _)| *key);
+        quotas
+    }
+
     async fn quota_records(&self) -> Result<BTreeMap<QuotaKey, Quota>> {
         let mut rows = self.scan(Scan::DirQuotas, usize::MAX).await?;
         rows.extend(self.scan(Scan::OwnerQuotas, usize::MAX).await?);
@@ -158,7 +166,8 @@ impl Meta {
     }
 
     /// Reloads the quotas, and counts again below those directories whose quota was new the last time (`young`): by now
-    /// every mount knows it, and what some did while they did not is in nobody's account. One client of the fleet counts.
+    /// every mount knows it, and what some did while they did not is in nobody's account. One client of the fleet counts; none
+    /// while the official client is mounted somewhere.
     ///
     /// # Errors
     /// Those of the engine.
@@ -176,12 +185,13 @@ impl Meta {
         Ok(())
     }
 
-    /// Has no other client of this kind an older session?
+    /// Has no other client an older session, and are all of this kind? The official client charges what it does later, and
+    /// would charge again what is counted here.
     async fn counts_for_the_fleet(&self) -> Result<bool> {
-        let me = self.sid();
+        let sessions = self.sessions().await?;
         let like_me = |info: &[u8]| String::from_utf8_lossy(info).contains(&self.cfg.version);
-        let first = self.sessions().await?.into_iter().filter(|s| like_me(&s.info)).map(|s| s.sid).min();
-        Ok(me != 0 && first == Some(me))
+        let me = self.sid();
+        Ok(sessions.iter().all(|s| s.sid >= me && like_me(&s.info)) && sessions.iter().any(|s| s.sid == me))
     }
 
     /// Replaces the usage of a directory's quota by what is below it, at one moment.
