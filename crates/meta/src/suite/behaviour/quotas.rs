@@ -122,15 +122,21 @@ pub async fn nested_quotas(engine: Engine) {
     assert!(checked[0].is_consistent(), "{checked:?}");
 }
 
-/// A tree that changes while it is moved to another quota is moved with the change.
-pub async fn moved_tree_under_change(engine: Engine) {
-    let w = World::new(engine).await;
+/// Two clients that know of two directories with a quota.
+async fn two_quotas(w: &World) -> ([Client; 2], [Ino; 2]) {
     let (c, other) = (w.client().await, w.client().await);
-    let (a, b) = (c.dir(ROOT, "a").await, c.dir(ROOT, "b").await);
-    for dir in [a, b] {
+    let dirs = [c.dir(ROOT, "a").await, c.dir(ROOT, "b").await];
+    for dir in dirs {
         c.meta.set_quota(QuotaKey::Dir(dir), Some(1 << 40), None).await.unwrap();
     }
     other.meta.reload_quotas().await.unwrap();
+    ([c, other], dirs)
+}
+
+/// A tree that changes while it is moved to another quota is moved with the change.
+pub async fn moved_tree_under_change(engine: Engine) {
+    let w = World::new(engine).await;
+    let ([c, other], [a, b]) = two_quotas(&w).await;
     let t = c.dir(a, "t").await;
     let deep = c.dir(t, "deep").await;
     for round in 0..30 {
@@ -148,12 +154,7 @@ pub async fn moved_tree_under_change(engine: Engine) {
 pub async fn great_tree_moved_under_change(engine: Engine) {
     const DIRS: usize = 600;
     let w = World::new(engine).await;
-    let (c, other) = (w.client().await, w.client().await);
-    let (a, b) = (c.dir(ROOT, "a").await, c.dir(ROOT, "b").await);
-    for dir in [a, b] {
-        c.meta.set_quota(QuotaKey::Dir(dir), Some(1 << 40), None).await.unwrap();
-    }
-    other.meta.reload_quotas().await.unwrap();
+    let ([c, other], [a, b]) = two_quotas(&w).await;
     let t = c.dir(a, "t").await;
     let mut dirs = Vec::new();
     for n in 0..DIRS {
