@@ -17,6 +17,9 @@ use crate::volume::Meta;
 /// Nodes remembered; whoever holds an older one gets `ENOENT`.
 const REMEMBERED_MAX: usize = 1024;
 
+/// Bytes of extended attributes, with their names, that one of them may have.
+const XATTRS_MAX: usize = 66 << 10;
+
 /// What is left of a node.
 struct Gone {
     attr: Attr,
@@ -63,14 +66,14 @@ impl Meta {
     }
 
     /// The names of all of those.
-    pub(crate) fn departed_xattrs(&self, ino: Ino) -> Option<Vec<Name>> {
-        Some(self.departed.0.lock().0.get(&ino)?.xattrs.keys().cloned().collect())
+    pub(crate) fn departed_xattrs(&self, ino: Ino) -> Vec<Name> {
+        self.departed.0.lock().0.get(&ino).map_or_else(Vec::new, |gone| gone.xattrs.keys().cloned().collect())
     }
 
     /// Gives a removed node an extended attribute, or takes it away. The caller's permission has been checked.
     ///
     /// # Errors
-    /// `EEXIST` and `ENODATA` (`set`), `ENOENT` (not remembered).
+    /// `EEXIST` and `ENODATA` (`set`), `ENOENT` (not remembered), `ENOSPC` (more than a node may have here).
     pub(crate) fn set_departed_xattr(
         &self,
         ino: Ino,
@@ -84,6 +87,11 @@ impl Meta {
             true if set.create => return Err(Errno::EEXIST.into()),
             false if set.replace || value.is_none() => return Err(Errno::ENODATA.into()),
             _ => {}
+        }
+        let others = gone.xattrs.iter().filter(|(n, _)| n.as_slice() != name);
+        let kept: usize = others.map(|(n, v)| n.len() + v.len()).sum();
+        if value.as_ref().is_some_and(|v| kept + name.len() + v.len() > XATTRS_MAX) {
+            return Err(Errno::ENOSPC.into());
         }
         match value {
             Some(value) => gone.xattrs.insert(name.to_vec(), value),

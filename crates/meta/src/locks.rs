@@ -293,11 +293,10 @@ impl Meta {
                 Next::Decide(batch) => batch,
             };
             let sid = self.sid();
-            let told = self.locks.tells();
             let decide = |t: &mut Txn<'_>| {
                 let decided = locks::decide(t, sid, ino, &batch.requests, &batch.held)?;
-                if told && decided.grants() {
-                    fleet::withdraw(t, sid);
+                if let Some(rest) = self.locks.told_without(&decided.acquired(&batch.requests)) {
+                    fleet::tell(t, sid, 0, &rest);
                 }
                 Ok(decided)
             };
@@ -309,12 +308,11 @@ impl Meta {
                 };
                 (ran.value, attr)
             });
-            if told && result.as_ref().is_ok_and(|(d, _)| d.grants()) {
-                self.locks.forget_telling();
-            }
             let after = self.locks.settle(ino, sid, batch, result);
             if self.locks.begin_watching() {
-                tokio::spawn(Arc::clone(&self).watch_waits());
+                let mut tasks = self.tasks.lock();
+                tasks.retain(|task| !task.is_finished());
+                tasks.push(tokio::spawn(Arc::clone(&self).watch_waits()));
             }
             match after {
                 After::Nothing => pause = pause.mul_f64(POLL_GROWTH).min(POLL_MAX),

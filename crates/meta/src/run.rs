@@ -1,5 +1,6 @@
 //! Runs operations: fetches what they miss, commits what they decide, retries what may be retried.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use crate::store::{
 use crate::txn::{self, Known, Proof, Step, Stop, Txn};
 use crate::volume::Meta;
 
-/// Attempts to commit one operation that are always granted; what its caller waits for an engine is granted as well.
+/// Attempts to commit one operation before it is given up, which also takes [`crate::MetaConfig::retry_patience`].
 const ATTEMPTS_MIN: u32 = 100;
 /// Fetches of one operation. Only the move of a directory, which looks at every ancestor, needs more than a few.
 const FETCHES_MAX: u32 = 20_000;
@@ -132,7 +133,8 @@ impl Meta {
                         lost = Some((proof, value));
                     }
                     conflicts += 1;
-                    if conflicts > EAGER_CONFLICTS {
+                    // After a lost reply nothing may come between the look at its proof and the next attempt.
+                    if conflicts > EAGER_CONFLICTS && lost.is_none() {
                         let turns = (conflicts - EAGER_CONFLICTS).saturating_pow(2);
                         let most = sent.elapsed().saturating_mul(turns).min(CONFLICT_PAUSE_MAX);
                         let pause = most.mul_f64(rand::rng().random_range(0.0..1.0));
@@ -174,12 +176,8 @@ impl Meta {
     }
 
     async fn fetch(&self, known: &mut Known, reads: impl IntoIterator<Item = Read>) -> Result<()> {
-        let mut wanted: Vec<Read> = Vec::new();
-        for r in reads {
-            if !wanted.contains(&r) {
-                wanted.push(r);
-            }
-        }
+        let mut seen = HashSet::new();
+        let wanted: Vec<Read> = reads.into_iter().filter(|r| seen.insert(r.clone())).collect();
         let values = self.read(&wanted).await?;
         for (read, value) in wanted.into_iter().zip(values) {
             self.note_figures(&read, &value);

@@ -174,12 +174,18 @@ impl Meta {
 
     async fn heartbeat_loop(self: Arc<Self>) {
         let mut stop = self.stop.subscribe();
-        let mut young = Vec::new();
+        // On its own: however long it takes, the session must go on.
+        let mut counting: Option<tokio::task::JoinHandle<()>> = None;
         loop {
             let jitter = rand::rng().random_range(0.95..1.05);
             tokio::select! {
                 () = tokio::time::sleep(self.cfg.heartbeat.mul_f64(jitter)) => {}
-                _ = stop.wait_for(|s| *s) => return,
+                _ = stop.wait_for(|s| *s) => {
+                    if let Some(task) = counting {
+                        task.abort();
+                    }
+                    return;
+                }
             }
             if let Err(e) = self.register_again().await {
                 tracing::warn!("heartbeat: {e}");
@@ -190,8 +196,16 @@ impl Meta {
             if let Err(e) = self.refresh_usage().await {
                 tracing::debug!("reloading usage: {e}");
             }
-            if let Err(e) = self.follow_quotas(&mut young).await {
+            if let Err(e) = self.follow_quotas().await {
                 tracing::warn!("reloading quotas: {e}");
+            }
+            if counting.as_ref().is_none_or(|task| task.is_finished()) {
+                let meta = Arc::clone(&self);
+                counting = Some(tokio::spawn(async move {
+                    if let Err(e) = meta.count_young_quotas().await {
+                        tracing::warn!("counting below directories with new quotas: {e}");
+                    }
+                }));
             }
             if !self.cfg.read_only
                 && !self.cfg.no_bgjob

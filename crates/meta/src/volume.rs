@@ -156,6 +156,8 @@ pub struct Meta {
     pub(crate) remover: Mutex<Option<Arc<dyn SliceRemover>>>,
     pub(crate) deletions: crate::deletion::Queue,
     pub(crate) departed: crate::departed::Departed,
+    /// Directories whose quota was new so many heartbeats ago.
+    pub(crate) young_quotas: parking_lot::Mutex<std::collections::HashMap<Ino, u32>>,
     pub(crate) fatal: watch::Sender<Option<String>>,
     pub(crate) stop: watch::Sender<bool>,
     pub(crate) tasks: Mutex<Vec<tokio::task::JoinHandle<()>>>,
@@ -206,6 +208,7 @@ impl Meta {
             remover: Mutex::default(),
             deletions: crate::deletion::Queue::default(),
             departed: crate::departed::Departed::default(),
+            young_quotas: parking_lot::Mutex::default(),
             fatal: watch::Sender::new(None),
             stop: watch::Sender::new(false),
             tasks: Mutex::default(),

@@ -13,7 +13,12 @@ impl Vfs {
         if ino.is_virtual() {
             return Err(Errno::ENODATA.into());
         }
-        self.meta.get_xattr(c, ino, name).await
+        match self.meta.get_xattr(c, ino, name).await {
+            Err(e) if e.errno() == Errno::ENOENT && self.depart_open(ino) => {
+                self.meta.get_xattr(c, ino, name).await
+            }
+            other => other,
+        }
     }
 
     /// Names of the attributes that the caller may see.
@@ -21,7 +26,12 @@ impl Vfs {
         if ino.is_virtual() {
             return Ok(Vec::new());
         }
-        self.meta.list_xattrs(c, ino).await
+        match self.meta.list_xattrs(c, ino).await {
+            Err(e) if e.errno() == Errno::ENOENT && self.depart_open(ino) => {
+                self.meta.list_xattrs(c, ino).await
+            }
+            other => other,
+        }
     }
 
     /// Sets an attribute.
@@ -63,6 +73,11 @@ impl Vfs {
         if ino.is_virtual() {
             return Err(Errno::EPERM.into());
         }
-        self.meta.remove_xattr(c, ino, name).await
+        match self.meta.remove_xattr(c, ino, name).await {
+            Err(e) if e.errno() == Errno::ENOENT && self.depart_open(ino) => {
+                self.meta.remove_xattr(c, ino, name).await
+            }
+            other => other,
+        }
     }
 }

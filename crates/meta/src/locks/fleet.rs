@@ -1,13 +1,14 @@
 //! Circles of waiting locks through several clients.
 //!
 //! A client that has waited for another's lock for a while tells the waits of all its holders in a record of the volume, and
-//! looks at what the others tell. The record has the form of locks on an inode that does not exist, so that whoever cleans up
-//! after a dead session, the official client too, removes it with the session's locks.
+//! looks at what the others tell, again and again. The record has the form of locks on an inode that does not exist, so that
+//! whoever cleans up after a dead session, the official client too, removes it with the session's locks.
 //!
-//! A circle must be seen several times, because a record may be older than the interruption of a wait. A commit that grants
-//! a lock withdraws the record, so a client that is frozen behind it leaves no false one. The official client tells nothing:
-//! circles through it are not found.
+//! A circle must be found several times in a row, among clients whose records are written again meanwhile: what an
+//! interrupted or frozen client has told is soon not believed any more. A commit that grants a lock takes the wait for it out
+//! of the record. The official client tells nothing: circles through it are not found.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -27,89 +28,145 @@ const OWNER: u64 = 0;
 const LOOK: Duration = Duration::from_millis(200);
 /// So many looks in a row must find a circle.
 const LOOKS: u32 = 3;
+/// A client whose record has not been written again for so many looks is frozen, or waits no longer.
+const STALE_AFTER: u32 = 2;
 
 /// The time of a wait: microseconds since 1970.
 pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64)
 }
 
-/// Withdraws what a session tells.
-pub(super) fn withdraw(t: &mut Txn<'_>, sid: u64) {
-    t.write(Write::PutPlock(WAITS, (sid, OWNER), None));
+/// Tells these waits instead of what the session has told before.
+pub(super) fn tell(t: &mut Txn<'_>, sid: u64, look: u64, waits: &[Wait]) {
+    t.write(Write::PutPlock(WAITS, (sid, OWNER), Wait::encode(look, waits)));
 }
 
-/// A wait that was found to be the youngest of a circle, and how often in a row.
-type Suspect = ((LockOwner, u64), u32);
+/// What one client remembers from look to look.
+#[derive(Default)]
+struct Watch {
+    look: u64,
+    /// The last look that each session has told, and how often in a row it was still the same.
+    told: HashMap<u64, (u64, u32)>,
+    /// Waits that were the youngest of a circle, and how often in a row.
+    suspects: HashMap<(LockOwner, u64), u32>,
+}
+
+impl Watch {
+    /// Waits of those clients that go on telling them.
+    fn believed(&mut self, told: &[(LockOwner, bytes::Bytes)]) -> Result<Vec<Wait>> {
+        let mut all = Vec::new();
+        let mut now = HashMap::new();
+        for ((sid, _), raw) in told {
+            let (look, waits) = Wait::decode(*sid, raw)?;
+            let same = match self.told.get(sid) {
+                Some((last, same)) if *last == look => same + 1,
+                _ => 0,
+            };
+            now.insert(*sid, (look, same));
+            if same < STALE_AFTER {
+                all.extend(waits);
+            }
+        }
+        self.told = now;
+        Ok(all)
+    }
+
+    /// The waits of session `sid` that have been the youngest of a circle for long enough.
+    fn sure<'a>(&mut self, all: &'a [Wait], sid: u64) -> Vec<&'a Wait> {
+        let found = to_give_up(all, sid);
+        let looks = |w: &Wait| self.suspects.get(&(w.who, w.since)).map_or(1, |n| n + 1);
+        self.suspects = found.iter().map(|w| ((w.who, w.since), looks(w))).collect();
+        found
+            .into_iter()
+            .filter(|w| self.suspects.get(&(w.who, w.since)).is_some_and(|n| *n >= LOOKS))
+            .collect()
+    }
+}
 
 impl Meta {
     /// Looks for circles as long as somebody waits for another client's lock.
     pub(super) async fn watch_waits(self: Arc<Self>) {
         let mut stop = self.stop.subscribe();
-        let mut suspects: Vec<Suspect> = Vec::new();
+        let mut watch = Watch::default();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
                 _ = stop.wait_for(|s| *s) => return,
             }
-            let Some(waits) = self.locks.waits_to_tell(now().saturating_sub(LOOK.as_micros() as u64)) else {
-                suspects.clear();
-                if let Err(e) = self.tell_waits(&[]).await {
-                    tracing::debug!("the waits of this client's locks stay told for now: {e}");
-                    continue;
-                }
-                if self.locks.end_watching() {
-                    return;
-                }
-                continue;
-            };
-            match self.look_for_circles(&waits, &suspects).await {
-                Ok(found) => suspects = found,
-                Err(e) => tracing::debug!("no look for circles of waiting locks: {e}"),
+            let waits = self.locks.waits_to_tell(now().saturating_sub(LOOK.as_micros() as u64));
+            if let Err(e) = self.look_for_circles(&waits, &mut watch).await {
+                tracing::debug!("no look for circles of waiting locks: {e}");
+            } else if waits.is_empty() && self.locks.end_watching() {
+                return;
             }
         }
     }
 
-    async fn look_for_circles(&self, own: &[Wait], before: &[Suspect]) -> Result<Vec<Suspect>> {
-        self.tell_waits(own).await?;
-        let sid = self.sid();
+    async fn look_for_circles(&self, own: &[Wait], watch: &mut Watch) -> Result<()> {
+        watch.look += 1;
+        if !own.is_empty() || self.locks.tells_any() {
+            self.tell_waits(watch.look, own).await?;
+        }
+        if own.is_empty() {
+            watch.suspects.clear();
+            return Ok(());
+        }
         let Some(Value::Plocks(told)) = self.read(&[Read::Plocks(WAITS)]).await?.into_iter().next() else {
             return Err(StoreError::another_question().into());
         };
-        let mut all = Vec::new();
-        for ((sid, _), raw) in &told {
-            all.extend(Wait::decode(*sid, raw)?);
+        let all = watch.believed(&told)?;
+        for wait in watch.sure(&all, self.sid()) {
+            self.locks.give_up(wait);
         }
-        let mut suspects = Vec::new();
-        for wait in to_give_up(&all, sid) {
-            let key = (wait.who, wait.since);
-            let looks = before.iter().find(|(k, _)| *k == key).map_or(0, |(_, looks)| *looks) + 1;
-            if looks < LOOKS || !self.locks.give_up(wait) {
-                suspects.push((key, looks));
-            }
-        }
-        Ok(suspects)
+        Ok(())
     }
 
-    /// Tells these waits instead of what was told before.
-    async fn tell_waits(&self, waits: &[Wait]) -> Result<()> {
-        let raw = Wait::encode(waits);
-        if !self.locks.begin_telling(&raw) {
-            return Ok(());
-        }
+    async fn tell_waits(&self, look: u64, waits: &[Wait]) -> Result<()> {
         let sid = self.sid();
-        let told = self
-            .run(|t| {
-                if waits.is_empty() {
-                    withdraw(t, sid);
-                } else if t.session(sid) {
-                    t.write(Write::PutPlock(WAITS, (sid, OWNER), Some(raw.clone().into())));
-                }
-                Ok(())
-            })
-            .await;
-        if told.is_err() {
-            self.locks.forget_telling();
+        // Before it is done: a lock granted meanwhile then writes the record too, and one of both is the last.
+        self.locks.note_told(waits);
+        self.run(|t| {
+            if waits.is_empty() || t.session(sid) {
+                tell(t, sid, look, waits);
+            }
+            Ok(())
+        })
+        .await
+        .map(|_| ())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    /// Two sessions that wait for each other; the second has the youngest wait.
+    fn told(looks: [u64; 2]) -> Vec<(LockOwner, bytes::Bytes)> {
+        let wait = |sid, other, since| Wait { who: (sid, 5), pid: 1, since, on: vec![(other, 5)] };
+        let waits = [wait(1, 2, 10), wait(2, 1, 20)];
+        let tell = |n: usize| (((n + 1) as u64, OWNER), Wait::encode(looks[n], &waits[n..=n]).unwrap());
+        vec![tell(0), tell(1)]
+    }
+
+    #[test]
+    fn a_circle_must_be_found_several_times() {
+        let mut watch = Watch::default();
+        let mut sure = |looks| {
+            let all = watch.believed(&told(looks)).unwrap();
+            assert!(Watch::default().sure(&all, 1).is_empty());
+            watch.sure(&all, 2).len()
+        };
+        // The other is a little slower.
+        assert_eq!([sure([1, 1]), sure([1, 2]), sure([2, 3]), sure([3, 4])], [0, 0, 1, 1]);
+    }
+
+    #[test]
+    fn what_a_frozen_client_has_told_is_not_believed() {
+        let mut watch = Watch::default();
+        for look in 1..10 {
+            let all = watch.believed(&told([1, look])).unwrap();
+            assert!(watch.sure(&all, 2).is_empty(), "look {look}");
         }
-        told.map(|_| ())
     }
 }

@@ -93,21 +93,12 @@ pub(super) struct State {
     pub(super) waits: Waits,
     /// Somebody looks for circles through other clients.
     pub(super) watched: bool,
-    pub(super) told: Told,
+    /// The waits that this session's record in the volume tells, or may tell still.
+    pub(super) told: Vec<Wait>,
     pub(super) tickets: u64,
     pub(super) losses: u64,
     /// The session ends, and with it every lock.
     pub(super) closed: bool,
-}
-
-/// The waits that this session's record in the volume tells.
-#[derive(Default, PartialEq, Eq)]
-pub(super) enum Told {
-    #[default]
-    Nothing,
-    These(Vec<u8>),
-    /// A commit has withdrawn them, or its reply was lost.
-    Unknown,
 }
 
 /// Requests to decide together.

@@ -7,8 +7,8 @@ use ciderfs_format::{Attr, Ino};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::state::{After, Answer, Asking, Batch, Caller, Entry, State, Ticket, Told};
-use super::waits::Wait;
+use super::state::{After, Answer, Asking, Batch, Caller, Entry, State, Ticket};
+use super::waits::{Wait, Waits};
 use crate::error::{Errno, Error, Result};
 use crate::ops::locks::{Ask, Decided, Request};
 use crate::store::LockKind;
@@ -58,6 +58,7 @@ impl LockTable {
     pub(crate) fn close(&self) {
         let mut s = self.state.lock();
         s.closed = true;
+        s.waits = Waits::default();
         for e in s.files.values_mut() {
             e.queue.drain(..).chain(e.waiting.drain(..)).for_each(|mut t| t.end());
             e.wake.notify_one();
@@ -121,28 +122,26 @@ impl LockTable {
     }
 
     /// All waits, if one of them has waited for another client's lock since before `since`.
-    pub(super) fn waits_to_tell(&self, since: u64) -> Option<Vec<Wait>> {
+    pub(super) fn waits_to_tell(&self, since: u64) -> Vec<Wait> {
         let s = self.state.lock();
-        (!s.closed && s.waits.has_foreign(since)).then(|| s.waits.all())
+        if !s.closed && s.waits.has_foreign(since) { s.waits.all() } else { Vec::new() }
     }
 
     /// Does the record of this session tell any waits?
-    pub(super) fn tells(&self) -> bool {
-        self.state.lock().told != Told::Nothing
+    pub(super) fn tells_any(&self) -> bool {
+        !self.state.lock().told.is_empty()
     }
 
-    /// Notes what the record is about to tell; false if it does already.
-    pub(super) fn begin_telling(&self, waits: &[u8]) -> bool {
-        let new = if waits.is_empty() { Told::Nothing } else { Told::These(waits.to_vec()) };
-        let mut s = self.state.lock();
-        let other = s.told != new;
-        s.told = new;
-        other
+    /// The waits that the record of this session tells but for those of these owners, if it tells any of theirs.
+    pub(super) fn told_without(&self, owners: &[u64]) -> Option<Vec<Wait>> {
+        let s = self.state.lock();
+        let theirs = |w: &Wait| owners.contains(&w.who.1);
+        s.told.iter().any(theirs).then(|| s.told.iter().filter(|w| !theirs(w)).cloned().collect())
     }
 
-    /// It is not known what the record tells.
-    pub(super) fn forget_telling(&self) {
-        self.state.lock().told = Told::Unknown;
+    /// Notes what the record is about to tell.
+    pub(super) fn note_told(&self, waits: &[Wait]) {
+        self.state.lock().told = waits.to_vec();
     }
 
     /// Ends a wait that would never end. False if it is not there any more, or is being decided.

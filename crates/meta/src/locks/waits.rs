@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use bytes::Bytes;
 use ciderfs_format::lock::LockRecord;
 
 use crate::error::Result;
@@ -29,28 +30,33 @@ impl Wait {
         (self.since, self.who)
     }
 
-    /// Several waits as lock records: one with the number of blockers, the process, the owner and the time, then one for each
-    /// blocker with its session and owner.
-    pub(crate) fn encode(waits: &[Self]) -> Vec<u8> {
-        let mut out = Vec::new();
+    /// A look and the waits that it found as lock records: one with the look's number, then for each wait one with the number of
+    /// blockers, the process, the owner and the time, and one for each blocker with its session and owner. Nothing without
+    /// waits.
+    pub(crate) fn encode(look: u64, waits: &[Self]) -> Option<Bytes> {
+        if waits.is_empty() {
+            return None;
+        }
+        let mut out = vec![LockRecord { kind: 0, pid: 0, start: look, end: 0 }];
         for w in waits {
             out.push(LockRecord { kind: w.on.len() as u32, pid: w.pid, start: w.who.1, end: w.since });
             out.extend(w.on.iter().map(|&(start, end)| LockRecord { kind: 0, pid: 0, start, end }));
         }
-        LockRecord::encode_list(&out)
+        Some(LockRecord::encode_list(&out).into())
     }
 
-    /// Reads back the waits of session `sid`; what is cut off is left out.
-    pub(crate) fn decode(sid: u64, raw: &[u8]) -> Result<Vec<Self>> {
+    /// Reads back the look and the waits of session `sid`; what is cut off is left out.
+    pub(crate) fn decode(sid: u64, raw: &[u8]) -> Result<(u64, Vec<Self>)> {
         let mut out = Vec::new();
-        let mut rest = &LockRecord::decode_list(raw)?[..];
+        let records = LockRecord::decode_list(raw)?;
+        let Some((look, mut rest)) = records.split_first() else { return Ok((0, out)) };
         while let Some((head, tail)) = rest.split_first() {
             let Some((on, tail)) = tail.split_at_checked(head.kind as usize) else { break };
             rest = tail;
             let on = on.iter().map(|r| (r.start, r.end)).collect();
             out.push(Self { who: (sid, head.start), pid: head.pid, since: head.end, on });
         }
-        Ok(out)
+        Ok((look.start, out))
     }
 }
 
@@ -184,11 +190,13 @@ mod tests {
     #[test]
     fn waits_are_told_in_the_form_of_lock_records() {
         let waits = [wait(3, 4, &[]), wait(5, 6, &[7, 8]), wait(9, 9, &[1])];
-        let raw = Wait::encode(&waits);
+        let raw = Wait::encode(17, &waits).unwrap();
         assert_eq!(raw.len() % LockRecord::RECORD, 0);
-        assert_eq!(Wait::decode(1, &raw).unwrap(), waits);
+        assert_eq!(Wait::decode(1, &raw).unwrap(), (17, waits.to_vec()));
         let cut = Wait::decode(1, &raw[..raw.len() - LockRecord::RECORD]).unwrap();
-        assert_eq!(cut, waits[..2]);
+        assert_eq!(cut, (17, waits[..2].to_vec()));
         assert!(Wait::decode(1, &raw[1..]).is_err());
+        assert_eq!(Wait::encode(17, &[]), None);
+        assert_eq!(Wait::decode(1, &[]).unwrap(), (0, Vec::new()));
     }
 }

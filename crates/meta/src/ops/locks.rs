@@ -135,9 +135,13 @@ pub(crate) struct Decided {
 }
 
 impl Decided {
-    /// Has anybody got what it asked for?
-    pub(crate) fn grants(&self) -> bool {
-        !self.no_session && self.lost.is_empty() && self.verdicts.contains(&Verdict::Done)
+    /// Who has got a lock that it asked for, if anything is decided.
+    pub(crate) fn acquired(&self, requests: &[Request]) -> Vec<u64> {
+        if self.no_session || !self.lost.is_empty() {
+            return Vec::new();
+        }
+        let granted = requests.iter().zip(&self.verdicts).filter(|(_, v)| **v == Verdict::Done);
+        granted.filter(|(r, _)| r.ask.acquires()).map(|(r, _)| r.owner).collect()
     }
 }
 
@@ -339,7 +343,7 @@ impl Meta {
     }
 
     /// Ties a change of a file's data to the locks that this client holds on it: it happens only while they are still there.
-    /// `seen` is the count of lost locks ([`Meta::lock_losses`]) when the change was asked for.
+    /// `seen` is the count of lost locks ([`Meta::lock_loss`]) when the change was asked for.
     pub(crate) fn fence(&self, t: &mut Txn<'_>, ino: Ino, seen: u64) -> Step<()> {
         let sid = self.sid();
         for (kind, owner) in self.locks.fence(ino, seen)? {

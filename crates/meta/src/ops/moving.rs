@@ -11,8 +11,8 @@ use crate::store::{DirStat, Guard, Read, StoreError, Value};
 use crate::txn::{Step, Txn};
 use crate::volume::Meta;
 
-/// Usage records guarded in the commit of a move: up to so many directories the moved usage is exact whatever other clients
-/// do in the tree meanwhile.
+/// Usage records guarded in the commit of a move: up to so many directories the moved usage is exact although other clients
+/// work in the tree, unless they spoil [`SUMS_MAX`] sums.
 const GUARDED_DIRS_MAX: usize = 10_000;
 /// Sums of one tree that others keep changing; after that the last one counts, guarded or not.
 const SUMS_MAX: usize = 20;

@@ -19,6 +19,10 @@ use crate::volume::Meta;
 const ATTEMPTS_MAX: usize = 20;
 /// Counts below a directory that others keep changing.
 const COUNTS_MAX: usize = 20;
+/// A quota is counted again at this heartbeat after it was found: by then every mount has had two of its own.
+const COUNTED_AT: u32 = 2;
+/// Heartbeats after which counting is given up: others change too much below the directory, or it is another client's turn.
+const COUNTED_UNTIL: u32 = 20;
 
 /// A quota whose recorded usage was compared with what is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,8 +112,8 @@ impl Meta {
 
     /// Sets limits; `None` leaves one as it is, for a new quota unlimited. A new quota of a directory starts with the usage of
     /// its tree; the first one of a user or group turns user and group quotas on and counts the whole volume. Other clients
-    /// know of it within a heartbeat; what they change below a directory until then is counted at the heartbeat after it
-    /// ([`Meta::follow_quotas`]), what they change of an owner is found by [`Meta::check_quota`].
+    /// know of it within a heartbeat; what they change below a directory until then is counted some heartbeats later
+    /// ([`Meta::count_young_quotas`]), what they change of an owner is found by [`Meta::check_quota`].
     ///
     /// # Errors
     /// `ENOENT` and `ENOTDIR` for a directory, those of the engine.
@@ -143,6 +147,9 @@ impl Meta {
                 continue;
             }
             if let (QuotaKey::Dir(ino), None) = (key, old) {
+                // If others change too much, the first sum will do: mounts count again.
+                let (space, inodes) = self.sum_tree(ino).await?.amount;
+                self.put_usage(key, space, inodes).await?;
                 self.count_usage(ino).await?;
             }
             let now = self.quota_record(key).await?;
@@ -165,51 +172,71 @@ impl Meta {
         Ok(())
     }
 
-    /// Reloads the quotas, and counts again below those directories whose quota was new the last time (`young`): by now
-    /// every mount knows it, and what some did while they did not is in nobody's account. One client of the fleet counts; none
-    /// while the official client is mounted somewhere.
+    /// Reloads the quotas. Directories whose quota is new are to be counted again in a while ([`Meta::count_young_quotas`]).
     ///
     /// # Errors
     /// Those of the engine.
-    pub(crate) async fn follow_quotas(&self, young: &mut Vec<Ino>) -> Result<()> {
+    pub(crate) async fn follow_quotas(&self) -> Result<()> {
         let before = self.ledger.quota_dirs();
         self.reload_quotas().await?;
         let now = self.ledger.quota_dirs();
-        let due = std::mem::replace(young, now.difference(&before).copied().collect());
-        if !due.iter().any(|dir| now.contains(dir)) || !self.counts_for_the_fleet().await? {
+        let mut young = self.young_quotas.lock();
+        young.retain(|dir, beats| {
+            *beats += 1;
+            now.contains(dir) && *beats <= COUNTED_UNTIL
+        });
+        young.extend(now.difference(&before).map(|dir| (*dir, 0)));
+        Ok(())
+    }
+
+    /// Counts again below directories whose quota was new some heartbeats ago. By now every mount knows it, and what some did
+    /// while they did not is in nobody's account. One client of the fleet counts; none while the official client is mounted
+    /// somewhere.
+    ///
+    /// # Errors
+    /// Those of the engine; what is not counted yet is due the next time.
+    pub(crate) async fn count_young_quotas(&self) -> Result<()> {
+        let due = |beats: u32| beats >= COUNTED_AT;
+        let dirs: Vec<Ino> =
+            self.young_quotas.lock().iter().filter(|(_, n)| due(**n)).map(|(dir, _)| *dir).collect();
+        if dirs.is_empty() || !self.counts_for_the_fleet().await? {
             return Ok(());
         }
-        for dir in due.into_iter().filter(|dir| now.contains(dir)) {
-            self.count_usage(dir).await?;
-        }
-        Ok(())
-    }
-
-    /// Has no other client an older session, and are all of this kind? The official client charges what it does later, and
-    /// would charge again what is counted here.
-    async fn counts_for_the_fleet(&self) -> Result<bool> {
-        let sessions = self.sessions().await?;
-        let like_me = |info: &[u8]| String::from_utf8_lossy(info).contains(&self.cfg.version);
-        let me = self.sid();
-        Ok(sessions.iter().all(|s| s.sid >= me && like_me(&s.info)) && sessions.iter().any(|s| s.sid == me))
-    }
-
-    /// Replaces the usage of a directory's quota by what is below it, at one moment.
-    async fn count_usage(&self, dir: Ino) -> Result<()> {
-        let key = QuotaKey::Dir(dir);
-        for last in (0..COUNTS_MAX).rev() {
-            let sum = self.sum_tree(dir).await?;
-            let (space, inodes) = sum.amount;
-            // The last time it is entered as it is.
-            let guards = if last > 0 { sum.guards().collect() } else { Vec::new() };
-            let commit = Commit { guards, writes: vec![Write::PutQuotaUsage(key, space, inodes)] };
-            if let Outcome::Done(_) = self.commit_repeatable(&commit).await? {
-                break;
+        for dir in dirs {
+            if self.count_usage(dir).await? {
+                self.young_quotas.lock().remove(&dir);
             }
         }
-        let now = self.quota_record(key).await?;
-        self.ledger.learn(key, now);
         Ok(())
+    }
+
+    /// Has no other living client an older session, and are all of this kind? The official client charges what it does later,
+    /// and would charge again what is counted here.
+    async fn counts_for_the_fleet(&self) -> Result<bool> {
+        let now = self.clock.now().sec;
+        let sessions = self.sessions().await?;
+        let mut living = sessions.iter().filter(|s| s.expire >= now);
+        let like_me = |info: &[u8]| String::from_utf8_lossy(info).contains(&self.cfg.version);
+        let me = self.sid();
+        Ok(me != 0 && living.all(|s| s.sid >= me && like_me(&s.info)))
+    }
+
+    /// Replaces the usage of a directory's quota by what is below it, at one moment; that is exact up to so many directories
+    /// as one commit can guard. False, and nothing changed, if others change too much meanwhile.
+    async fn count_usage(&self, dir: Ino) -> Result<bool> {
+        let key = QuotaKey::Dir(dir);
+        for _ in 0..COUNTS_MAX {
+            let sum = self.sum_tree(dir).await?;
+            let (space, inodes) = sum.amount;
+            let writes = vec![Write::PutQuotaUsage(key, space, inodes)];
+            let commit = Commit { guards: sum.guards().collect(), writes };
+            if let Outcome::Done(_) = self.commit_repeatable(&commit).await? {
+                let now = self.quota_record(key).await?;
+                self.ledger.learn(key, now);
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     async fn put_usage(&self, key: QuotaKey, space: i64, inodes: i64) -> Result<()> {

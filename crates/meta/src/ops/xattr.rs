@@ -181,9 +181,10 @@ impl Meta {
     pub async fn list_xattrs(&self, c: &Caller, ino: Ino) -> Result<Vec<Name>> {
         let real = self.real(ino);
         let (names, acls) = match self.xattr_names(real).await {
-            Err(e) if e.errno() == Errno::ENOENT => (self.departed_xattrs(real).ok_or(e)?.into(), (0, 0)),
+            Err(e) if e.errno() == Errno::ENOENT && self.departed(real).is_some() => (Arc::from([]), (0, 0)),
             other => other?,
         };
+        let since = self.departed_xattrs(real);
         let mut out: Vec<Name> = Vec::with_capacity(names.len() + 2);
         if acls.0 != 0 {
             out.push(XATTR_ACCESS.as_bytes().to_vec());
@@ -195,6 +196,7 @@ impl Meta {
         out.extend(
             names
                 .iter()
+                .chain(&since)
                 .filter(|n| match Namespace::of(n) {
                     Ok(Namespace::User | Namespace::Security) => true,
                     Ok(Namespace::Trusted) => c.uid == 0,
@@ -280,12 +282,8 @@ impl Meta {
         check_flags(a, true)?;
         match namespace {
             Namespace::User if !takes_user(a) => Err(Errno::EPERM.into()),
-            Namespace::User => {
-                if c.check && a.is_dir() && a.mode & 0o1000 != 0 && c.uid != 0 && c.uid != a.uid {
-                    return Err(Errno::EPERM.into());
-                }
-                self.check_access(t, c, a, W)
-            }
+            Namespace::User if is_forbidden_by_sticky(c, a) => Err(Errno::EPERM.into()),
+            Namespace::User => self.check_access(t, c, a, W),
             _ if c.check && c.uid != 0 => Err(Errno::EPERM.into()),
             _ => Ok(()),
         }
@@ -297,6 +295,7 @@ impl Meta {
         check_flags(&a, true)?;
         match namespace {
             Namespace::User if !takes_user(&a) => Err(Errno::EPERM.into()),
+            Namespace::User if is_forbidden_by_sticky(c, &a) => Err(Errno::EPERM.into()),
             Namespace::User => self.permit(c, &a, W).await,
             _ if c.check && c.uid != 0 => Err(Errno::EPERM.into()),
             _ => Ok(()),
@@ -311,6 +310,11 @@ impl Meta {
             _ => Ok(()),
         }
     }
+}
+
+/// In a directory that others share only its owner sets `user.` attributes.
+fn is_forbidden_by_sticky(c: &Caller, a: &Attr) -> bool {
+    c.check && a.is_dir() && a.mode & 0o1000 != 0 && c.uid != 0 && c.uid != a.uid
 }
 
 /// Only regular files and directories have `user.` attributes: anybody may write to other things, whatever their mode.
