@@ -44,9 +44,8 @@ fn is_kept(inner: &Inner, block: &BlockId, asker: Asker) -> bool {
         || match asker {
             Asker::Prefetch => true,
             Asker::Reader => !cfg.cache_partial_only,
-            // From a disk of this machine, without being unpacked, it comes as fast the next time: a copy costs more than
-            // it brings.
-            Asker::Stream => !(cfg.cache_partial_only || inner.store.is_local() && cfg.compression.is_none()),
+            // From the same disk, without being unpacked, it comes as fast the next time: a copy costs more than it brings.
+            Asker::Stream => !cfg.cache_partial_only && inner.streams_cached,
         }
 }
 

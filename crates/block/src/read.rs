@@ -216,8 +216,8 @@ async fn attempt(
         .await
 }
 
-/// Bytes of the block that the memory cache need not keep for this reader: who reads on will not be back, and the disk cache
-/// has the block for others.
+/// Bytes of the block that the memory cache need not keep for this reader: who reads on will not be back, and the disk cache,
+/// or the disk that the objects are on, has the block for others.
 fn taken(inner: &Inner, piece: &Piece, hint: ReadHint) -> u32 {
     if hint == ReadHint::Sequential && !inner.disk.is_empty() { piece.len } else { 0 }
 }

@@ -1,5 +1,7 @@
 //! The block store: what the file system above calls.
 
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -57,6 +59,8 @@ pub(crate) struct Inner {
     pub ranges_supported: bool,
     uploads: Semaphore,
     upload_room: UploadRoom,
+    /// Do blocks that a stream fetches go to the disk cache?
+    pub streams_cached: bool,
     prefetches: Semaphore,
     prefetch_waiting: AtomicUsize,
     read_ahead: AtomicUsize,
@@ -84,7 +88,8 @@ impl BlockStore {
         budget.set_reclaim(Arc::downgrade(&reclaim));
         let inner = Arc::new(Inner {
             ranges_supported: store.supports_range(),
-            upload_room: UploadRoom::new(&cfg, store.is_local()),
+            upload_room: UploadRoom::new(&cfg, store.device().is_some()),
+            streams_cached: !(cfg.compression.is_none() && is_beside_objects(&cfg, store.device())),
             store,
             memory,
             disk: DiskCache::open(&cfg, buffers.clone(), &counters),
@@ -269,6 +274,14 @@ impl BlockStore {
             tracing::warn!("the cache disk hangs; the next start will have to look at its files");
         }
     }
+}
+
+/// Is every cache directory on the file system that holds the objects?
+fn is_beside_objects(cfg: &BlockConfig, device: Option<u64>) -> bool {
+    let Some(device) = device else { return false };
+    // The directory may not be there yet; the nearest that is tells.
+    let of = |dir: &PathBuf| dir.ancestors().find_map(|d| std::fs::metadata(d).ok()).map(|m| m.dev());
+    cfg.cache_dirs.iter().all(|dir| of(dir) == Some(device))
 }
 
 /// A place among a bounded number, given back on drop.

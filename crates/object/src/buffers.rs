@@ -66,7 +66,7 @@ impl Buffers {
         Arc::new(Self { idle: Mutex::default(), max_idle })
     }
 
-    /// Bytes that a buffer of `len` bytes really occupies: what a permit for it must cover.
+    /// Bytes that a buffer of `len` bytes occupies, but for up to a page of alignment: what a permit for it must cover.
     pub const fn footprint(len: usize) -> usize {
         if len < POOLED_FROM { len } else { len.div_ceil(STEP) * STEP }
     }

@@ -58,9 +58,9 @@ pub trait ObjectStore: Send + Sync + Debug {
         true
     }
 
-    /// Are the bodies files of this machine as they are? Then more requests at a time bring no more bytes, and a copy of
-    /// a large one is no faster to read.
-    fn is_local(&self) -> bool {
-        false
+    /// The number of the local file system that holds the bodies as they are, if one does. Then more requests at a time
+    /// bring no more bytes, and a copy of a large one on the same file system is no faster to read.
+    fn device(&self) -> Option<u64> {
+        None
     }
 }

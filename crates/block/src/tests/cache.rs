@@ -1,5 +1,6 @@
 //! The disk cache behind the block store: it serves, it forgets, it breaks, and nobody notices.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -371,12 +372,16 @@ async fn what_enters_the_cache_follows_the_settings() {
     forget_memory(&blocks);
     assert!(blocks.is_cached(1, data.len() as u32, 1) && !blocks.is_cached(1, data.len() as u32, 0));
 
-    // Streams of a local store leave it alone, unless blocks must be unpacked.
-    store.local.store(true, SeqCst);
-    for (compression, cached_blocks) in [(Compression::None, 1), (Compression::Lz4, 2)] {
+    // Streams of a store on the same file system leave it alone, unless blocks must be unpacked.
+    let here = std::fs::metadata(std::env::temp_dir()).unwrap().dev();
+    for (id, compression, device, cached_blocks) in [
+        (11, Compression::None, here, 1),
+        (12, Compression::None, here + 1, 2),
+        (13, Compression::Lz4, here, 2),
+    ] {
+        store.device.store(device, SeqCst);
         let dir = tempfile::tempdir().unwrap();
         let cfg = BlockConfig { compression, ..cached(64 * KIB, dir.path()) };
-        let id = 10 + cached_blocks;
         upload(
             &BlockStore::new(store.clone(), BlockConfig { cache_dirs: Vec::new(), ..cfg.clone() }).unwrap(),
             id,
@@ -392,7 +397,7 @@ async fn what_enters_the_cache_follows_the_settings() {
         blocks.prefetch(id, data.len() as u32, 0);
         until("a prefetched block is cached", || blocks.stats().cache_blocks == 2).await;
     }
-    store.local.store(false, SeqCst);
+    store.device.store(0, SeqCst);
 
     let dir = tempfile::tempdir().unwrap();
     let cfg = BlockConfig { cache_size: 0, ..cached(64 * KIB, dir.path()) };

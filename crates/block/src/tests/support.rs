@@ -5,7 +5,7 @@ use std::future::Future;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -33,7 +33,8 @@ pub enum Fault {
 pub struct TestStore {
     pub objects: Mutex<HashMap<String, Bytes>>,
     pub ranges: bool,
-    pub local: AtomicBool,
+    /// Number of the file system, 0 for none.
+    pub device: AtomicU64,
     pub gets: AtomicUsize,
     pub range_gets: AtomicUsize,
     pub puts: AtomicUsize,
@@ -56,7 +57,7 @@ impl TestStore {
         Arc::new(Self {
             objects: Mutex::default(),
             ranges,
-            local: AtomicBool::new(false),
+            device: AtomicU64::new(0),
             gets: AtomicUsize::new(0),
             range_gets: AtomicUsize::new(0),
             puts: AtomicUsize::new(0),
@@ -119,8 +120,8 @@ impl ObjectStore for TestStore {
         self.ranges
     }
 
-    fn is_local(&self) -> bool {
-        self.local.load(SeqCst)
+    fn device(&self) -> Option<u64> {
+        Some(self.device.load(SeqCst)).filter(|d| *d > 0)
     }
 
     async fn put(&self, key: &str, data: Bytes) -> Result<()> {

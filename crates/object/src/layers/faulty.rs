@@ -128,7 +128,7 @@ impl ObjectStore for Faulty {
         self.inner.supports_range()
     }
 
-    fn is_local(&self) -> bool {
-        self.inner.is_local()
+    fn device(&self) -> Option<u64> {
+        self.inner.device()
     }
 }

@@ -96,7 +96,7 @@ impl ObjectStore for Metered {
         self.inner.supports_range()
     }
 
-    fn is_local(&self) -> bool {
-        self.inner.is_local()
+    fn device(&self) -> Option<u64> {
+        self.inner.device()
     }
 }

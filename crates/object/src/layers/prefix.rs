@@ -68,7 +68,7 @@ impl ObjectStore for Prefixed {
         self.inner.supports_range()
     }
 
-    fn is_local(&self) -> bool {
-        self.inner.is_local()
+    fn device(&self) -> Option<u64> {
+        self.inner.device()
     }
 }

@@ -64,7 +64,7 @@ impl ObjectStore for Replaceable {
         self.now().supports_range()
     }
 
-    fn is_local(&self) -> bool {
-        self.now().is_local()
+    fn device(&self) -> Option<u64> {
+        self.now().device()
     }
 }

@@ -91,7 +91,7 @@ impl ObjectStore for Retried {
         self.inner.supports_range()
     }
 
-    fn is_local(&self) -> bool {
-        self.inner.is_local()
+    fn device(&self) -> Option<u64> {
+        self.inner.device()
     }
 }

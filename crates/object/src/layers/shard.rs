@@ -70,7 +70,8 @@ impl ObjectStore for Sharded {
         self.shards.iter().all(|s| s.supports_range())
     }
 
-    fn is_local(&self) -> bool {
-        self.shards.iter().all(|s| s.is_local())
+    fn device(&self) -> Option<u64> {
+        let first = self.shards.first()?.device()?;
+        self.shards.iter().all(|s| s.device() == Some(first)).then_some(first)
     }
 }
