@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ciderfs_format::{Attr, CHUNK_SIZE, Ino, Time};
 use ciderfs_meta::{ChunkView, Errno, Result};
-use parking_lot::Mutex;
 
+use crate::allocated::Counted;
 use crate::file::{File, State};
 use crate::handles::Handle;
 use crate::vfs::Vfs;
@@ -19,15 +19,6 @@ const BATCH_MAX: u32 = 512;
 const KEPT: u32 = 8;
 /// From so many chunks on without data, the existing lists are looked up instead of being tried one by one.
 const LONG_HOLE: u64 = 256;
-
-/// Files whose blocks are remembered.
-const COUNTED_MAX: usize = 16_384;
-/// A file of this length that nobody has looked at yet is counted: a wrong answer would be too far off.
-const COUNTED_ALWAYS: u64 = 1 << 30;
-/// A file of so many chunks is counted whenever it has changed.
-const COUNTED_EXACTLY: u64 = 64;
-/// Of the time, counting the blocks of a longer file that keeps changing takes at most one part in so many.
-const COUNTING_SHARE: u32 = 20;
 
 /// What is data for `SEEK_DATA` and `SEEK_HOLE` is data in whole blocks of so many bytes, as in a local file system: programs
 /// find out the unit by trying, and expect a power of two.
@@ -198,8 +189,8 @@ impl Vfs {
         }
     }
 
-    /// Blocks of 512 bytes that `stat` tells (`st_blocks`): the data of files whose holes this mount knows of, else the length,
-    /// as the official client tells it.
+    /// Blocks of 512 bytes that `stat` tells (`st_blocks`): the data of files whose holes this mount knows of, and what was
+    /// reserved in them here; else the length, as the official client tells it.
     pub fn blocks(&self, ino: Ino, attr: &Attr) -> u64 {
         self.allocated.bytes(ino, attr).min(attr.length).div_ceil(512)
     }
@@ -214,20 +205,21 @@ impl Vfs {
         let file = open.unwrap_or_else(|| File::new(ino, attr.clone()));
         match self.data_of(&file).await {
             Ok((length, mtime, bytes)) => {
-                self.allocated
-                    .set(ino, Counted { length, mtime, bytes, at: Instant::now(), took: began.elapsed() });
+                let counted = Counted { length, mtime, bytes, at: Instant::now(), took: began.elapsed() };
+                self.allocated.set(ino, counted);
             }
             Err(e) => tracing::debug!("counting the blocks of inode {ino}: {e}"),
         }
     }
 
-    /// Length, mtime and bytes of data.
+    /// Length, mtime, and bytes of data or reserved for data.
     async fn data_of(self: &Arc<Self>, file: &File) -> Result<(u64, Time, u64)> {
+        let reserved = self.allocated.reserved(file.ino);
         let mut walk = Walk::new(self, file);
         let (mut bytes, mut chunk) = (0, 0);
         loop {
             let (length, ranges) = walk.chunk(chunk).await?;
-            bytes += ranges.iter().map(|r| r.end - r.start).sum::<u64>();
+            bytes += ranges.iter().map(|r| r.end - r.start - reserved.within(r)).sum::<u64>();
             chunk += 1;
             let left = length.div_ceil(CHUNK_SIZE).saturating_sub(u64::from(chunk));
             if left > LONG_HOLE && ranges.is_empty() {
@@ -235,68 +227,9 @@ impl Vfs {
             }
             if u64::from(chunk) * CHUNK_SIZE >= length {
                 let s = file.state.lock();
-                return Ok((s.attr.length, s.attr.mtime, bytes));
+                let length = s.attr.length;
+                return Ok((length, s.attr.mtime, bytes + reserved.within(&(0..length))));
             }
-        }
-    }
-}
-
-/// The data of a file as it was counted last.
-#[derive(Clone, Copy)]
-struct Counted {
-    length: u64,
-    mtime: Time,
-    bytes: u64,
-    at: Instant,
-    took: Duration,
-}
-
-/// Files with holes, or thought to have some, and the bytes of data in them.
-#[derive(Default)]
-pub(crate) struct Allocated {
-    files: Mutex<HashMap<Ino, Option<Counted>>>,
-}
-
-impl Allocated {
-    /// A file got a hole, or may have got one: it is counted when somebody asks.
-    pub(crate) fn suspect(&self, ino: Ino) {
-        let mut files = self.files.lock();
-        if files.len() >= COUNTED_MAX {
-            files.clear();
-        }
-        files.entry(ino).or_insert(None);
-    }
-
-    /// A file has no data and no holes any more.
-    pub(crate) fn forget(&self, ino: Ino) {
-        self.files.lock().remove(&ino);
-    }
-
-    fn set(&self, ino: Ino, counted: Counted) {
-        let mut files = self.files.lock();
-        if files.len() >= COUNTED_MAX {
-            files.clear();
-        }
-        files.insert(ino, Some(counted));
-    }
-
-    fn is_due(&self, ino: Ino, attr: &Attr) -> bool {
-        match self.files.lock().get(&ino) {
-            None => attr.length >= COUNTED_ALWAYS,
-            Some(None) => true,
-            Some(Some(c)) => {
-                (c.length, c.mtime) != (attr.length, attr.mtime)
-                    && (attr.length <= COUNTED_EXACTLY * CHUNK_SIZE
-                        || c.at.elapsed() >= c.took * COUNTING_SHARE)
-            }
-        }
-    }
-
-    fn bytes(&self, ino: Ino, attr: &Attr) -> u64 {
-        match self.files.lock().get(&ino) {
-            // What came behind the end since it was counted is data until it is counted again.
-            Some(Some(c)) => c.bytes.saturating_add(attr.length.saturating_sub(c.length)),
-            _ => attr.length,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Data that was written through the mount is visible to its readers at once; it is in the object store and in the
 //! metadata when `fsync` or `close` returns.
 
+mod allocated;
 mod atime;
 mod attributes;
 mod compact;

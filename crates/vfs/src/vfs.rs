@@ -10,9 +10,9 @@ use ciderfs_meta::Meta;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::allocated::Allocated;
 use crate::atime::Atimes;
 use crate::compact::Compactions;
-use crate::extents::Allocated;
 use crate::files::Files;
 use crate::handles::Handles;
 use crate::internal::start_time;

@@ -215,3 +215,28 @@ async fn a_nameless_file_is_written_and_named() {
     let fh = c.open(found.ino).await;
     assert_eq!(c.read(fh, 0, MIB).await, pattern(1, 100 * KIB));
 }
+
+/// Writing into space that was reserved makes a file no bigger; a hole gives it back.
+#[tokio::test]
+async fn reserved_space_counts() {
+    let w = World::new(0).await;
+    let c = w.client().await;
+    let (ino, fh) = c.create("a").await;
+    let allocate = async |mode: i32, off: u64, len: u64| {
+        c.vfs.fallocate(&Caller::root(), fh, mode as u32, off, len).await.unwrap();
+        blocks(&c, ino).await
+    };
+    let punch = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    assert_eq!(allocate(0, 4095, 2).await, 4097_u64.div_ceil(512));
+    c.write(fh, 4095, b"xy").await;
+    assert_eq!(blocks(&c, ino).await, 4097_u64.div_ceil(512));
+    assert_eq!(allocate(0, 1 << 20, 1 << 20).await, (8192 + (1 << 20)) / 512);
+    assert_eq!(allocate(punch, 1 << 20, 8192).await, (1 << 20) / 512);
+    assert_eq!(allocate(libc::FALLOC_FL_ZERO_RANGE, 1 << 20, 4096).await, ((1 << 20) + 4096) / 512);
+    // Cutting gives back what was behind.
+    c.truncate(ino, fh, 4097).await;
+    c.truncate(ino, fh, 2 << 20).await;
+    assert_eq!(blocks(&c, ino).await, 8192 / 512);
+    assert_eq!(allocate(punch, 0, 2 << 20).await, 0);
+    c.close(fh).await.unwrap();
+}
