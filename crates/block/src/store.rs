@@ -86,10 +86,11 @@ impl BlockStore {
         let memory = MemoryCache::new(cfg.buffer_size / 4);
         let reclaim: Arc<dyn Reclaim> = memory.clone();
         budget.set_reclaim(Arc::downgrade(&reclaim));
+        let device = store.device();
         let inner = Arc::new(Inner {
             ranges_supported: store.supports_range(),
-            upload_room: UploadRoom::new(&cfg, store.device().is_some()),
-            streams_cached: !(cfg.compression.is_none() && is_beside_objects(&cfg, store.device())),
+            upload_room: UploadRoom::new(&cfg, device.is_some()),
+            streams_cached: !(cfg.compression.is_none() && is_beside_objects(&cfg, device)),
             store,
             memory,
             disk: DiskCache::open(&cfg, buffers.clone(), &counters),

@@ -22,17 +22,17 @@ const TEMP_NAME_MAX: usize = 200;
 const FILE_MODE: u32 = 0o666;
 
 /// File systems whose data come from elsewhere, by the `f_type` that `statfs` tells (`linux/magic.h` and their own headers).
-const REMOTE: &[(u32, &str)] = &[
-    (0x6969, "nfs"),
-    (0xFF53_4D42, "cifs"),
-    (0xFE53_4D42, "smb2"),
-    (0x6573_5546, "fuse"),
-    (0x00C3_6400, "ceph"),
-    (0x0102_1997, "9p"),
-    (0x5346_414F, "afs"),
-    (0x0BD0_0BD0, "lustre"),
-    (0x4750_4653, "gpfs"),
-    (0x7461_636F, "ocfs2"),
+const REMOTE: &[u32] = &[
+    0x6969,      // nfs
+    0xFF53_4D42, // cifs
+    0xFE53_4D42, // smb2
+    0x6573_5546, // fuse
+    0x00C3_6400, // ceph
+    0x0102_1997, // 9p
+    0x5346_414F, // afs
+    0x0BD0_0BD0, // lustre
+    0x4750_4653, // gpfs
+    0x7461_636F, // ocfs2
 ];
 
 /// Objects as files below a directory.
@@ -238,7 +238,7 @@ impl ObjectStore for FileStore {
 
     fn device(&self) -> Option<u64> {
         let type_of = rustix::fs::statfs(&self.root).ok()?.f_type;
-        let remote = REMOTE.iter().any(|(magic, _)| i64::from(*magic) == type_of);
+        let remote = REMOTE.iter().any(|magic| i64::from(*magic) == type_of);
         fs::metadata(&self.root).ok().filter(|_| !remote).map(|m| m.dev())
     }
 

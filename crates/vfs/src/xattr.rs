@@ -13,12 +13,8 @@ impl Vfs {
         if ino.is_virtual() {
             return Err(Errno::ENODATA.into());
         }
-        match self.meta.get_xattr(c, ino, name).await {
-            Err(e) if e.errno() == Errno::ENOENT && self.depart_open(ino) => {
-                self.meta.get_xattr(c, ino, name).await
-            }
-            other => other,
-        }
+        let result = self.meta.get_xattr(c, ino, name).await;
+        if self.departs(ino, &result) { self.meta.get_xattr(c, ino, name).await } else { result }
     }
 
     /// Names of the attributes that the caller may see.
@@ -26,12 +22,8 @@ impl Vfs {
         if ino.is_virtual() {
             return Ok(Vec::new());
         }
-        match self.meta.list_xattrs(c, ino).await {
-            Err(e) if e.errno() == Errno::ENOENT && self.depart_open(ino) => {
-                self.meta.list_xattrs(c, ino).await
-            }
-            other => other,
-        }
+        let result = self.meta.list_xattrs(c, ino).await;
+        if self.departs(ino, &result) { self.meta.list_xattrs(c, ino).await } else { result }
     }
 
     /// Sets an attribute.
@@ -46,12 +38,11 @@ impl Vfs {
         if ino.is_virtual() {
             return Err(Errno::EPERM.into());
         }
-        let attr = match self.meta.set_xattr(c, ino, name, value.clone(), set).await {
-            Err(e) if e.errno() == Errno::ENOENT && self.depart_open(ino) => {
-                self.meta.set_xattr(c, ino, name, value, set).await?
-            }
-            other => other?,
-        };
+        let mut result = self.meta.set_xattr(c, ino, name, value.clone(), set).await;
+        if self.departs(ino, &result) {
+            result = self.meta.set_xattr(c, ino, name, value, set).await;
+        }
+        let attr = result?;
         if let (Some(attr), Some(file)) = (attr, self.files.get(ino)) {
             // An access ACL changes the mode too. The rest of these attributes may be older than what the file knows.
             let mut s = file.state.lock();
@@ -60,9 +51,11 @@ impl Vfs {
         Ok(())
     }
 
-    /// Keeps what is known of an open file that another client has removed, so that it can have attributes of its own.
-    fn depart_open(&self, ino: Ino) -> bool {
-        let Some(file) = self.files.get(ino) else { return false };
+    /// Was that the answer about an open file that another client has removed? What is known of it is kept then, so that it
+    /// can have attributes of its own, and the question is to be asked again.
+    fn departs<T>(&self, ino: Ino, result: &Result<T>) -> bool {
+        let gone = result.as_ref().is_err_and(|e| e.errno() == Errno::ENOENT);
+        let Some(file) = self.files.get(ino).filter(|_| gone) else { return false };
         let last = file.state.lock().orphaned();
         self.meta.depart(ino, &last);
         true
@@ -73,11 +66,7 @@ impl Vfs {
         if ino.is_virtual() {
             return Err(Errno::EPERM.into());
         }
-        match self.meta.remove_xattr(c, ino, name).await {
-            Err(e) if e.errno() == Errno::ENOENT && self.depart_open(ino) => {
-                self.meta.remove_xattr(c, ino, name).await
-            }
-            other => other,
-        }
+        let result = self.meta.remove_xattr(c, ino, name).await;
+        if self.departs(ino, &result) { self.meta.remove_xattr(c, ino, name).await } else { result }
     }
 }

@@ -104,7 +104,7 @@ impl Meta {
 
     async fn look_for_circles(&self, own: &[Wait], watch: &mut Watch) -> Result<()> {
         watch.look += 1;
-        if !own.is_empty() || self.locks.tells_any() {
+        if !own.is_empty() || self.locks.tells() {
             self.tell_waits(watch.look, own).await?;
         }
         if own.is_empty() {
@@ -123,16 +123,21 @@ impl Meta {
 
     async fn tell_waits(&self, look: u64, waits: &[Wait]) -> Result<()> {
         let sid = self.sid();
-        // Before it is done: a lock granted meanwhile then writes the record too, and one of both is the last.
-        self.locks.note_told(waits);
+        if !waits.is_empty() {
+            // Before it is done: a commit that grants a lock meanwhile writes the record too.
+            self.locks.note_telling(true);
+        }
         self.run(|t| {
             if waits.is_empty() || t.session(sid) {
                 tell(t, sid, look, waits);
             }
             Ok(())
         })
-        .await
-        .map(|_| ())
+        .await?;
+        if waits.is_empty() {
+            self.locks.note_telling(false);
+        }
+        Ok(())
     }
 }
 

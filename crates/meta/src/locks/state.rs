@@ -93,8 +93,8 @@ pub(super) struct State {
     pub(super) waits: Waits,
     /// Somebody looks for circles through other clients.
     pub(super) watched: bool,
-    /// The waits that this session's record in the volume tells, or may tell still.
-    pub(super) told: Vec<Wait>,
+    /// This session's record in the volume tells waits, or may do so still.
+    pub(super) tells: bool,
     pub(super) tickets: u64,
     pub(super) losses: u64,
     /// The session ends, and with it every lock.

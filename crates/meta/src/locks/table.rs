@@ -128,40 +128,37 @@ impl LockTable {
     }
 
     /// Does the record of this session tell any waits?
-    pub(super) fn tells_any(&self) -> bool {
-        !self.state.lock().told.is_empty()
+    pub(super) fn tells(&self) -> bool {
+        self.state.lock().tells
     }
 
-    /// The waits that the record of this session tells but for those of these owners, if it tells any of theirs.
+    /// What the record of this session is to tell once these owners have what they wait for; `None` if that makes no
+    /// difference.
     pub(super) fn told_without(&self, owners: &[u64]) -> Option<Vec<Wait>> {
         let s = self.state.lock();
-        let theirs = |w: &Wait| owners.contains(&w.who.1);
-        s.told.iter().any(theirs).then(|| s.told.iter().filter(|w| !theirs(w)).cloned().collect())
+        let all = if s.tells { s.waits.all() } else { Vec::new() };
+        let (theirs, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|w| owners.contains(&w.who.1));
+        (!theirs.is_empty()).then(|| if rest.iter().any(Wait::is_foreign) { rest } else { Vec::new() })
     }
 
-    /// Notes what the record is about to tell.
-    pub(super) fn note_told(&self, waits: &[Wait]) {
-        self.state.lock().told = waits.to_vec();
+    /// Notes whether the record tells waits.
+    pub(super) fn note_telling(&self, tells: bool) {
+        self.state.lock().tells = tells;
     }
 
-    /// Ends a wait that would never end. False if it is not there any more, or is being decided.
-    pub(super) fn give_up(&self, wait: &Wait) -> bool {
+    /// Ends a wait that would never end, unless it is being decided.
+    pub(super) fn give_up(&self, wait: &Wait) {
         let mut s = self.state.lock();
         let State { files, waits, .. } = &mut *s;
         let tickets = waits.tickets(wait);
-        let mut found = false;
         for e in files.values_mut() {
             for mut t in e.waiting.extract_if(.., |t| tickets.contains(&t.id)) {
                 waits.end(t.id);
                 t.respond(Err(Errno::EDEADLK.into()));
-                found = true;
-            }
-            if found {
                 // Somebody may have waited only to let this one go first.
                 e.wake.notify_one();
             }
         }
-        found
     }
 
     /// The number of the last loss on a file: it has grown whenever locks on it were lost.

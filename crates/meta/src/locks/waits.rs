@@ -25,6 +25,11 @@ pub(crate) struct Wait {
 }
 
 impl Wait {
+    /// Is one of those another client's?
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.on.iter().any(|(sid, _)| *sid != self.who.0)
+    }
+
     /// Of the waits in a circle the greatest is given up, by whichever client it belongs to: the youngest, as Linux does.
     fn rank(&self) -> (u64, LockOwner) {
         (self.since, self.who)
@@ -131,7 +136,7 @@ impl Waits {
 
     /// Does one wait for another client's lock, since before `since`?
     pub(crate) fn has_foreign(&self, since: u64) -> bool {
-        self.by_ticket.values().any(|w| w.since <= since && w.on.iter().any(|(sid, _)| *sid != w.who.0))
+        self.by_ticket.values().any(|w| w.since <= since && w.is_foreign())
     }
 }
 

@@ -146,11 +146,12 @@ impl Meta {
             if let Outcome::Conflict(_) = self.commit_repeatable(&commit).await? {
                 continue;
             }
-            if let (QuotaKey::Dir(ino), None) = (key, old) {
-                // If others change too much, the first sum will do: mounts count again.
+            if let (QuotaKey::Dir(ino), None) = (key, old)
+                && !self.count_usage(ino).await?
+            {
+                // Others change too much; mounts count again.
                 let (space, inodes) = self.sum_tree(ino).await?.amount;
                 self.put_usage(key, space, inodes).await?;
-                self.count_usage(ino).await?;
             }
             let now = self.quota_record(key).await?;
             self.ledger.learn(key, now);
@@ -204,6 +205,8 @@ impl Meta {
         }
         for dir in dirs {
             if self.count_usage(dir).await? {
+                let now = self.quota_record(QuotaKey::Dir(dir)).await?;
+                self.ledger.learn(QuotaKey::Dir(dir), now);
                 self.young_quotas.lock().remove(&dir);
             }
         }
@@ -231,8 +234,6 @@ impl Meta {
             let writes = vec![Write::PutQuotaUsage(key, space, inodes)];
             let commit = Commit { guards: sum.guards().collect(), writes };
             if let Outcome::Done(_) = self.commit_repeatable(&commit).await? {
-                let now = self.quota_record(key).await?;
-                self.ledger.learn(key, now);
                 return Ok(true);
             }
         }

@@ -56,7 +56,7 @@ impl Meta {
     ///
     /// # Errors
     /// `EOPNOTSUPP` (unknown namespace, ACLs off), `EEXIST` and `ENODATA` (`set`), `ERANGE` (name), `E2BIG` (value), `EINVAL`
-    /// (not an ACL), `EPERM` (a flag, not the owner, `user.` on something else than a file or directory), `EACCES`, `ENOENT`,
+    /// (not an ACL), `ENOSPC` (too many on a removed node), `EPERM` (a flag, not the owner, `user.` on something else than a file or directory), `EACCES`, `ENOENT`,
     /// `EROFS`.
     pub async fn set_xattr(
         &self,
@@ -277,29 +277,15 @@ impl Meta {
         ran.map(|r| r.value)
     }
 
-    /// May the caller change attributes of a namespace? What depends on the inode alone is checked for every caller.
+    /// May the caller change attributes of a namespace?
     fn check_changing(&self, t: &mut Txn<'_>, c: &Caller, a: &Attr, namespace: Namespace) -> Step<()> {
-        check_flags(a, true)?;
-        match namespace {
-            Namespace::User if !takes_user(a) => Err(Errno::EPERM.into()),
-            Namespace::User if is_forbidden_by_sticky(c, a) => Err(Errno::EPERM.into()),
-            Namespace::User => self.check_access(t, c, a, W),
-            _ if c.check && c.uid != 0 => Err(Errno::EPERM.into()),
-            _ => Ok(()),
-        }
+        if needs_write(c, a, namespace)? { self.check_access(t, c, a, W) } else { Ok(()) }
     }
 
     /// [`Meta::check_changing`] for a node that has no record any more.
     async fn check_changing_departed(&self, c: &Caller, ino: Ino, namespace: Namespace) -> Result<()> {
         let a = self.departed(ino).ok_or(Errno::ENOENT)?;
-        check_flags(&a, true)?;
-        match namespace {
-            Namespace::User if !takes_user(&a) => Err(Errno::EPERM.into()),
-            Namespace::User if is_forbidden_by_sticky(c, &a) => Err(Errno::EPERM.into()),
-            Namespace::User => self.permit(c, &a, W).await,
-            _ if c.check && c.uid != 0 => Err(Errno::EPERM.into()),
-            _ => Ok(()),
-        }
+        if needs_write(c, &a, namespace)? { self.permit(c, &a, W).await } else { Ok(()) }
     }
 
     async fn check_reading(&self, c: &Caller, a: &Attr, namespace: Namespace) -> Result<()> {
@@ -312,9 +298,20 @@ impl Meta {
     }
 }
 
-/// In a directory that others share only its owner sets `user.` attributes.
-fn is_forbidden_by_sticky(c: &Caller, a: &Attr) -> bool {
-    c.check && a.is_dir() && a.mode & 0o1000 != 0 && c.uid != 0 && c.uid != a.uid
+/// Does changing attributes of a namespace take write permission? What depends on the inode alone is checked here, for every
+/// caller.
+fn needs_write(c: &Caller, a: &Attr, namespace: Namespace) -> Result<bool> {
+    check_flags(a, true)?;
+    match namespace {
+        Namespace::User if !takes_user(a) => Err(Errno::EPERM.into()),
+        // In a directory that others share only its owner sets them.
+        Namespace::User if c.check && a.is_dir() && a.mode & 0o1000 != 0 && c.uid != 0 && c.uid != a.uid => {
+            Err(Errno::EPERM.into())
+        }
+        Namespace::User => Ok(true),
+        _ if c.check && c.uid != 0 => Err(Errno::EPERM.into()),
+        _ => Ok(false),
+    }
 }
 
 /// Only regular files and directories have `user.` attributes: anybody may write to other things, whatever their mode.
