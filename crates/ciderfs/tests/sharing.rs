@@ -21,6 +21,8 @@ on_engines!(
     a_reader_sees_one_version_of_a_file_that_is_replaced,
     a_reader_of_a_file_that_grows_sees_a_prefix_of_it,
     a_reader_of_a_file_that_is_cut_and_grows_again_sees_bytes_or_zeros,
+    appends_of_two_mounts_without_a_lock_all_arrive,
+    a_log_that_another_mount_cuts_goes_on_at_its_new_end,
 );
 
 fn a_file_that_grew_elsewhere_is_not_cut_at_the_length_known_here(engine: Engine) {
@@ -242,4 +244,85 @@ fn a_reader_of_a_file_that_is_cut_and_grows_again_sees_bytes_or_zeros(engine: En
         reads
     };
     read_while_written(&volume, b"", 5, writer, reader);
+}
+
+/// Lines that each of two writers appends.
+const LINES: u32 = 400;
+
+/// Each writer's lines are all there, once, whole and in order.
+fn assert_lines(text: &str, writers: &[&str]) {
+    for who in writers {
+        let mine: Vec<&str> = text.lines().filter(|l| l.starts_with(who)).collect();
+        let want: Vec<String> = (0..LINES).map(|n| format!("{who} {n}")).collect();
+        assert_eq!(mine, want, "lines of {who}");
+    }
+    assert_eq!(text.lines().count(), writers.len() * LINES as usize);
+}
+
+fn appends_of_two_mounts_without_a_lock_all_arrive(engine: Engine) {
+    let volume = Volume::new(engine, &["--trash-days=0"]);
+    let (first, second) = (volume.mount(&[]), volume.mount(&[]));
+    // In turn, each time after the other has synced; the descriptors stay open, as those of loggers do.
+    for read in [false, true] {
+        fs::write(first.join("turns"), b"").unwrap();
+        let open =
+            |m: &support::Mount| OpenOptions::new().read(read).append(true).open(m.join("turns")).unwrap();
+        let (one, two) = (open(&first), open(&second));
+        for n in 0..LINES {
+            for (who, mut file) in [("one", &one), ("two", &two)] {
+                file.write_all(format!("{who} {n}\n").as_bytes()).unwrap();
+                file.sync_data().unwrap();
+            }
+        }
+        let text = fs::read_to_string(second.join("turns")).unwrap();
+        let want: String = (0..LINES).map(|n| format!("one {n}\ntwo {n}\n")).collect();
+        assert!(text == want, "read: {read}\n{text}");
+    }
+    // At the same time, synced now and then, with readers that have the pages.
+    fs::write(first.join("both"), b"").unwrap();
+    let writer = |root: &Path, who: &str| {
+        let mut file = OpenOptions::new().read(true).append(true).open(root.join("both")).unwrap();
+        for n in 0..LINES {
+            file.write_all(format!("{who} {n}\n").as_bytes()).unwrap();
+            if n % 7 == 3 {
+                file.sync_data().unwrap();
+            }
+            if n % 20 == 0 {
+                let text = fs::read_to_string(root.join("both")).unwrap();
+                let mine = text.lines().filter(|l| l.starts_with(who)).count();
+                assert_eq!(mine, n as usize + 1, "{who} reads its own lines");
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| writer(first.path(), "one"));
+        scope.spawn(|| writer(second.path(), "two"));
+    });
+    for mount in [&first, &second] {
+        assert_lines(&fs::read_to_string(mount.join("both")).unwrap(), &["one", "two"]);
+    }
+    second.unmount();
+    first.unmount();
+    volume.check();
+}
+
+fn a_log_that_another_mount_cuts_goes_on_at_its_new_end(engine: Engine) {
+    let volume = Volume::new(engine, &["--trash-days=0"]);
+    let (logger, rotator) = (volume.mount(&[]), volume.mount(&[]));
+    let mut log = OpenOptions::new().create(true).append(true).open(logger.join("log")).unwrap();
+    for round in 0..5 {
+        log.write_all(&vec![b'x'; 100_000]).unwrap();
+        log.sync_data().unwrap();
+        fs::copy(rotator.join("log"), rotator.join(format!("log.{round}"))).unwrap();
+        OpenOptions::new().write(true).open(rotator.join("log")).unwrap().set_len(0).unwrap();
+        log.write_all(format!("round {round}\n").as_bytes()).unwrap();
+        log.sync_data().unwrap();
+        let text = fs::read_to_string(rotator.join("log")).unwrap();
+        assert_eq!(text, format!("round {round}\n"));
+        assert_eq!(log.metadata().unwrap().len(), text.len() as u64);
+    }
+    drop(log);
+    rotator.unmount();
+    logger.unmount();
+    volume.check();
 }

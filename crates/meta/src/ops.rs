@@ -14,6 +14,7 @@ mod listing;
 pub(crate) mod locks;
 mod moving;
 mod namespace;
+mod placing;
 pub(crate) mod quota;
 mod remove;
 pub(crate) mod rename;

@@ -75,7 +75,7 @@ macro_rules! suite {
                 link_counts_under_contention
                 create_every_kind create_refused long_names lookup symbolic_links hard_links
                 ten_thousand_entries set_group_id_directories subdirectory_as_root
-                write write_contended write_against_a_stream truncate truncate_many_chunks compaction_wins compaction_loses
+                write write_contended write_at_the_end write_against_a_stream truncate truncate_many_chunks compaction_wins compaction_loses
                 compaction_with_trash
                 fallocate fallocate_refused fallocate_many_chunks
                 copies copies_with_trash copies_of_many_chunks copies_contended

@@ -126,13 +126,34 @@ pub struct ChunkView {
     pub records: usize,
 }
 
-/// Slices of one chunk to append in one commit, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChunkAppend {
-    /// Chunk index.
-    pub indx: u32,
-    /// Records, oldest first. Fresh slices: each id must come from [`crate::Meta::new_slice_id`].
-    pub slices: Vec<Slice>,
+/// Where a commit puts a slice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Into the chunk of this index, at the record's `pos`.
+    Chunk(u32),
+    /// To the end of the file, wherever that is when the slice is committed; the record's `pos` means nothing.
+    End,
+}
+
+/// A slice to commit. A fresh one: its id must come from [`crate::Meta::new_slice_id`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewSlice {
+    /// Where it goes.
+    pub place: Place,
+    /// The record.
+    pub slice: Slice,
+}
+
+impl NewSlice {
+    /// A slice of a chunk.
+    pub fn at(indx: u32, slice: Slice) -> Self {
+        Self { place: Place::Chunk(indx), slice }
+    }
+
+    /// A slice for the end of the file.
+    pub fn at_end(slice: Slice) -> Self {
+        Self { place: Place::End, slice }
+    }
 }
 
 /// What a write commit did.
@@ -140,6 +161,8 @@ pub struct ChunkAppend {
 pub struct Written {
     /// Attributes after the commit.
     pub attr: Attr,
+    /// The offset in the file of each slice, in bytes.
+    pub offsets: Vec<u64>,
     /// Chunk index and number of records now in its list, for each chunk appended to.
     pub lists: Vec<(u32, usize)>,
 }

@@ -9,7 +9,7 @@ use ciderfs_format::settings::Settings;
 use ciderfs_format::{FileType, Ino, Slice, Time};
 use ciderfs_meta::memory::{FaultPlan, MemoryStore};
 use ciderfs_meta::store::{Commit, Counter, Guard, Read, Scan, Store, Value, Write};
-use ciderfs_meta::{Caller, ChunkAppend, Errno, Meta, MetaConfig, NewNode, Result, SetAttr, XattrSet};
+use ciderfs_meta::{Caller, Errno, Meta, MetaConfig, NewNode, NewSlice, Result, SetAttr, XattrSet};
 
 const ROOT: Ino = Ino::ROOT;
 const LOST_REPLY: FaultPlan = FaultPlan { pass: 0, unavailable: 0, lost_reply: 1, lost_request: 0 };
@@ -35,8 +35,8 @@ async fn create(m: &Meta, name: &str, kind: FileType) -> Result<Ino> {
 }
 
 async fn put(m: &Arc<Meta>, ino: Ino, id: u64) -> Result<()> {
-    let slices = vec![Slice { pos: 0, id, size: 10, off: 0, len: 10 }];
-    m.write(ino, &[ChunkAppend { indx: 0, slices }], Time { sec: 1, nsec: 0 }).await.map(|_| ())
+    let new = NewSlice::at(0, Slice { pos: 0, id, size: 10, off: 0, len: 10 });
+    m.write(ino, &[new], Time { sec: 1, nsec: 0 }).await.map(|_| ())
 }
 
 fn errno<T: std::fmt::Debug>(r: Result<T>) -> Errno {

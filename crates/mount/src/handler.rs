@@ -377,7 +377,7 @@ impl Bridge {
                 if kill_suidgid {
                     self.kill_suidgid(&c, ino).await?;
                 }
-                let n = if flags & libc::O_APPEND as u32 != 0 {
+                let n = if flags & libc::O_APPEND as u32 != 0 && !cached {
                     self.kill_capability(ino).await?;
                     vfs.append(fh, offset, data).await?
                 } else {

@@ -54,7 +54,7 @@ impl Progress {
 
 impl Control {
     /// Takes part of a request; a complete one begins to run.
-    pub(crate) fn write(self: &Arc<Self>, vfs: &Arc<Vfs>, data: &[u8]) -> Result<u32> {
+    pub(crate) fn write(self: &Arc<Self>, vfs: &Arc<Vfs>, data: &[u8]) -> Result<()> {
         let mut s = self.state.lock();
         if s.running.as_ref().is_some_and(|r| !r.is_finished()) {
             return Err(Errno::EBUSY.into());
@@ -64,22 +64,22 @@ impl Control {
         }
         s.stream.extend_from_slice(data);
         let request = &s.stream[s.request..];
-        let Some((head, body)) = request.split_at_checked(8) else { return Ok(data.len() as u32) };
+        let Some((head, body)) = request.split_at_checked(8) else { return Ok(()) };
         let number = |at: usize| head[at..at + 4].iter().fold(0_u32, |n, b| n << 8 | u32::from(*b));
         let (command, length) = (number(0), number(4) as usize);
         if body.len() < length {
-            return Ok(data.len() as u32);
+            return Ok(());
         }
         if body.len() > length {
             s.stream.push(Errno::EIO.0 as u8);
             s.request = s.stream.len();
-            return Ok(data.len() as u32);
+            return Ok(());
         }
         let body = Bytes::copy_from_slice(body);
         let (control, vfs) = (Arc::clone(self), Arc::clone(vfs));
         s.request = usize::MAX;
         s.running = Some(tokio::spawn(async move { control.run(&vfs, command, body).await }));
-        Ok(data.len() as u32)
+        Ok(())
     }
 
     /// What the stream holds from `off` on; nothing while the answer is not there.

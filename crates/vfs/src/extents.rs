@@ -42,10 +42,10 @@ fn in_blocks(ranges: Vec<Range<u64>>, length: u64) -> Vec<Range<u64>> {
 fn data_ranges(chunk: u32, view: &ChunkView, pending: Option<&State>, length: u64) -> Vec<Range<u64>> {
     let base = u64::from(chunk) * CHUNK_SIZE;
     let committed = view.extents.iter().filter(|e| e.id > 0).map(|e| (u64::from(e.pos), e.end()));
-    let unflushed = pending.into_iter().flat_map(|s| &s.pending).filter(|p| p.chunk == chunk);
-    let unflushed = unflushed.map(|p| (u64::from(p.pos), u64::from(p.end())));
-    let mut all: Vec<(u64, u64)> =
-        committed.chain(unflushed).map(|(from, to)| (base + from, (base + to).min(length))).collect();
+    let committed = committed.map(|(from, to)| (base + from, (base + to).min(length)));
+    let unflushed = pending.into_iter().flat_map(|s| &s.pending);
+    let unflushed = unflushed.map(|p| (p.at.max(base), p.end().min(base + CHUNK_SIZE)));
+    let mut all: Vec<(u64, u64)> = committed.chain(unflushed).filter(|(from, to)| from < to).collect();
     all.sort_unstable();
     let mut out: Vec<Range<u64>> = Vec::new();
     for (from, to) in all {
@@ -89,9 +89,10 @@ impl<'a> Walk<'a> {
             };
             let end = indx.saturating_add(self.batch).min(last).max(indx + 1);
             self.batch = (self.batch * 4).min(BATCH_MAX);
+            self.file.placed().await;
             let (attr, views) = self.vfs.meta.read_chunks_and_attr(self.file.ino, indx..end).await?;
             let mut s = self.file.state.lock();
-            if s.generation != self.generation {
+            if s.generation != self.generation || s.is_placing() {
                 continue;
             }
             s.adopt(&attr);
@@ -113,7 +114,9 @@ impl<'a> Walk<'a> {
                 let s = self.file.state.lock();
                 if let Some(known) = &s.chunks {
                     let listed = known.get(known.partition_point(|n| *n < from)).copied();
-                    let pending = s.pending.iter().map(|p| p.chunk).filter(|n| *n >= from).min();
+                    let begins = u64::from(from) * CHUNK_SIZE;
+                    let pending = s.pending.iter().filter(|p| p.end() > begins);
+                    let pending = pending.map(|p| (p.at.max(begins) / CHUNK_SIZE) as u32);
                     return Ok(listed.into_iter().chain(pending).min());
                 }
                 self.generation = s.generation;

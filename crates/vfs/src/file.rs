@@ -47,6 +47,10 @@ pub(crate) struct State {
     pub(crate) version: (Time, u64),
     /// Slices not yet committed, in the order in which they were begun.
     pub(crate) pending: VecDeque<Pending>,
+    /// So many of them, from the first, are in a commit under way: what the engine tells may hold them already.
+    pub(crate) committing: usize,
+    /// Appended data is not where it was believed to be when the kernel wrote it.
+    pub(crate) moved: bool,
     /// Room held for what is not committed yet.
     pub(crate) claim: Option<Claim>,
     /// Resolved chunks, as of `attr`.
@@ -73,6 +77,8 @@ impl File {
             version: (attr.mtime, attr.length),
             attr,
             pending: VecDeque::new(),
+            committing: 0,
+            moved: false,
             claim: None,
             views: HashMap::new(),
             first: None,
@@ -139,6 +145,13 @@ impl File {
     pub(crate) fn is_dirty(&self) -> bool {
         !self.state.lock().pending.is_empty()
     }
+
+    /// Waits while a commit decides where appended data goes: what the engine tells meanwhile may hold it already.
+    pub(crate) async fn placed(&self) {
+        while self.state.lock().is_placing() {
+            drop(self.flushing.lock().await);
+        }
+    }
 }
 
 impl State {
@@ -150,6 +163,7 @@ impl State {
             self.changed();
             self.untold = true;
         }
+        self.place_appends(attr.length);
         self.attr = self.overlay(attr);
     }
 
@@ -159,6 +173,24 @@ impl State {
         let untold = self.untold || self.attr.length != self.overlay(attr).length;
         self.adopt(attr);
         self.untold = untold;
+    }
+
+    /// Does a commit that is under way decide where appended data goes?
+    pub(crate) fn is_placing(&self) -> bool {
+        self.pending.iter().take(self.committing).any(|p| p.append)
+    }
+
+    /// Moves what goes to the end of the file behind the end that it has in the engine, and behind each other, as the commit
+    /// will.
+    fn place_appends(&mut self, length: u64) {
+        let mut end = length;
+        for (n, p) in self.pending.iter_mut().enumerate() {
+            if p.append && n >= self.committing && p.at != end {
+                p.at = end;
+                self.moved = true;
+            }
+            end = end.max(p.end());
+        }
     }
 
     /// Attributes with what is not flushed yet.
@@ -178,11 +210,7 @@ impl State {
     }
 
     pub(crate) fn written_length(&self) -> u64 {
-        self.pending
-            .iter()
-            .map(|p| u64::from(p.chunk) * ciderfs_format::CHUNK_SIZE + u64::from(p.end()))
-            .max()
-            .unwrap_or(0)
+        self.pending.iter().map(Pending::end).max().unwrap_or(0)
     }
 
     /// Committed content is not what it was.

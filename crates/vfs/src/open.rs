@@ -126,33 +126,37 @@ impl Vfs {
 
     /// Writes into the buffers.
     pub async fn write(self: &Arc<Self>, fh: u64, off: u64, data: &[u8]) -> Result<u32> {
+        self.write_handle(fh, Some(off), data).await?;
+        Ok(data.len() as u32)
+    }
+
+    /// Writes with `O_APPEND`: to the end of the file, also where another client has moved it or does so before this is
+    /// committed. `offset` is where the kernel believes the end to be.
+    pub async fn append(self: &Arc<Self>, fh: u64, offset: u64, data: &[u8]) -> Result<u32> {
+        let at = self.write_handle(fh, None, data).await?;
+        if at.is_some_and(|at| at != offset)
+            && let Ok(Handle::File(h)) = self.handles.get(fh)
+        {
+            self.invalidate(h.file.ino, Stale::Content);
+        }
+        Ok(data.len() as u32)
+    }
+
+    /// Where a write to a file begins.
+    async fn write_handle(self: &Arc<Self>, fh: u64, off: Option<u64>, data: &[u8]) -> Result<Option<u64>> {
         let h = match self.handles.get(fh)? {
             Handle::File(h) => h,
-            Handle::Control(control) => return control.write(self, data),
+            Handle::Control(control) => {
+                control.write(self, data)?;
+                return Ok(None);
+            }
             _ => return Err(Errno::EBADF.into()),
         };
         if !h.writable {
             return Err(Errno::EBADF.into());
         }
         self.check_locks(&h).await?;
-        self.write_file(&h.file, h.locks.seen, off, data).await?;
-        Ok(data.len() as u32)
-    }
-
-    /// Writes with `O_APPEND`: to the end of the file, also where another client has moved it and the kernel, whose
-    /// `offset` this is, does not know yet.
-    pub async fn append(self: &Arc<Self>, fh: u64, offset: u64, data: &[u8]) -> Result<u32> {
-        let end = match self.handles.get(fh)? {
-            Handle::File(h) => h.file.state.lock().attr.length,
-            _ => offset,
-        };
-        let written = self.write(fh, end, data).await?;
-        if end != offset
-            && let Ok(Handle::File(h)) = self.handles.get(fh)
-        {
-            self.invalidate(h.file.ino, Stale::Content);
-        }
-        Ok(written)
+        self.write_file(&h.file, h.locks.seen, off, data).await.map(Some)
     }
 
     /// `close` or `fsync`: returns when everything written so far is stored and committed, or with the first error not yet

@@ -1,11 +1,12 @@
-//! A slice that is being written: bytes of one chunk, block by block, on their way to the object store.
+//! A slice that is being written: block by block on its way to the object store.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use ciderfs_block::{BlockError, BlockStore, Buffer, Buffers, Permit};
-use ciderfs_format::{Slice, Time};
+use ciderfs_format::{CHUNK_SIZE, Slice, Time};
+use ciderfs_meta::NewSlice;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
@@ -41,10 +42,11 @@ pub(crate) enum Part {
 pub(crate) struct Pending {
     /// The number of the last loss of locks on the file when it was begun: after another one it is refused.
     pub(crate) seen: u64,
-    /// Chunk index.
-    pub(crate) chunk: u32,
-    /// Offset of the slice in the chunk.
-    pub(crate) pos: u32,
+    /// Offset of the slice in the file, in bytes.
+    pub(crate) at: u64,
+    /// It goes to the end of the file: `at` is where that is believed to be, until the commit tells. Otherwise it lies in one
+    /// chunk.
+    pub(crate) append: bool,
     /// Bytes so far.
     pub(crate) len: u32,
     /// Slice id.
@@ -63,17 +65,17 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    pub(crate) fn new(seen: u64, (chunk, pos): (u32, u32), id: u64, block_size: u32, now: Time) -> Self {
-        let at = Instant::now();
+    pub(crate) fn new(seen: u64, at: u64, append: bool, id: u64, block_size: u32, now: Time) -> Self {
+        let created = Instant::now();
         Self {
             seen,
-            chunk,
-            pos,
+            at,
+            append,
             len: 0,
             id,
             frozen: false,
-            created: at,
-            touched: at,
+            created,
+            touched: created,
             mtime: now,
             blocks: Vec::new(),
             block_size: block_size as usize,
@@ -82,30 +84,40 @@ impl Pending {
         }
     }
 
-    /// One past the last chunk byte.
-    pub(crate) fn end(&self) -> u32 {
-        self.pos + self.len
+    /// One past the last byte, in the file.
+    pub(crate) fn end(&self) -> u64 {
+        self.at + u64::from(self.len)
     }
 
-    /// First chunk byte that can still change.
-    fn changeable_from(&self) -> u32 {
+    /// Does it fill its chunk, or is it as long as a slice can be?
+    pub(crate) fn is_full(&self) -> bool {
+        self.end().is_multiple_of(CHUNK_SIZE) || u64::from(self.len) >= CHUNK_SIZE
+    }
+
+    /// The first byte in the file that can still change.
+    fn changeable_from(&self) -> u64 {
         let sent = self.blocks.iter().take_while(|b| matches!(b, Block::Sent(_))).count();
-        self.pos + (sent * self.block_size) as u32
+        self.at + (sent * self.block_size) as u64
     }
 
-    /// Can a write at chunk offset `at` go into this slice?
-    pub(crate) fn accepts(&self, at: u32) -> bool {
-        !self.frozen && at >= self.changeable_from() && at <= self.end()
+    /// Can a write of so many bytes at an offset in the file go into this slice?
+    pub(crate) fn accepts(&self, at: u64, bytes: u64, append: bool) -> bool {
+        let begins = if append { self.end() } else { self.changeable_from() };
+        !self.frozen
+            && self.append == append
+            && (begins..=self.end()).contains(&at)
+            && at / CHUNK_SIZE == self.at / CHUNK_SIZE
+            && at + bytes - self.at <= CHUNK_SIZE
     }
 
     /// Does it hold any byte of `[from, to)`?
-    pub(crate) fn overlaps(&self, from: u32, to: u32) -> bool {
-        self.pos < to && from < self.end()
+    pub(crate) fn overlaps(&self, from: u64, to: u64) -> bool {
+        self.at < to && from < self.end()
     }
 
-    /// Writes `data` at chunk offset `at`, which [`Pending::accepts`] has allowed. `permit` covers `data`.
-    pub(crate) fn write(&mut self, at: u32, data: &[u8], permit: Permit, now: Time, buffers: &Arc<Buffers>) {
-        let mut offset = (at - self.pos) as usize;
+    /// Writes `data` at an offset in the file, which [`Pending::accepts`] has allowed. `permit` covers `data`.
+    pub(crate) fn write(&mut self, at: u64, data: &[u8], permit: Permit, now: Time, buffers: &Arc<Buffers>) {
+        let mut offset = (at - self.at) as usize;
         let mut rest = data;
         while !rest.is_empty() {
             let (index, within) = (offset / self.block_size, offset % self.block_size);
@@ -161,14 +173,16 @@ impl Pending {
         std::mem::take(&mut self.uploads)
     }
 
-    /// The record to commit once everything is stored.
-    pub(crate) fn record(&self) -> Slice {
-        Slice { pos: self.pos, id: self.id, size: self.len, off: 0, len: self.len }
+    /// What to commit once everything is stored.
+    pub(crate) fn slice(&self) -> NewSlice {
+        let pos = (self.at % CHUNK_SIZE) as u32;
+        let slice = Slice { pos, id: self.id, size: self.len, off: 0, len: self.len };
+        if self.append { NewSlice::at_end(slice) } else { NewSlice::at((self.at / CHUNK_SIZE) as u32, slice) }
     }
 
-    /// Bytes `[from, to)` of the chunk, all of which the slice holds, in order.
-    pub(crate) fn parts(&self, from: u32, to: u32) -> Vec<Part> {
-        let (mut offset, end) = ((from - self.pos) as usize, (to - self.pos) as usize);
+    /// Bytes `[from, to)` of the file, all of which the slice holds, in order.
+    pub(crate) fn parts(&self, from: u64, to: u64) -> Vec<Part> {
+        let (mut offset, end) = ((from - self.at) as usize, (to - self.at) as usize);
         let mut out = Vec::new();
         while offset < end {
             let (index, within) = (offset / self.block_size, offset % self.block_size);

@@ -108,7 +108,8 @@ impl Vfs {
 
     /// What the range consists of; `None` if it changed while the plan was made.
     async fn plan(self: &Arc<Self>, file: &Arc<File>, off: u64, size: u64) -> Result<Option<Vec<Piece>>> {
-        let (missing, generation, end) = {
+        file.placed().await;
+        let (missing, generation) = {
             let mut s = file.state.lock();
             let end = (off + size).min(s.attr.length);
             if off >= end {
@@ -120,13 +121,13 @@ impl Vfs {
             }
             let chunks = (off / CHUNK_SIZE) as u32..=((end - 1) / CHUNK_SIZE) as u32;
             let missing: Vec<u32> = chunks.filter(|c| !s.views.contains_key(c)).collect();
-            (missing, s.generation, end)
+            (missing, s.generation)
         };
         if let (Some(&first), Some(&last)) = (missing.first(), missing.last()) {
             match self.meta.read_chunks_and_attr(file.ino, first..last + 1).await {
                 Ok((attr, views)) => {
                     let mut s = file.state.lock();
-                    if s.generation != generation {
+                    if s.generation != generation || s.is_placing() {
                         return Ok(None);
                     }
                     s.adopt(&attr);
@@ -140,7 +141,7 @@ impl Vfs {
             }
         }
         let s = file.state.lock();
-        let end = end.min(s.attr.length);
+        let end = (off + size).min(s.attr.length);
         if off >= end {
             return Ok(Some(Vec::new()));
         }
@@ -150,12 +151,10 @@ impl Vfs {
             paint_view(&mut pieces, chunk, view, off, end);
         }
         for p in &s.pending {
-            let base = u64::from(p.chunk) * CHUNK_SIZE;
-            let from = (base + u64::from(p.pos)).max(off);
-            let to = (base + u64::from(p.end())).min(end);
+            let (from, to) = (p.at.max(off), p.end().min(end));
             if from < to {
                 let mut at = from;
-                for part in p.parts((from - base) as u32, (to - base) as u32) {
+                for part in p.parts(from, to) {
                     let (len, source) = match part {
                         Part::Ready(bytes) => (bytes.len() as u64, Source::Ready(bytes)),
                         Part::Stored { off, len, size } => {
@@ -240,7 +239,7 @@ impl Vfs {
                 let generation = file.generation();
                 if let Ok(view) = vfs.meta.read_chunk(file.ino, chunk).await {
                     let mut s = file.state.lock();
-                    if s.generation == generation {
+                    if s.generation == generation && !s.is_placing() {
                         s.keep_view(chunk, view);
                     }
                 }

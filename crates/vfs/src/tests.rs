@@ -6,6 +6,7 @@
     reason = "a failed assertion is the product"
 )]
 
+mod appends;
 mod compaction;
 mod content;
 mod control;

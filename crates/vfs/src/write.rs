@@ -6,7 +6,7 @@ use std::time::Duration;
 use ciderfs_block::{BlockError, BudgetKind, Permit};
 use ciderfs_format::slice::MAX_FILE_SIZE;
 use ciderfs_format::{CHUNK_SIZE, Time};
-use ciderfs_meta::{ChunkAppend, Clock as _, Errno, Error, Result, SystemClock};
+use ciderfs_meta::{Clock as _, Errno, Error, NewSlice, Result, SystemClock};
 
 use crate::file::{File, State};
 use crate::pending::Pending;
@@ -23,90 +23,105 @@ const SCAN_INTERVAL: Duration = Duration::from_millis(200);
 const PENDING_MAX: usize = 512;
 
 impl Vfs {
-    /// Buffers a write. Waits only while uploads lag behind or the memory budget is exhausted.
+    /// Buffers a write at an offset, or at the end of the file (`None`), and returns where it begins. Waits only while uploads lag
+    /// behind or the memory budget is exhausted.
+    ///
+    /// The end may be elsewhere by the time of the commit, if another client appends as well: then the data goes there.
     pub(crate) async fn write_file(
         self: &Arc<Self>,
         file: &Arc<File>,
         seen: u64,
-        offset: u64,
+        offset: Option<u64>,
         data: &[u8],
-    ) -> Result<()> {
-        if offset.checked_add(data.len() as u64).is_none_or(|end| end >= MAX_FILE_SIZE) {
+    ) -> Result<u64> {
+        let mut at = offset.unwrap_or_else(|| file.state.lock().attr.length);
+        let Some(end) = at.checked_add(data.len() as u64).filter(|end| *end < MAX_FILE_SIZE) else {
             return Err(Errno::EFBIG.into());
+        };
+        self.make_room(file, end).await?;
+        if offset.is_some() && !data.is_empty() {
+            let (moving, beyond) = {
+                let s = file.state.lock();
+                (s.pending.iter().any(|p| p.append && p.overlaps(at, end)), at > s.attr.length)
+            };
+            if moving {
+                // Only a commit tells where those bytes are, which are to be overwritten.
+                self.flush(file).await?;
+            }
+            if beyond {
+                self.allocated.suspect(file.ino);
+            }
         }
-        self.make_room(file, offset + data.len() as u64).await?;
-        if !data.is_empty() && offset > file.state.lock().attr.length {
-            self.allocated.suspect(file.ino);
-        }
-        let mut at = offset;
+        let mut begins = None;
         let mut rest = data;
         while !rest.is_empty() {
-            let within = at % CHUNK_SIZE;
-            let n = rest.len().min((CHUNK_SIZE - within) as usize);
-            self.write_piece(file, seen, ((at / CHUNK_SIZE) as u32, within as u32), &rest[..n]).await?;
-            at += n as u64;
+            let n = rest.len().min((CHUNK_SIZE - at % CHUNK_SIZE) as usize);
+            let put = self.write_piece(file, seen, offset.map(|_| at), &rest[..n]).await?;
+            begins = begins.or(Some(put));
+            at = put + n as u64;
             rest = &rest[n..];
         }
-        Ok(())
+        Ok(begins.unwrap_or(at))
     }
 
+    /// Writes what lies in one chunk, as far as is known. Returns where.
     async fn write_piece(
         self: &Arc<Self>,
         file: &Arc<File>,
         seen: u64,
-        (chunk, pos): (u32, u32),
+        offset: Option<u64>,
         data: &[u8],
-    ) -> Result<()> {
+    ) -> Result<u64> {
         self.blocks.upload_room().await;
         let mut permit = Some(self.reserve(file, data.len() as u64).await);
         let mut id = None;
         loop {
-            if let Some(flush) = self.buffer(file, seen, (chunk, pos), data, &mut permit, id)? {
+            if let Some((at, flush)) = self.buffer(file, seen, offset, data, &mut permit, id)? {
                 self.dirty.notify_one();
                 if flush {
                     self.flush_in_background(file);
                 }
-                return Ok(());
+                return Ok(at);
             }
             id = Some(self.meta.new_slice_id().await?);
         }
     }
 
-    /// Puts data into a slice; `None` if a new slice is needed and there is no id for it. Returns whether to flush now.
-    /// Refused if locks on the file were lost after the loss number `seen`.
+    /// Puts data into a slice; `None` if a new slice is needed and there is no id for it. Returns where it is in the file, and
+    /// whether to flush now. Refused if locks on the file were lost after the loss number `seen`.
     fn buffer(
         &self,
         file: &File,
         seen: u64,
-        (chunk, pos): (u32, u32),
+        offset: Option<u64>,
         data: &[u8],
         permit: &mut Option<Permit>,
         id: Option<u64>,
-    ) -> Result<Option<bool>> {
+    ) -> Result<Option<(u64, bool)>> {
         let now = SystemClock.now();
         let mut s = file.state.lock();
         if self.meta.lock_loss(file.ino) > seen {
             return Err(Error::LockLost);
         }
-        let index = match find_slice(&s, seen, (chunk, pos), data.len() as u32) {
+        let (at, append) = (offset.unwrap_or(s.attr.length), offset.is_none());
+        let index = match find_slice(&s, seen, at, data.len() as u64, append) {
             Some(index) => index,
             None => {
                 let Some(id) = id else { return Ok(None) };
-                s.pending.push_back(Pending::new(seen, (chunk, pos), id, self.blocks.block_size(), now));
+                s.pending.push_back(Pending::new(seen, at, append, id, self.blocks.block_size(), now));
                 s.pending.len() - 1
             }
         };
         let tier = s.attr.tier;
         let slice = &mut s.pending[index];
         let Some(permit) = permit.take() else { return Ok(None) };
-        slice.write(pos, data, permit, now, self.blocks.buffers());
+        slice.write(at, data, permit, now, self.blocks.buffers());
         slice.send(&self.blocks, tier);
-        let full = u64::from(slice.end()) == CHUNK_SIZE;
-        let end = u64::from(chunk) * CHUNK_SIZE + u64::from(pos) + data.len() as u64;
-        s.attr.length = s.attr.length.max(end);
+        let full = slice.is_full();
+        s.attr.length = s.attr.length.max(at + data.len() as u64);
         s.attr.mtime = now;
         s.attr.ctime = now;
-        Ok(Some(full || s.pending.len() > PENDING_MAX))
+        Ok(Some((at, full || s.pending.len() > PENDING_MAX)))
     }
 
     /// Memory for a write. While there is none, dirty files are flushed to make some.
@@ -175,58 +190,59 @@ impl Vfs {
 
     /// Commits the first slices of the file, one for each upload result, in one turn.
     async fn commit(self: &Arc<Self>, file: &Arc<File>, stored: &[Result<(), BlockError>]) {
-        let mut appends: Vec<ChunkAppend> = Vec::new();
+        let mut slices: Vec<NewSlice> = Vec::new();
+        let mut believed: Vec<u64> = Vec::new();
         let mut failed: Vec<(u64, u32)> = Vec::new();
-        let mut good: Vec<(u64, u32)> = Vec::new();
         let mut mtime = Time::default();
         let mut error = None;
         let seen;
         {
-            let s = file.state.lock();
+            let mut s = file.state.lock();
             seen = self.meta.lock_loss(file.ino);
+            s.committing = stored.len();
             for (p, result) in s.pending.iter().zip(stored) {
-                let record = p.record();
                 if let Err(e) = result {
                     tracing::error!("inode {}: {} bytes are lost: {e}", file.ino, p.len);
-                    failed.push((record.id, record.size));
+                    failed.push((p.id, p.len));
                     error = Some(Errno::EIO);
                     continue;
                 }
                 if p.seen < seen {
                     tracing::error!("inode {}: {} bytes are refused: {}", file.ino, p.len, Error::LockLost);
-                    failed.push((record.id, record.size));
+                    failed.push((p.id, p.len));
                     error = Some(Errno::EIO);
                     continue;
                 }
-                good.push((record.id, record.size));
                 mtime = mtime.max(p.mtime);
-                match appends.iter_mut().find(|a| a.indx == p.chunk) {
-                    Some(a) => a.slices.push(record),
-                    None => appends.push(ChunkAppend { indx: p.chunk, slices: vec![record] }),
-                }
+                slices.push(p.slice());
+                believed.push(p.at);
             }
         }
-        let written = if appends.is_empty() {
+        let written = if slices.is_empty() {
             None
         } else {
-            Some(self.meta.write_since(seen, file.ino, &appends, mtime).await)
+            Some(self.meta.write_since(seen, file.ino, &slices, mtime).await)
         };
         if let Some(Err(e)) = &written {
             // A deleted file takes its data along; whoever still writes to it learns from the descriptor.
             let errno = if e.errno() == Errno::ENOENT { Errno::EBADF } else { e.errno() };
-            tracing::error!("inode {}: committing {} slices: {e}", file.ino, good.len());
+            tracing::error!("inode {}: committing {} slices: {e}", file.ino, slices.len());
             error = Some(errno);
             // With an unknown outcome the objects may be in use; garbage collection decides about them.
             if matches!(e, Error::Errno(_) | Error::LockLost) {
-                failed.append(&mut good);
+                failed.extend(slices.iter().map(|s| (s.slice.id, s.slice.size)));
             }
         }
-        {
+        let moved = {
             let mut s = file.state.lock();
             s.pending.drain(..stored.len());
+            s.committing = 0;
             s.changed();
             match &written {
-                Some(Ok(w)) => s.adopt_own(&w.attr),
+                Some(Ok(w)) => {
+                    s.moved |= w.offsets != believed;
+                    s.adopt_own(&w.attr);
+                }
                 // The rest of the length may have been only in the buffers that are lost.
                 _ => s.attr.length = s.written_length().max(s.version.1),
             }
@@ -234,6 +250,10 @@ impl Vfs {
             if let Some(e) = error {
                 s.fail(e);
             }
+            std::mem::take(&mut s.moved)
+        };
+        if moved && error.is_none() {
+            self.invalidate(file.ino, Stale::Content);
         }
         if error.is_some() {
             if let Ok(attr) = self.meta.getattr(file.ino).await {
@@ -316,16 +336,13 @@ impl Vfs {
     }
 }
 
-/// The slice that a write can extend: the newest of the chunk that accepts it, unless a newer one holds some of its bytes.
-fn find_slice(s: &State, seen: u64, (chunk, pos): (u32, u32), len: u32) -> Option<usize> {
+/// The slice that a write can extend: the newest that accepts it, unless a newer one holds some of its bytes.
+fn find_slice(s: &State, seen: u64, at: u64, bytes: u64, append: bool) -> Option<usize> {
     for (index, p) in s.pending.iter().enumerate().rev() {
-        if p.chunk != chunk {
-            continue;
-        }
-        if p.seen == seen && p.accepts(pos) {
+        if p.seen == seen && p.accepts(at, bytes, append) {
             return Some(index);
         }
-        if p.overlaps(pos, pos + len) {
+        if p.overlaps(at, at + bytes) {
             return None;
         }
     }

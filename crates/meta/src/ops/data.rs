@@ -7,11 +7,12 @@ use std::sync::Arc;
 use ciderfs_format::slice::{MAX_FILE_SIZE, resolve};
 use ciderfs_format::{Attr, CHUNK_SIZE, Ino, Slice, Time, align4k};
 
+use super::placing::place;
 use super::rules::{W, check_flags};
 use crate::error::{Errno, Result};
 use crate::store::{AttrMask, AttrPatch, Guard, Outcome, Read, StoreError, Value, Write};
 use crate::txn::{Proof, Step, Txn};
-use crate::types::{Caller, ChunkAppend, ChunkView, Written};
+use crate::types::{Caller, ChunkView, NewSlice, Written};
 use crate::volume::Meta;
 
 /// Chunks that are emptied without asking which of them exist.
@@ -66,14 +67,14 @@ impl Meta {
         Ok((attr, views))
     }
 
-    /// Appends slices whose objects are stored, in one commit; the file grows as needed. `mtime` is the time of the last
-    /// write among them.
+    /// Commits slices whose objects are stored, all at once and in order; the file grows as needed. `mtime` is the time of the
+    /// last write among them.
     ///
     /// # Errors
     /// `ENOENT` (the file is gone), `EPERM` (not a regular file), `EFBIG`, `ENOSPC`; `EIO` if the outcome is unknown or the
     /// engine stays away.
-    pub async fn write(self: &Arc<Self>, ino: Ino, appends: &[ChunkAppend], mtime: Time) -> Result<Written> {
-        self.write_since(self.lock_loss(ino), ino, appends, mtime).await
+    pub async fn write(self: &Arc<Self>, ino: Ino, slices: &[NewSlice], mtime: Time) -> Result<Written> {
+        self.write_since(self.lock_loss(ino), ino, slices, mtime).await
     }
 
     /// [`Meta::write`] of data that was accepted when the number of the last loss of locks ([`Meta::lock_loss`]) was `seen`.
@@ -84,23 +85,11 @@ impl Meta {
         self: &Arc<Self>,
         seen: u64,
         ino: Ino,
-        appends: &[ChunkAppend],
+        slices: &[NewSlice],
         mtime: Time,
     ) -> Result<Written> {
-        let end = appends
-            .iter()
-            .flat_map(|a| a.slices.iter().map(|s| u64::from(a.indx) * CHUNK_SIZE + s.end()))
-            .max()
-            .unwrap_or(0);
-        if end >= MAX_FILE_SIZE {
-            return Err(Errno::EFBIG.into());
-        }
-        // A slice may be shared by several records; the first reference is its creation.
-        let mut uses: BTreeMap<(u64, u32), i64> = BTreeMap::new();
-        for s in appends.iter().flat_map(|a| &a.slices).filter(|s| s.id > 0) {
-            *uses.entry((s.id, s.size)).or_default() += 1;
-        }
         let stats = self.counted_dirs();
+        let mut offsets = Vec::new();
         let mut lists_at = Vec::new();
         let ran = self
             .run_fenced(ino, seen, |t| {
@@ -109,26 +98,34 @@ impl Meta {
                 if !a.is_file() {
                     return Err(Errno::EPERM.into());
                 }
-                let stored =
-                    appends.iter().find_map(|a| a.slices.iter().find(|s| s.id > 0).map(|s| (a.indx, s.id)));
+                let placed = place(slices, a.length);
+                if placed.length >= MAX_FILE_SIZE {
+                    return Err(Errno::EFBIG.into());
+                }
+                let records = || placed.lists.iter().flat_map(|(indx, list)| list.iter().map(|s| (*indx, s)));
+                let stored = records().find(|(_, s)| s.id > 0).map(|(indx, s)| (indx, s.id));
                 // When it was written, not when it is committed: programs have seen that time, and would take
                 // a ctime that moves later for another change.
                 let ctime = if stored.is_some() { mtime.max(a.ctime) } else { t.now };
-                let length = a.length.max(end);
-                let grown = align4k(length) as i64 - align4k(a.length) as i64;
-                for (&(id, size), &n) in &uses {
+                let grown = align4k(placed.length) as i64 - align4k(a.length) as i64;
+                // A slice may be shared by several records; the first reference is its creation.
+                let mut uses: BTreeMap<(u64, u32), i64> = BTreeMap::new();
+                for (_, s) in records().filter(|(_, s)| s.id > 0) {
+                    *uses.entry((s.id, s.size)).or_default() += 1;
+                }
+                for ((id, size), n) in uses {
                     t.write(Write::NewSliceRef(id, size));
                     if n > 1 {
                         t.write(Write::AddSliceRef(id, size, n - 1));
                     }
                 }
                 lists_at.clear();
-                for append in appends {
-                    let at = t.write(Write::AppendSlices(ino, append.indx, append.slices.clone()));
-                    lists_at.push((append.indx, at));
+                for (indx, list) in placed.lists {
+                    lists_at.push((indx, t.write(Write::AppendSlices(ino, indx, list))));
                 }
+                offsets = placed.offsets;
                 let patch = AttrPatch {
-                    length: Some(length).filter(|l| *l != a.length),
+                    length: Some(placed.length).filter(|l| *l != a.length),
                     mtime: Some(mtime),
                     ctime: Some(ctime),
                     ..AttrPatch::default()
@@ -139,7 +136,7 @@ impl Meta {
                 // Whoever buffered the data has claimed the room for it.
                 t.charges.claimed = true;
                 t.charge(Some((a.uid, a.gid)), grown, 0);
-                t.grow_in_dirs(stats, (ino, &a), length as i64 - a.length as i64, grown)?;
+                t.grow_in_dirs(stats, (ino, &a), placed.length as i64 - a.length as i64, grown)?;
                 match stored {
                     Some((indx, id)) => t.proof(Proof::SliceId(ino, indx, id)),
                     None => t.proof(Proof::Ctime(ino, t.now)),
@@ -148,7 +145,7 @@ impl Meta {
             })
             .await?;
         let lists = lists_at.iter().map(|(indx, at)| (*indx, ran.int(*at).unwrap_or(0) as usize)).collect();
-        Ok(Written { attr: ran.value, lists })
+        Ok(Written { attr: ran.value, offsets, lists })
     }
 
     /// Sets the length of a file. The caller has flushed what was written before.

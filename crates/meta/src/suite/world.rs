@@ -13,7 +13,7 @@ use super::Engine;
 use super::check::check;
 use crate::error::Errno;
 use crate::store::{DirCursor, Store};
-use crate::types::{Caller, ChunkAppend, NewNode, Removed, Written};
+use crate::types::{Caller, NewNode, NewSlice, Removed, Written};
 use crate::volume::{Clock, Meta, MetaConfig, SliceRemover};
 use crate::{Result, SetAttr};
 
@@ -241,7 +241,8 @@ impl Client {
 
     pub(super) async fn append(&self, ino: Ino, indx: u32, slices: Vec<Slice>) -> Result<Written> {
         let mtime = self.meta.clock.now();
-        self.meta.write(ino, &[ChunkAppend { indx, slices }], mtime).await
+        let new: Vec<NewSlice> = slices.into_iter().map(|s| NewSlice::at(indx, s)).collect();
+        self.meta.write(ino, &new, mtime).await
     }
 
     /// Names of a directory, sorted.

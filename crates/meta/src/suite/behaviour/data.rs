@@ -10,7 +10,7 @@ use crate::SetAttr;
 use crate::error::Errno;
 use crate::suite::Engine;
 use crate::suite::world::*;
-use crate::types::{Caller, ChunkAppend};
+use crate::types::{Caller, NewSlice};
 
 /// (position, id, offset, length) of what a reader sees.
 async fn seen(c: &Client, ino: ciderfs_format::Ino, indx: u32) -> Vec<(u32, u64, u32, u32)> {
@@ -27,14 +27,14 @@ pub async fn write(engine: Engine) {
     assert_eq!(seen(&c, f, 0).await, []);
     let one = c.fresh(0, 1000).await;
     let mtime = ciderfs_format::Time { sec: 5, nsec: 6 };
-    let written = c.meta.write(f, &[ChunkAppend { indx: 0, slices: vec![one] }], mtime).await.unwrap();
+    let written = c.meta.write(f, &[NewSlice::at(0, one)], mtime).await.unwrap();
     assert_eq!(written.lists, [(0, 1)]);
     assert_eq!((written.attr.length, written.attr.mtime), (1000, mtime));
     // ctime is the time of the write, which programs have seen, not that of the commit; it never goes back.
     assert_eq!(written.attr.ctime, before.ctime);
     let later = ciderfs_format::Time { sec: before.ctime.sec + 7, nsec: 8 };
     let again = c.fresh(0, 1000).await;
-    let written = c.meta.write(f, &[ChunkAppend { indx: 0, slices: vec![again] }], later).await.unwrap();
+    let written = c.meta.write(f, &[NewSlice::at(0, again)], later).await.unwrap();
     assert_eq!((written.attr.mtime, written.attr.ctime), (later, later));
     let one = again;
     assert_eq!(written.attr, c.stat(f).await);
@@ -51,8 +51,7 @@ pub async fn write(engine: Engine) {
     // Several chunks in one commit, one slice used twice, chunks never written are empty.
     let (four, five) = (c.fresh(7, 100).await, c.fresh(0, 50).await);
     let twice = Slice { pos: 500, off: 20, len: 10, ..four };
-    let appends =
-        [ChunkAppend { indx: 3, slices: vec![four, twice] }, ChunkAppend { indx: 5, slices: vec![five] }];
+    let appends = [NewSlice::at(3, four), NewSlice::at(3, twice), NewSlice::at(5, five)];
     let written = c.meta.write(f, &appends, mtime).await.unwrap();
     assert_eq!(written.lists, [(3, 2), (5, 1)]);
     assert_eq!(written.attr.length, 5 * CHUNK_SIZE + 50);
@@ -107,6 +106,64 @@ pub async fn write_contended(engine: Engine) {
     assert_eq!(ids(&found), ids(&all));
     let last_odd = u64::from((EACH - 2) * 3 + 2) * 100 + 100;
     assert_eq!(c.stat(f).await.length, CHUNK_SIZE + last_odd);
+    w.check().await;
+}
+
+/// Several clients write to the end of one file, which lies where a chunk ends: no slice hides another, each client's are in
+/// order, and one that crosses into the next chunk is there whole.
+pub async fn write_at_the_end(engine: Engine) {
+    const EACH: u64 = 15;
+    const START: u64 = 2 * CHUNK_SIZE - 700;
+    let w = World::new(engine).await;
+    let c = w.client().await;
+    let f = c.file(ROOT, "f").await;
+    c.truncate(f, START).await.unwrap();
+    let mut tasks = Vec::new();
+    for t in 0..3_u32 {
+        let client = w.client().await;
+        tasks.push(tokio::spawn(async move {
+            let mut put: Vec<(u64, Slice)> = Vec::new();
+            for _ in 0..EACH {
+                let slice = client.fresh(0, 97 + t).await;
+                let now = client.meta.clock.now();
+                let written = client.meta.write(f, &[NewSlice::at_end(slice)], now).await.unwrap();
+                let at = written.offsets[0];
+                assert_eq!(written.attr.length, at + u64::from(slice.len));
+                assert!(put.last().is_none_or(|(before, _)| *before < at));
+                put.push((at, slice));
+            }
+            put
+        }));
+    }
+    let mut all = Vec::new();
+    for t in tasks {
+        all.extend(t.await.unwrap());
+    }
+    all.sort_unstable_by_key(|(at, _)| *at);
+    let mut end = START;
+    for (at, slice) in &all {
+        assert_eq!(*at, end, "a gap, or two slices over each other");
+        end += u64::from(slice.len);
+    }
+    assert_eq!(c.stat(f).await.length, end);
+    let mut found: Vec<(u64, u32)> = Vec::new();
+    for indx in 1..3 {
+        let view = c.meta.read_chunk(f, indx).await.unwrap();
+        for e in view.extents.iter().filter(|e| e.id > 0) {
+            match found.last_mut() {
+                Some((id, len)) if *id == e.id && *len == e.off => *len += e.len,
+                _ => found.push((e.id, e.len)),
+            }
+        }
+    }
+    let want: Vec<(u64, u32)> = all.iter().map(|(_, s)| (s.id, s.len)).collect();
+    assert_eq!(found, want);
+    // A file that somebody has cut meanwhile is continued where it ends now.
+    c.truncate(f, 10).await.unwrap();
+    let slice = c.fresh(0, 5).await;
+    let written =
+        w.client().await.meta.write(f, &[NewSlice::at_end(slice)], c.meta.clock.now()).await.unwrap();
+    assert_eq!((written.offsets[0], written.attr.length), (10, 15));
     w.check().await;
 }
 

@@ -249,10 +249,7 @@ pub async fn shared_slices(engine: Engine) {
     let f = c.file(ROOT, "f").await;
     let s = c.fresh(0, 100).await;
     let other = ciderfs_format::Slice { pos: 200, off: 50, len: 50, ..s };
-    let appends = [
-        crate::ChunkAppend { indx: 0, slices: vec![s, other] },
-        crate::ChunkAppend { indx: 1, slices: vec![s] },
-    ];
+    let appends = [crate::NewSlice::at(0, s), crate::NewSlice::at(0, other), crate::NewSlice::at(1, s)];
     c.meta.write(f, &appends, ciderfs_format::Time { sec: 1, nsec: 0 }).await.unwrap();
     w.check().await;
     c.truncate(f, 300).await.unwrap();

@@ -450,7 +450,7 @@ pub async fn nothing_is_written_under_lost_locks(engine: Engine) {
         let late = c.fresh(20, 10).await;
         declare_dead(&w, &c).await;
         let write = async || {
-            let append = crate::ChunkAppend { indx: 0, slices: vec![late] };
+            let append = crate::NewSlice::at(0, late);
             c.meta.write_since(seen, f, &[append], c.meta.clock.now()).await
         };
         match case {
