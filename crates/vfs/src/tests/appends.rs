@@ -98,7 +98,8 @@ async fn appends_while_flushes_run_are_read_once() {
             _ = c.length(ino).await;
         }
         let (first, second) = flushes.await.unwrap();
-        (first.unwrap(), second.unwrap());
+        first.unwrap();
+        second.unwrap();
     }
     a.close(fa).await.unwrap();
     b.close(fb).await.unwrap();
