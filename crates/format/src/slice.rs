@@ -11,7 +11,7 @@ pub const MAX_FILE_SIZE: u64 = CHUNK_SIZE << 31;
 /// One record of a chunk's list.
 ///
 /// Bytes `[pos, pos+len)` of the chunk come from bytes `[off, off+len)` of slice `id`, whose objects hold `size`
-/// bytes in all. `id` 0 means zeros.
+/// bytes in all. `id` 0 means zeros; their `size` means nothing but for [`Slice::RESERVED`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Slice {
     /// Offset in the chunk.
@@ -29,6 +29,20 @@ pub struct Slice {
 impl Slice {
     /// Stored length of a record.
     pub const RECORD: usize = 24;
+
+    /// The `size` of zeros for which space was reserved (`fallocate`). Other clients read any zeros alike, and write sizes of at
+    /// most a chunk.
+    pub const RESERVED: u32 = 1 << 31;
+
+    /// Zeros for which space was reserved.
+    pub fn reserved(pos: u32, len: u32) -> Self {
+        Self { size: Self::RESERVED, ..Self::zeros(pos, len) }
+    }
+
+    /// Does `stat` count it: data, or space reserved for data?
+    pub fn is_allocated(&self) -> bool {
+        self.id > 0 || self.size == Self::RESERVED
+    }
 
     /// A record of zeros.
     pub fn zeros(pos: u32, len: u32) -> Self {

@@ -188,6 +188,11 @@ impl Allocate {
         matches!(self, Self::Punch | Self::Zero | Self::ZeroInside)
     }
 
+    /// Is space reserved, as far as such a thing exists?
+    pub(crate) fn reserves(self) -> bool {
+        self != Self::Punch
+    }
+
     /// Does the length stay as it is?
     pub(crate) fn keeps_size(self) -> bool {
         matches!(self, Self::Reserve | Self::Punch | Self::ZeroInside)

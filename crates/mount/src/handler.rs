@@ -77,7 +77,7 @@ impl Bridge {
 
     /// Finds out what [`Bridge::attr`] tells beyond the record.
     async fn measure(&self, ino: Ino, a: &ciderfs_format::Attr) {
-        self.vfs.count_blocks(ino, a).await;
+        self.vfs.count_blocks(std::iter::once((ino, a))).await;
         self.vfs.count_links(std::iter::once((ino, a))).await;
     }
 

@@ -118,7 +118,9 @@ impl DirStream {
         };
         let scan = matches!(page.next, DirCursor::Scan(_)) || matches!(self.cursor, DirCursor::Scan(_));
         self.cursor = page.next;
-        vfs.count_links(page.entries.iter().filter_map(|e| Some((e.edge.ino, e.attr.as_ref()?)))).await;
+        let files = || page.entries.iter().filter_map(|e| Some((e.edge.ino, e.attr.as_ref()?)));
+        vfs.count_blocks(files()).await;
+        vfs.count_links(files()).await;
         for e in page.entries {
             if !scan || self.seen.insert(&e.name) {
                 self.ready.push_back(e);

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ciderfs_format::slice::Extent;
 use ciderfs_format::{Attr, CHUNK_SIZE, Ino, Time};
 use ciderfs_meta::{ChunkView, Errno, Result};
 
@@ -20,16 +21,16 @@ const KEPT: u32 = 8;
 /// From so many chunks on without data, the existing lists are looked up instead of being tried one by one.
 const LONG_HOLE: u64 = 256;
 
-/// What is data for `SEEK_DATA` and `SEEK_HOLE` is data in whole blocks of so many bytes, as in a local file system: programs
-/// find out the unit by trying, and expect a power of two.
-const SEEK_BLOCK: u64 = 4096;
+/// Data is data in whole blocks of so many bytes, for `SEEK_DATA`, `SEEK_HOLE` and `st_blocks`, as in a local file system:
+/// programs find out the unit by trying, and expect a power of two.
+const BLOCK: u64 = 4096;
 
 /// Ranges of data widened to whole blocks, cut at the length.
 fn in_blocks(ranges: Vec<Range<u64>>, length: u64) -> Vec<Range<u64>> {
     let mut out: Vec<Range<u64>> = Vec::with_capacity(ranges.len());
     for r in ranges {
-        let from = r.start / SEEK_BLOCK * SEEK_BLOCK;
-        let to = r.end.next_multiple_of(SEEK_BLOCK).min(length);
+        let from = r.start / BLOCK * BLOCK;
+        let to = r.end.next_multiple_of(BLOCK).min(length);
         match out.last_mut() {
             Some(last) if from <= last.end => last.end = last.end.max(to),
             _ => out.push(from..to),
@@ -38,10 +39,27 @@ fn in_blocks(ranges: Vec<Range<u64>>, length: u64) -> Vec<Range<u64>> {
     out
 }
 
-/// Ranges of the file that hold data in a chunk, ascending, apart from each other, cut at the length.
-fn data_ranges(chunk: u32, view: &ChunkView, pending: Option<&State>, length: u64) -> Vec<Range<u64>> {
+/// What is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Data,
+    /// Data, and space that was reserved for some.
+    Allocated,
+}
+
+impl What {
+    fn is(self, e: &Extent) -> bool {
+        match self {
+            Self::Data => e.id > 0,
+            Self::Allocated => e.is_allocated(),
+        }
+    }
+}
+
+/// Ranges of the file that hold it in a chunk, ascending, apart from each other, cut at the length.
+fn ranges(what: What, chunk: u32, view: &ChunkView, pending: Option<&State>, length: u64) -> Vec<Range<u64>> {
     let base = u64::from(chunk) * CHUNK_SIZE;
-    let committed = view.extents.iter().filter(|e| e.id > 0).map(|e| (u64::from(e.pos), e.end()));
+    let committed = view.extents.iter().filter(|e| what.is(e)).map(|e| (u64::from(e.pos), e.end()));
     let committed = committed.map(|(from, to)| (base + from, (base + to).min(length)));
     let unflushed = pending.into_iter().flat_map(|s| &s.pending);
     let unflushed = unflushed.map(|p| (p.at.max(base), p.end().min(base + CHUNK_SIZE)));
@@ -58,21 +76,32 @@ fn data_ranges(chunk: u32, view: &ChunkView, pending: Option<&State>, length: u6
     out
 }
 
+/// What is allocated in a chunk of a file of which nothing is buffered.
+fn committed(chunk: u32, view: &ChunkView, attr: &Attr) -> Vec<Range<u64>> {
+    ranges(What::Allocated, chunk, view, None, attr.length)
+}
+
+/// Bytes that some ranges take, in whole blocks, of a file of this length.
+fn taken(ranges: Vec<Range<u64>>, length: u64) -> u64 {
+    in_blocks(ranges, length).iter().map(|r| r.end - r.start).sum()
+}
+
 /// Lists of one file, fetched as they are needed.
 struct Walk<'a> {
-    vfs: &'a Arc<Vfs>,
+    vfs: &'a Vfs,
     file: &'a File,
+    what: What,
     views: HashMap<u32, ChunkView>,
     generation: u64,
     batch: u32,
 }
 
 impl<'a> Walk<'a> {
-    fn new(vfs: &'a Arc<Vfs>, file: &'a File) -> Self {
-        Self { vfs, file, views: HashMap::new(), generation: file.generation(), batch: 1 }
+    fn new(vfs: &'a Vfs, file: &'a File, what: What) -> Self {
+        Self { vfs, file, what, views: HashMap::new(), generation: file.generation(), batch: 1 }
     }
 
-    /// The file's length and the data in a chunk.
+    /// The file's length, and what is looked for in a chunk.
     async fn chunk(&mut self, indx: u32) -> Result<(u64, Vec<Range<u64>>)> {
         loop {
             let last = {
@@ -83,7 +112,7 @@ impl<'a> Walk<'a> {
                 }
                 let length = s.attr.length;
                 if let Some(view) = self.views.get(&indx).or_else(|| s.views.get(&indx)) {
-                    return Ok((length, data_ranges(indx, view, Some(&s), length)));
+                    return Ok((length, ranges(self.what, indx, view, Some(&s), length)));
                 }
                 length.div_ceil(CHUNK_SIZE).max(1) as u32
             };
@@ -107,7 +136,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The first chunk at or behind one that may hold data.
+    /// The first chunk at or behind one that may hold any.
     async fn next_chunk(&mut self, from: u32) -> Result<Option<u32>> {
         loop {
             {
@@ -135,7 +164,7 @@ impl Vfs {
     ///
     /// # Errors
     /// `ENXIO` at and beyond the end, and if no data follows; `EINVAL` for anything else than the two.
-    pub async fn lseek(self: &Arc<Self>, fh: u64, off: u64, whence: u32) -> Result<u64> {
+    pub async fn lseek(&self, fh: u64, off: u64, whence: u32) -> Result<u64> {
         let data = match whence as i32 {
             libc::SEEK_DATA => true,
             libc::SEEK_HOLE => false,
@@ -151,8 +180,8 @@ impl Vfs {
         }
     }
 
-    async fn seek_file(self: &Arc<Self>, file: &File, off: u64, data: bool) -> Result<u64> {
-        let mut walk = Walk::new(self, file);
+    async fn seek_file(&self, file: &File, off: u64, data: bool) -> Result<u64> {
+        let mut walk = Walk::new(self, file, What::Data);
         let mut at = off;
         loop {
             if off >= file.state.lock().attr.length {
@@ -192,37 +221,85 @@ impl Vfs {
         }
     }
 
-    /// Blocks of 512 bytes that `stat` tells (`st_blocks`): the data of files whose holes this mount knows of, and what was
-    /// reserved in them here; else the length, as the official client tells it.
+    /// Blocks of 512 bytes that `stat` tells (`st_blocks`): data and what was reserved for some, of files that were counted; else
+    /// the length, as the official client tells it.
     pub fn blocks(&self, ino: Ino, attr: &Attr) -> u64 {
         self.allocated.bytes(ino, attr).min(attr.length).div_ceil(512)
     }
 
-    /// Counts the data of a file if that is due, for [`Vfs::blocks`].
-    pub async fn count_blocks(self: &Arc<Self>, ino: Ino, attr: &Attr) {
-        if !attr.is_file() || attr.length == 0 || ino.is_virtual() || !self.allocated.is_due(ino, attr) {
+    /// Counts the data of those files for which that is due, for [`Vfs::blocks`]. Costs a turn for all files together that are
+    /// not open here, up to a length.
+    pub async fn count_blocks(&self, files: impl Iterator<Item = (Ino, &Attr)> + Send) {
+        let due = files.filter(|(ino, a)| {
+            a.is_file() && a.length > 0 && !ino.is_virtual() && self.allocated.is_due(*ino, a)
+        });
+        let mut together: Vec<(Ino, &Attr)> = Vec::new();
+        let mut chunks = 0;
+        for (ino, attr) in due {
+            let n = attr.length.div_ceil(CHUNK_SIZE);
+            if n > u64::from(BATCH_MAX) || self.files.get(ino).is_some() {
+                self.count_file(ino, attr).await;
+                continue;
+            }
+            if chunks + n > u64::from(BATCH_MAX) {
+                self.count_closed(&std::mem::take(&mut together)).await;
+                chunks = 0;
+            }
+            together.push((ino, attr));
+            chunks += n;
+        }
+        self.count_closed(&together).await;
+    }
+
+    /// Counts files of which nothing is buffered, in one turn.
+    async fn count_closed(&self, files: &[(Ino, &Attr)]) {
+        let chunks_of = |a: &Attr| 0..a.length.div_ceil(CHUNK_SIZE) as u32;
+        let chunks: Vec<(Ino, u32)> =
+            files.iter().flat_map(|(ino, a)| chunks_of(a).map(|indx| (*ino, indx))).collect();
+        if chunks.is_empty() {
             return;
         }
+        let began = Instant::now();
+        let mut views = match self.meta.read_chunks(&chunks).await {
+            Ok(views) => views.into_iter(),
+            Err(e) => return tracing::debug!("counting the blocks of {} files: {e}", files.len()),
+        };
+        for (ino, attr) in files {
+            let views = chunks_of(attr).zip(views.by_ref());
+            let bytes = views.map(|(n, v)| taken(committed(n, &v, attr), attr.length)).sum();
+            self.allocated.set(*ino, Counted::new((attr.length, attr.mtime), bytes, began));
+        }
+    }
+
+    async fn count_file(&self, ino: Ino, attr: &Attr) {
         let began = Instant::now();
         let open = self.files.get(ino);
         let file = open.unwrap_or_else(|| File::new(ino, attr.clone()));
         match self.data_of(&file).await {
             Ok((length, mtime, bytes)) => {
-                let counted = Counted { length, mtime, bytes, at: Instant::now(), took: began.elapsed() };
-                self.allocated.set(ino, counted);
+                self.allocated.set(ino, Counted::new((length, mtime), bytes, began));
             }
             Err(e) => tracing::debug!("counting the blocks of inode {ino}: {e}"),
         }
     }
 
+    /// Counts a file of one chunk that has been fetched along with its attributes, if it has holes.
+    pub(crate) fn count_first(&self, ino: Ino, attr: &Attr, first: &ChunkView) {
+        if attr.length <= CHUNK_SIZE && self.files.get(ino).is_none() {
+            let bytes = taken(committed(0, first, attr), attr.length);
+            if bytes < attr.length {
+                self.allocated.set(ino, Counted::new((attr.length, attr.mtime), bytes, Instant::now()));
+            }
+        }
+    }
+
     /// Length, mtime, and bytes of data or reserved for data.
-    async fn data_of(self: &Arc<Self>, file: &File) -> Result<(u64, Time, u64)> {
-        let reserved = self.allocated.reserved(file.ino);
-        let mut walk = Walk::new(self, file);
+    async fn data_of(&self, file: &File) -> Result<(u64, Time, u64)> {
+        let mut walk = Walk::new(self, file, What::Allocated);
         let (mut bytes, mut chunk) = (0, 0);
         loop {
             let (length, ranges) = walk.chunk(chunk).await?;
-            bytes += ranges.iter().map(|r| r.end - r.start - reserved.within(r)).sum::<u64>();
+            bytes += taken(ranges.clone(), length);
             chunk += 1;
             let left = length.div_ceil(CHUNK_SIZE).saturating_sub(u64::from(chunk));
             if left > LONG_HOLE && ranges.is_empty() {
@@ -230,8 +307,7 @@ impl Vfs {
             }
             if u64::from(chunk) * CHUNK_SIZE >= length {
                 let s = file.state.lock();
-                let length = s.attr.length;
-                return Ok((length, s.attr.mtime, bytes + reserved.within(&(0..length))));
+                return Ok((s.attr.length, s.attr.mtime, bytes));
             }
         }
     }

@@ -57,6 +57,9 @@ impl Vfs {
             // The kernel has the content: reads of it will not be seen here, and it does not look for another access time.
             self.invalidate(ino, Stale::Attributes);
         }
+        if let Some(first) = &first {
+            self.count_first(ino, &attr, first);
+        }
         let opened = self.open_handle(ino, &attr, flags, keep_cache, known);
         if let (Some(view), Some(file)) = (first, self.files.get(ino))
             && !self.files.left_since(ino, began)

@@ -99,12 +99,7 @@ impl Vfs {
             vfs.flush_locked(&file).await;
             let attr = vfs.meta.fallocate(&c, file.ino, how, off, len).await.map_err(on_descriptor)?;
             vfs.adopt_change(&file, &attr);
-            let range = off..off + len;
-            match how {
-                Allocate::Punch => vfs.allocated.punch(file.ino, &range),
-                // Like a local file system, which keeps blocks for what is zero for now.
-                _ => vfs.allocated.reserve(file.ino, &range),
-            }
+            vfs.allocated.suspect(file.ino);
             Ok(())
         })
         .await

@@ -298,7 +298,6 @@ impl Vfs {
                     file.state.lock().attr.clone()
                 }
             };
-            vfs.allocated.cut(ino, length);
             match known {
                 _ if length == 0 => vfs.allocated.forget(ino),
                 Some(before) if length <= before => {}

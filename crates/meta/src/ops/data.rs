@@ -47,6 +47,21 @@ impl Meta {
         }
     }
 
+    /// What some chunks hold now, read together.
+    pub async fn read_chunks(&self, chunks: &[(Ino, u32)]) -> Result<Vec<ChunkView>> {
+        let reads: Vec<Read> = chunks.iter().map(|(ino, indx)| Read::Slices(*ino, *indx)).collect();
+        let lists = self.read(&reads).await?.into_iter();
+        lists
+            .map(|v| {
+                if let Value::Slices(l) = v {
+                    Ok(view(&l))
+                } else {
+                    Err(StoreError::another_question().into())
+                }
+            })
+            .collect()
+    }
+
     /// Attributes and some chunks, read together so that length and content agree.
     pub async fn read_chunks_and_attr(&self, ino: Ino, indx: Range<u32>) -> Result<(Attr, Vec<ChunkView>)> {
         let began = self.known_xattrs.begin();

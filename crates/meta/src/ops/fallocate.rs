@@ -1,13 +1,13 @@
 //! Allocating, punching and zeroing ranges of a file (`spec/meta-redis.md` 5.6).
 //!
-//! Space is never set apart in advance: object stores have none to give, and the format no place to note it. What
-//! `fallocate` promises is that the volume's limits allowed so much when it returned.
+//! Space is never set apart in advance: object stores have none to give. What `fallocate` promises is that the volume's limits
+//! allowed so much when it returned. That it was asked for is noted in the lists, for `st_blocks`.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use ciderfs_format::attr::flags;
-use ciderfs_format::slice::MAX_FILE_SIZE;
+use ciderfs_format::slice::{MAX_FILE_SIZE, resolve};
 use ciderfs_format::{Attr, CHUNK_SIZE, Ino, Slice, align4k};
 
 use super::data::{Beyond, EMPTIED_CHUNKS_MAX, SCANS_MAX};
@@ -16,6 +16,9 @@ use crate::store::{AttrMask, Read, Write};
 use crate::txn::{Step, Txn};
 use crate::types::{Allocate, Caller};
 use crate::volume::Meta;
+
+/// Space reserved in more chunks than this is not noted.
+const NOTED_CHUNKS_MAX: usize = 1024;
 
 impl Meta {
     /// Allocates or erases bytes `[off, off + len)` of a file that the caller has open for writing. The caller has
@@ -84,8 +87,15 @@ impl Meta {
         let reach = range.end.max(a.length);
         let room = align4k(reach) as i64 - align4k(a.length) as i64;
         let length = if how.keeps_size() { a.length } else { reach };
+        let noted = how.reserves() && chunks(&range).len() <= NOTED_CHUNKS_MAX;
         if how.erases() {
-            erase(t, ino, range, a.length, lists, taken);
+            // What is noted hides what is in a part of a chunk.
+            let erased = if noted { in_whole_chunks(&range, a.length) } else { range.clone() };
+            erase(t, ino, erased, a.length, lists, taken);
+        }
+        if noted {
+            let free_from = if how.erases() { range.start } else { a.length };
+            note_reserved(t, ino, range.start..range.end.min(length), free_from)?;
         }
         if length == a.length && !matches!(how, Allocate::Punch) {
             // Nothing is taken yet; there must be room for it all the same.
@@ -103,6 +113,53 @@ fn check_allocation(a: &Attr, how: Allocate) -> Result<(), Errno> {
         _ => flags::IMMUTABLE | flags::APPEND,
     };
     if !a.is_file() || a.flags & forbidden != 0 { Err(Errno::EPERM) } else { Ok(()) }
+}
+
+/// Indexes of the chunks that a range touches.
+fn chunks(range: &Range<u64>) -> Range<u32> {
+    if range.is_empty() {
+        return 0..0;
+    }
+    (range.start / CHUNK_SIZE) as u32..range.end.div_ceil(CHUNK_SIZE) as u32
+}
+
+/// The part of a range of a file of this length that consists of whole chunks.
+fn in_whole_chunks(range: &Range<u64>, length: u64) -> Range<u64> {
+    let whole = whole_chunks(range, length);
+    whole.start * CHUNK_SIZE..(whole.end * CHUNK_SIZE).min(range.end)
+}
+
+/// Buffers the records that note a range of a file as reserved, where it holds no data: it holds none from `free_from` on.
+fn note_reserved(t: &mut Txn<'_>, ino: Ino, range: Range<u64>, free_from: u64) -> Step<()> {
+    let looked_at = chunks(&(range.start..range.end.min(free_from)));
+    t.want(looked_at.clone().map(|indx| Read::Slices(ino, indx)))?;
+    for indx in chunks(&range) {
+        let base = u64::from(indx) * CHUNK_SIZE;
+        let part = range.start.max(base) - base..range.end.min(base + CHUNK_SIZE) - base;
+        let list = if looked_at.contains(&indx) { t.slices(ino, indx)? } else { Vec::new() };
+        let holes = holes(&list, part);
+        if !holes.is_empty() {
+            t.write(Write::AppendSlices(ino, indx, holes));
+        }
+    }
+    Ok(())
+}
+
+/// Records that reserve what a chunk's list leaves free in a range of the chunk.
+fn holes(list: &[Slice], range: Range<u64>) -> Vec<Slice> {
+    let mut out = Vec::new();
+    let mut at = range.start;
+    let mut fill = |to: u64, next: u64| {
+        if at < to {
+            out.push(Slice::reserved(at as u32, (to - at) as u32));
+        }
+        at = at.max(next);
+    };
+    for e in resolve(list).iter().filter(|e| e.is_allocated() && e.end() > range.start) {
+        fill(u64::from(e.pos).min(range.end), e.end());
+    }
+    fill(range.end, range.end);
+    out
 }
 
 /// Chunks of a file of this length that lie wholly in a range. A range that reaches the end covers the last one too.
@@ -155,5 +212,27 @@ pub(super) fn erase(
         t.write(Write::AppendSliceIfExists(ino, whole.start as u32..whole.end as u32, zeros));
     } else {
         taken.extend((whole.start as u32..whole.end as u32).map(take));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_free_is_reserved_once() {
+        let data = |pos, len| Slice { pos, id: 7, size: len, off: 0, len };
+        assert_eq!(holes(&[], 5..20), [Slice::reserved(5, 15)]);
+        assert_eq!(holes(&[data(0, 100)], 5..20), []);
+        assert_eq!(
+            holes(&[data(0, 10), data(30, 10)], 5..60),
+            [Slice::reserved(10, 20), Slice::reserved(40, 20)]
+        );
+        assert_eq!(holes(&[data(0, 10), data(30, 10)], 15..20), [Slice::reserved(15, 5)]);
+        assert_eq!(
+            holes(&[Slice::reserved(0, 50), Slice::zeros(20, 10)], 10..60),
+            [Slice::reserved(20, 10), Slice::reserved(50, 10)]
+        );
+        assert_eq!(holes(&[data(0, 10)], 0..0), []);
     }
 }

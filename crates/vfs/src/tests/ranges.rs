@@ -21,7 +21,7 @@ async fn hole_at(c: &Client, fh: u64, off: u64) -> Result<u64, Errno> {
 /// `st_blocks` as a program would see it.
 async fn blocks(c: &Client, ino: Ino) -> u64 {
     let attr = c.vfs.getattr(ino).await.unwrap();
-    c.vfs.count_blocks(ino, &attr).await;
+    c.vfs.count_blocks(std::iter::once((ino, &attr))).await;
     c.vfs.blocks(ino, &attr)
 }
 
@@ -54,19 +54,64 @@ async fn data_and_holes_before_and_after_a_flush() {
                 "{flushed} {off}"
             );
         }
-        assert_eq!(blocks(&c, ino).await, 100_010_u64.div_ceil(512));
+        assert_eq!(blocks(&c, ino).await, (102_400 + end - block).div_ceil(512));
         c.fsync(fh).await.unwrap();
     }
     c.truncate(ino, fh, 5 * CHUNK_SIZE as usize).await;
     assert_eq!((data_at(&c, fh, end).await, hole_at(&c, fh, end).await), (Ok(end), Ok(next)));
     assert_eq!((data_at(&c, fh, next).await, hole_at(&c, fh, next).await), (Err(Errno::ENXIO), Ok(next)));
     c.vfs.fallocate(&Caller::root(), fh, PUNCH, 0, far).await.unwrap();
-    assert_eq!((data_at(&c, fh, 0).await, blocks(&c, ino).await), (Ok(block), 1));
+    assert_eq!((data_at(&c, fh, 0).await, blocks(&c, ino).await), (Ok(block), 8));
     // Another mount, which only reads.
     let late = w.client().await;
     let fh = late.open(ino).await;
     assert_eq!((data_at(&late, fh, 0).await, hole_at(&late, fh, far).await), (Ok(block), Ok(next)));
     assert_eq!(errno(late.vfs.lseek(fh, 0, libc::SEEK_SET as u32).await), Errno::EINVAL);
+}
+
+/// What has holes, or was reserved, is told alike by the mount that made it and by others.
+#[tokio::test]
+async fn blocks_of_files_made_elsewhere() {
+    let w = World::new(0).await;
+    let c = w.client().await;
+    let reserve = async |fh, mode: i32, off, len| {
+        c.vfs.fallocate(&Caller::root(), fh, mode as u32, off, len).await.unwrap();
+    };
+    let (sparse, fh) = c.create("sparse").await;
+    c.write(fh, 2 * CHUNK_SIZE as usize, &pattern(1, 51_200)).await;
+    c.close(fh).await.unwrap();
+    let (full, fh) = c.create("reserved").await;
+    reserve(fh, 0, 0, 4 << 30).await;
+    c.close(fh).await.unwrap();
+    let (partly, fh) = c.create("partly").await;
+    c.truncate(partly, fh, 100 << 20).await;
+    c.write(fh, 5000, &pattern(2, 100_000)).await;
+    reserve(fh, libc::FALLOC_FL_KEEP_SIZE, 0, 1 << 20).await;
+    reserve(fh, PUNCH as i32, 0, 4096).await;
+    reserve(fh, libc::FALLOC_FL_ZERO_RANGE, 80 << 20, 1 << 20).await;
+    c.close(fh).await.unwrap();
+    let (small, fh) = c.create("small").await;
+    c.write(fh, MIB, b"end").await;
+    c.close(fh).await.unwrap();
+    let want = [(sparse, 100), (full, 8 << 20), (partly, 4096 - 8)];
+    let late = w.client().await;
+    for (ino, blocks_made) in want {
+        assert_eq!(blocks(&c, ino).await, blocks_made, "where it was made: {ino}");
+        assert_eq!(blocks(&late, ino).await, blocks_made, "elsewhere: {ino}");
+    }
+    // A small one is counted where it is opened, before that its length is told.
+    assert_eq!((blocks(&c, small).await, blocks(&late, small).await), (1, 2049));
+    late.vfs.open(&Caller::root(), small, libc::O_RDONLY).await.unwrap();
+    assert_eq!(blocks(&late, small).await, 1);
+    // A listing counts them together.
+    let (lister, mut attrs) = (w.client().await, Vec::new());
+    for (ino, _) in want {
+        attrs.push((ino, lister.vfs.getattr(ino).await.unwrap()));
+    }
+    lister.vfs.count_blocks(attrs.iter().map(|(ino, a)| (*ino, a))).await;
+    for ((ino, a), (_, blocks)) in attrs.iter().zip(want) {
+        assert_eq!(lister.vfs.blocks(*ino, a), blocks);
+    }
 }
 
 #[tokio::test]
@@ -83,7 +128,7 @@ async fn a_file_of_the_greatest_length_is_quick() {
         assert_eq!(data_at(&c, fh, 0).await, Ok(1 << 45), "{flushed}");
         assert_eq!(data_at(&c, fh, (1 << 45) + 4096).await, Ok((END - 3) / 4096 * 4096));
         assert_eq!(hole_at(&c, fh, END - 2).await, Ok(END));
-        until("the blocks are counted again", async || blocks(&c, ino).await == 1).await;
+        until("the blocks are counted again", async || blocks(&c, ino).await == 16).await;
         c.fsync(fh).await.unwrap();
     }
     let (_, copy) = c.create("b").await;

@@ -29,6 +29,12 @@ async fn drained(w: &World, c: &Client) -> Vec<(u64, u32)> {
     w.recorder.take()
 }
 
+/// (position, length) of what is reserved in a chunk.
+async fn reserved(c: &Client, ino: Ino, indx: u32) -> Vec<(u32, u32)> {
+    let view = c.meta.read_chunk(ino, indx).await.unwrap();
+    view.extents.iter().filter(|e| e.id == 0 && e.is_allocated()).map(|e| (e.pos, e.len)).collect()
+}
+
 /// Growing, reserving, punching, zeroing: lengths, content, times, usage, references.
 pub async fn fallocate(engine: Engine) {
     let w = World::new(engine).await;
@@ -38,26 +44,32 @@ pub async fn fallocate(engine: Engine) {
     let a = allocate(&c, f, Allocate::Grow, 0, 10_000).await.unwrap();
     assert_eq!((a.length, a.clone()), (10_000, c.stat(f).await));
     assert!(a.mtime > before.mtime && a.ctime == a.mtime);
-    assert!(c.meta.chunk_indexes(f).await.unwrap().is_empty(), "an allocation writes no data");
+    assert_eq!((data(&c, f, 0).await, reserved(&c, f, 0).await), (vec![], vec![(0, 10_000)]));
     // Allocated again, or kept: the length stays, the times do not.
     for how in [Allocate::Grow, Allocate::Reserve] {
         let off = if how == Allocate::Grow { 5000 } else { 1 << 40 };
         let b = allocate(&c, f, how, off, 100).await.unwrap();
         assert!(b.length == 10_000 && b.mtime > a.mtime);
     }
+    assert_eq!(c.meta.read_chunk(f, 0).await.unwrap().records, 1, "what is reserved is noted once");
     let mut slices = Vec::new();
     for indx in 0..4 {
         slices.push(c.put(f, indx, 1000, 50_000).await);
     }
     let length = c.stat(f).await.length;
     assert_eq!(length, 3 * CHUNK_SIZE + 51_000);
+    // Between data, over the border of two chunks, without touching any of it.
+    allocate(&c, f, Allocate::Reserve, CHUNK_SIZE - 100, 60_000).await.unwrap();
+    assert_eq!(reserved(&c, f, 0).await, [(0, 1000), (CHUNK_SIZE as u32 - 100, 100)]);
+    assert_eq!(data(&c, f, 1).await, [(1000, slices[1].id, 50_000)]);
+    assert_eq!(reserved(&c, f, 1).await, [(0, 1000), (51_000, 8900)]);
     w.check().await;
     // A hole within a chunk, over the border of two, over whole chunks.
     allocate(&c, f, Allocate::Punch, 2000, 3000).await.unwrap();
     assert_eq!(data(&c, f, 0).await, [(1000, slices[0].id, 1000), (5000, slices[0].id, 46_000)]);
     allocate(&c, f, Allocate::Punch, 40_000, 2 * CHUNK_SIZE - 40_000 + 2000).await.unwrap();
     assert_eq!(data(&c, f, 0).await, [(1000, slices[0].id, 1000), (5000, slices[0].id, 35_000)]);
-    assert_eq!(data(&c, f, 1).await, []);
+    assert_eq!((data(&c, f, 1).await, reserved(&c, f, 1).await), (vec![], vec![]));
     assert_eq!(data(&c, f, 2).await, [(2000, slices[2].id, 49_000)]);
     assert_eq!(drained(&w, &c).await, [(slices[1].id, 50_000)], "a chunk without data gives it back");
     w.check().await;
@@ -68,6 +80,9 @@ pub async fn fallocate(engine: Engine) {
     let a = allocate(&c, f, Allocate::Zero, 2 * CHUNK_SIZE + 10_000, 2 * CHUNK_SIZE).await.unwrap();
     assert_eq!(a.length, 4 * CHUNK_SIZE + 10_000);
     assert_eq!(data(&c, f, 2).await, [(2000, slices[2].id, 8000)]);
+    assert_eq!(reserved(&c, f, 2).await, [(10_000, CHUNK_SIZE as u32 - 10_000)]);
+    assert_eq!(reserved(&c, f, 3).await, [(0, CHUNK_SIZE as u32)]);
+    assert_eq!(reserved(&c, f, 4).await, [(0, 10_000)]);
     // Beyond the end there is nothing to erase.
     let list = c.meta.read_raw_chunk(f, 2).await.unwrap();
     let a = allocate(&c, f, Allocate::Punch, 4 * CHUNK_SIZE + 10_000, 1 << 40).await.unwrap();
