@@ -106,6 +106,12 @@ impl Args {
         self
     }
 
+    /// All flags that were given, with their values.
+    pub fn settings(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let off = self.off.iter().map(|name| (*name, "false"));
+        self.given.iter().map(|(name, value)| (*name, value.as_str())).chain(off)
+    }
+
     /// Was it given?
     pub fn has(&self, name: &str) -> bool {
         self.given.contains_key(name)

@@ -2,6 +2,7 @@
 
 mod config;
 mod format;
+mod fstab;
 mod helper;
 mod info;
 mod mount;

@@ -261,7 +261,7 @@ pub const FLAGS: &[Flag] = &[
     flag!("no-usage-report", &[], Bool, "", MOUNT, NoOp("nothing is ever reported"), "no usage report"),
     flag!("hide-internal", &[], Bool, "", MOUNT, Ready, "leave virtual files out of listings"),
     flag!("prefix-internal", &[], Bool, "", MOUNT, Ready, "virtual files as .jfs.*"),
-    flag!("update-fstab", &[], Bool, "", MOUNT, LATER, "write /etc/fstab"),
+    flag!("update-fstab", &[], Bool, "", MOUNT, Ready, "enter the mount in /etc/fstab"),
     flag!("disable-transparent-hugepage", &[], Bool, "", MOUNT, LATER, "huge pages"),
     flag!("enable-xattr", &[], Bool, "true", MOUNT, Ready, "extended attributes"),
     flag!("enable-cap", &[], Bool, "true", MOUNT, Ready, "security.capability"),

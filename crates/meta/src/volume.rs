@@ -348,9 +348,11 @@ fn refuse_unsupported(s: &Settings, read_only: bool) -> Result<()> {
     Ok(())
 }
 
+/// Least size that a volume without a limit tells.
+pub(crate) const UNLIMITED_SPACE: u64 = 1 << 50;
+
 /// Totals and free figures from limits and use.
 fn volume_stat(capacity: u64, inodes: u64, (used_space, used_inodes): (u64, u64)) -> VolumeStat {
-    const UNLIMITED_SPACE: u64 = 1 << 50;
     const UNLIMITED_INODES: u64 = 10 << 20;
     let total_space = if capacity > 0 {
         capacity

@@ -15,7 +15,7 @@ use ciderfs_vfs::{Metrics, Vfs, VfsConfig};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::Args;
-use crate::commands::mount_options;
+use crate::commands::{fstab, mount_options};
 use crate::failure::{EXIT_STOP, Failure, Result};
 use crate::opening::{self, Bounds, Purpose};
 use crate::{daemon, http, values};
@@ -31,7 +31,9 @@ const POLL: Duration = Duration::from_millis(100);
 pub fn run(args: &Args, argv: &[String]) -> Result<()> {
     args.exactly("mount", &["META-URL", "MOUNTPOINT"])?;
     if args.is_on("background") && !args.is_on("foreground") && !daemon::is_daemon() {
-        return daemon::start(argv, &log_path(args));
+        daemon::start(argv, &log_path(args))?;
+        fstab::enter(args);
+        return Ok(());
     }
     if daemon::is_daemon() {
         daemon::detach();
@@ -146,6 +148,9 @@ async fn serve_async(args: &Args, url: &str, mountpoint: &Path, banner: Option<&
         Some(text) => println!("{ready}\n{text}"),
         None if daemon::is_daemon() => daemon::ready(&ready),
         None => {}
+    }
+    if !daemon::is_daemon() {
+        fstab::enter(args);
     }
     let stopped = wait(&mut mounted, &meta, signals).await?;
     let end = async {

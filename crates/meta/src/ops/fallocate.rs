@@ -15,7 +15,7 @@ use crate::error::{Errno, Result};
 use crate::store::{AttrMask, Read, Write};
 use crate::txn::{Step, Txn};
 use crate::types::{Allocate, Caller};
-use crate::volume::Meta;
+use crate::volume::{Meta, UNLIMITED_SPACE};
 
 /// Space reserved in more chunks than this is not noted.
 const NOTED_CHUNKS_MAX: usize = 1024;
@@ -41,6 +41,10 @@ impl Meta {
         let end = off.checked_add(len).filter(|end| *end < MAX_FILE_SIZE).ok_or(Errno::EFBIG)?;
         if self.cfg.read_only {
             return Err(Errno::EROFS.into());
+        }
+        if how.reserves() && len > UNLIMITED_SPACE / 8 && len > self.statfs().await?.avail_space {
+            // Where nothing else sets a limit, more than `statfs` tells to be free cannot be promised.
+            return Err(Errno::ENOSPC.into());
         }
         let seen = self.lock_loss(ino);
         let mut known = Beyond::default();

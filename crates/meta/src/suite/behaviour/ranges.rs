@@ -88,6 +88,11 @@ pub async fn fallocate(engine: Engine) {
     let a = allocate(&c, f, Allocate::Punch, 4 * CHUNK_SIZE + 10_000, 1 << 40).await.unwrap();
     assert_eq!((a.length, c.meta.read_raw_chunk(f, 2).await.unwrap()), (4 * CHUNK_SIZE + 10_000, list));
     w.check().await;
+    // Nothing limits this volume but what `statfs` tells.
+    let free = c.meta.statfs().await.unwrap().avail_space;
+    for how in [Allocate::Grow, Allocate::Reserve, Allocate::Zero] {
+        assert_eq!(errno(allocate(&c, f, how, 0, free + 1).await), Errno::ENOSPC);
+    }
     // What was erased stays so when the file grows.
     c.truncate(f, 5 * CHUNK_SIZE).await.unwrap();
     assert_eq!(data(&c, f, 3).await, []);
