@@ -87,6 +87,31 @@ async fn every_operation_happens_once() {
     }
 }
 
+/// What goes to the end of a file is there once, and where the answer says, also where another client has moved the end.
+#[tokio::test]
+async fn appends_happen_once() {
+    for plan in [LOST_REPLY, LOST_REQUEST] {
+        let (store, _) = volume().await;
+        let (a, b) = (client(&store).await, client(&store).await);
+        let f = create(&a, "f", FileType::File).await.unwrap();
+        assert_eq!(b.getattr(f).await.unwrap().length, 0);
+        let mut end = 0;
+        for len in [100, 50, 7] {
+            for m in [&a, &b] {
+                let id = m.new_slice_id().await.unwrap();
+                let new = NewSlice::at_end(Slice { pos: 0, id, size: len, off: 0, len });
+                store.set_fault(plan);
+                let written = m.write(f, &[new], Time { sec: 1, nsec: 0 }).await.unwrap();
+                assert_eq!(written.offsets, [end]);
+                end += u64::from(len);
+                assert_eq!((written.attr.length, a.getattr(f).await.unwrap().length), (end, end));
+                let list = a.read_raw_chunk(f, 0).await.unwrap();
+                assert_eq!(list.iter().filter(|s| s.id == id).count(), 1);
+            }
+        }
+    }
+}
+
 /// A removal whose request was lost is not taken for done because another client moved the entry away; the file and its data
 /// live on under the new name.
 #[tokio::test]

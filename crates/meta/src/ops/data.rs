@@ -104,7 +104,6 @@ impl Meta {
         mtime: Time,
     ) -> Result<Written> {
         let stats = self.counted_dirs();
-        let mut offsets = Vec::new();
         let mut lists_at = Vec::new();
         let ran = self
             .run_fenced(ino, seen, |t| {
@@ -138,7 +137,6 @@ impl Meta {
                 for (indx, list) in placed.lists {
                     lists_at.push((indx, t.write(Write::AppendSlices(ino, indx, list))));
                 }
-                offsets = placed.offsets;
                 let patch = AttrPatch {
                     length: Some(placed.length).filter(|l| *l != a.length),
                     mtime: Some(mtime),
@@ -156,11 +154,13 @@ impl Meta {
                     Some((indx, id)) => t.proof(Proof::SliceId(ino, indx, id)),
                     None => t.proof(Proof::Ctime(ino, t.now)),
                 }
-                Ok(after)
+                // With the attempt that counts: another one may have placed them elsewhere.
+                Ok((after, placed.offsets))
             })
             .await?;
         let lists = lists_at.iter().map(|(indx, at)| (*indx, ran.int(*at).unwrap_or(0) as usize)).collect();
-        Ok(Written { attr: ran.value, offsets, lists })
+        let (attr, offsets) = ran.value;
+        Ok(Written { attr, offsets, lists })
     }
 
     /// Sets the length of a file. The caller has flushed what was written before.
