@@ -6,14 +6,16 @@ use crate::slice::{Extent, Slice, resolve};
 pub const MAX_RECORDS: usize = 1000;
 /// A leading record of at least this many bytes may stay as it is.
 const BIG: u32 = 1 << 20;
+/// So many leading records that reserve space become one.
+const MANY_RESERVED: usize = 16;
 
 /// What a compaction will do to a chunk's list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// Leading records that stay.
     pub skipped: usize,
-    /// Records after them that are replaced by one `(pos, new id, size, 0, size)`. The first `skipped + taken`
-    /// records must be unchanged at commit.
+    /// Records after them that are replaced by one: [`Plan::reservation`], or else `(pos, new id, size, 0, size)`. The first
+    /// `skipped + taken` records must be unchanged at commit.
     pub taken: usize,
     /// Position of the new slice in the chunk.
     pub pos: u32,
@@ -23,18 +25,49 @@ pub struct Plan {
     pub pieces: Vec<Extent>,
 }
 
+impl Plan {
+    /// The record that replaces others which only reserve space: then nothing is copied.
+    pub fn reservation(&self) -> Option<Slice> {
+        match self.pieces[..] {
+            [only] if is_reserved(&only) => Some(only),
+            _ => None,
+        }
+    }
+}
+
+fn is_reserved(s: &Slice) -> bool {
+    s.id == 0 && s.is_allocated()
+}
+
 /// Chooses what to merge among the first [`MAX_RECORDS`] records of a chunk; `None` when there is nothing to gain.
 pub fn plan(list: &[Slice]) -> Option<Plan> {
     let list = list.get(..MAX_RECORDS).unwrap_or(list);
+    // What is reserved stays so; later records hide what has become data.
+    let mut skipped = list.iter().take_while(|s| is_reserved(s)).count();
+    if skipped >= MANY_RESERVED {
+        let pieces: Vec<Extent> = resolve(&list[..skipped]).into_iter().filter(is_reserved).collect();
+        if let Some(whole) = joined(&pieces) {
+            return Some(Plan {
+                skipped: 0,
+                taken: skipped,
+                pos: whole.pos,
+                size: whole.len,
+                pieces: vec![whole],
+            });
+        }
+    }
     // Later lists are tails of this one, so the loop resolves at most as often as there are big leading records:
     // 64 of them fill a chunk.
-    let mut skipped = 0;
     loop {
         let rest = &list[skipped..];
         if rest.len() < 2 {
             return None;
         }
-        let merged = merge(rest);
+        let visible = resolve(rest);
+        if visible.iter().all(|p| p.id == 0) && visible.iter().any(is_reserved) {
+            return None;
+        }
+        let merged = merge(visible);
         if !stays(rest, &merged) {
             let Merged { pos, size, pieces } = merged;
             return (size > 0).then_some(Plan { skipped, taken: rest.len(), pos, size, pieces });
@@ -49,9 +82,15 @@ struct Merged {
     pieces: Vec<Extent>,
 }
 
-/// The visible content of some records without the holes around it.
-fn merge(list: &[Slice]) -> Merged {
-    let mut pieces = resolve(list);
+/// One reserved record for several that leave no gap between them.
+fn joined(pieces: &[Extent]) -> Option<Slice> {
+    let (first, last) = (pieces.first()?, pieces.last()?);
+    let whole = pieces.windows(2).all(|p| p[0].end() == u64::from(p[1].pos));
+    whole.then(|| Slice::reserved(first.pos, (last.end() - u64::from(first.pos)) as u32))
+}
+
+/// Visible content without the holes around it.
+fn merge(mut pieces: Vec<Extent>) -> Merged {
     let leading = pieces.iter().take_while(|p| p.id == 0).count().min(pieces.len().saturating_sub(1));
     pieces.drain(..leading);
     while pieces.len() > 1 && pieces.last().is_some_and(|p| p.id == 0) {
@@ -110,6 +149,23 @@ mod tests {
         let list = [write(0, 7, 1000), write(500, 8, 200), write(100_000, 9, 10), write(600, 10, 1000)];
         let p = plan(&list).unwrap();
         assert_eq!((p.skipped, p.taken, p.pos, p.size), (0, 4, 0, 0x186aa));
+    }
+
+    #[test]
+    fn reserved_space_stays() {
+        const MIB: u32 = 1 << 20;
+        let steps = |n: u32| (0..n).map(|i| Slice::reserved(i * 4096, 4096)).collect::<Vec<_>>();
+        assert_eq!(plan(&steps(5)), None);
+        assert_eq!(plan(&[Slice::zeros(0, 100), Slice::reserved(0, 50)]), None);
+        let p = plan(&steps(40)).unwrap();
+        assert_eq!((p.skipped, p.taken, p.reservation()), (0, 40, Some(Slice::reserved(0, 40 * 4096))));
+        let apart: Vec<_> = (0..40).map(|i| Slice::reserved(i * 8192, 4096)).collect();
+        assert_eq!(plan(&apart), None);
+        // What is written into it is merged as ever, and big records behind it stay.
+        let mut list = vec![Slice::reserved(0, 64 * MIB), write(0, 1, 2 * MIB)];
+        list.extend((0..6).map(|i| write(2 * MIB + i * 1000, 2 + u64::from(i), 1000)));
+        let p = plan(&list).unwrap();
+        assert_eq!((p.skipped, p.taken, p.pos, p.size, p.reservation()), (2, 6, 2 * MIB, 6000, None));
     }
 
     #[test]

@@ -129,7 +129,7 @@ impl Meta {
                             self.beliefs.clear();
                             return Ok(Ran { value, outputs: Vec::new() });
                         }
-                        pin = follow(pin, proof.pin(values))?;
+                        pin = follow(pin, proof.pin(values)?)?;
                         lost = Some((proof, value));
                     }
                     conflicts += 1;
@@ -159,7 +159,7 @@ impl Meta {
                         return Ok(Ran { value, outputs: Vec::new() });
                     }
                     // Not there (yet): the guards decide about the next attempt, on fresh values.
-                    pin = proof.pin(values);
+                    pin = proof.pin(values)?;
                     lost = Some((proof, value));
                     // All attempts from here on carry the same time, so that the proof recognises each of them.
                     stamp = Some(now);

@@ -16,8 +16,8 @@ use crate::beliefs::{Beliefs, Flocks, Plocks};
 use crate::charges::Charges;
 use crate::error::{Errno, Error};
 use crate::store::{
-    AttrMask, Commit, Counter, DirStat, Guard, LockKind, LockOwner, Name, Output, QuotaKey, Read, Value,
-    Write,
+    AttrMask, Commit, Counter, DirStat, Guard, LockKind, LockOwner, Name, Output, QuotaKey, Read, StoreError,
+    Value, Write,
 };
 
 /// Why an operation's function stopped.
@@ -54,6 +54,9 @@ pub(crate) enum Proof {
     Gone(Ino),
     /// The chunk's list holds this slice id only if it was.
     SliceId(Ino, u32, u64),
+    /// The same of a slice for the end of the file, which was at this position of the chunk: (inode, chunk, id, position, length
+    /// and mtime of the file before). Written once more it would be there twice.
+    Appended(Ino, u32, u64, u32, (u64, Time)),
     /// These holders, whose locks nobody else changes, have these locks on the file (`None`: none) only if it was.
     Locks(Ino, Vec<(LockOwner, Option<bool>)>, Vec<(LockOwner, Option<Bytes>)>),
 }
@@ -68,6 +71,7 @@ impl Proof {
             Self::Removed(dir, name, ino, _) => vec![Read::Edge(*dir, name.clone()), Read::Attr(*ino)],
             Self::Ctime(ino, _) | Self::Gone(ino) => vec![Read::Attr(*ino)],
             Self::SliceId(ino, indx, _) => vec![Read::Slices(*ino, *indx)],
+            Self::Appended(ino, indx, ..) => vec![Read::Slices(*ino, *indx), Read::Attr(*ino)],
             Self::Locks(ino, ..) => vec![Read::Flocks(*ino), Read::Plocks(*ino)],
         }
     }
@@ -84,7 +88,8 @@ impl Proof {
             }
             (Self::Ctime(_, want), [Value::Attr(Some(found))]) => found.ctime == *want,
             (Self::Gone(_), [Value::Attr(found)]) => found.is_none(),
-            (Self::SliceId(_, _, id), [Value::Slices(list)]) => list.iter().any(|s| s.id == *id),
+            (Self::SliceId(_, _, id), [Value::Slices(list)])
+            | (Self::Appended(_, _, id, ..), [Value::Slices(list), _]) => list.iter().any(|s| s.id == *id),
             (Self::Locks(_, flocks, plocks), [Value::Flocks(f), Value::Plocks(p)]) => {
                 flocks.iter().all(|(o, want)| f.iter().find(|(h, _)| h == o).map(|(_, l)| *l) == *want)
                     && plocks
@@ -96,13 +101,23 @@ impl Proof {
     }
 
     /// What the next attempt must find unchanged, where nothing else keeps it from being applied twice.
-    pub(crate) fn pin(&self, values: Vec<Value>) -> Option<Guard> {
-        match (self, values.into_iter().next()) {
-            (Self::SliceId(ino, indx, _), Some(Value::Slices(list))) => {
-                Some(Guard::Slices { ino: *ino, indx: *indx, list })
-            }
-            _ => None,
+    ///
+    /// # Errors
+    /// [`StoreError::Ambiguous`] if the attempt may have been applied, and what shows it be gone again.
+    pub(crate) fn pin(&self, values: Vec<Value>) -> Result<Option<Guard>, StoreError> {
+        let (Self::SliceId(ino, indx, _) | Self::Appended(ino, indx, ..)) = self else { return Ok(None) };
+        let mut values = values.into_iter();
+        let Some(Value::Slices(list)) = values.next() else { return Ok(None) };
+        if let (Self::Appended(_, _, _, pos, before), Some(Value::Attr(Some(a)))) = (self, values.next())
+            && (a.length, a.mtime) != *before
+            && list.iter().enumerate().any(|(n, s)| {
+                s.id > 0 && s.end() > u64::from(*pos) && (s.pos < *pos || (s.pos == *pos && n == 0))
+            })
+        {
+            let why = "the reply to an append was lost, and somebody rewrote what lies there";
+            return Err(StoreError::Ambiguous(why.into()));
         }
+        Ok(Some(Guard::Slices { ino: *ino, indx: *indx, list }))
     }
 }
 
@@ -457,7 +472,7 @@ impl<'a> Txn<'a> {
 }
 
 fn mismatch() -> Stop {
-    Stop::Fail(Error::Store(crate::store::StoreError::another_question()))
+    Stop::Fail(Error::Store(StoreError::another_question()))
 }
 
 /// Updates beliefs with what a successful commit wrote.
@@ -521,5 +536,40 @@ pub(crate) fn believe(commit: &Commit, outputs: &[Output], beliefs: &Beliefs) {
             beliefs.see_directory(ino, attr.as_ref());
         }
         beliefs.set_attr(ino, attr);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ciderfs_format::Slice;
+
+    use super::*;
+
+    /// After a lost reply an append is repeated only where it cannot have been applied.
+    #[test]
+    fn an_append_is_not_repeated_blindly() {
+        let attr = |length, sec| Attr {
+            length,
+            mtime: Time { sec, nsec: 0 },
+            ..crate::volume::synthetic_dir(Ino(2))
+        };
+        let proof = Proof::Appended(Ino(2), 0, 7, 100, (100, Time { sec: 1, nsec: 0 }));
+        let record = |pos, id, len| Slice { pos, id, size: len, off: 0, len };
+        let look = |list: &[Slice], a: Attr| {
+            let values = vec![Value::Slices(list.to_vec()), Value::Attr(Some(a))];
+            (proof.shows(&values), proof.pin(values).is_ok())
+        };
+        let old = record(0, 1, 100);
+        assert_eq!(look(&[old, record(100, 7, 10)], attr(110, 2)), (true, true), "it is there");
+        assert_eq!(look(&[old], attr(100, 1)), (false, true), "nothing has happened");
+        assert_eq!(
+            look(&[old, record(100, 8, 5)], attr(105, 2)),
+            (false, true),
+            "somebody else has appended"
+        );
+        assert_eq!(look(&[record(0, 9, 110)], attr(110, 2)), (false, false), "it may have been compacted");
+        let shared = [Slice::reserved(0, 4096), record(90, 9, 30)];
+        assert_eq!(look(&shared, attr(120, 2)), (false, false));
+        assert_eq!(look(&[record(100, 9, 30)], attr(130, 2)), (false, false));
     }
 }

@@ -172,7 +172,7 @@ pub struct Written {
 pub enum Allocate {
     /// Makes the file long enough.
     Grow,
-    /// Only checks that the volume has room for a file so long (`FALLOC_FL_KEEP_SIZE`).
+    /// Checks that the volume has room for a file so long; what lies inside it is reserved (`FALLOC_FL_KEEP_SIZE`).
     Reserve,
     /// Makes a hole; the length stays (`FALLOC_FL_PUNCH_HOLE`).
     Punch,

@@ -94,8 +94,9 @@ async fn appends_happen_once() {
         let (store, _) = volume().await;
         let (a, b) = (client(&store).await, client(&store).await);
         let f = create(&a, "f", FileType::File).await.unwrap();
-        assert_eq!(b.getattr(f).await.unwrap().length, 0);
-        let mut end = 0;
+        put(&a, f, a.new_slice_id().await.unwrap()).await.unwrap();
+        let mut end = 10;
+        assert_eq!(b.getattr(f).await.unwrap().length, end);
         for len in [100, 50, 7] {
             for m in [&a, &b] {
                 let id = m.new_slice_id().await.unwrap();

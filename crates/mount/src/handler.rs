@@ -77,7 +77,7 @@ impl Bridge {
 
     /// Finds out what [`Bridge::attr`] tells beyond the record.
     async fn measure(&self, ino: Ino, a: &ciderfs_format::Attr) {
-        self.vfs.count_blocks(std::iter::once((ino, a))).await;
+        self.vfs.count_blocks(ino, a).await;
         self.vfs.count_links(std::iter::once((ino, a))).await;
     }
 
@@ -377,13 +377,18 @@ impl Bridge {
                 if kill_suidgid {
                     self.kill_suidgid(&c, ino).await?;
                 }
-                let n = if flags & libc::O_APPEND as u32 != 0 && !cached {
+                let (append, direct) =
+                    (flags & libc::O_APPEND as u32 != 0, flags & libc::O_DIRECT as u32 != 0);
+                if append && !cached {
                     self.kill_capability(ino).await?;
+                }
+                let n = if append && !cached && !direct {
                     vfs.append(fh, offset, data).await?
                 } else {
+                    // The kernel sends the parts of a long direct write all at once: only their offsets tell the order.
                     vfs.write(fh, offset, data).await?
                 };
-                if flags & libc::O_DIRECT as u32 != 0 {
+                if direct {
                     vfs.written_past_the_cache(fh, offset, u64::from(n)).await;
                 }
                 vfs.metrics().written(u64::from(n));

@@ -14,6 +14,8 @@ const COUNTED_ALWAYS: u64 = CHUNK_SIZE;
 const COUNTED_EXACTLY: u64 = 64;
 /// Of the time, counting the blocks of a longer file that keeps changing takes at most one part in so many.
 const COUNTING_SHARE: u32 = 20;
+/// A file that had no holes gets some from others only; it is looked at again after this time.
+const DENSE_FOR: Duration = Duration::from_secs(10);
 
 /// Bytes of a file as they were counted last.
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +55,11 @@ impl Allocated {
     fn enter(&self, ino: Ino, counted: Option<Counted>) {
         let mut files = self.files.lock();
         if files.len() >= FILES_MAX {
-            files.clear();
+            let mut keep = false;
+            files.retain(|_, _| {
+                keep = !keep;
+                keep
+            });
         }
         files.insert(ino, counted);
     }
@@ -69,9 +75,10 @@ impl Allocated {
             None => attr.length >= COUNTED_ALWAYS,
             Some(None) => true,
             Some(Some(c)) => {
+                let since = c.at.elapsed();
                 (c.length, c.mtime) != (attr.length, attr.mtime)
-                    && (attr.length <= COUNTED_EXACTLY * CHUNK_SIZE
-                        || c.at.elapsed() >= c.took * COUNTING_SHARE)
+                    && (c.bytes < c.length || since >= DENSE_FOR)
+                    && (attr.length <= COUNTED_EXACTLY * CHUNK_SIZE || since >= c.took * COUNTING_SHARE)
             }
         }
     }

@@ -125,6 +125,10 @@ impl Vfs {
     async fn try_compact(self: &Arc<Self>, ino: Ino, indx: u32) -> Result<Option<u32>> {
         let list = self.meta.read_raw_chunk(ino, indx).await?;
         let Some(plan) = compaction::plan(&list) else { return Ok(None) };
+        if let Some(reserved) = plan.reservation() {
+            let raw = &list[..plan.taken];
+            return Ok(self.meta.commit_compaction(ino, indx, raw, 0, reserved).await?.then_some(0));
+        }
         let tier = match self.files.get(ino) {
             Some(file) => file.state.lock().attr.tier,
             None => self.meta.getattr(ino).await?.tier,

@@ -119,7 +119,7 @@ impl DirStream {
         let scan = matches!(page.next, DirCursor::Scan(_)) || matches!(self.cursor, DirCursor::Scan(_));
         self.cursor = page.next;
         let files = || page.entries.iter().filter_map(|e| Some((e.edge.ino, e.attr.as_ref()?)));
-        vfs.count_blocks(files()).await;
+        vfs.count_listed(files()).await;
         vfs.count_links(files()).await;
         for e in page.entries {
             if !scan || self.seen.insert(&e.name) {

@@ -12,6 +12,7 @@ use ciderfs_meta::{ChunkView, Errno, Result};
 use crate::allocated::Counted;
 use crate::file::{File, State};
 use crate::handles::Handle;
+use crate::read::OVERTAKEN_MAX;
 use crate::vfs::Vfs;
 
 /// Lists read in one turn at most.
@@ -69,8 +70,7 @@ fn ranges(what: What, chunk: u32, view: &ChunkView, pending: Option<&State>, len
     for (from, to) in all {
         match out.last_mut() {
             Some(last) if from <= last.end => last.end = last.end.max(to),
-            _ if from < to => out.push(from..to),
-            _ => {}
+            _ => out.push(from..to),
         }
     }
     out
@@ -94,11 +94,15 @@ struct Walk<'a> {
     views: HashMap<u32, ChunkView>,
     generation: u64,
     batch: u32,
+    /// Fetches that commits have overtaken.
+    overtaken: u32,
 }
 
 impl<'a> Walk<'a> {
     fn new(vfs: &'a Vfs, file: &'a File, what: What) -> Self {
-        Self { vfs, file, what, views: HashMap::new(), generation: file.generation(), batch: 1 }
+        // A count needs all of them.
+        let batch = if what == What::Allocated { BATCH_MAX } else { 1 };
+        Self { vfs, file, what, views: HashMap::new(), generation: file.generation(), batch, overtaken: 0 }
     }
 
     /// The file's length, and what is looked for in a chunk.
@@ -118,10 +122,14 @@ impl<'a> Walk<'a> {
             };
             let end = indx.saturating_add(self.batch).min(last).max(indx + 1);
             self.batch = (self.batch * 4).min(BATCH_MAX);
+            let alone = self.overtaken >= OVERTAKEN_MAX;
+            let _alone = if alone { Some(self.file.flushing.lock().await) } else { None };
             self.file.placed().await;
+            let generation = self.file.generation();
             let (attr, views) = self.vfs.meta.read_chunks_and_attr(self.file.ino, indx..end).await?;
             let mut s = self.file.state.lock();
-            if s.generation != self.generation || s.is_placing() {
+            if s.generation != generation || s.is_placing() {
+                self.overtaken += 1;
                 continue;
             }
             s.adopt(&attr);
@@ -227,28 +235,36 @@ impl Vfs {
         self.allocated.bytes(ino, attr).min(attr.length).div_ceil(512)
     }
 
-    /// Counts the data of those files for which that is due, for [`Vfs::blocks`]. Costs a turn for all files together that are
-    /// not open here, up to a length.
-    pub async fn count_blocks(&self, files: impl Iterator<Item = (Ino, &Attr)> + Send) {
-        let due = files.filter(|(ino, a)| {
-            a.is_file() && a.length > 0 && !ino.is_virtual() && self.allocated.is_due(*ino, a)
-        });
-        let mut together: Vec<(Ino, &Attr)> = Vec::new();
-        let mut chunks = 0;
-        for (ino, attr) in due {
-            let n = attr.length.div_ceil(CHUNK_SIZE);
-            if n > u64::from(BATCH_MAX) || self.files.get(ino).is_some() {
-                self.count_file(ino, attr).await;
-                continue;
-            }
-            if chunks + n > u64::from(BATCH_MAX) {
-                self.count_closed(&std::mem::take(&mut together)).await;
-                chunks = 0;
-            }
-            together.push((ino, attr));
-            chunks += n;
+    /// Is counting the data of a file due, for [`Vfs::blocks`]?
+    fn is_count_due(&self, ino: Ino, a: &Attr) -> bool {
+        a.is_file() && a.length > 0 && !ino.is_virtual() && self.allocated.is_due(ino, a)
+    }
+
+    /// Counts the data of a file if that is due.
+    pub async fn count_blocks(&self, ino: Ino, attr: &Attr) {
+        if !self.is_count_due(ino, attr) {
+            return;
         }
-        self.count_closed(&together).await;
+        if attr.length > u64::from(BATCH_MAX) * CHUNK_SIZE || self.files.get(ino).is_some() {
+            self.count_file(ino, attr).await;
+        } else {
+            self.count_closed(&[(ino, attr)]).await;
+        }
+    }
+
+    /// Counts files of a listing, in one turn: not those that are open here or very long, and no more than a turn holds. Those
+    /// are counted when somebody asks for one of them.
+    pub(crate) async fn count_listed(&self, files: impl Iterator<Item = (Ino, &Attr)> + Send) {
+        let mut left = u64::from(BATCH_MAX);
+        let due = files.filter(|(ino, a)| self.is_count_due(*ino, a) && self.files.get(*ino).is_none());
+        let fit = |(_, a): &(Ino, &Attr)| {
+            let n = a.length.div_ceil(CHUNK_SIZE);
+            let fits = n <= left;
+            left -= if fits { n } else { 0 };
+            fits
+        };
+        let listed: Vec<(Ino, &Attr)> = due.filter(fit).collect();
+        self.count_closed(&listed).await;
     }
 
     /// Counts files of which nothing is buffered, in one turn.

@@ -33,6 +33,8 @@ pub(crate) struct File {
     pub(crate) state: Mutex<State>,
     /// Held by the one flush (or truncate) of the file that runs.
     pub(crate) flushing: tokio::sync::Mutex<()>,
+    /// Told at the end of each commit.
+    settled: tokio::sync::Notify,
     /// Does the kernel have pages of it, or may it get some?
     pub(crate) paged: AtomicBool,
     /// When a descriptor of a handle with a flock was closed last.
@@ -93,6 +95,7 @@ impl File {
             ino,
             state: Mutex::new(state),
             flushing: tokio::sync::Mutex::new(()),
+            settled: tokio::sync::Notify::new(),
             paged: AtomicBool::new(false),
             flock_closed: Mutex::default(),
         })
@@ -148,8 +151,14 @@ impl File {
 
     /// Waits while a commit decides where appended data goes: what the engine tells meanwhile may hold it already.
     pub(crate) async fn placed(&self) {
-        while self.state.lock().is_placing() {
-            drop(self.flushing.lock().await);
+        loop {
+            let settled = self.settled.notified();
+            tokio::pin!(settled);
+            settled.as_mut().enable();
+            if !self.state.lock().is_placing() {
+                return;
+            }
+            settled.await;
         }
     }
 }
@@ -230,7 +239,7 @@ impl State {
 
     /// Keeps what an open has fetched along with the attributes, while the file had this generation or was not open.
     pub(crate) fn keep_first_view(&mut self, generation: Option<u64>, view: ChunkView) {
-        if self.generation == generation.unwrap_or(self.born) {
+        if self.generation == generation.unwrap_or(self.born) && !self.is_placing() {
             self.first = Some(view);
         }
     }
@@ -238,5 +247,15 @@ impl State {
     pub(crate) fn fail(&mut self, error: Errno) {
         self.failures += 1;
         self.error = error;
+    }
+}
+
+/// A commit of the file's first slices that is under way; ends with this, however it ends.
+pub(crate) struct Committing<'a>(pub(crate) &'a File);
+
+impl Drop for Committing<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().committing = 0;
+        self.0.settled.notify_waiters();
     }
 }

@@ -140,7 +140,8 @@ impl Vfs {
         if at.is_some_and(|at| at != offset)
             && let Ok(Handle::File(h)) = self.handles.get(fh)
         {
-            self.invalidate(h.file.ino, Stale::Content);
+            let pages = h.file.paged.load(Ordering::Relaxed);
+            self.invalidate(h.file.ino, if pages { Stale::Content } else { Stale::Attributes });
         }
         Ok(data.len() as u32)
     }

@@ -91,7 +91,7 @@ impl Pending {
 
     /// Does it fill its chunk, or is it as long as a slice can be?
     pub(crate) fn is_full(&self) -> bool {
-        self.end().is_multiple_of(CHUNK_SIZE) || u64::from(self.len) >= CHUNK_SIZE
+        u64::from(self.len) >= CHUNK_SIZE || (!self.append && self.end().is_multiple_of(CHUNK_SIZE))
     }
 
     /// The first byte in the file that can still change.
@@ -106,7 +106,7 @@ impl Pending {
         !self.frozen
             && self.append == append
             && (begins..=self.end()).contains(&at)
-            && at / CHUNK_SIZE == self.at / CHUNK_SIZE
+            && (append || at / CHUNK_SIZE == self.at / CHUNK_SIZE)
             && at + bytes - self.at <= CHUNK_SIZE
     }
 

@@ -95,11 +95,14 @@ impl Vfs {
         self.check_locks_of(fh).await?;
         let (vfs, c) = (Arc::clone(self), c.clone());
         Self::detached(async move {
-            let _one = file.flushing.lock().await;
+            let one = file.flushing.lock().await;
             vfs.flush_locked(&file).await;
-            let attr = vfs.meta.fallocate(&c, file.ino, how, off, len).await.map_err(on_descriptor)?;
+            let done = vfs.meta.fallocate(&c, file.ino, how, off, len).await;
+            let (attr, lists) = done.map_err(on_descriptor)?;
             vfs.adopt_change(&file, &attr);
             vfs.allocated.suspect(file.ino);
+            drop(one);
+            vfs.after_write(&file, &lists).await;
             Ok(())
         })
         .await

@@ -15,6 +15,8 @@ use crate::vfs::Vfs;
 
 /// Attempts to read content that other clients keep changing.
 const ATTEMPTS_MAX: u32 = 10;
+/// Fetches that commits have overtaken; the next one keeps commits waiting.
+pub(crate) const OVERTAKEN_MAX: u32 = 3;
 /// Zeros handed out for holes, without a copy.
 static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
@@ -77,6 +79,7 @@ impl Vfs {
     ) -> Result<Vec<Bytes>> {
         let file = &h.file;
         let mut pause = Duration::from_millis(1);
+        let mut overtaken = 0;
         for attempt in 1.. {
             let (sequential, ahead) = {
                 let max = self.max_readahead;
@@ -84,7 +87,10 @@ impl Vfs {
                 h.ahead.lock().note(off, u64::from(size), block, max)
             };
             let hint = if sequential { ReadHint::Sequential } else { ReadHint::Random };
-            let Some(pieces) = self.plan(file, off, u64::from(size)).await? else { continue };
+            let Some(pieces) = self.plan(file, off, u64::from(size), overtaken).await? else {
+                overtaken += 1;
+                continue;
+            };
             if let Some((from, to)) = ahead.filter(|_| attempt == 1) {
                 self.fetch_ahead(file, from, to);
             }
@@ -107,8 +113,14 @@ impl Vfs {
     }
 
     /// What the range consists of; `None` if it changed while the plan was made.
-    async fn plan(self: &Arc<Self>, file: &Arc<File>, off: u64, size: u64) -> Result<Option<Vec<Piece>>> {
-        file.placed().await;
+    async fn plan(
+        self: &Arc<Self>,
+        file: &Arc<File>,
+        off: u64,
+        size: u64,
+        overtaken: u32,
+    ) -> Result<Option<Vec<Piece>>> {
+        let _alone = if overtaken >= OVERTAKEN_MAX { Some(file.flushing.lock().await) } else { None };
         let (missing, generation) = {
             let mut s = file.state.lock();
             let end = (off + size).min(s.attr.length);
@@ -124,6 +136,10 @@ impl Vfs {
             (missing, s.generation)
         };
         if let (Some(&first), Some(&last)) = (missing.first(), missing.last()) {
+            file.placed().await;
+            if file.generation() != generation {
+                return Ok(None);
+            }
             match self.meta.read_chunks_and_attr(file.ino, first..last + 1).await {
                 Ok((attr, views)) => {
                     let mut s = file.state.lock();

@@ -8,7 +8,7 @@ use ciderfs_format::slice::MAX_FILE_SIZE;
 use ciderfs_format::{CHUNK_SIZE, Time};
 use ciderfs_meta::{Clock as _, Errno, Error, NewSlice, Result, SystemClock};
 
-use crate::file::{File, State};
+use crate::file::{Committing, File, State};
 use crate::pending::Pending;
 use crate::stale::Stale;
 use crate::vfs::Vfs;
@@ -55,7 +55,9 @@ impl Vfs {
         let mut begins = None;
         let mut rest = data;
         while !rest.is_empty() {
-            let n = rest.len().min((CHUNK_SIZE - at % CHUNK_SIZE) as usize);
+            // What is appended stays in one piece, wherever chunks end: nothing may come between.
+            let most = if offset.is_some() { CHUNK_SIZE - at % CHUNK_SIZE } else { CHUNK_SIZE };
+            let n = rest.len().min(most as usize);
             let put = self.write_piece(file, seen, offset.map(|_| at), &rest[..n]).await?;
             begins = begins.or(Some(put));
             at = put + n as u64;
@@ -64,7 +66,7 @@ impl Vfs {
         Ok(begins.unwrap_or(at))
     }
 
-    /// Writes what lies in one chunk, as far as is known. Returns where.
+    /// Writes what goes into one slice. Returns where.
     async fn write_piece(
         self: &Arc<Self>,
         file: &Arc<File>,
@@ -195,11 +197,12 @@ impl Vfs {
         let mut failed: Vec<(u64, u32)> = Vec::new();
         let mut mtime = Time::default();
         let mut error = None;
-        let seen;
+        let (seen, committing);
         {
             let mut s = file.state.lock();
             seen = self.meta.lock_loss(file.ino);
             s.committing = stored.len();
+            committing = Committing(file);
             for (p, result) in s.pending.iter().zip(stored) {
                 if let Err(e) = result {
                     tracing::error!("inode {}: {} bytes are lost: {e}", file.ino, p.len);
@@ -252,6 +255,7 @@ impl Vfs {
             }
             std::mem::take(&mut s.moved)
         };
+        drop(committing);
         if moved && error.is_none() {
             self.invalidate(file.ino, Stale::Content);
         }
@@ -337,6 +341,11 @@ impl Vfs {
 
 /// The slice that a write can extend: the newest that accepts it, unless a newer one holds some of its bytes.
 fn find_slice(s: &State, seen: u64, at: u64, bytes: u64, append: bool) -> Option<usize> {
+    if append {
+        // Behind a write by offset it would be committed before that one.
+        let newest = s.pending.back()?;
+        return (newest.seen == seen && newest.accepts(at, bytes, true)).then(|| s.pending.len() - 1);
+    }
     for (index, p) in s.pending.iter().enumerate().rev() {
         if p.seen == seen && p.accepts(at, bytes, append) {
             return Some(index);

@@ -12,7 +12,7 @@ use super::rules::{W, check_flags};
 use crate::error::{Errno, Result};
 use crate::store::{AttrMask, AttrPatch, Guard, Outcome, Read, StoreError, Value, Write};
 use crate::txn::{Proof, Step, Txn};
-use crate::types::{Caller, ChunkView, NewSlice, Written};
+use crate::types::{Caller, ChunkView, NewSlice, Place, Written};
 use crate::volume::Meta;
 
 /// Chunks that are emptied without asking which of them exist.
@@ -150,7 +150,13 @@ impl Meta {
                 t.charges.claimed = true;
                 t.charge(Some((a.uid, a.gid)), grown, 0);
                 t.grow_in_dirs(stats, (ino, &a), placed.length as i64 - a.length as i64, grown)?;
+                let appends =
+                    slices.iter().zip(&placed.offsets).find(|(s, _)| s.place == Place::End && s.slice.id > 0);
                 match stored {
+                    Some(_) if let Some((new, at)) = appends => {
+                        let (indx, pos) = ((at / CHUNK_SIZE) as u32, (at % CHUNK_SIZE) as u32);
+                        t.proof(Proof::Appended(ino, indx, new.slice.id, pos, (a.length, a.mtime)));
+                    }
                     Some((indx, id)) => t.proof(Proof::SliceId(ino, indx, id)),
                     None => t.proof(Proof::Ctime(ino, t.now)),
                 }
@@ -277,8 +283,8 @@ impl Meta {
         Ok(Beyond { of: Some(of), lists })
     }
 
-    /// Puts a compacted slice in the place of the records it was made from. `raw` is the list as it was read, `skipped` how many
-    /// records at its head stay. Returns false if somebody else changed those records: then the new slice is garbage and the
+    /// Puts a compacted slice, or one record of reserved space, in the place of the records it was made from. `raw` is the list as
+    /// it was read, `skipped` how many records at its head stay. Returns false if somebody else changed those records: then the new slice is garbage and the
     /// caller deletes its objects.
     pub async fn commit_compaction(
         &self,
@@ -301,7 +307,9 @@ impl Meta {
                 insert: raw[..skipped].iter().copied().chain([new]).collect(),
             }],
         };
-        commit.writes.push(Write::NewSliceRef(new.id, new.size));
+        if new.id > 0 {
+            commit.writes.push(Write::NewSliceRef(new.id, new.size));
+        }
         let first_ref = commit.writes.len();
         if keep {
             if !replaced.is_empty() {
@@ -323,13 +331,13 @@ impl Meta {
                     let Some(why) = lost else { return Ok(false) };
                     // Was it the attempt whose reply was lost that changed the list?
                     return match truth.first() {
-                        Some(Value::Slices(list)) if list.iter().any(|s| s.id == new.id) => Ok(true),
+                        Some(Value::Slices(list)) if list.contains(&new) => Ok(true),
                         _ => Err(StoreError::Ambiguous(why).into()),
                     };
                 }
                 Err(StoreError::Ambiguous(why)) => {
                     let list = self.read_raw_chunk(ino, indx).await?;
-                    if list.iter().any(|s| s.id == new.id) {
+                    if list.contains(&new) {
                         // Applied; slices that died with it are found by the hourly job.
                         return Ok(true);
                     }

@@ -12,17 +12,20 @@ use ciderfs_format::{Attr, CHUNK_SIZE, Ino, Slice, align4k};
 
 use super::data::{Beyond, EMPTIED_CHUNKS_MAX, SCANS_MAX};
 use crate::error::{Errno, Result};
-use crate::store::{AttrMask, Read, Write};
+use crate::store::{AttrMask, Output, Read, Write};
 use crate::txn::{Step, Txn};
 use crate::types::{Allocate, Caller};
 use crate::volume::{Meta, UNLIMITED_SPACE};
 
 /// Space reserved in more chunks than this is not noted.
 const NOTED_CHUNKS_MAX: usize = 1024;
+/// After so many tries against others who write to the same chunks nothing is noted either.
+const NOTING_TRIES: u32 = 8;
 
 impl Meta {
     /// Allocates or erases bytes `[off, off + len)` of a file that the caller has open for writing. The caller has
-    /// flushed what was written before. Returns the attributes afterwards.
+    /// flushed what was written before. Returns the attributes afterwards, and how long those lists are now that a note of
+    /// reserved space was added to.
     ///
     /// # Errors
     /// `EINVAL` (nothing to do), `EFBIG`, `EPERM` (not a regular file, immutable, append-only and more than growth is
@@ -34,7 +37,7 @@ impl Meta {
         how: Allocate,
         off: u64,
         len: u64,
-    ) -> Result<Attr> {
+    ) -> Result<(Attr, Vec<(u32, usize)>)> {
         if len == 0 {
             return Err(Errno::EINVAL.into());
         }
@@ -42,19 +45,27 @@ impl Meta {
         if self.cfg.read_only {
             return Err(Errno::EROFS.into());
         }
-        if how.reserves() && len > UNLIMITED_SPACE / 8 && len > self.statfs().await?.avail_space {
-            // Where nothing else sets a limit, more than `statfs` tells to be free cannot be promised.
-            return Err(Errno::ENOSPC.into());
-        }
+        // Where nothing else sets a limit, more than `statfs` tells to be free cannot be promised.
+        let free = match how.reserves() && len > UNLIMITED_SPACE / 8 && self.settings().capacity == 0 {
+            true => self.statfs().await?.avail_space,
+            false => u64::MAX,
+        };
+        let mut tries = 0;
         let seen = self.lock_loss(ino);
         let mut known = Beyond::default();
         for last in (0..SCANS_MAX).rev() {
             let mut taken: Vec<usize> = Vec::new();
+            let mut noted: Vec<(u32, usize)> = Vec::new();
             let ran = self
                 .run_fenced(ino, seen, |t| {
                     t.want([Read::Attr(ino)])?;
                     let a = t.attr(ino, AttrMask::IDENTITY | AttrMask::LENGTH)?;
                     check_allocation(&a, how)?;
+                    if off.saturating_add(len) > a.length
+                        && off.saturating_add(len) - a.length.max(off) > free
+                    {
+                        return Err(Errno::ENOSPC.into());
+                    }
                     if how.erases() && many_whole_chunks(&(off..end), a.length) {
                         // Then the lists to give back are looked up; they are those of exactly these attributes.
                         t.attr(ino, AttrMask::ALL)?;
@@ -63,7 +74,12 @@ impl Meta {
                         }
                     }
                     taken.clear();
-                    self.allocate_step(t, c, (ino, &a), how, off..end, &known.lists, &mut taken).map(Some)
+                    tries += 1;
+                    let work =
+                        Work { how, range: off..end, lists: &known.lists, note: tries <= NOTING_TRIES };
+                    let (attr, lists) = self.allocate_step(t, c, (ino, &a), work, &mut taken)?;
+                    noted = lists;
+                    Ok(Some(attr))
                 })
                 .await?;
             let Some(attr) = ran.value else {
@@ -72,34 +88,35 @@ impl Meta {
             };
             let dead = ran.outputs.iter().enumerate().filter(|(i, _)| taken.contains(i));
             self.deletions.push_dead(dead.map(|(_, o)| o));
-            return Ok(attr);
+            let lists = noted.iter().map(|(indx, at)| (*indx, ran.outputs.get(*at).map_or(0, records)));
+            return Ok((attr, lists.collect()));
         }
         Err(Errno::EIO.into())
     }
 
-    #[allow(clippy::too_many_arguments)]
+    /// Returns the attributes afterwards, and the chunks with the writes that note reserved space in them.
     fn allocate_step(
         &self,
         t: &mut Txn<'_>,
         c: &Caller,
         (ino, a): (Ino, &Attr),
-        how: Allocate,
-        range: Range<u64>,
-        lists: &[u32],
+        Work { how, range, lists, note }: Work<'_>,
         taken: &mut Vec<usize>,
-    ) -> Step<Attr> {
+    ) -> Step<(Attr, Vec<(u32, usize)>)> {
         let reach = range.end.max(a.length);
         let room = align4k(reach) as i64 - align4k(a.length) as i64;
         let length = if how.keeps_size() { a.length } else { reach };
-        let noted = how.reserves() && chunks(&range).len() <= NOTED_CHUNKS_MAX;
+        let inside = range.start..range.end.min(length);
+        let note = note && how.reserves() && chunks(&inside).len() <= NOTED_CHUNKS_MAX;
         if how.erases() {
             // What is noted hides what is in a part of a chunk.
-            let erased = if noted { in_whole_chunks(&range, a.length) } else { range.clone() };
+            let erased = if note { in_whole_chunks(&range, a.length) } else { range };
             erase(t, ino, erased, a.length, lists, taken);
         }
-        if noted {
-            let free_from = if how.erases() { range.start } else { a.length };
-            note_reserved(t, ino, range.start..range.end.min(length), free_from)?;
+        let mut noted = Vec::new();
+        if note {
+            let free_from = if how.erases() { inside.start } else { a.length };
+            noted = note_reserved(t, ino, inside, free_from)?;
         }
         if length == a.length && !matches!(how, Allocate::Punch) {
             // Nothing is taken yet; there must be room for it all the same.
@@ -107,8 +124,23 @@ impl Meta {
             t.charge(Some((a.uid, a.gid)), room, 0);
             t.charges.dir(a.parent, room, 0);
         }
-        self.mark_changed(t, c, (ino, a), length)
+        Ok((self.mark_changed(t, c, (ino, a), length)?, noted))
     }
+}
+
+/// What is to be done with a range.
+struct Work<'a> {
+    how: Allocate,
+    range: Range<u64>,
+    /// Lists to give back, if there are too many chunks to try each of them.
+    lists: &'a [u32],
+    /// Is reserved space to be noted?
+    note: bool,
+}
+
+/// The length of a list, as its append has told it.
+fn records(output: &Output) -> usize {
+    if let Output::Int(n) = output { *n as usize } else { 0 }
 }
 
 fn check_allocation(a: &Attr, how: Allocate) -> Result<(), Errno> {
@@ -134,7 +166,9 @@ fn in_whole_chunks(range: &Range<u64>, length: u64) -> Range<u64> {
 }
 
 /// Buffers the records that note a range of a file as reserved, where it holds no data: it holds none from `free_from` on.
-fn note_reserved(t: &mut Txn<'_>, ino: Ino, range: Range<u64>, free_from: u64) -> Step<()> {
+/// Returns chunks and writes.
+fn note_reserved(t: &mut Txn<'_>, ino: Ino, range: Range<u64>, free_from: u64) -> Step<Vec<(u32, usize)>> {
+    let mut noted = Vec::new();
     let looked_at = chunks(&(range.start..range.end.min(free_from)));
     t.want(looked_at.clone().map(|indx| Read::Slices(ino, indx)))?;
     for indx in chunks(&range) {
@@ -143,10 +177,10 @@ fn note_reserved(t: &mut Txn<'_>, ino: Ino, range: Range<u64>, free_from: u64) -
         let list = if looked_at.contains(&indx) { t.slices(ino, indx)? } else { Vec::new() };
         let holes = holes(&list, part);
         if !holes.is_empty() {
-            t.write(Write::AppendSlices(ino, indx, holes));
+            noted.push((indx, t.write(Write::AppendSlices(ino, indx, holes))));
         }
     }
-    Ok(())
+    Ok(noted)
 }
 
 /// Records that reserve what a chunk's list leaves free in a range of the chunk.

@@ -169,4 +169,47 @@ async fn an_append_across_the_end_of_a_chunk_that_moves() {
     let bytes = a.read(fresh, CHUNK - 1000, 4 * MIB).await;
     assert_eq!(records(&bytes), [2, 3]);
     assert_eq!(bytes.len(), 9 * 5 + 400 + 300 + 2000 + 600 + 200_000);
+    // Compacted in one chunk it is still there for the other, and gives everything back in the end.
+    for n in 2..120 {
+        append(&a, la, &record(0, n, 50)).await;
+        a.fsync(la).await.unwrap();
+    }
+    until("the second chunk is compacted", async || {
+        a.read(fresh, CHUNK, MIB).await;
+        a.meta.read_raw_chunk(ino, 1).await.unwrap().len() < 20
+    })
+    .await;
+    let late = b.open(ino).await;
+    assert_eq!(records(&b.read(late, CHUNK - 1000, 4 * MIB).await), [120, 3]);
+    a.unlink("f").await;
+    for (c, handles) in [(&a, [fa, la, fresh]), (&b, [late, lb, 0])] {
+        for fh in handles.into_iter().filter(|fh| *fh > 0) {
+            c.close(fh).await.unwrap();
+        }
+    }
+    until("all objects are deleted", async || w.objects().await.is_empty()).await;
+}
+
+/// Readers come through although commits of appends never end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_beside_a_stream_of_appends() {
+    let w = World::new(0).await;
+    let c = std::sync::Arc::new(w.client().await);
+    let (ino, fh) = c.create("f").await;
+    let log = open_to_append(&c, ino).await;
+    let writer = std::sync::Arc::clone(&c);
+    let stream = tokio::spawn(async move {
+        for n in 0.. {
+            append(&writer, log, &record(0, n, 10)).await;
+            writer.fsync(log).await.unwrap();
+        }
+    });
+    let mut seen = 0;
+    for _ in 0..100 {
+        let found = records(&soon(c.read(fh, 0, 64 * MIB)).await)[0];
+        assert!(found >= seen);
+        seen = found;
+        assert!(soon(c.length(ino)).await >= seen as usize * 19);
+    }
+    stream.abort();
 }
