@@ -5,7 +5,6 @@
 //! big-endian unless an item says otherwise.
 #![forbid(unsafe_code)]
 
-pub mod accounting;
 pub mod acl;
 pub mod attr;
 mod civil;

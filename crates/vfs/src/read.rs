@@ -79,7 +79,6 @@ impl Vfs {
     ) -> Result<Vec<Bytes>> {
         let file = &h.file;
         let mut pause = Duration::from_millis(1);
-        let mut overtaken = 0;
         for attempt in 1.. {
             let (sequential, ahead) = {
                 let max = self.max_readahead;
@@ -87,10 +86,8 @@ impl Vfs {
                 h.ahead.lock().note(off, u64::from(size), block, max)
             };
             let hint = if sequential { ReadHint::Sequential } else { ReadHint::Random };
-            let Some(pieces) = self.plan(file, off, u64::from(size), overtaken).await? else {
-                overtaken += 1;
-                continue;
-            };
+            let alone = attempt > OVERTAKEN_MAX;
+            let Some(pieces) = self.plan(file, off, u64::from(size), alone).await? else { continue };
             if let Some((from, to)) = ahead.filter(|_| attempt == 1) {
                 self.fetch_ahead(file, from, to);
             }
@@ -112,15 +109,15 @@ impl Vfs {
         Err(Errno::EIO.into())
     }
 
-    /// What the range consists of; `None` if it changed while the plan was made.
+    /// What the range consists of; `None` if it changed while the plan was made. `alone` keeps commits waiting meanwhile.
     async fn plan(
         self: &Arc<Self>,
         file: &Arc<File>,
         off: u64,
         size: u64,
-        overtaken: u32,
+        alone: bool,
     ) -> Result<Option<Vec<Piece>>> {
-        let _alone = if overtaken >= OVERTAKEN_MAX { Some(file.flushing.lock().await) } else { None };
+        let _alone = if alone { Some(file.flushing.lock().await) } else { None };
         let (missing, generation) = {
             let mut s = file.state.lock();
             let end = (off + size).min(s.attr.length);
