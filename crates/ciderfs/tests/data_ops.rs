@@ -21,6 +21,7 @@ on_engines!(
     a_copy_by_cp_stores_nothing,
     what_was_synced_survives_the_client,
     the_greatest_file,
+    a_descriptor_that_becomes_direct_and_back_while_it_is_written_to,
     a_full_volume_refuses_the_write,
     both_clients_punch_and_copy,
     copies_while_the_official_client_compacts,
@@ -148,6 +149,14 @@ fn what_was_synced_survives_the_client(engine: Engine) {
     assert_eq!(content("fsynced"), b"copied");
     // The nameless file goes with its session.
     wait_for("the nameless file's space to be free", || volume.used().1 == 6);
+    mount.unmount();
+    volume.check();
+}
+
+fn a_descriptor_that_becomes_direct_and_back_while_it_is_written_to(engine: Engine) {
+    let volume = Volume::new(engine, &["--trash-days=0"]);
+    let mount = volume.mount(&[]);
+    assert_eq!(python(mount.path(), include_str!("data_ops/toggled.py"), &[]), "done\n");
     mount.unmount();
     volume.check();
 }

@@ -16,6 +16,9 @@ use crate::vfs::Vfs;
 
 /// Threads remembered that were told to look again; beyond that one may be told so twice.
 const REMEMBERED_MAX: usize = 4096;
+/// How long a direct write waits for the kernel to forget the pages under it. What looks direct may have begun as a buffered
+/// write whose descriptor has changed since: then the kernel holds those pages until it is answered.
+const FORGET_PATIENCE: Duration = Duration::from_millis(100);
 /// The kernel looks again at once; whoever comes later comes for something else.
 const AGAIN: Duration = Duration::from_millis(200);
 
@@ -95,7 +98,8 @@ impl Vfs {
         if let Ok(Handle::File(h)) = self.handles.get(fh)
             && h.file.paged.load(Ordering::Relaxed)
         {
-            self.forget_pages(h.file.ino, off, len).await;
+            // If it takes longer they are forgotten after the answer.
+            _ = tokio::time::timeout(FORGET_PATIENCE, self.forget_pages(h.file.ino, off, len)).await;
         }
     }
 
