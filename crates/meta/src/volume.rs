@@ -1,7 +1,7 @@
 //! An opened volume and what all operations share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -18,7 +18,6 @@ use crate::ids::IdPool;
 use crate::ledger::Ledger;
 use crate::locks::LockTable;
 use crate::open::OpenFiles;
-use crate::ops::quota::Young;
 use crate::run::RunCounters;
 use crate::session::Lease;
 use crate::store::{Counter, Read, Store, Value};
@@ -157,10 +156,8 @@ pub struct Meta {
     pub(crate) remover: Mutex<Option<Arc<dyn SliceRemover>>>,
     pub(crate) deletions: crate::deletion::Queue,
     pub(crate) departed: crate::departed::Departed,
-    /// What is charged for quotas that were new so many heartbeats ago.
-    pub(crate) young_quotas: parking_lot::Mutex<std::collections::HashMap<Young, u32>>,
-    /// Were users and groups charged at the last heartbeat?
-    pub(crate) owners_charged: AtomicBool,
+    /// Directories whose quota was new so many heartbeats ago.
+    pub(crate) young_quotas: parking_lot::Mutex<std::collections::HashMap<Ino, u32>>,
     pub(crate) fatal: watch::Sender<Option<String>>,
     pub(crate) stop: watch::Sender<bool>,
     pub(crate) tasks: Mutex<Vec<tokio::task::JoinHandle<()>>>,
@@ -196,7 +193,6 @@ impl Meta {
             known_xattrs: KnownXattrs::new(cfg.xattr_valid),
             cfg,
             clock,
-            owners_charged: AtomicBool::new(settings.user_group_quota),
             settings: RwLock::new(Arc::new(settings)),
             settings_hooks: Mutex::default(),
             beliefs: Beliefs::new(),

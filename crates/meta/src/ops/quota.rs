@@ -2,7 +2,6 @@
 //! (`spec/meta-redis.md` 4.11, `spec/meta-sql-kv.md` 7.5).
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::atomic::Ordering;
 
 use ciderfs_format::quota::{Quota, QuotaLimits};
 use ciderfs_format::settings::Settings;
@@ -24,17 +23,6 @@ const COUNTS_MAX: usize = 20;
 const COUNTED_AT: u32 = 2;
 /// Heartbeats after which counting is given up: others change too much below the directory, or it is another client's turn.
 const COUNTED_UNTIL: u32 = 20;
-/// So many of those heartbeats a count of everybody's files stands for.
-const OWNERS_COUNT: u32 = 6;
-
-/// What began to be charged when a quota was set, and not by every mount at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Young {
-    /// What is below a directory.
-    Dir(Ino),
-    /// What users and groups own.
-    Owners,
-}
 
 /// A quota whose recorded usage was compared with what is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,8 +112,8 @@ impl Meta {
 
     /// Sets limits; `None` leaves one as it is, for a new quota unlimited. A new quota of a directory starts with the usage of
     /// its tree; the first one of a user or group turns user and group quotas on and counts the whole volume. Other clients
-    /// know of it within a heartbeat; what they change until then is counted some heartbeats later
-    /// ([`Meta::count_young_quotas`]).
+    /// know of it within a heartbeat; what they change below a directory until then is counted some heartbeats later
+    /// ([`Meta::count_young_quotas`]), what they change of an owner is found by [`Meta::check_quota`].
     ///
     /// # Errors
     /// `ENOENT` and `ENOTDIR` for a directory, those of the engine.
@@ -185,7 +173,7 @@ impl Meta {
         Ok(())
     }
 
-    /// Reloads the quotas. What is charged for new ones is to be counted again in a while ([`Meta::count_young_quotas`]).
+    /// Reloads the quotas. Directories whose quota is new are to be counted again in a while ([`Meta::count_young_quotas`]).
     ///
     /// # Errors
     /// Those of the engine.
@@ -193,25 +181,16 @@ impl Meta {
         let before = self.ledger.quota_dirs();
         self.reload_quotas().await?;
         let now = self.ledger.quota_dirs();
-        let owners = self.settings().user_group_quota;
-        let owners_before = self.owners_charged.swap(owners, Ordering::Relaxed);
         let mut young = self.young_quotas.lock();
-        young.retain(|what, beats| {
+        young.retain(|dir, beats| {
             *beats += 1;
-            let exists = match what {
-                Young::Dir(dir) => now.contains(dir),
-                Young::Owners => owners,
-            };
-            exists && *beats <= COUNTED_UNTIL
+            now.contains(dir) && *beats <= COUNTED_UNTIL
         });
-        young.extend(now.difference(&before).map(|dir| (Young::Dir(*dir), 0)));
-        if owners && !owners_before {
-            young.insert(Young::Owners, 0);
-        }
+        young.extend(now.difference(&before).map(|dir| (*dir, 0)));
         Ok(())
     }
 
-    /// Counts again what is charged for quotas that were new some heartbeats ago. By now every mount knows them, and what some did
+    /// Counts again below directories whose quota was new some heartbeats ago. By now every mount knows it, and what some did
     /// while they did not is in nobody's account. One client of the fleet counts; none while the official client is mounted
     /// somewhere.
     ///
@@ -219,54 +198,19 @@ impl Meta {
     /// Those of the engine; what is not counted yet is due the next time.
     pub(crate) async fn count_young_quotas(&self) -> Result<()> {
         let due = |beats: u32| beats >= COUNTED_AT;
-        let young: Vec<Young> =
-            self.young_quotas.lock().iter().filter(|(_, n)| due(**n)).map(|(what, _)| *what).collect();
-        if young.is_empty() || !self.counts_for_the_fleet().await? {
+        let dirs: Vec<Ino> =
+            self.young_quotas.lock().iter().filter(|(_, n)| due(**n)).map(|(dir, _)| *dir).collect();
+        if dirs.is_empty() || !self.counts_for_the_fleet().await? {
             return Ok(());
         }
-        for what in young {
-            let counted = match what {
-                Young::Dir(dir) => self.count_usage(dir).await?,
-                Young::Owners => self.correct_owners().await?,
-            };
-            if counted {
-                if let Young::Dir(dir) = what {
-                    let now = self.quota_record(QuotaKey::Dir(dir)).await?;
-                    self.ledger.learn(QuotaKey::Dir(dir), now);
-                }
-                self.young_quotas.lock().remove(&what);
-            } else if let (Young::Owners, Some(beats)) = (what, self.young_quotas.lock().get_mut(&what)) {
-                // A walk of everything is not repeated often.
-                *beats += OWNERS_COUNT;
+        for dir in dirs {
+            if self.count_usage(dir).await? {
+                let now = self.quota_record(QuotaKey::Dir(dir)).await?;
+                self.ledger.learn(QuotaKey::Dir(dir), now);
+                self.young_quotas.lock().remove(&dir);
             }
         }
         Ok(())
-    }
-
-    /// Corrects the usage of those users and groups who were charged for nothing while the volume was walked, by the difference:
-    /// what they are charged from then on adds up with it. False if there were others.
-    async fn correct_owners(&self) -> Result<bool> {
-        let before = self.quota_records().await?;
-        let mut found = self.usage_of_owners().await?;
-        let after = self.quota_records().await?;
-        for key in after.keys().filter(|k| !matches!(k, QuotaKey::Dir(_))) {
-            found.entry(*key).or_default();
-        }
-        let recorded = |records: &BTreeMap<QuotaKey, Quota>, key| {
-            records.get(&key).map_or((0, 0), |q: &Quota| (q.used_space, q.used_inodes))
-        };
-        let mut all = true;
-        for (key, (space, inodes)) in found {
-            let now = recorded(&after, key);
-            if recorded(&before, key) != now {
-                all = false;
-            } else if (space, inodes) != now {
-                let writes = vec![Write::AddQuota(key, space - now.0, inodes - now.1)];
-                // Sent once: after a lost reply the next count tells.
-                self.store.commit(&Commit { guards: Vec::new(), writes }).await?;
-            }
-        }
-        Ok(all)
     }
 
     /// Has no other living client an older session, and are all of this kind? The official client charges what it does later,
