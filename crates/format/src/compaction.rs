@@ -8,6 +8,8 @@ pub const MAX_RECORDS: usize = 1000;
 const BIG: u32 = 1 << 20;
 /// So many leading records that reserve space become one.
 const MANY_RESERVED: usize = 16;
+/// Where they cannot because they lie apart, so many are kept; more are merged with the rest, and reserve nothing any more.
+const RESERVED_MAX: usize = 64;
 
 /// What a compaction will do to a chunk's list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,20 +44,17 @@ fn is_reserved(s: &Slice) -> bool {
 /// Chooses what to merge among the first [`MAX_RECORDS`] records of a chunk; `None` when there is nothing to gain.
 pub fn plan(list: &[Slice]) -> Option<Plan> {
     let list = list.get(..MAX_RECORDS).unwrap_or(list);
-    // What is reserved stays so; later records hide what has become data.
-    let mut skipped = list.iter().take_while(|s| is_reserved(s)).count();
-    if skipped >= MANY_RESERVED {
-        let pieces: Vec<Extent> = resolve(&list[..skipped]).into_iter().filter(is_reserved).collect();
-        if let Some(whole) = joined(&pieces) {
-            return Some(Plan {
-                skipped: 0,
-                taken: skipped,
-                pos: whole.pos,
-                size: whole.len,
-                pieces: vec![whole],
-            });
-        }
+    // What is reserved stays so, as long as that does not keep the list long; later records hide what has become data. Zeros
+    // below or between hide nothing.
+    let zeros = list.iter().take_while(|s| s.id == 0).count();
+    let reserved: Vec<Extent> = resolve(&list[..zeros]).into_iter().filter(is_reserved).collect();
+    if zeros >= MANY_RESERVED
+        && let Some(whole) = joined(&reserved)
+    {
+        let (pos, size) = (whole.pos, whole.len);
+        return Some(Plan { skipped: 0, taken: zeros, pos, size, pieces: vec![whole] });
     }
+    let mut skipped = if reserved.is_empty() || zeros > RESERVED_MAX { 0 } else { zeros };
     // Later lists are tails of this one, so the loop resolves at most as often as there are big leading records:
     // 64 of them fill a chunk.
     loop {
@@ -64,7 +63,8 @@ pub fn plan(list: &[Slice]) -> Option<Plan> {
             return None;
         }
         let visible = resolve(rest);
-        if visible.iter().all(|p| p.id == 0) && visible.iter().any(is_reserved) {
+        let is_reservation = visible.iter().all(|p| p.id == 0) && visible.iter().any(is_reserved);
+        if is_reservation && rest.len() <= RESERVED_MAX {
             return None;
         }
         let merged = merge(visible);
@@ -99,7 +99,7 @@ fn merge(mut pieces: Vec<Extent>) -> Merged {
     if let [only] = &mut pieces[..]
         && only.id == 0
     {
-        only.len = 1;
+        *only = Slice::zeros(only.pos, 1);
     }
     Merged { pos: pieces.first().map_or(0, |p| p.pos), size: pieces.iter().map(|p| p.len).sum(), pieces }
 }
@@ -159,8 +159,18 @@ mod tests {
         assert_eq!(plan(&[Slice::zeros(0, 100), Slice::reserved(0, 50)]), None);
         let p = plan(&steps(40)).unwrap();
         assert_eq!((p.skipped, p.taken, p.reservation()), (0, 40, Some(Slice::reserved(0, 40 * 4096))));
-        let apart: Vec<_> = (0..40).map(|i| Slice::reserved(i * 8192, 4096)).collect();
-        assert_eq!(plan(&apart), None);
+        let mut grown = steps(40);
+        grown.insert(0, Slice::zeros(0, 64 * MIB));
+        assert_eq!(plan(&grown).unwrap().reservation(), Some(Slice::reserved(0, 40 * 4096)));
+        let apart = |n: u32| (0..n).map(|i| Slice::reserved(i * 8192, 4096)).collect::<Vec<_>>();
+        assert_eq!(plan(&apart(40)), None);
+        // Too many of those, whatever follows, do not stay for ever.
+        let p = plan(&apart(1000)).unwrap();
+        assert_eq!((p.taken, p.size, p.reservation()), (1000, 1, None));
+        let mut list = apart(100);
+        list.extend([write(0, 1, 100), write(200, 2, 100)]);
+        let p = plan(&list).unwrap();
+        assert_eq!((p.skipped, p.taken, p.pos, p.size), (0, 102, 0, 300));
         // What is written into it is merged as ever, and big records behind it stay.
         let mut list = vec![Slice::reserved(0, 64 * MIB), write(0, 1, 2 * MIB)];
         list.extend((0..6).map(|i| write(2 * MIB + i * 1000, 2 + u64::from(i), 1000)));

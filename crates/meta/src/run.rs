@@ -153,6 +153,10 @@ impl Meta {
                     tracing::warn!(
                         "a reply of the metadata engine was lost ({why}); checking whether the change was made"
                     );
+                    if lost.as_ref().is_some_and(|(earlier, _)| earlier.reads() != proof.reads()) {
+                        // Only one place can be watched.
+                        return Err(StoreError::Ambiguous(why).into());
+                    }
                     let values = self.read(&proof.reads()).await?;
                     if proof.shows(&values) {
                         self.beliefs.clear();

@@ -97,8 +97,8 @@ async fn appends_happen_once() {
         put(&a, f, a.new_slice_id().await.unwrap()).await.unwrap();
         let mut end = 10;
         assert_eq!(b.getattr(f).await.unwrap().length, end);
-        for len in [100, 50, 7] {
-            for m in [&a, &b] {
+        for round in 1..4 {
+            for (m, len) in [(&a, round * 100), (&b, round * 100 + 50)] {
                 let id = m.new_slice_id().await.unwrap();
                 let new = NewSlice::at_end(Slice { pos: 0, id, size: len, off: 0, len });
                 store.set_fault(plan);

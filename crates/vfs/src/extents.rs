@@ -315,10 +315,11 @@ impl Vfs {
         let (mut bytes, mut chunk) = (0, 0);
         loop {
             let (length, ranges) = walk.chunk(chunk).await?;
-            bytes += taken(ranges.clone(), length);
+            let is_hole = ranges.is_empty();
+            bytes += taken(ranges, length);
             chunk += 1;
             let left = length.div_ceil(CHUNK_SIZE).saturating_sub(u64::from(chunk));
-            if left > LONG_HOLE && ranges.is_empty() {
+            if left > LONG_HOLE && is_hole {
                 chunk = walk.next_chunk(chunk).await?.unwrap_or(u32::MAX);
             }
             if u64::from(chunk) * CHUNK_SIZE >= length {

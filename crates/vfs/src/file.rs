@@ -150,14 +150,13 @@ impl File {
     }
 
     /// Waits while a commit decides where appended data goes: what the engine tells meanwhile may hold it already.
+    ///
+    /// Another one may begin before the caller gets to run: it looks itself.
     pub(crate) async fn placed(&self) {
-        loop {
-            let settled = self.settled.notified();
-            tokio::pin!(settled);
-            settled.as_mut().enable();
-            if !self.state.lock().is_placing() {
-                return;
-            }
+        let settled = self.settled.notified();
+        tokio::pin!(settled);
+        settled.as_mut().enable();
+        if self.state.lock().is_placing() {
             settled.await;
         }
     }

@@ -155,7 +155,8 @@ impl Meta {
                 match stored {
                     Some(_) if let Some((new, at)) = appends => {
                         let (indx, pos) = ((at / CHUNK_SIZE) as u32, (at % CHUNK_SIZE) as u32);
-                        t.proof(Proof::Appended(ino, indx, new.slice.id, pos, (a.length, a.mtime)));
+                        let part = new.slice.len.min(CHUNK_SIZE as u32 - pos);
+                        t.proof(Proof::Appended(ino, indx, new.slice.id, (pos, part), (a.length, a.mtime)));
                     }
                     Some((indx, id)) => t.proof(Proof::SliceId(ino, indx, id)),
                     None => t.proof(Proof::Ctime(ino, t.now)),
