@@ -288,9 +288,11 @@ fn appends_of_two_mounts_without_a_lock_all_arrive(engine: Engine) {
                 file.sync_data().unwrap();
             }
             if n % 20 == 0 {
-                let text = fs::read_to_string(root.join("both")).unwrap();
-                let mine = text.lines().filter(|l| l.starts_with(who)).count();
-                assert_eq!(mine, n as usize + 1, "{who} reads its own lines");
+                // At once, but for the moment in which the kernel drops pages of what has moved.
+                wait_for(&format!("{who} to read its own lines"), || {
+                    let text = fs::read_to_string(root.join("both")).unwrap();
+                    text.lines().filter(|l| l.starts_with(who)).count() == n as usize + 1
+                });
             }
         }
     };
