@@ -90,8 +90,11 @@ impl Meta {
     pub(super) async fn sum_trees(&self, trees: &mut Trees) -> Result<()> {
         trees.rounds += 1;
         for top in std::mem::take(&mut trees.wanted) {
-            let sum = self.sum_tree(top).await?;
-            trees.sums.insert(top, sum);
+            match self.sum_tree(top).await {
+                // Somebody moved a directory within the tree meanwhile, and it was met twice: it is wanted once more.
+                Err(e) if e.errno() == Errno::ELOOP && trees.rounds < SUMS_MAX => {}
+                sum => _ = trees.sums.insert(top, sum?),
+            }
         }
         Ok(())
     }
