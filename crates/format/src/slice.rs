@@ -89,6 +89,21 @@ impl Slice {
         list.iter().flat_map(Self::encode).collect()
     }
 
+    /// The record at an offset of a file, cut at the borders of chunks: chunk indexes and records. Its own position means nothing.
+    pub fn at_offset(mut self, mut at: u64) -> impl Iterator<Item = (u32, Self)> {
+        std::iter::from_fn(move || {
+            let pos = at % CHUNK_SIZE;
+            let len = u64::from(self.len).min(CHUNK_SIZE - pos) as u32;
+            let part = ((at / CHUNK_SIZE) as u32, Self { pos: pos as u32, len, ..self });
+            at += u64::from(len);
+            self.len -= len;
+            if self.id > 0 {
+                self.off += len;
+            }
+            (len > 0).then_some(part)
+        })
+    }
+
     /// One past the last chunk byte that the record covers.
     pub fn end(&self) -> u64 {
         u64::from(self.pos) + u64::from(self.len)

@@ -47,6 +47,11 @@ impl<T> Ran<T> {
             _ => None,
         }
     }
+
+    /// Lengths of lists as their appends have told them: for chunks with the index of the write, chunks with the length.
+    pub(crate) fn lists(&self, appends: &[(u32, usize)]) -> Vec<(u32, usize)> {
+        appends.iter().map(|(indx, at)| (*indx, self.int(*at).unwrap_or(0) as usize)).collect()
+    }
 }
 
 impl Meta {

@@ -347,7 +347,7 @@ fn find_slice(s: &State, seen: u64, at: u64, bytes: u64, append: bool) -> Option
         return (newest.seen == seen && newest.accepts(at, bytes, true)).then(|| s.pending.len() - 1);
     }
     for (index, p) in s.pending.iter().enumerate().rev() {
-        if p.seen == seen && p.accepts(at, bytes, append) {
+        if p.seen == seen && p.accepts(at, bytes, false) {
             return Some(index);
         }
         if p.overlaps(at, at + bytes) {

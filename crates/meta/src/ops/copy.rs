@@ -73,7 +73,7 @@ impl Meta {
             .await?;
         let dead = ran.outputs.iter().enumerate().filter(|(i, _)| taken.contains(i));
         self.deletions.push_dead(dead.map(|(_, o)| o));
-        let lists = lists_at.iter().map(|(indx, at)| (*indx, ran.int(*at).unwrap_or(0) as usize)).collect();
+        let lists = ran.lists(&lists_at);
         let (bytes, rest, attr) = ran.value;
         Ok(Copied { bytes, rest, attr, lists })
     }
@@ -201,22 +201,14 @@ struct Records {
 impl Records {
     /// Puts a piece at an offset of the target, cut at the border of its chunks.
     fn put(&mut self, at: u64, piece: Slice) {
-        let (mut at, mut piece) = (at, piece);
-        while piece.len > 0 {
-            let within = at % CHUNK_SIZE;
-            let len = u64::from(piece.len).min(CHUNK_SIZE - within) as u32;
-            if piece.id > 0 || at < self.length {
-                let record = Slice { pos: within as u32, len, ..piece };
-                self.lists.entry((at / CHUNK_SIZE) as u32).or_default().push(record);
+        for (indx, record) in piece.at_offset(at) {
+            let begins = u64::from(indx) * CHUNK_SIZE + u64::from(record.pos);
+            if record.id > 0 || begins < self.length {
+                self.lists.entry(indx).or_default().push(record);
                 self.count += 1;
-                if piece.id > 0 {
-                    *self.uses.entry((piece.id, piece.size)).or_default() += 1;
+                if record.id > 0 {
+                    *self.uses.entry((record.id, record.size)).or_default() += 1;
                 }
-            }
-            at += u64::from(len);
-            piece.len -= len;
-            if piece.id > 0 {
-                piece.off += len;
             }
         }
     }

@@ -165,7 +165,7 @@ impl Meta {
                 Ok((after, placed.offsets))
             })
             .await?;
-        let lists = lists_at.iter().map(|(indx, at)| (*indx, ran.int(*at).unwrap_or(0) as usize)).collect();
+        let lists = ran.lists(&lists_at);
         let (attr, offsets) = ran.value;
         Ok(Written { attr, offsets, lists })
     }

@@ -12,7 +12,7 @@ use ciderfs_format::{Attr, CHUNK_SIZE, Ino, Slice, align4k};
 
 use super::data::{Beyond, EMPTIED_CHUNKS_MAX, SCANS_MAX};
 use crate::error::{Errno, Result};
-use crate::store::{AttrMask, Output, Read, Write};
+use crate::store::{AttrMask, Read, Write};
 use crate::txn::{Step, Txn};
 use crate::types::{Allocate, Caller};
 use crate::volume::{Meta, UNLIMITED_SPACE};
@@ -61,9 +61,7 @@ impl Meta {
                     t.want([Read::Attr(ino)])?;
                     let a = t.attr(ino, AttrMask::IDENTITY | AttrMask::LENGTH)?;
                     check_allocation(&a, how)?;
-                    if off.saturating_add(len) > a.length
-                        && off.saturating_add(len) - a.length.max(off) > free
-                    {
+                    if end.saturating_sub(a.length.max(off)) > free {
                         return Err(Errno::ENOSPC.into());
                     }
                     if how.erases() && many_whole_chunks(&(off..end), a.length) {
@@ -82,14 +80,14 @@ impl Meta {
                     Ok(Some(attr))
                 })
                 .await?;
+            let lists = ran.lists(&noted);
             let Some(attr) = ran.value else {
                 known = self.lists_beyond(ino, off).await?;
                 continue;
             };
             let dead = ran.outputs.iter().enumerate().filter(|(i, _)| taken.contains(i));
             self.deletions.push_dead(dead.map(|(_, o)| o));
-            let lists = noted.iter().map(|(indx, at)| (*indx, ran.outputs.get(*at).map_or(0, records)));
-            return Ok((attr, lists.collect()));
+            return Ok((attr, lists));
         }
         Err(Errno::EIO.into())
     }
@@ -136,11 +134,6 @@ struct Work<'a> {
     lists: &'a [u32],
     /// Is reserved space to be noted?
     note: bool,
-}
-
-/// The length of a list, as its append has told it.
-fn records(output: &Output) -> usize {
-    if let Output::Int(n) = output { *n as usize } else { 0 }
 }
 
 fn check_allocation(a: &Attr, how: Allocate) -> Result<(), Errno> {

@@ -20,21 +20,15 @@ pub(super) struct Placed {
 pub(super) fn place(slices: &[NewSlice], length: u64) -> Placed {
     let mut placed = Placed { lists: Vec::new(), offsets: Vec::with_capacity(slices.len()), length };
     for new in slices {
-        let mut rest = new.slice;
-        let mut at = match new.place {
-            Place::Chunk(indx) => u64::from(indx) * CHUNK_SIZE + u64::from(rest.pos),
+        let at = match new.place {
+            Place::Chunk(indx) => u64::from(indx) * CHUNK_SIZE + u64::from(new.slice.pos),
             Place::End => placed.length,
         };
         placed.offsets.push(at);
-        while rest.len > 0 {
-            let pos = at % CHUNK_SIZE;
-            let n = u64::from(rest.len).min(CHUNK_SIZE - pos) as u32;
-            placed.add((at / CHUNK_SIZE) as u32, Slice { pos: pos as u32, len: n, ..rest });
-            rest.off += n;
-            rest.len -= n;
-            at += u64::from(n);
+        for (indx, record) in new.slice.at_offset(at) {
+            placed.add(indx, record);
         }
-        placed.length = placed.length.max(at);
+        placed.length = placed.length.max(at + u64::from(new.slice.len));
     }
     placed
 }
