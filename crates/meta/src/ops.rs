@@ -12,7 +12,7 @@ pub(crate) mod inspect;
 mod link;
 mod listing;
 pub(crate) mod locks;
-mod moving;
+pub(crate) mod moving;
 mod namespace;
 mod placing;
 pub(crate) mod quota;

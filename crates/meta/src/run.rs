@@ -71,16 +71,17 @@ impl Meta {
         let deadline = Instant::now() + self.cfg.retry_patience;
         while (attempts < ATTEMPTS_MIN || Instant::now() < deadline) && fetches < FETCHES_MAX {
             // The transaction borrows `known`; everything that outlives the attempt is taken out of it here.
-            let (result, missing, believed, mut commit, proof) = {
+            let (result, (missing, trees), believed, mut commit, proof) = {
                 let mut t = Txn::new(&known, &self.beliefs, stamp.unwrap_or_else(|| self.clock.now()));
                 let result = op(&mut t).and_then(|value| self.account(&mut t).map(|()| value));
-                (result, t.missing, t.believed, t.commit, t.proof.map(|p| (p, t.now)))
+                (result, (t.missing, t.missing_trees), t.believed, t.commit, t.proof.map(|p| (p, t.now)))
             };
             let value = match result {
                 Err(Stop::Need) => {
                     // Beliefs used so far cost nothing more in the same turn, and then cannot fail the commit.
                     fetches += 1;
                     self.fetch(&mut known, missing.into_iter().chain(believed)).await?;
+                    self.sum_trees(&mut known, trees).await?;
                     continue;
                 }
                 Err(Stop::Fail(_)) if !believed.is_empty() => {
@@ -187,6 +188,9 @@ impl Meta {
     async fn fetch(&self, known: &mut Known, reads: impl IntoIterator<Item = Read>) -> Result<()> {
         let mut seen = HashSet::new();
         let wanted: Vec<Read> = reads.into_iter().filter(|r| seen.insert(r.clone())).collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
         let values = self.read(&wanted).await?;
         for (read, value) in wanted.into_iter().zip(values) {
             self.note_figures(&read, &value);

@@ -100,8 +100,8 @@ macro_rules! suite {
                 xattr_values xattr_create_and_replace xattr_permissions xattr_lifetime
                 xattrs_in_the_trash xattrs_of_other_clients xattr_turns xattr_turns_of_a_listing
                 access_acls acls_refused default_acls acls_decide acls_contended acl_turns acls_off
-                directory_quota nested_quotas moved_tree_under_change great_tree_moved_under_change owner_quotas
-                limits_shared_by_clients quotas_come_and_go quotas_under_change statistics_under_quotas limits_cost_no_turn
+                directory_quota nested_quotas moved_tree_under_change great_tree_moved_under_change
+                moved_trees_under_late_change owner_quotas limits_shared_by_clients quotas_come_and_go quotas_under_change statistics_under_quotas limits_cost_no_turn
             }
             model {
                 one_client one_client_with_trash lost_replies lost_replies_with_trash two_clients

@@ -15,6 +15,7 @@ use ciderfs_format::{Attr, Edge, Ino, Slice, Time};
 use crate::beliefs::{Beliefs, Flocks, Plocks};
 use crate::charges::Charges;
 use crate::error::{Errno, Error};
+use crate::ops::moving::Trees;
 use crate::store::{
     AttrMask, Commit, Counter, DirStat, Guard, LockKind, LockOwner, Name, Output, QuotaKey, Read, StoreError,
     Value, Write,
@@ -129,9 +130,19 @@ pub(crate) struct Known {
     attrs: HashMap<Ino, Option<Attr>>,
     edges: HashMap<(Ino, Name), Option<Edge>>,
     other: HashMap<Read, Value>,
+    pub(crate) trees: Trees,
 }
 
 impl Known {
+    /// The value that was fetched last.
+    pub(crate) fn value(&self, read: &Read) -> Option<Value> {
+        match read {
+            Read::Attr(ino) => self.attrs.get(ino).cloned().map(Value::Attr),
+            Read::Edge(dir, name) => self.edges.get(&(*dir, name.clone())).copied().map(Value::Edge),
+            other => self.other.get(other).cloned(),
+        }
+    }
+
     /// Stores an answer, and what it tells about other records.
     pub(crate) fn learn(&mut self, read: Read, value: Value, beliefs: &Beliefs) {
         match (read, value) {
@@ -171,6 +182,8 @@ pub(crate) struct Txn<'a> {
     /// The time of this attempt; every record of the operation carries the same.
     pub(crate) now: Time,
     pub(crate) missing: Vec<Read>,
+    /// Tops of trees whose usage is missing.
+    pub(crate) missing_trees: Vec<Ino>,
     /// Reads answered from a belief; an error that follows from one is checked against the truth.
     pub(crate) believed: Vec<Read>,
     guarded: HashSet<Read>,
@@ -187,12 +200,18 @@ impl<'a> Txn<'a> {
             beliefs,
             now,
             missing: Vec::new(),
+            missing_trees: Vec::new(),
             believed: Vec::new(),
             guarded: HashSet::new(),
             charges: Charges::default(),
             commit: Commit::default(),
             proof: None,
         }
+    }
+
+    /// What was fetched in this run.
+    pub(crate) fn known(&self) -> &'a Known {
+        self.known
     }
 
     /// Announces reads, so that all that is unknown among them is fetched in one turn.
@@ -412,14 +431,6 @@ impl<'a> Txn<'a> {
                 self.believed.push(Read::Quota(key));
                 Some(believed)
             }
-        }
-    }
-
-    /// Has the usage record of a directory been found different from `stat` during this operation?
-    pub(crate) fn dir_stat_changed(&self, dir: Ino, stat: &DirStat) -> bool {
-        match self.known.other.get(&Read::DirStat(dir)) {
-            Some(Value::DirStat(found)) => found.as_ref() != Some(stat),
-            _ => false,
         }
     }
 

@@ -2,7 +2,6 @@
 
 use ciderfs_format::{Attr, Edge, FileType, Ino};
 
-use super::moving::Trees;
 use super::rename::{Place, WHITEOUT, check_no_loop, check_rename};
 use super::rules::W;
 use crate::error::{Errno, Result};
@@ -23,9 +22,7 @@ impl Meta {
         c: &Caller,
         src: Place<'_>,
         dst: Place<'_>,
-        trees: &mut Trees,
     ) -> Step<()> {
-        trees.begin();
         if src.dir.is_trash() {
             return Err(Errno::EPERM.into());
         }
@@ -55,11 +52,7 @@ impl Meta {
                 check_no_loop(t, de.ino, &sp)?;
             }
         }
-        self.move_tree(t, trees, (src.dir, dst.dir), se, &sa)?;
-        self.move_tree(t, trees, (dst.dir, src.dir), de, &da)?;
-        if trees.is_incomplete() {
-            return Ok(());
-        }
+        self.move_trees(t, &[(src.dir, dst.dir, se, &sa), (dst.dir, src.dir, de, &da)])?;
         t.proof(Proof::Moved((src.dir, src.name.to_vec()), (dst.dir, dst.name.to_vec()), se));
         self.move_entry(t, (src.dir, dst), se, &sa);
         self.move_entry(t, (dst.dir, src), de, &da);

@@ -7,27 +7,39 @@ use ciderfs_format::{Attr, Edge, FileType, Ino};
 
 use crate::charges::Amount;
 use crate::error::{Errno, Result};
-use crate::store::{DirStat, Guard, Read, StoreError, Value};
-use crate::txn::{Step, Txn};
+use crate::store::{AttrMask, DirStat, Guard, Read, StoreError, Value};
+use crate::txn::{Known, Step, Stop, Txn};
 use crate::volume::Meta;
 
-/// Usage records guarded in the commit of a move: up to so many directories the moved usage is exact although other clients
-/// work in the tree, unless they spoil [`SUMS_MAX`] sums.
+/// Directories guarded in the commit of a move: up to so many the moved usage is exact although other clients work in the
+/// tree, unless they spoil [`SUMS_MAX`] sums.
 const GUARDED_DIRS_MAX: usize = 10_000;
-/// Sums of one tree that others keep changing; after that the last one counts, guarded or not.
+/// Rounds of sums of one operation whose trees others keep changing; after that the last ones count, guarded or not.
 const SUMS_MAX: usize = 20;
+/// What is guarded of a directory in a tree, besides its usage record: its parent, and how many directories are in it. An
+/// exchange of two of them, or of one and something as small, changes no usage record above.
+const PLACE: AttrMask = AttrMask(AttrMask::IDENTITY.0 | AttrMask::NLINK.0);
+
+/// A directory that a sum rests on.
+struct Summed {
+    dir: Ino,
+    attr: Option<Attr>,
+    stat: Option<DirStat>,
+}
 
 /// What a tree holds, without its top.
-pub(super) struct Sum {
+pub(crate) struct Sum {
     pub(super) amount: Amount,
-    /// Usage records that it rests on.
-    records: Vec<(Ino, DirStat)>,
+    dirs: Vec<Summed>,
 }
 
 impl Sum {
     /// What must still be so for the sum to be right.
     pub(super) fn guards(&self) -> impl Iterator<Item = Guard> {
-        self.records.iter().take(GUARDED_DIRS_MAX).map(|(dir, stat)| Guard::DirStat(*dir, Some(*stat)))
+        self.dirs.iter().take(GUARDED_DIRS_MAX).flat_map(|d| {
+            let place = Guard::Attr { ino: d.dir, expect: d.attr.clone(), mask: PLACE };
+            [Some(place), d.stat.map(|stat| Guard::DirStat(d.dir, Some(stat)))].into_iter().flatten()
+        })
     }
 }
 
@@ -35,73 +47,80 @@ impl Sum {
 #[derive(Default)]
 pub(crate) struct Trees {
     sums: HashMap<Ino, Sum>,
-    wanted: BTreeSet<Ino>,
     rounds: usize,
 }
 
-impl Trees {
-    /// An attempt begins: what an earlier one wanted does not matter any more.
-    pub(super) fn begin(&mut self) {
-        self.wanted.clear();
-    }
-
-    /// Is a sum missing? Then the operation's last answer is none.
-    pub(crate) fn is_incomplete(&self) -> bool {
-        !self.wanted.is_empty()
+impl Txn<'_> {
+    /// What the tree below a directory holds, guarded. Without a sum, or with one that turned out to be old, the tree is noted
+    /// as missing.
+    fn tree(&mut self, top: Ino) -> Option<Amount> {
+        let known = self.known();
+        let bound = known.trees.rounds < SUMS_MAX;
+        let sum = known.trees.sums.get(&top).filter(|sum| {
+            !bound
+                || sum.guards().all(|g| match known.value(&g.read()) {
+                    Some(found) => g.holds(&found),
+                    None => true,
+                })
+        });
+        let Some(sum) = sum else {
+            self.missing_trees.push(top);
+            return None;
+        };
+        if bound {
+            sum.guards().for_each(|guard| self.guard(guard));
+        }
+        Some(sum.amount)
     }
 }
 
 impl Meta {
-    /// Charges the tree below `e` to the quotas above `to` instead of those above `from`. If its sum is not known (any more), it
-    /// is noted as wanted.
-    pub(super) fn move_tree(
-        &self,
-        t: &mut Txn<'_>,
-        trees: &mut Trees,
-        (from, to): (Ino, Ino),
-        e: Edge,
-        a: &Attr,
-    ) -> Step<()> {
-        if !a.is_dir() || from == to || !self.ledger.has_dir_quotas() {
-            return Ok(());
-        }
-        let old: BTreeSet<Ino> = self.quota_dirs_above(t, from)?.into_iter().collect();
-        let new: BTreeSet<Ino> = self.quota_dirs_above(t, to)?.into_iter().collect();
-        if old == new {
-            return Ok(());
-        }
-        let Some(sum) = trees.sums.get(&e.ino) else {
-            trees.wanted.insert(e.ino);
-            return Ok(());
-        };
-        if trees.rounds < SUMS_MAX {
-            if sum.records.iter().any(|(dir, stat)| t.dir_stat_changed(*dir, stat)) {
-                trees.wanted.insert(e.ino);
-                return Ok(());
+    /// Charges the trees below the directories among these entries, moved from one directory to another, to the quotas above
+    /// their new places instead of those above the old ones.
+    pub(super) fn move_trees(&self, t: &mut Txn<'_>, moved: &[(Ino, Ino, Edge, &Attr)]) -> Step<()> {
+        for (from, to, e, a) in moved {
+            if !a.is_dir() || from == to || !self.ledger.has_dir_quotas() {
+                continue;
             }
-            sum.guards().for_each(|guard| t.guard(guard));
+            let old: BTreeSet<Ino> = self.quota_dirs_above(t, *from)?.into_iter().collect();
+            let new: BTreeSet<Ino> = self.quota_dirs_above(t, *to)?.into_iter().collect();
+            if old == new {
+                continue;
+            }
+            if let Some((space, inodes)) = t.tree(e.ino) {
+                t.charges.dir(*from, -space, -inodes);
+                t.charges.dir(*to, space, inodes);
+            }
         }
-        t.charges.dir(from, -sum.amount.0, -sum.amount.1);
-        t.charges.dir(to, sum.amount.0, sum.amount.1);
-        Ok(())
+        if t.missing_trees.is_empty() { Ok(()) } else { Err(Stop::Need) }
     }
 
-    /// Computes the sums that are wanted.
-    pub(super) async fn sum_trees(&self, trees: &mut Trees) -> Result<()> {
-        trees.rounds += 1;
-        for top in std::mem::take(&mut trees.wanted) {
-            match self.sum_tree(top).await {
-                // Somebody moved a directory within the tree meanwhile, and it was met twice: it is wanted once more.
-                Err(e) if e.errno() == Errno::ELOOP && trees.rounds < SUMS_MAX => {}
-                sum => _ = trees.sums.insert(top, sum?),
+    /// Sums up the trees that an attempt missed.
+    pub(crate) async fn sum_trees(&self, known: &mut Known, missing: Vec<Ino>) -> Result<()> {
+        if missing.is_empty() {
+            return Ok(());
+        }
+        known.trees.rounds += 1;
+        for top in missing {
+            let sum = match self.sum_tree(top).await {
+                // Somebody moved a directory within the tree meanwhile, and it was met twice: it is missed once more.
+                Err(e) if e.errno() == Errno::ELOOP && known.trees.rounds < SUMS_MAX => continue,
+                sum => sum?,
+            };
+            for d in &sum.dirs {
+                known.learn(Read::Attr(d.dir), Value::Attr(d.attr.clone()), &self.beliefs);
+                if d.stat.is_some() {
+                    known.learn(Read::DirStat(d.dir), Value::DirStat(d.stat), &self.beliefs);
+                }
             }
+            known.trees.sums.insert(top, sum);
         }
         Ok(())
     }
 
     /// Bytes and inodes below a directory, itself not counted, from the usage records.
     pub(super) async fn sum_tree(&self, top: Ino) -> Result<Sum> {
-        let mut sum = Sum { amount: (0, 0), records: Vec::new() };
+        let mut sum = Sum { amount: (0, 0), dirs: Vec::new() };
         let mut level = vec![top];
         let mut seen = BTreeSet::new();
         while !level.is_empty() {
@@ -134,8 +153,8 @@ impl Meta {
                     if let Some(stat) = stat {
                         sum.amount.0 += stat.space;
                         sum.amount.1 += stat.inodes;
-                        sum.records.push((*dir, stat));
                     }
+                    sum.dirs.push(Summed { dir: *dir, attr: attr.clone(), stat });
                 }
             }
             level = next;

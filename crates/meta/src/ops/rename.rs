@@ -3,7 +3,6 @@
 use ciderfs_format::attr::flags as attr_flags;
 use ciderfs_format::{Attr, Edge, FileType, Ino, align4k};
 
-use super::moving::Trees;
 use super::remove::Fate;
 use super::rules::{W, X, check_flags, check_name, check_new_name, check_sticky};
 use crate::error::{Errno, Result};
@@ -71,28 +70,14 @@ impl Meta {
             return Err(Errno::EROFS.into());
         }
         if flags == EXCHANGE {
-            let mut trees = Trees::default();
-            loop {
-                self.run(|t| self.exchange_step(t, c, src, dst, &mut trees)).await?;
-                if !trees.is_incomplete() {
-                    return Ok(None);
-                }
-                self.sum_trees(&mut trees).await?;
-            }
+            self.run(|t| self.exchange_step(t, c, src, dst)).await?;
+            return Ok(None);
         }
         let whiteout = self.new_whiteout(flags).await?;
         let trash = self.trash_for(dst.dir).await?;
         let mut removing = None;
-        let mut trees = Trees::default();
-        let ran = loop {
-            let how = (flags, whiteout);
-            let ran =
-                self.run(|t| self.rename_step(t, c, src, dst, how, trash, &mut removing, &mut trees)).await?;
-            if !trees.is_incomplete() {
-                break ran;
-            }
-            self.sum_trees(&mut trees).await?;
-        };
+        let how = (flags, whiteout);
+        let ran = self.run(|t| self.rename_step(t, c, src, dst, how, trash, &mut removing)).await?;
         match ran.value {
             Some((ino, fate)) => {
                 self.settle(ino, fate, removing).await;
@@ -124,9 +109,7 @@ impl Meta {
         (flags, whiteout): (u32, Option<Ino>),
         trash: Option<Ino>,
         removing: &mut Option<Removing>,
-        trees: &mut Trees,
     ) -> Step<Option<(Ino, Fate)>> {
-        trees.begin();
         t.want([Read::Attr(src.dir), Read::Attr(dst.dir), src.edge(), dst.edge()])?;
         let se = t.edge(src.dir, src.name)?.ok_or(Errno::ENOENT)?;
         if src.dir == dst.dir && src.name == dst.name {
@@ -156,10 +139,7 @@ impl Meta {
             self.check_access(t, c, &sa, W)?;
             check_no_loop(t, se.ino, &dp)?;
         }
-        self.move_tree(t, trees, (src.dir, dst.dir), se, &sa)?;
-        if trees.is_incomplete() {
-            return Ok(None);
-        }
+        self.move_trees(t, &[(src.dir, dst.dir, se, &sa)])?;
 
         t.proof(Proof::Moved((src.dir, src.name.to_vec()), (dst.dir, dst.name.to_vec()), se));
         match whiteout {

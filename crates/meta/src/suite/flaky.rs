@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use ciderfs_format::Ino;
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
 use super::rng::Rng;
@@ -24,12 +25,25 @@ pub(super) struct Flaky {
     faults: AtomicU64,
     /// A commit that was said to be lost and reaches the engine before the next call.
     late: tokio::sync::Mutex<Option<Commit>>,
+    /// Runs once, before the next commit reaches the engine.
+    before: Mutex<Option<BoxFuture<'static, ()>>>,
 }
 
 impl Flaky {
     pub(super) fn new(inner: Arc<dyn Store>, seed: u64) -> Arc<Self> {
         let faults = AtomicU64::new(0);
-        Arc::new(Self { inner, rng: Mutex::new(Rng::new(seed)), faults, late: tokio::sync::Mutex::default() })
+        let rng = Mutex::new(Rng::new(seed));
+        Arc::new(Self { inner, rng, faults, late: tokio::sync::Mutex::default(), before: Mutex::default() })
+    }
+
+    /// Another client does something between the next commit's decision and its arrival.
+    pub(super) fn before_next_commit(&self, other: impl Future<Output = ()> + Send + 'static) {
+        *self.before.lock() = Some(Box::pin(other));
+    }
+
+    /// Was what [`Flaky::before_next_commit`] was given done?
+    pub(super) fn is_done(&self) -> bool {
+        self.before.lock().is_none()
     }
 
     /// From now on so many calls in a thousand go wrong; commits are lost three times as often.
@@ -78,6 +92,10 @@ impl Store for Flaky {
     }
 
     async fn commit(&self, commit: &Commit) -> Result<Outcome, StoreError> {
+        let before = self.before.lock().take();
+        if let Some(other) = before {
+            other.await;
+        }
         self.enter().await?;
         let fate = {
             let mut rng = self.rng.lock();

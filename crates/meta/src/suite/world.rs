@@ -214,6 +214,10 @@ impl Client {
         self.meta.rename(&root(), from.0, from.1.as_bytes(), to.0, to.1.as_bytes(), 0).await
     }
 
+    pub(super) async fn rename_with(&self, flags: u32, from: (Ino, &str), to: (Ino, &str)) -> Result<()> {
+        self.meta.rename(&root(), from.0, from.1.as_bytes(), to.0, to.1.as_bytes(), flags).await.map(drop)
+    }
+
     pub(super) async fn chmod(&self, ino: Ino, mode: u16) {
         let set = SetAttr { mode: Some(mode), ..SetAttr::default() };
         self.meta.setattr(&root(), ino, &set).await.unwrap();

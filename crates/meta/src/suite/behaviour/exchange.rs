@@ -7,12 +7,6 @@ use crate::ops::rename::{EXCHANGE, NOREPLACE, WHITEOUT};
 use crate::suite::Engine;
 use crate::suite::world::*;
 
-impl Client {
-    async fn rename_with(&self, flags: u32, from: (Ino, &str), to: (Ino, &str)) -> crate::Result<()> {
-        self.meta.rename(&root(), from.0, from.1.as_bytes(), to.0, to.1.as_bytes(), flags).await.map(drop)
-    }
-}
-
 /// Every kind with every kind, within and across directories: entries, parents, link counts, times; nothing is removed.
 pub async fn exchange_of_all_kinds(engine: Engine) {
     let w = World::with_trash(engine).await;

@@ -1,11 +1,15 @@
 //! Quotas of directories, users and groups.
 
+use std::sync::Arc;
+
 use ciderfs_format::quota::Quota;
 use ciderfs_format::{FileType, Ino, align4k};
 
 use crate::error::Errno;
-use crate::store::{Commit, DirStat, QuotaKey, Read, Value, Write};
+use crate::ops::rename::EXCHANGE;
+use crate::store::{Commit, DirStat, QuotaKey, Read, Store, Value, Write};
 use crate::suite::Engine;
+use crate::suite::flaky::Flaky;
 use crate::suite::world::*;
 use crate::{Allocate, MetaConfig, OpenFlags, SetAttr};
 
@@ -100,8 +104,7 @@ pub async fn nested_quotas(engine: Engine) {
     // Exchange: each takes its tree along.
     let x = c.dir(inner, "x").await;
     c.file(x, "one").await;
-    let exchange = crate::ops::rename::EXCHANGE;
-    c.meta.rename(&root(), inner, b"x", b, b"t", exchange).await.unwrap();
+    c.meta.rename(&root(), inner, b"x", b, b"t", EXCHANGE).await.unwrap();
     assert_eq!(used(&w, QuotaKey::Dir(inner)).await, tree);
     assert_eq!(used(&w, QuotaKey::Dir(b)).await, (2 * 4096, 2));
     w.check().await;
@@ -172,6 +175,46 @@ pub async fn great_tree_moved_under_change(engine: Engine) {
     w.check().await;
     let inodes = (1 + DIRS + 12) as i64;
     assert_eq!(used(&w, QuotaKey::Dir(a)).await, (inodes * 4096 + 12 * 4096, inodes));
+}
+
+/// Trees that move while another client changes them in the last moment, also in ways that no usage record above shows.
+pub async fn moved_trees_under_late_change(engine: Engine) {
+    let w = World::new(engine).await;
+    let ([plain, other], [a, b]) = two_quotas(&w).await;
+    let between = Flaky::new(w.engine.open().await, 1);
+    let c = Client::over(Arc::clone(&between) as Arc<dyn Store>, &w, World::config()).await;
+    let out = plain.dir(ROOT, "out").await;
+    for round in 0..7 {
+        let [t, u, y] = ["t", "u", "y"].map(|name| format!("{name}{round}"));
+        // a/t holds a directory and a link, one level down; b/u one file; out/y three.
+        let top = plain.dir(a, &t).await;
+        let mid = plain.dir(top, "mid").await;
+        let leaf = plain.dir(mid, "leaf").await;
+        plain.make(mid, "link", FileType::Symlink).await.unwrap();
+        let second = plain.dir(b, &u).await;
+        let third = plain.dir(out, &y).await;
+        for (dir, name) in [(second, "f"), (third, "f"), (third, "g"), (third, "h")] {
+            plain.file(dir, name).await;
+        }
+        let (o, third) = (other.clone(), y);
+        between.before_next_commit(async move {
+            match round {
+                0 => _ = o.file(leaf, "late").await,
+                1 => _ = o.file(second, "late").await,
+                2 => _ = (o.file(leaf, "late").await, o.dir(second, "late").await),
+                3 => o.rename_with(EXCHANGE, (mid, "leaf"), (out, &third)).await.unwrap(),
+                4 => o.rename_with(EXCHANGE, (mid, "link"), (out, &third)).await.unwrap(),
+                5 => _ = o.rename((out, &third), (mid, "leaf")).await.unwrap(),
+                _ => _ = o.rename((mid, "leaf"), (second, "leaf")).await.unwrap(),
+            }
+        });
+        match round {
+            0..=2 | 6 => c.rename_with(EXCHANGE, (a, &t), (b, &u)).await.unwrap(),
+            _ => _ = c.rename((a, &t), (b, &t)).await.unwrap(),
+        }
+        assert!(between.is_done(), "round {round}");
+        w.check().await;
+    }
 }
 
 /// Users and groups: charged for what they own, wherever it is, until it is gone.
