@@ -71,10 +71,16 @@ impl Meta {
         let deadline = Instant::now() + self.cfg.retry_patience;
         while (attempts < ATTEMPTS_MIN || Instant::now() < deadline) && fetches < FETCHES_MAX {
             // The transaction borrows `known`; everything that outlives the attempt is taken out of it here.
-            let (result, (missing, trees), believed, mut commit, proof) = {
+            let (result, missing, trees, believed, unsettled, mut commit, proof) = {
                 let mut t = Txn::new(&known, &self.beliefs, stamp.unwrap_or_else(|| self.clock.now()));
                 let result = op(&mut t).and_then(|value| self.account(&mut t).map(|()| value));
-                (result, (t.missing, t.missing_trees), t.believed, t.commit, t.proof.map(|p| (p, t.now)))
+                let settles = match &result {
+                    Ok(_) => t.commit.writes.is_empty(),
+                    Err(stop) => matches!(stop, Stop::Fail(_)),
+                };
+                let unsettled = if settles { t.unsettled() } else { Vec::new() };
+                let proof = t.proof.map(|p| (p, t.now));
+                (result, t.missing, t.missing_trees, t.believed, unsettled, t.commit, proof)
             };
             let value = match result {
                 Err(Stop::Need) => {
@@ -84,9 +90,9 @@ impl Meta {
                     self.sum_trees(&mut known, trees).await?;
                     continue;
                 }
-                Err(Stop::Fail(_)) if !believed.is_empty() => {
+                Err(Stop::Fail(_)) if !unsettled.is_empty() => {
                     fetches += 1;
-                    self.fetch(&mut known, believed).await?;
+                    self.fetch(&mut known, unsettled).await?;
                     continue;
                 }
                 Err(Stop::Fail(e)) => {
@@ -102,11 +108,11 @@ impl Meta {
                 Ok(value) => value,
             };
             if commit.writes.is_empty() {
-                if believed.is_empty() {
+                if unsettled.is_empty() {
                     return Ok(Ran { value, outputs: Vec::new() });
                 }
                 fetches += 1;
-                self.fetch(&mut known, believed).await?;
+                self.fetch(&mut known, unsettled).await?;
                 continue;
             }
             if self.cfg.read_only {
@@ -124,6 +130,7 @@ impl Meta {
                 }
                 Ok(Outcome::Conflict(truths)) => {
                     self.counters.conflicts.fetch_add(1, Ordering::Relaxed);
+                    known.begin_turn();
                     for (guard, truth) in commit.guards.iter().zip(truths) {
                         self.note_figures(&guard.read(), &truth);
                         known.learn(guard.read(), truth, &self.beliefs);
@@ -192,6 +199,7 @@ impl Meta {
             return Ok(());
         }
         let values = self.read(&wanted).await?;
+        known.begin_turn();
         for (read, value) in wanted.into_iter().zip(values) {
             self.note_figures(&read, &value);
             known.learn(read, value, &self.beliefs);

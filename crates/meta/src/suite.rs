@@ -73,7 +73,7 @@ macro_rules! suite {
             behaviour {
                 chmod chown directories_just_changed utimes access open_checks directory_times_spared
                 link_counts_under_contention
-                create_every_kind create_refused long_names lookup symbolic_links hard_links
+                create_every_kind create_refused creation_with_a_lost_reply long_names lookup symbolic_links hard_links
                 ten_thousand_entries set_group_id_directories subdirectory_as_root
                 write write_contended write_at_the_end write_against_a_stream truncate truncate_many_chunks compaction_wins compaction_loses
                 compaction_with_trash
@@ -89,7 +89,7 @@ macro_rules! suite {
                 locks_with_lost_replies locks_end_with_the_session nothing_is_written_under_lost_locks
                 kept_locks_survive_a_lost_row writes_beside_changing_locks
                 rename_moves rename_replaces rename_hard_links rename_below_itself
-                rename_race_makes_no_loop rename_refused rename_contended
+                rename_race_makes_no_loop rename_refused rename_contended rename_of_the_same
                 exchange_of_all_kinds exchange_refused exchange_below_itself exchange_race_makes_no_loop
                 whiteouts
                 flags_forbid flags_are_changed access_times far_times very_many_links

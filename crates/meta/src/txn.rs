@@ -51,6 +51,9 @@ pub(crate) enum Proof {
     Removed(Ino, Name, Ino, Time),
     /// The attributes carry this ctime only if it was.
     Ctime(Ino, Time),
+    /// The inode, whose number nobody else was given, exists only if it was. Its entry proves less: another client may have
+    /// moved it.
+    Made(Ino),
     /// The inode's record is gone only if it was.
     Gone(Ino),
     /// The chunk's list holds this slice id only if it was.
@@ -70,7 +73,7 @@ impl Proof {
                 vec![Read::Edge(from.0, from.1.clone()), Read::Edge(to.0, to.1.clone())]
             }
             Self::Removed(dir, name, ino, _) => vec![Read::Edge(*dir, name.clone()), Read::Attr(*ino)],
-            Self::Ctime(ino, _) | Self::Gone(ino) => vec![Read::Attr(*ino)],
+            Self::Made(ino) | Self::Ctime(ino, _) | Self::Gone(ino) => vec![Read::Attr(*ino)],
             Self::SliceId(ino, indx, _) => vec![Read::Slices(*ino, *indx)],
             Self::Appended(ino, indx, ..) => vec![Read::Slices(*ino, *indx), Read::Attr(*ino)],
             Self::Locks(ino, ..) => vec![Read::Flocks(*ino), Read::Plocks(*ino)],
@@ -88,6 +91,7 @@ impl Proof {
                 found.as_ref().is_none_or(|a| a.ctime == *at)
             }
             (Self::Ctime(_, want), [Value::Attr(Some(found))]) => found.ctime == *want,
+            (Self::Made(_), [Value::Attr(found)]) => found.is_some(),
             (Self::Gone(_), [Value::Attr(found)]) => found.is_none(),
             (Self::SliceId(_, _, id), [Value::Slices(list)])
             | (Self::Appended(_, _, id, ..), [Value::Slices(list), _]) => list.iter().any(|s| s.id == *id),
@@ -124,12 +128,16 @@ impl Proof {
     }
 }
 
+/// The turn of the engine that told a value, counted within one run of an operation.
+type Turn = u32;
+
 /// Values fetched during one run of an operation.
 #[derive(Default)]
 pub(crate) struct Known {
-    attrs: HashMap<Ino, Option<Attr>>,
-    edges: HashMap<(Ino, Name), Option<Edge>>,
-    other: HashMap<Read, Value>,
+    turn: Turn,
+    attrs: HashMap<Ino, (Turn, Option<Attr>)>,
+    edges: HashMap<(Ino, Name), (Turn, Option<Edge>)>,
+    other: HashMap<Read, (Turn, Value)>,
     pub(crate) trees: Trees,
 }
 
@@ -137,10 +145,15 @@ impl Known {
     /// The value that was fetched last.
     pub(crate) fn value(&self, read: &Read) -> Option<Value> {
         match read {
-            Read::Attr(ino) => self.attrs.get(ino).cloned().map(Value::Attr),
-            Read::Edge(dir, name) => self.edges.get(&(*dir, name.clone())).copied().map(Value::Edge),
-            other => self.other.get(other).cloned(),
+            Read::Attr(ino) => self.attrs.get(ino).map(|(_, a)| Value::Attr(a.clone())),
+            Read::Edge(dir, name) => self.edges.get(&(*dir, name.clone())).map(|(_, e)| Value::Edge(*e)),
+            other => self.other.get(other).map(|(_, v)| v.clone()),
         }
+    }
+
+    /// What is learned from now on was so at one moment, later than what was learned before.
+    pub(crate) fn begin_turn(&mut self) {
+        self.turn += 1;
     }
 
     /// Stores an answer, and what it tells about other records.
@@ -148,20 +161,20 @@ impl Known {
         match (read, value) {
             (Read::Attr(ino), Value::Attr(attr)) => {
                 beliefs.set_attr(ino, attr.clone());
-                self.attrs.insert(ino, attr);
+                self.attrs.insert(ino, (self.turn, attr));
             }
             (Read::Edge(dir, name), Value::Edge(edge)) => {
                 beliefs.set_edge(dir, &name, edge);
-                self.edges.insert((dir, name), edge);
+                self.edges.insert((dir, name), (self.turn, edge));
             }
             (Read::Lookup(dir, name), Value::Lookup(found)) => {
                 let edge = found.as_ref().map(|(e, _)| *e);
                 if let Some((e, attr)) = found {
                     beliefs.set_attr(e.ino, attr.clone());
-                    self.attrs.insert(e.ino, attr);
+                    self.attrs.insert(e.ino, (self.turn, attr));
                 }
                 beliefs.set_edge(dir, &name, edge);
-                self.edges.insert((dir, name), edge);
+                self.edges.insert((dir, name), (self.turn, edge));
             }
             (read, value) => {
                 match (&read, &value) {
@@ -169,7 +182,7 @@ impl Known {
                     (Read::Plocks(ino), Value::Plocks(list)) => beliefs.set_plocks(*ino, list.clone()),
                     _ => {}
                 }
-                self.other.insert(read, value);
+                self.other.insert(read, (self.turn, value));
             }
         }
     }
@@ -186,6 +199,8 @@ pub(crate) struct Txn<'a> {
     pub(crate) missing_trees: Vec<Ino>,
     /// Reads answered from a belief; an error that follows from one is checked against the truth.
     pub(crate) believed: Vec<Read>,
+    /// Reads answered from what was fetched.
+    fetched: Vec<(Read, Turn)>,
     guarded: HashSet<Read>,
     /// What the operation takes or gives back; see [`crate::Meta::account`].
     pub(crate) charges: Charges,
@@ -202,6 +217,7 @@ impl<'a> Txn<'a> {
             missing: Vec::new(),
             missing_trees: Vec::new(),
             believed: Vec::new(),
+            fetched: Vec::new(),
             guarded: HashSet::new(),
             charges: Charges::default(),
             commit: Commit::default(),
@@ -239,9 +255,27 @@ impl<'a> Txn<'a> {
         if self.missing.is_empty() { Ok(()) } else { Err(Stop::Need) }
     }
 
+    /// A value that was fetched, other than of attributes and entries.
+    fn fetched(&mut self, read: &Read) -> Option<&'a Value> {
+        let (turn, value) = self.known.other.get(read)?;
+        self.fetched.push((read.clone(), *turn));
+        Some(value)
+    }
+
+    /// All that must be fetched again, in one turn, before an answer that is not committed may be given: nothing if what it
+    /// rests on was so at one moment.
+    pub(crate) fn unsettled(&mut self) -> Vec<Read> {
+        let turn = self.fetched.first().map(|(_, turn)| *turn);
+        if self.believed.is_empty() && self.fetched.iter().all(|(_, t)| Some(*t) == turn) {
+            return Vec::new();
+        }
+        let fetched = std::mem::take(&mut self.fetched).into_iter().map(|(read, _)| read);
+        std::mem::take(&mut self.believed).into_iter().chain(fetched).collect()
+    }
+
     fn known_edge(&self, dir: Ino, name: &[u8]) -> Option<(Option<Edge>, bool)> {
         match self.known.edges.get(&(dir, name.to_vec())) {
-            Some(e) => Some((*e, false)),
+            Some((_, e)) => Some((*e, false)),
             None => self.beliefs.edge(dir, name).map(|e| (e, true)),
         }
     }
@@ -270,7 +304,10 @@ impl<'a> Txn<'a> {
     /// Attributes, guarded in the masked fields; `None` is guarded as absence.
     pub(crate) fn attr_opt(&mut self, ino: Ino, mask: AttrMask) -> Step<Option<Attr>> {
         let attr = match self.known.attrs.get(&ino) {
-            Some(a) => a.clone(),
+            Some((turn, a)) => {
+                self.fetched.push((Read::Attr(ino), *turn));
+                a.clone()
+            }
             None => match self.beliefs.attr(ino) {
                 Some(a) => {
                     self.believed.push(Read::Attr(ino));
@@ -292,8 +329,10 @@ impl<'a> Txn<'a> {
     pub(crate) fn edge(&mut self, dir: Ino, name: &[u8]) -> Step<Option<Edge>> {
         let edge = match self.known_edge(dir, name) {
             Some((edge, believed)) => {
-                if believed {
-                    self.believed.push(Read::Edge(dir, name.to_vec()));
+                let read = Read::Edge(dir, name.to_vec());
+                match self.known.edges.get(&(dir, name.to_vec())) {
+                    Some((turn, _)) if !believed => self.fetched.push((read, *turn)),
+                    _ => self.believed.push(read),
                 }
                 edge
             }
@@ -304,7 +343,7 @@ impl<'a> Txn<'a> {
     }
 
     fn other(&mut self, read: Read) -> Step<Value> {
-        match self.known.other.get(&read) {
+        match self.fetched(&read) {
             Some(v) => Ok(v.clone()),
             None => self.need(read),
         }
@@ -319,7 +358,7 @@ impl<'a> Txn<'a> {
 
     /// The flocks of a file, guarded, and whether they were fetched. Without any knowledge there are none.
     pub(crate) fn flocks(&mut self, ino: Ino) -> (Flocks, bool) {
-        let (expect, fetched) = match self.known.other.get(&Read::Flocks(ino)) {
+        let (expect, fetched) = match self.fetched(&Read::Flocks(ino)) {
             Some(Value::Flocks(list)) => (list.clone(), true),
             _ => {
                 self.believed.push(Read::Flocks(ino));
@@ -332,7 +371,7 @@ impl<'a> Txn<'a> {
 
     /// The record locks of a file, in the same way.
     pub(crate) fn plocks(&mut self, ino: Ino) -> (Plocks, bool) {
-        let (expect, fetched) = match self.known.other.get(&Read::Plocks(ino)) {
+        let (expect, fetched) = match self.fetched(&Read::Plocks(ino)) {
             Some(Value::Plocks(list)) => (list.clone(), true),
             _ => {
                 self.believed.push(Read::Plocks(ino));
@@ -346,18 +385,18 @@ impl<'a> Txn<'a> {
     /// Requires that the session is registered: guarded, and false if it is known not to be.
     pub(crate) fn session(&mut self, sid: u64) -> bool {
         self.guard(Guard::Session(sid));
-        self.known.other.get(&Read::Session(sid)) != Some(&Value::Bool(false))
+        self.fetched(&Read::Session(sid)) != Some(&Value::Bool(false))
     }
 
     /// Requires that a holder has a lock: guarded, and false if it is known not to have one.
     pub(crate) fn holds(&mut self, ino: Ino, kind: LockKind, owner: LockOwner) -> bool {
         self.guard(Guard::Holds(ino, kind, owner));
-        self.known.other.get(&Read::Holds(ino, kind, owner)) != Some(&Value::Bool(false))
+        self.fetched(&Read::Holds(ino, kind, owner)) != Some(&Value::Bool(false))
     }
 
     /// Requires that a directory has no entry. Believed without asking; the guard tells if it is wrong.
     pub(crate) fn require_empty(&mut self, dir: Ino) -> Step<()> {
-        if let Some(Value::Bool(false)) = self.known.other.get(&Read::DirEmpty(dir)) {
+        if let Some(Value::Bool(false)) = self.fetched(&Read::DirEmpty(dir)) {
             return Err(Errno::ENOTEMPTY.into());
         }
         self.guard(Guard::DirEmpty(dir));
@@ -367,7 +406,7 @@ impl<'a> Txn<'a> {
     /// Requires that an extended attribute exists, or that it does not. Believed without asking, like
     /// [`Txn::require_empty`].
     pub(crate) fn require_xattr(&mut self, ino: Ino, name: &[u8], there: bool, otherwise: Errno) -> Step<()> {
-        if let Some(Value::Bytes(found)) = self.known.other.get(&Read::Xattr(ino, name.to_vec()))
+        if let Some(Value::Bytes(found)) = self.fetched(&Read::Xattr(ino, name.to_vec()))
             && found.is_some() != there
         {
             return Err(otherwise.into());
@@ -388,10 +427,13 @@ impl<'a> Txn<'a> {
         Ok(value)
     }
 
-    /// An ACL rule. Rules never change: there is nothing to guard.
+    /// An ACL rule. Rules never change: there is nothing to guard, and it does not matter when it was fetched.
     pub(crate) fn acl(&mut self, id: u32) -> Step<Option<Bytes>> {
-        let Value::Bytes(rule) = self.other(Read::Acl(id))? else { return Err(mismatch()) };
-        Ok(rule)
+        match self.known.other.get(&Read::Acl(id)) {
+            Some((_, Value::Bytes(rule))) => Ok(rule.clone()),
+            Some(_) => Err(mismatch()),
+            None => self.need(Read::Acl(id)),
+        }
     }
 
     /// Requires that a counter has this value.
@@ -414,7 +456,7 @@ impl<'a> Txn<'a> {
 
     /// A counter as fetched, or as believed. The caller guards what it concludes.
     pub(crate) fn counter_or(&mut self, counter: Counter, believed: i64) -> i64 {
-        match self.known.other.get(&Read::Counter(counter)) {
+        match self.fetched(&Read::Counter(counter)) {
             Some(Value::Int(n)) => *n,
             _ => {
                 self.believed.push(Read::Counter(counter));
@@ -425,7 +467,7 @@ impl<'a> Txn<'a> {
 
     /// A quota as fetched, or as believed. The caller guards what it concludes.
     pub(crate) fn quota_or(&mut self, key: QuotaKey, believed: Quota) -> Option<Quota> {
-        match self.known.other.get(&Read::Quota(key)) {
+        match self.fetched(&Read::Quota(key)) {
             Some(Value::Quota(q)) => *q,
             _ => {
                 self.believed.push(Read::Quota(key));

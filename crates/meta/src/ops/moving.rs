@@ -107,6 +107,7 @@ impl Meta {
                 Err(e) if e.errno() == Errno::ELOOP && known.trees.rounds < SUMS_MAX => continue,
                 sum => sum?,
             };
+            known.begin_turn();
             for d in &sum.dirs {
                 known.learn(Read::Attr(d.dir), Value::Attr(d.attr.clone()), &self.beliefs);
                 if d.stat.is_some() {

@@ -117,7 +117,7 @@ impl Meta {
                     return Err(Errno::EEXIST.into());
                 }
                 let attr = self.new_attr(t, c, (dir, &p), node)?;
-                t.proof(Proof::Edge(dir, name.to_vec(), Edge { kind: node.kind, ino }));
+                t.proof(Proof::Made(ino));
                 t.write(Write::PutAttr(ino, attr.clone()));
                 t.write(Write::PutEdge(dir, name.to_vec(), Edge { kind: node.kind, ino }));
                 match node.kind {

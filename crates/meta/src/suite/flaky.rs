@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use ciderfs_format::Ino;
@@ -25,25 +25,66 @@ pub(super) struct Flaky {
     faults: AtomicU64,
     /// A commit that was said to be lost and reaches the engine before the next call.
     late: tokio::sync::Mutex<Option<Commit>>,
-    /// Runs once, before the next commit reaches the engine.
-    before: Mutex<Option<BoxFuture<'static, ()>>>,
+    /// The reply to the next commit is lost, whatever `faults` says.
+    lose_reply: AtomicBool,
+    /// Runs once, when the call that it waits for is made.
+    before: Mutex<Option<(When, BoxFuture<'static, ()>)>>,
+}
+
+/// What another client's action waits for.
+pub(super) enum When {
+    /// The next commit, before it reaches the engine.
+    Commit,
+    /// The same, before its reply arrives.
+    Committed,
+    /// The call that comes after so many others.
+    Call(usize),
+}
+
+impl When {
+    fn is_this_call(&mut self) -> bool {
+        let Self::Call(others) = self else { return false };
+        let left = others.checked_sub(1);
+        *others = left.unwrap_or_default();
+        left.is_none()
+    }
 }
 
 impl Flaky {
     pub(super) fn new(inner: Arc<dyn Store>, seed: u64) -> Arc<Self> {
         let faults = AtomicU64::new(0);
         let rng = Mutex::new(Rng::new(seed));
-        Arc::new(Self { inner, rng, faults, late: tokio::sync::Mutex::default(), before: Mutex::default() })
+        Arc::new(Self {
+            inner,
+            rng,
+            faults,
+            late: tokio::sync::Mutex::default(),
+            lose_reply: AtomicBool::new(false),
+            before: Mutex::default(),
+        })
     }
 
-    /// Another client does something between the next commit's decision and its arrival.
-    pub(super) fn before_next_commit(&self, other: impl Future<Output = ()> + Send + 'static) {
-        *self.before.lock() = Some(Box::pin(other));
+    /// The next commit is applied, and its reply lost.
+    pub(super) fn lose_next_reply(&self) {
+        self.lose_reply.store(true, Ordering::Relaxed);
     }
 
-    /// Was what [`Flaky::before_next_commit`] was given done?
-    pub(super) fn is_done(&self) -> bool {
-        self.before.lock().is_none()
+    /// Another client does something just then.
+    pub(super) fn at(&self, when: When, other: impl Future<Output = ()> + Send + 'static) {
+        *self.before.lock() = Some((when, Box::pin(other)));
+    }
+
+    /// Takes back what has not been done; false if it was.
+    pub(super) fn give_up(&self) -> bool {
+        self.before.lock().take().is_some()
+    }
+
+    /// Lets the other client act, if it waits for this.
+    async fn let_other(&self, waits_for: impl FnOnce(&mut When) -> bool) {
+        let other = self.before.lock().take_if(|(when, _)| waits_for(when));
+        if let Some((_, other)) = other {
+            other.await;
+        }
     }
 
     /// From now on so many calls in a thousand go wrong; commits are lost three times as often.
@@ -85,6 +126,7 @@ impl Store for Flaky {
     }
 
     async fn read(&self, reads: &[Read]) -> Result<Vec<Value>, StoreError> {
+        self.let_other(When::is_this_call).await;
         self.enter().await?;
         let out = self.inner.read(reads).await;
         self.pause().await;
@@ -92,14 +134,17 @@ impl Store for Flaky {
     }
 
     async fn commit(&self, commit: &Commit) -> Result<Outcome, StoreError> {
-        let before = self.before.lock().take();
-        if let Some(other) = before {
-            other.await;
-        }
+        self.let_other(|when| matches!(when, When::Commit) || when.is_this_call()).await;
         self.enter().await?;
         let fate = {
             let mut rng = self.rng.lock();
-            if rng.per_mille(self.faults() * 3) { rng.below(3) } else { 3 }
+            if self.lose_reply.swap(false, Ordering::Relaxed) {
+                2
+            } else if rng.per_mille(self.faults() * 3) {
+                rng.below(3)
+            } else {
+                3
+            }
         };
         let lost = Err(StoreError::Ambiguous("injected: lost".into()));
         match fate {
@@ -111,6 +156,7 @@ impl Store for Flaky {
             _ => {}
         }
         let out = self.inner.commit(commit).await;
+        self.let_other(|when| matches!(when, When::Committed)).await;
         self.pause().await;
         if fate == 2 && out.is_ok() { lost } else { out }
     }
@@ -122,6 +168,7 @@ impl Store for Flaky {
         limit: usize,
         attrs: bool,
     ) -> Result<(Vec<DirEntry>, DirCursor), StoreError> {
+        self.let_other(When::is_this_call).await;
         self.enter().await?;
         self.inner.list_dir(dir, cursor, limit, attrs).await
     }

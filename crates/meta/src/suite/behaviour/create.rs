@@ -1,10 +1,14 @@
 //! Creating, looking up, linking, listing.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use ciderfs_format::{Attr, FileType, Ino};
 
 use crate::error::Errno;
+use crate::store::Store;
 use crate::suite::Engine;
+use crate::suite::flaky::{Flaky, When};
 use crate::suite::world::*;
 use crate::types::{Caller, NewNode};
 
@@ -273,5 +277,28 @@ pub async fn subdirectory_as_root(engine: Engine) {
     let bad = crate::MetaConfig { subdir: Some("a/b/f".into()), ..World::config() };
     let refused = crate::Meta::load(w.engine.open().await, bad).await;
     assert!(refused.is_err());
+    w.check().await;
+}
+
+/// A creation whose reply was lost has happened, although another client has put something else in its place before that
+/// could be found out.
+pub async fn creation_with_a_lost_reply(engine: Engine) {
+    let w = World::new(engine).await;
+    let other = w.client().await;
+    let between = Flaky::new(w.engine.open().await, 1);
+    let c = Client::over(Arc::clone(&between) as Arc<dyn Store>, &w, World::config()).await;
+    for kind in [FileType::File, FileType::Directory, FileType::Symlink] {
+        let (name, moved) = (format!("{kind:?}"), format!("moved {kind:?}"));
+        between.lose_next_reply();
+        let (o, from, to) = (other.clone(), name.clone(), moved.clone());
+        between.at(When::Committed, async move {
+            o.rename((ROOT, &from), (ROOT, &to)).await.unwrap();
+            o.file(ROOT, &from).await;
+        });
+        let made = c.make(ROOT, &name, kind).await.unwrap();
+        assert!(!between.give_up());
+        assert_eq!(c.find(ROOT, &moved).await.unwrap(), made);
+        assert_ne!(c.find(ROOT, &name).await.unwrap(), made);
+    }
     w.check().await;
 }

@@ -9,7 +9,7 @@ use crate::error::Errno;
 use crate::ops::rename::EXCHANGE;
 use crate::store::{Commit, DirStat, QuotaKey, Read, Store, Value, Write};
 use crate::suite::Engine;
-use crate::suite::flaky::Flaky;
+use crate::suite::flaky::{Flaky, When};
 use crate::suite::world::*;
 use crate::{Allocate, MetaConfig, OpenFlags, SetAttr};
 
@@ -197,7 +197,7 @@ pub async fn moved_trees_under_late_change(engine: Engine) {
             plain.file(dir, name).await;
         }
         let (o, third) = (other.clone(), y);
-        between.before_next_commit(async move {
+        between.at(When::Commit, async move {
             match round {
                 0 => _ = o.file(leaf, "late").await,
                 1 => _ = o.file(second, "late").await,
@@ -212,7 +212,7 @@ pub async fn moved_trees_under_late_change(engine: Engine) {
             0..=2 | 6 => c.rename_with(EXCHANGE, (a, &t), (b, &u)).await.unwrap(),
             _ => _ = c.rename((a, &t), (b, &t)).await.unwrap(),
         }
-        assert!(between.is_done(), "round {round}");
+        assert!(!between.give_up(), "round {round}");
         w.check().await;
     }
 }

@@ -3,9 +3,13 @@
 use std::sync::Arc;
 
 use ciderfs_format::{FileType, Ino};
+use parking_lot::Mutex;
 
 use crate::error::Errno;
+use crate::ops::rename::{EXCHANGE, NOREPLACE};
+use crate::store::{QuotaKey, Store};
 use crate::suite::Engine;
+use crate::suite::flaky::{Flaky, When};
 use crate::suite::world::*;
 
 /// Moving a file and a directory: entries, parents, link counts, times.
@@ -262,5 +266,51 @@ pub async fn rename_contended(engine: Engine) {
         places += c.ls(*dir).await.len();
     }
     assert_eq!((places, c.nlink(f).await), (1, 1));
+    w.check().await;
+}
+
+/// Two clients give the same file the same new name, one before each call of the other: one does it, the other finds the
+/// file gone. Neither sees the name before and the file after.
+pub async fn rename_of_the_same(engine: Engine) {
+    let w = World::new(engine).await;
+    let (plain, other) = (w.client().await, w.client().await);
+    // What is replaced is given back to the quota above, which takes looks at every directory on the way.
+    plain.meta.set_quota(QuotaKey::Dir(ROOT), Some(1 << 40), None).await.unwrap();
+    other.meta.reload_quotas().await.unwrap();
+    let top = plain.dir(ROOT, "top").await;
+    for (flags, replaces) in [(0, true), (0, false), (NOREPLACE, false), (EXCHANGE, true)] {
+        let mut call = 0;
+        loop {
+            let dir = plain.dir(top, &format!("{flags}{replaces}{call}")).await;
+            let f = plain.file(dir, "f").await;
+            if replaces {
+                plain.file(dir, "g").await;
+            }
+            let between = Flaky::new(w.engine.open().await, 1);
+            let c = Client::over(Arc::clone(&between) as Arc<dyn Store>, &w, World::config()).await;
+            c.meta.reload_quotas().await.unwrap();
+            // What a client knows of one name may be older than what it knows of the other.
+            _ = c.find(dir, "g").await;
+            let (o, outcome) = (other.clone(), Arc::new(Mutex::new(None)));
+            let told = Arc::clone(&outcome);
+            between.at(When::Call(call), async move {
+                *told.lock() = Some(o.rename_with(0, (dir, "f"), (dir, "g")).await.map_err(|e| e.errno()));
+            });
+            let mine = c.rename_with(flags, (dir, "f"), (dir, "g")).await.map_err(|e| e.errno());
+            let late = between.give_up();
+            let others = outcome.lock().take();
+            let context =
+                format!("flags {flags}, replaces {replaces}, before call {call}: {mine:?}, {others:?}");
+            if late {
+                assert_eq!(mine, Ok(()), "{context}");
+                break;
+            }
+            assert_eq!(others, Some(Ok(())), "{context}");
+            assert_eq!(mine, Err(Errno::ENOENT), "{context}");
+            assert_eq!(c.find(dir, "g").await.unwrap(), f);
+            call += 1;
+        }
+        assert!(call > 0, "flags {flags}");
+    }
     w.check().await;
 }
