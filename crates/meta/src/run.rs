@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use ciderfs_format::Ino;
 use rand::RngExt as _;
 
 use crate::error::{Errno, Error, Result};
@@ -54,6 +55,16 @@ impl<T> Ran<T> {
     }
 }
 
+/// An attempt whose reply was lost.
+struct Lost<T> {
+    /// How to recognise it if it was applied.
+    proof: Proof,
+    /// What it would have answered.
+    value: T,
+    /// What later attempts require to be as it was when this one was looked for in vain.
+    pin: Option<Guard>,
+}
+
 impl Meta {
     /// Runs an operation to its end. The function may be called many times.
     pub(crate) async fn run<T, F>(&self, mut op: F) -> Result<Ran<T>>
@@ -63,15 +74,13 @@ impl Meta {
     {
         let mut known = Known::default();
         let (mut attempts, mut fetches, mut conflicts) = (0, 0, 0);
-        // How to recognise the attempt whose reply was lost, and what it would have answered.
-        let mut lost: Option<(Proof, T)> = None;
-        let mut pin: Option<Guard> = None;
+        let mut lost: Vec<Lost<T>> = Vec::new();
         let mut stamp = None;
         let mut patience = Patience::new(self.cfg.retry_patience);
         let deadline = Instant::now() + self.cfg.retry_patience;
         while (attempts < ATTEMPTS_MIN || Instant::now() < deadline) && fetches < FETCHES_MAX {
             // The transaction borrows `known`; everything that outlives the attempt is taken out of it here.
-            let (result, missing, trees, believed, unsettled, mut commit, proof) = {
+            let (result, missing, believed, unsettled, mut commit, proof) = {
                 let mut t = Txn::new(&known, &self.beliefs, stamp.unwrap_or_else(|| self.clock.now()));
                 let result = op(&mut t).and_then(|value| self.account(&mut t).map(|()| value));
                 let settles = match &result {
@@ -80,10 +89,16 @@ impl Meta {
                 };
                 let unsettled = if settles { t.unsettled() } else { Vec::new() };
                 let proof = t.proof.map(|p| (p, t.now));
-                (result, t.missing, t.missing_trees, t.believed, unsettled, t.commit, proof)
+                let missing = (t.missing_inode, t.missing, t.missing_trees);
+                (result, missing, t.believed, unsettled, t.commit, proof)
             };
             let value = match result {
+                Err(Stop::Need) if missing.0 => {
+                    known.inode = Some(Ino(self.retry(|| self.inodes.next()).await?));
+                    continue;
+                }
                 Err(Stop::Need) => {
+                    let (_, missing, trees) = missing;
                     // Beliefs used so far cost nothing more in the same turn, and then cannot fail the commit.
                     fetches += 1;
                     self.fetch(&mut known, missing.into_iter().chain(believed)).await?;
@@ -96,14 +111,12 @@ impl Meta {
                     continue;
                 }
                 Err(Stop::Fail(e)) => {
-                    // It may fail just because the lost attempt was applied late.
-                    match lost {
-                        Some((proof, value)) if proof.shows(&self.read(&proof.reads()).await?) => {
-                            self.beliefs.clear();
-                            return Ok(Ran { value, outputs: Vec::new() });
-                        }
-                        _ => return Err(e),
-                    }
+                    // It may fail just because a lost attempt was applied late.
+                    let proofs = self.look_for(&lost).await?;
+                    return match lost.into_iter().zip(proofs).find(|(l, values)| l.proof.shows(values)) {
+                        Some((found, _)) => Ok(self.found_applied(found)),
+                        None => Err(e),
+                    };
                 }
                 Ok(value) => value,
             };
@@ -119,7 +132,7 @@ impl Meta {
                 return Err(Errno::EROFS.into());
             }
             attempts += 1;
-            commit.guards.extend(pin.clone());
+            commit.guards.extend(lost.iter().filter_map(|l| l.pin.clone()));
             let sent = Instant::now();
             match self.store.commit(&commit).await {
                 Ok(Outcome::Done(outputs)) => {
@@ -135,19 +148,15 @@ impl Meta {
                         self.note_figures(&guard.read(), &truth);
                         known.learn(guard.read(), truth, &self.beliefs);
                     }
-                    if let Some((proof, value)) = lost {
-                        let values = self.read(&proof.reads()).await?;
-                        if proof.shows(&values) {
-                            // An earlier attempt, whose reply was lost, was applied after all.
-                            self.beliefs.clear();
-                            return Ok(Ran { value, outputs: Vec::new() });
+                    for (i, values) in self.look_for(&lost).await?.into_iter().enumerate() {
+                        if lost[i].proof.shows(&values) {
+                            return Ok(self.found_applied(lost.swap_remove(i)));
                         }
-                        pin = follow(pin, proof.pin(values)?)?;
-                        lost = Some((proof, value));
+                        lost[i].pin = follow(lost[i].pin.take(), lost[i].proof.pin(values)?)?;
                     }
                     conflicts += 1;
                     // After a lost reply nothing may come between the look at its proof and the next attempt.
-                    if conflicts > EAGER_CONFLICTS && lost.is_none() {
+                    if conflicts > EAGER_CONFLICTS && lost.is_empty() {
                         let turns = (conflicts - EAGER_CONFLICTS).saturating_pow(2);
                         let most = sent.elapsed().saturating_mul(turns).min(CONFLICT_PAUSE_MAX);
                         let pause = most.mul_f64(rand::rng().random_range(0.0..1.0));
@@ -166,18 +175,17 @@ impl Meta {
                     tracing::warn!(
                         "a reply of the metadata engine was lost ({why}); checking whether the change was made"
                     );
-                    if lost.as_ref().is_some_and(|(earlier, _)| earlier.reads() != proof.reads()) {
-                        // Only one place can be watched.
-                        return Err(StoreError::Ambiguous(why).into());
+                    // What an earlier attempt left in the same places, this one leaves too.
+                    let same = lost.iter().position(|earlier| earlier.proof.reads() == proof.reads());
+                    let pin = same.and_then(|i| lost.swap_remove(i).pin);
+                    lost.push(Lost { proof, value, pin });
+                    for (i, values) in self.look_for(&lost).await?.into_iter().enumerate() {
+                        if lost[i].proof.shows(&values) {
+                            return Ok(self.found_applied(lost.swap_remove(i)));
+                        }
+                        // Not there (yet): the guards decide about the next attempt, on fresh values.
+                        lost[i].pin = follow(lost[i].pin.take(), lost[i].proof.pin(values)?)?;
                     }
-                    let values = self.read(&proof.reads()).await?;
-                    if proof.shows(&values) {
-                        self.beliefs.clear();
-                        return Ok(Ran { value, outputs: Vec::new() });
-                    }
-                    // Not there (yet): the guards decide about the next attempt, on fresh values.
-                    pin = proof.pin(values)?;
-                    lost = Some((proof, value));
                     // All attempts from here on carry the same time, so that the proof recognises each of them.
                     stamp = Some(now);
                     known = Known::default();
@@ -190,6 +198,22 @@ impl Meta {
             "an operation was given up after {attempts} attempts and {fetches} fetches: too many clients change the same records"
         );
         Err(Errno::EIO.into())
+    }
+
+    /// What the proofs of lost attempts look at, all at one moment.
+    async fn look_for<T>(&self, lost: &[Lost<T>]) -> Result<Vec<Vec<Value>>> {
+        let reads: Vec<Vec<Read>> = lost.iter().map(|l| l.proof.reads()).collect();
+        if reads.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut values = self.read(&reads.concat()).await?.into_iter();
+        Ok(reads.iter().map(|r| values.by_ref().take(r.len()).collect()).collect())
+    }
+
+    /// The result of an attempt that was applied although its reply was lost. What else it changed is not known.
+    fn found_applied<T>(&self, lost: Lost<T>) -> Ran<T> {
+        self.beliefs.clear();
+        Ran { value: lost.value, outputs: Vec::new() }
     }
 
     async fn fetch(&self, known: &mut Known, reads: impl IntoIterator<Item = Read>) -> Result<()> {

@@ -139,6 +139,8 @@ pub(crate) struct Known {
     edges: HashMap<(Ino, Name), (Turn, Option<Edge>)>,
     other: HashMap<Read, (Turn, Value)>,
     pub(crate) trees: Trees,
+    /// The number for a new inode.
+    pub(crate) inode: Option<Ino>,
 }
 
 impl Known {
@@ -197,6 +199,8 @@ pub(crate) struct Txn<'a> {
     pub(crate) missing: Vec<Read>,
     /// Tops of trees whose usage is missing.
     pub(crate) missing_trees: Vec<Ino>,
+    /// Is the number for a new inode missing?
+    pub(crate) missing_inode: bool,
     /// Reads answered from a belief; an error that follows from one is checked against the truth.
     pub(crate) believed: Vec<Read>,
     /// Reads answered from what was fetched.
@@ -216,6 +220,7 @@ impl<'a> Txn<'a> {
             now,
             missing: Vec::new(),
             missing_trees: Vec::new(),
+            missing_inode: false,
             believed: Vec::new(),
             fetched: Vec::new(),
             guarded: HashSet::new(),
@@ -228,6 +233,13 @@ impl<'a> Txn<'a> {
     /// What was fetched in this run.
     pub(crate) fn known(&self) -> &'a Known {
         self.known
+    }
+
+    /// The number of the inode that the operation makes. After a lost reply it is another one: with the first the inode may have
+    /// been made, and removed, and its data be about to be deleted.
+    pub(crate) fn new_inode(&mut self) -> Step<Ino> {
+        self.missing_inode = self.known.inode.is_none();
+        self.known.inode.ok_or(Stop::Need)
     }
 
     /// Announces reads, so that all that is unknown among them is fetched in one turn.

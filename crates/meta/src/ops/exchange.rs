@@ -1,10 +1,10 @@
 //! Two entries change places; a renamed entry leaves a whiteout behind.
 
-use ciderfs_format::{Attr, Edge, FileType, Ino};
+use ciderfs_format::{Attr, Edge, FileType};
 
-use super::rename::{Place, WHITEOUT, check_no_loop, check_rename};
+use super::rename::{Place, check_no_loop, check_rename};
 use super::rules::W;
-use crate::error::{Errno, Result};
+use crate::error::Errno;
 use crate::store::{AttrMask, Read, Write};
 use crate::txn::{Proof, Step, Txn};
 use crate::types::{Caller, NewNode};
@@ -66,23 +66,9 @@ impl Meta {
         Ok(())
     }
 
-    /// The inode number of the whiteout that these flags ask for. Anybody may make one: it is no device that could be used.
-    pub(super) async fn new_whiteout(&self, flags: u32) -> Result<Option<Ino>> {
-        if flags & WHITEOUT == 0 {
-            return Ok(None);
-        }
-        Ok(Some(Ino(self.retry(|| self.inodes.next()).await?)))
-    }
-
-    /// Buffers the whiteout at the place that an entry leaves.
-    pub(super) fn put_whiteout(
-        &self,
-        t: &mut Txn<'_>,
-        c: &Caller,
-        at: Place<'_>,
-        dir: &Attr,
-        ino: Ino,
-    ) -> Step<()> {
+    /// Buffers the whiteout at the place that an entry leaves. Anybody may make one: it is no device that could be used.
+    pub(super) fn put_whiteout(&self, t: &mut Txn<'_>, c: &Caller, at: Place<'_>, dir: &Attr) -> Step<()> {
+        let ino = t.new_inode()?;
         let attr = self.new_attr(t, c, (at.dir, dir), &WHITEOUT_NODE)?;
         let owner = Some((attr.uid, attr.gid));
         t.write(Write::PutAttr(ino, attr));

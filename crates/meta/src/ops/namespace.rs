@@ -105,7 +105,6 @@ impl Meta {
                 return Err(Errno::ENAMETOOLONG.into());
             }
         }
-        let ino = Ino(self.retry(|| self.inodes.next()).await?);
         let stats = self.settings().dir_stats;
         let began = self.known_xattrs.begin();
         let ran = self
@@ -117,6 +116,7 @@ impl Meta {
                     return Err(Errno::EEXIST.into());
                 }
                 let attr = self.new_attr(t, c, (dir, &p), node)?;
+                let ino = t.new_inode()?;
                 t.proof(Proof::Made(ino));
                 t.write(Write::PutAttr(ino, attr.clone()));
                 t.write(Write::PutEdge(dir, name.to_vec(), Edge { kind: node.kind, ino }));
@@ -132,12 +132,13 @@ impl Meta {
                 self.touch_dir(t, dir, &p, i32::from(attr.is_dir()));
                 t.charge(Some((attr.uid, attr.gid)), 4096, 1);
                 t.dir_stat(stats, dir, 0, 4096, 1);
-                Ok(attr)
+                Ok((ino, attr))
             })
             .await?;
+        let (ino, attr) = ran.value;
         self.known_xattrs.learn_names(ino, &[], began);
-        self.known_xattrs.learn_acls(ino, &ran.value, began);
-        Ok((ino, ran.value))
+        self.known_xattrs.learn_acls(ino, &attr, began);
+        Ok((ino, attr))
     }
 
     /// Removes a name of something that is not a directory.

@@ -73,11 +73,9 @@ impl Meta {
             self.run(|t| self.exchange_step(t, c, src, dst)).await?;
             return Ok(None);
         }
-        let whiteout = self.new_whiteout(flags).await?;
         let trash = self.trash_for(dst.dir).await?;
         let mut removing = None;
-        let how = (flags, whiteout);
-        let ran = self.run(|t| self.rename_step(t, c, src, dst, how, trash, &mut removing)).await?;
+        let ran = self.run(|t| self.rename_step(t, c, src, dst, flags, trash, &mut removing)).await?;
         match ran.value {
             Some((ino, fate)) => {
                 self.settle(ino, fate, removing).await;
@@ -106,7 +104,7 @@ impl Meta {
         c: &Caller,
         src: Place<'_>,
         dst: Place<'_>,
-        (flags, whiteout): (u32, Option<Ino>),
+        flags: u32,
         trash: Option<Ino>,
         removing: &mut Option<Removing>,
     ) -> Step<Option<(Ino, Fate)>> {
@@ -142,9 +140,10 @@ impl Meta {
         self.move_trees(t, &[(src.dir, dst.dir, se, &sa)])?;
 
         t.proof(Proof::Moved((src.dir, src.name.to_vec()), (dst.dir, dst.name.to_vec()), se));
-        match whiteout {
-            Some(ino) => self.put_whiteout(t, c, src, &sp, ino)?,
-            None => _ = t.write(Write::DelEdge(src.dir, src.name.to_vec())),
+        if flags & WHITEOUT != 0 {
+            self.put_whiteout(t, c, src, &sp)?;
+        } else {
+            t.write(Write::DelEdge(src.dir, src.name.to_vec()));
         }
         let mut replaced = None;
         let mut dst_nlink = 0;

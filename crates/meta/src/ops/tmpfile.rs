@@ -36,7 +36,6 @@ impl Meta {
             // Nobody would ever remove it.
             return Err(Errno::EOPNOTSUPP.into());
         }
-        let ino = Ino(self.retry(|| self.inodes.next()).await?);
         let node = NewNode { kind: FileType::File, mode, umask, rdev: 0, target: b"" };
         let began = self.known_xattrs.begin();
         let ran = self
@@ -45,16 +44,18 @@ impl Meta {
                 let p = t.attr(dir, AttrMask::IDENTITY)?;
                 self.check_receiving_dir(t, c, &p)?;
                 let attr = Attr { nlink: 0, ..self.new_attr(t, c, (dir, &p), &node)? };
+                let ino = t.new_inode()?;
                 t.write(Write::PutAttr(ino, attr.clone()));
                 t.write(Write::PutSustained(sid, ino));
                 t.charge(Some((attr.uid, attr.gid)), 4096, 1);
-                t.proof(Proof::Ctime(ino, t.now));
-                Ok(attr)
+                t.proof(Proof::Made(ino));
+                Ok((ino, attr))
             })
             .await?;
+        let (ino, attr) = ran.value;
         self.known_xattrs.learn_names(ino, &[], began);
-        self.known_xattrs.learn_acls(ino, &ran.value, began);
+        self.known_xattrs.learn_acls(ino, &attr, began);
         self.open.opened_nameless(ino);
-        Ok((ino, ran.value))
+        Ok((ino, attr))
     }
 }

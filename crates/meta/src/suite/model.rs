@@ -128,14 +128,23 @@ async fn together(w: World, clients: usize, faults: u64) {
         let answers = futures_util::future::join_all(calls).await;
         let mut reasons = Vec::new();
         let mut found = None;
-        let orders = if faults == 0 { run::orders(clients) } else { run::orders_after_loss(clients) };
+        let mut orders = if faults == 0 { run::orders(clients) } else { run::orders_after_loss(clients) };
+        let unknown = if faults == 0 { Vec::new() } else { run::unknown(&ops, &answers) };
+        for i in &unknown {
+            let without = |order: &Vec<(usize, bool)>| order.iter().copied().filter(|o| o.0 != *i).collect();
+            orders.extend(orders.iter().map(without).collect::<Vec<_>>());
+        }
         for order in orders {
             let mut tree = run.tree.clone();
             let fits = order.iter().all(|&(i, counts)| {
                 let expected = tree.apply(ops[i], run::made(&answers[i]));
                 match faults {
                     0 => run::fits(&answers[i], &expected),
-                    _ => !counts || run::fits_after_loss(ops[i], &answers[i], &expected),
+                    _ => {
+                        !counts
+                            || unknown.contains(&i)
+                            || run::fits_after_loss(ops[i], &answers[i], &expected)
+                    }
                 }
             });
             if !fits {

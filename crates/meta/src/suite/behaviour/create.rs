@@ -1,6 +1,7 @@
 //! Creating, looking up, linking, listing.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use ciderfs_format::{Attr, FileType, Ino};
@@ -300,5 +301,16 @@ pub async fn creation_with_a_lost_reply(engine: Engine) {
         assert_eq!(c.find(ROOT, &moved).await.unwrap(), made);
         assert_ne!(c.find(ROOT, &name).await.unwrap(), made);
     }
+    w.check().await;
+    // What another client has removed meanwhile is made once more, with another number: the data of the first goes its way.
+    let (o, first) = (other.clone(), Arc::new(AtomicU64::new(0)));
+    let told = Arc::clone(&first);
+    between.lose_next_reply();
+    between.at(When::Committed, async move {
+        told.store(o.find(ROOT, "f").await.unwrap().0, Ordering::SeqCst);
+        o.unlink(ROOT, "f").await.unwrap();
+    });
+    let again = c.file(ROOT, "f").await;
+    assert!(first.load(Ordering::SeqCst) != 0 && first.load(Ordering::SeqCst) != again.0);
     w.check().await;
 }

@@ -95,6 +95,19 @@ pub(super) fn fits_after_loss(op: Op, answer: &Outcome, expected: &Result<Answer
     fits_given_up(op, answer, expected) || (done_before && answer.is_ok())
 }
 
+/// The writes among operations that may or may not have happened: their replies were lost, and before it could be found out a
+/// compaction rewrote the records.
+pub(super) fn unknown(ops: &[Op], answers: &[Outcome]) -> Vec<usize> {
+    let rewritten = |ino: Ino, indx: u32| {
+        ops.iter().any(|op| matches!(op, Op::Compact { ino: i, indx: x, .. } if (*i, *x) == (ino, indx)))
+    };
+    let lost = |(op, answer): (&Op, &Outcome)| match op {
+        Op::Write { ino, indx, .. } => *answer == Err(Errno::EIO) && rewritten(*ino, *indx),
+        _ => false,
+    };
+    (0..ops.len()).filter(|i| lost((&ops[*i], &answers[*i]))).collect()
+}
+
 /// All orders of a few operations: (which, does its answer count).
 pub(super) fn orders(n: usize) -> Vec<Vec<(usize, bool)>> {
     let mut out = vec![Vec::new()];
