@@ -114,6 +114,7 @@ impl Encoded {
                     (AttrMask::NLINK, 'n'),
                     (AttrMask::LENGTH, 'l'),
                     (AttrMask::TIMES, 't'),
+                    (AttrMask::PARENT, 'p'),
                 ];
                 let mask: String =
                     letters.iter().filter(|(m, _)| mask.contains(*m)).map(|(_, letter)| *letter).collect();

@@ -144,11 +144,8 @@ impl RedisStore {
             return Ok(vec![self.quick.send(&first).await?]);
         }
         let mut pipe = Pipeline::new();
-        // Attributes and lists of chunks must belong together: a list older than the attributes it is cached under
-        // would be taken for the newest.
-        if reads.iter().any(|r| matches!(r, Read::Slices(..))) {
-            pipe.atomic();
-        }
+        // A plain pipeline may be served in pieces, with commands of others between them.
+        pipe.atomic();
         for c in reads.iter().flat_map(|r| reads::commands(&self.keys, &self.scripts, whole, r)) {
             pipe.add_command(c);
         }

@@ -112,9 +112,8 @@ impl Meta {
                 }
                 Err(Stop::Fail(e)) => {
                     // It may fail just because a lost attempt was applied late.
-                    let proofs = self.look_for(&lost).await?;
-                    return match lost.into_iter().zip(proofs).find(|(l, values)| l.proof.shows(values)) {
-                        Some((found, _)) => Ok(self.found_applied(found)),
+                    return match self.look_for(&mut lost).await?.0 {
+                        Some(found) => Ok(found),
                         None => Err(e),
                     };
                 }
@@ -148,12 +147,11 @@ impl Meta {
                         self.note_figures(&guard.read(), &truth);
                         known.learn(guard.read(), truth, &self.beliefs);
                     }
-                    for (i, values) in self.look_for(&lost).await?.into_iter().enumerate() {
-                        if lost[i].proof.shows(&values) {
-                            return Ok(self.found_applied(lost.swap_remove(i)));
-                        }
-                        lost[i].pin = follow(lost[i].pin.take(), lost[i].proof.pin(values)?)?;
+                    let (found, values) = self.look_for(&mut lost).await?;
+                    if let Some(found) = found {
+                        return Ok(found);
                     }
+                    pin(&mut lost, values)?;
                     conflicts += 1;
                     // After a lost reply nothing may come between the look at its proof and the next attempt.
                     if conflicts > EAGER_CONFLICTS && lost.is_empty() {
@@ -177,15 +175,14 @@ impl Meta {
                     );
                     // What an earlier attempt left in the same places, this one leaves too.
                     let same = lost.iter().position(|earlier| earlier.proof.reads() == proof.reads());
-                    let pin = same.and_then(|i| lost.swap_remove(i).pin);
-                    lost.push(Lost { proof, value, pin });
-                    for (i, values) in self.look_for(&lost).await?.into_iter().enumerate() {
-                        if lost[i].proof.shows(&values) {
-                            return Ok(self.found_applied(lost.swap_remove(i)));
-                        }
-                        // Not there (yet): the guards decide about the next attempt, on fresh values.
-                        lost[i].pin = follow(lost[i].pin.take(), lost[i].proof.pin(values)?)?;
+                    let before = same.and_then(|i| lost.remove(i).pin);
+                    lost.push(Lost { proof, value, pin: before });
+                    let (found, values) = self.look_for(&mut lost).await?;
+                    if let Some(found) = found {
+                        return Ok(found);
                     }
+                    // Not there (yet): the guards decide about the next attempt, on fresh values.
+                    pin(&mut lost, values)?;
                     // All attempts from here on carry the same time, so that the proof recognises each of them.
                     stamp = Some(now);
                     known = Known::default();
@@ -200,20 +197,22 @@ impl Meta {
         Err(Errno::EIO.into())
     }
 
-    /// What the proofs of lost attempts look at, all at one moment.
-    async fn look_for<T>(&self, lost: &[Lost<T>]) -> Result<Vec<Vec<Value>>> {
-        let reads: Vec<Vec<Read>> = lost.iter().map(|l| l.proof.reads()).collect();
-        if reads.is_empty() {
-            return Ok(Vec::new());
+    /// The result of the attempt that was applied although its reply was lost, if one was, and what the proofs look at. The
+    /// youngest counts: what shows an older one may be its work.
+    async fn look_for<T>(&self, lost: &mut Vec<Lost<T>>) -> Result<(Option<Ran<T>>, Vec<Vec<Value>>)> {
+        if lost.is_empty() {
+            return Ok((None, Vec::new()));
         }
+        let reads: Vec<Vec<Read>> = lost.iter().map(|l| l.proof.reads()).collect();
         let mut values = self.read(&reads.concat()).await?.into_iter();
-        Ok(reads.iter().map(|r| values.by_ref().take(r.len()).collect()).collect())
-    }
-
-    /// The result of an attempt that was applied although its reply was lost. What else it changed is not known.
-    fn found_applied<T>(&self, lost: Lost<T>) -> Ran<T> {
-        self.beliefs.clear();
-        Ran { value: lost.value, outputs: Vec::new() }
+        let values: Vec<Vec<Value>> = reads.iter().map(|r| values.by_ref().take(r.len()).collect()).collect();
+        let found = lost.iter().zip(&values).rposition(|(l, values)| l.proof.shows(values));
+        let found = found.map(|i| {
+            // What else it changed is not known.
+            self.beliefs.clear();
+            Ran { value: lost.remove(i).value, outputs: Vec::new() }
+        });
+        Ok((found, values))
     }
 
     async fn fetch(&self, known: &mut Known, reads: impl IntoIterator<Item = Read>) -> Result<()> {
@@ -301,6 +300,14 @@ impl Meta {
             }
         }
     }
+}
+
+/// Later attempts require that none of these is applied any more, as far as a guard can say so.
+fn pin<T>(lost: &mut [Lost<T>], values: Vec<Vec<Value>>) -> Result<()> {
+    for (l, values) in lost.iter_mut().zip(values) {
+        l.pin = follow(l.pin.take(), l.proof.pin(values)?)?;
+    }
+    Ok(())
 }
 
 /// A list that only grew can be told from one that holds the lost records in another form; any other cannot.

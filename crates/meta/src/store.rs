@@ -65,7 +65,7 @@ pub trait Store: Send + Sync + 'static {
     /// The address without secrets, for messages.
     fn describe(&self) -> String;
 
-    /// Answers all reads in one turn, in order.
+    /// Answers all reads in one turn, in order, as they were at one moment.
     async fn read(&self, reads: &[Read]) -> Result<Vec<Value>, StoreError>;
 
     /// Checks all guards, then applies all writes, atomically, in one turn.

@@ -4,7 +4,8 @@
 //! or believed) it gets at once and as a guard of the commit; for what is unknown it stops with [`Stop::Need`], the
 //! runner fetches everything that was missing in one turn, and the function runs again. When the function
 //! succeeds, its guards and writes are committed together; when a guard fails, the truth that came back replaces the
-//! belief and the function runs again. Errors are final only if they rest on fetched values.
+//! belief and the function runs again. An answer that is not committed, an error above all, is final only if all it rests on
+//! was fetched in one turn.
 
 use std::collections::{HashMap, HashSet};
 
@@ -23,7 +24,7 @@ use crate::store::{
 
 /// Why an operation's function stopped.
 pub(crate) enum Stop {
-    /// Records are missing; the runner fetches them and runs the function again.
+    /// Records, sums of trees or the number for a new inode are missing; the runner fetches them and runs the function again.
     Need,
     /// It cannot be done.
     Fail(Error),
@@ -110,6 +111,9 @@ impl Proof {
     /// # Errors
     /// [`StoreError::Ambiguous`] if the attempt may have been applied, and what shows it be gone again.
     pub(crate) fn pin(&self, values: Vec<Value>) -> Result<Option<Guard>, StoreError> {
+        if let Self::Made(ino) = self {
+            return Ok(Some(Guard::Attr { ino: *ino, expect: None, mask: AttrMask::EXISTS }));
+        }
         let (Self::SliceId(ino, indx, _) | Self::Appended(ino, indx, ..)) = self else { return Ok(None) };
         let mut values = values.into_iter();
         let Some(Value::Slices(list)) = values.next() else { return Ok(None) };
@@ -156,6 +160,25 @@ impl Known {
     /// What is learned from now on was so at one moment, later than what was learned before.
     pub(crate) fn begin_turn(&mut self) {
         self.turn += 1;
+    }
+
+    /// Stores what a sum rests on: each directory as it was at a moment of its own. A whole tree would drive everything else
+    /// out of the beliefs.
+    pub(crate) fn learn_summed(&mut self, dir: Ino, attr: Option<Attr>, stat: Option<DirStat>) {
+        self.begin_turn();
+        self.attrs.insert(dir, (self.turn, attr));
+        if stat.is_some() {
+            self.other.insert(Read::DirStat(dir), (self.turn, Value::DirStat(stat)));
+        }
+    }
+
+    /// The turn that told a value.
+    fn turn_of(&self, read: &Read) -> Option<Turn> {
+        match read {
+            Read::Attr(ino) => self.attrs.get(ino).map(|(turn, _)| *turn),
+            Read::Edge(dir, name) => self.edges.get(&(*dir, name.clone())).map(|(turn, _)| *turn),
+            other => self.other.get(other).map(|(turn, _)| *turn),
+        }
     }
 
     /// Stores an answer, and what it tells about other records.
@@ -311,6 +334,15 @@ impl<'a> Txn<'a> {
                 }
             }
         }
+    }
+
+    /// A guard for what was fetched before.
+    pub(crate) fn guard_fetched(&mut self, guard: Guard) {
+        let read = guard.read();
+        if let Some(turn) = self.known.turn_of(&read) {
+            self.fetched.push((read, turn));
+        }
+        self.guard(guard);
     }
 
     /// Attributes, guarded in the masked fields; `None` is guarded as absence.

@@ -14,7 +14,8 @@ function guard.A()
   local function same(letter, from, to)
     return not find(mask, letter, 1, true) or sub(v, from, to) == sub(want, from, to)
   end
-  return same('i', 1, 11) and same('i', 60, -1) and same('n', 48, 51) and same('l', 52, 59) and same('t', 12, 47), v
+  return same('i', 1, 11) and same('i', 60, -1) and same('n', 48, 51) and same('l', 52, 59) and same('t', 12, 47)
+    and same('p', 64, 71), v
 end
 -- Entry: name, expected record or ''.
 function guard.E()

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use ciderfs_format::{Attr, Edge, FileType, Ino};
 
 use crate::charges::Amount;
-use crate::error::{Errno, Result};
+use crate::error::Result;
 use crate::store::{AttrMask, DirStat, Guard, Read, StoreError, Value};
 use crate::txn::{Known, Step, Stop, Txn};
 use crate::volume::Meta;
@@ -16,9 +16,12 @@ use crate::volume::Meta;
 const GUARDED_DIRS_MAX: usize = 10_000;
 /// Rounds of sums of one operation whose trees others keep changing; after that the last ones count, guarded or not.
 const SUMS_MAX: usize = 20;
+/// Rounds in which a directory whose listing does not have as many directories as its link count says spoils a sum: somebody
+/// changed it meanwhile. Counts that are still wrong then are wrong for good.
+const MISCOUNTS_MAX: usize = 3;
 /// What is guarded of a directory in a tree, besides its usage record: its parent, and how many directories are in it. An
 /// exchange of two of them, or of one and something as small, changes no usage record above.
-const PLACE: AttrMask = AttrMask(AttrMask::IDENTITY.0 | AttrMask::NLINK.0);
+const PLACE: AttrMask = AttrMask(AttrMask::PARENT.0 | AttrMask::NLINK.0);
 
 /// A directory that a sum rests on.
 struct Summed {
@@ -28,15 +31,26 @@ struct Summed {
 }
 
 /// What a tree holds, without its top.
+#[derive(Default)]
 pub(crate) struct Sum {
     pub(super) amount: Amount,
+    /// The first [`GUARDED_DIRS_MAX`].
     dirs: Vec<Summed>,
+    /// A directory was met twice, has another parent than it was listed under, or is gone: somebody moved it meanwhile.
+    torn: bool,
+    /// A listing and a link count did not agree.
+    miscounted: bool,
 }
 
 impl Sum {
+    /// Did the tree change while it was summed up for the n-th time, so that no guard shows it?
+    pub(super) fn is_torn(&self, round: usize) -> bool {
+        self.torn || (self.miscounted && round <= MISCOUNTS_MAX)
+    }
+
     /// What must still be so for the sum to be right.
     pub(super) fn guards(&self) -> impl Iterator<Item = Guard> {
-        self.dirs.iter().take(GUARDED_DIRS_MAX).flat_map(|d| {
+        self.dirs.iter().flat_map(|d| {
             let place = Guard::Attr { ino: d.dir, expect: d.attr.clone(), mask: PLACE };
             [Some(place), d.stat.map(|stat| Guard::DirStat(d.dir, Some(stat)))].into_iter().flatten()
         })
@@ -68,7 +82,7 @@ impl Txn<'_> {
             return None;
         };
         if bound {
-            sum.guards().for_each(|guard| self.guard(guard));
+            sum.guards().for_each(|guard| self.guard_fetched(guard));
         }
         Some(sum.amount)
     }
@@ -102,41 +116,52 @@ impl Meta {
         }
         known.trees.rounds += 1;
         for top in missing {
-            let sum = match self.sum_tree(top).await {
-                // Somebody moved a directory within the tree meanwhile, and it was met twice: it is missed once more.
-                Err(e) if e.errno() == Errno::ELOOP && known.trees.rounds < SUMS_MAX => continue,
-                sum => sum?,
-            };
-            known.begin_turn();
+            let sum = self.sum_tree(top).await?;
+            if sum.is_torn(known.trees.rounds) && known.trees.rounds < SUMS_MAX {
+                continue;
+            }
             for d in &sum.dirs {
-                known.learn(Read::Attr(d.dir), Value::Attr(d.attr.clone()), &self.beliefs);
-                if d.stat.is_some() {
-                    known.learn(Read::DirStat(d.dir), Value::DirStat(d.stat), &self.beliefs);
-                }
+                known.learn_summed(d.dir, d.attr.clone(), d.stat);
             }
             known.trees.sums.insert(top, sum);
         }
         Ok(())
     }
 
+    /// The sum of a tree that nobody changes meanwhile, if there is one in a few attempts.
+    pub(super) async fn steady_sum(&self, top: Ino) -> Result<Sum> {
+        let mut sum = self.sum_tree(top).await?;
+        for round in 1..SUMS_MAX {
+            if !sum.is_torn(round) {
+                break;
+            }
+            sum = self.sum_tree(top).await?;
+        }
+        Ok(sum)
+    }
+
     /// Bytes and inodes below a directory, itself not counted, from the usage records.
     pub(super) async fn sum_tree(&self, top: Ino) -> Result<Sum> {
-        let mut sum = Sum { amount: (0, 0), dirs: Vec::new() };
-        let mut level = vec![top];
+        let mut sum = Sum::default();
+        // Directories, and where they were listed.
+        let mut level = vec![(top, None)];
         let mut seen = BTreeSet::new();
         while !level.is_empty() {
             let mut next = Vec::new();
             for dirs in level.chunks(1000) {
                 let reads: Vec<Read> =
-                    dirs.iter().flat_map(|d| [Read::Attr(*d), Read::DirStat(*d)]).collect();
+                    dirs.iter().flat_map(|(d, _)| [Read::Attr(*d), Read::DirStat(*d)]).collect();
                 let values = self.read(&reads).await?;
-                for (dir, pair) in dirs.iter().zip(values.chunks_exact(2)) {
+                for ((dir, parent), pair) in dirs.iter().zip(values.chunks_exact(2)) {
                     let [Value::Attr(attr), Value::DirStat(stat)] = pair else {
                         return Err(StoreError::another_question().into());
                     };
                     if !seen.insert(*dir) {
-                        return Err(Errno::ELOOP.into());
+                        sum.torn = true;
+                        continue;
                     }
+                    let moved = |listed| attr.as_ref().is_none_or(|a| a.parent != listed);
+                    sum.torn |= parent.is_some_and(moved);
                     let leaf = attr.as_ref().is_none_or(|a| a.nlink <= 2);
                     let stat = stat.filter(|_| self.settings().dir_stats);
                     if !leaf || stat.is_none() {
@@ -147,15 +172,19 @@ impl Meta {
                                 entries.iter().map(|e| e.attr.as_ref().map_or(4096, space)).sum::<i64>();
                             sum.amount.1 += entries.len() as i64;
                         }
-                        next.extend(
-                            entries.iter().filter(|e| e.edge.kind == FileType::Directory).map(|e| e.edge.ino),
-                        );
+                        let subdirs = entries.iter().filter(|e| e.edge.kind == FileType::Directory);
+                        let before = next.len();
+                        next.extend(subdirs.map(|e| (e.edge.ino, Some(*dir))));
+                        let found = next.len() - before;
+                        sum.miscounted |= attr.as_ref().is_some_and(|a| a.nlink as usize != found + 2);
                     }
                     if let Some(stat) = stat {
                         sum.amount.0 += stat.space;
                         sum.amount.1 += stat.inodes;
                     }
-                    sum.dirs.push(Summed { dir: *dir, attr: attr.clone(), stat });
+                    if sum.dirs.len() < GUARDED_DIRS_MAX {
+                        sum.dirs.push(Summed { dir: *dir, attr: attr.clone(), stat });
+                    }
                 }
             }
             level = next;

@@ -150,7 +150,7 @@ impl Meta {
                 && !self.count_usage(ino).await?
             {
                 // Others change too much; mounts count again.
-                let (space, inodes) = self.sum_tree(ino).await?.amount;
+                let (space, inodes) = self.steady_sum(ino).await?.amount;
                 self.put_usage(key, space, inodes).await?;
             }
             let now = self.quota_record(key).await?;
@@ -228,8 +228,11 @@ impl Meta {
     /// as one commit can guard. False, and nothing changed, if others change too much meanwhile.
     async fn count_usage(&self, dir: Ino) -> Result<bool> {
         let key = QuotaKey::Dir(dir);
-        for _ in 0..COUNTS_MAX {
+        for round in 1..=COUNTS_MAX {
             let sum = self.sum_tree(dir).await?;
+            if sum.is_torn(round) {
+                continue;
+            }
             let (space, inodes) = sum.amount;
             let writes = vec![Write::PutQuotaUsage(key, space, inodes)];
             let commit = Commit { guards: sum.guards().collect(), writes };
@@ -299,7 +302,7 @@ impl Meta {
                 return Err(Errno::ENODATA.into());
             }
             let (space, inodes) =
-                if strict { self.walked(dir).await? } else { self.sum_tree(dir).await?.amount };
+                if strict { self.walked(dir).await? } else { self.steady_sum(dir).await?.amount };
             checks.push(QuotaCheck { key, recorded, space, inodes });
         } else {
             if let Some(key) = key

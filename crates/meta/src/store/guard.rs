@@ -22,6 +22,8 @@ impl AttrMask {
     pub const LENGTH: Self = Self(4);
     /// atime, mtime and ctime.
     pub const TIMES: Self = Self(8);
+    /// The parent alone.
+    pub const PARENT: Self = Self(16);
     /// Every field.
     pub const ALL: Self = Self(15);
 
@@ -43,6 +45,7 @@ impl AttrMask {
                 && a.access_acl == b.access_acl
                 && a.default_acl == b.default_acl
                 && a.tier == b.tier))
+            && (!self.contains(Self::PARENT) || a.parent == b.parent)
             && (!self.contains(Self::NLINK) || a.nlink == b.nlink)
             && (!self.contains(Self::LENGTH) || a.length == b.length)
             && (!self.contains(Self::TIMES)

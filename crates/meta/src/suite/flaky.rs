@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use ciderfs_format::Ino;
@@ -23,19 +23,27 @@ pub(super) struct Flaky {
     rng: Mutex<Rng>,
     /// Calls in a thousand that go wrong.
     faults: AtomicU64,
-    /// A commit that was said to be lost and reaches the engine before the next call.
-    late: tokio::sync::Mutex<Option<Commit>>,
-    /// The reply to the next commit is lost, whatever `faults` says.
-    lose_reply: AtomicBool,
+    /// A commit that was said to be lost and reaches the engine before the call that comes after so many others.
+    late: tokio::sync::Mutex<Option<(usize, Commit)>>,
+    /// What becomes of the next commit, whatever `faults` says.
+    fate: Mutex<Option<Fate>>,
     /// Runs once, when the call that it waits for is made.
     before: Mutex<Option<(When, BoxFuture<'static, ()>)>>,
 }
 
+/// What becomes of a commit whose caller hears nothing.
+pub(super) enum Fate {
+    /// It is never made.
+    Dropped,
+    /// It reaches the engine before the call that comes after so many others.
+    Late(usize),
+    /// It is made.
+    Made,
+}
+
 /// What another client's action waits for.
 pub(super) enum When {
-    /// The next commit, before it reaches the engine.
-    Commit,
-    /// The same, before its reply arrives.
+    /// The next commit, before its reply arrives.
     Committed,
     /// The call that comes after so many others.
     Call(usize),
@@ -59,14 +67,14 @@ impl Flaky {
             rng,
             faults,
             late: tokio::sync::Mutex::default(),
-            lose_reply: AtomicBool::new(false),
+            fate: Mutex::default(),
             before: Mutex::default(),
         })
     }
 
-    /// The next commit is applied, and its reply lost.
-    pub(super) fn lose_next_reply(&self) {
-        self.lose_reply.store(true, Ordering::Relaxed);
+    /// The next commit is answered with "lost".
+    pub(super) fn lose_next(&self, fate: Fate) {
+        *self.fate.lock() = Some(fate);
     }
 
     /// Another client does something just then.
@@ -105,7 +113,18 @@ impl Flaky {
 
     async fn enter(&self) -> Result<(), StoreError> {
         self.pause().await;
-        if let Some(commit) = self.late.lock().await.take() {
+        let due = {
+            let mut late = self.late.lock().await;
+            match &mut *late {
+                Some((0, _)) => late.take(),
+                Some((others, _)) => {
+                    *others -= 1;
+                    None
+                }
+                None => None,
+            }
+        };
+        if let Some((_, commit)) = due {
             self.inner.commit(&commit).await?;
         }
         if self.rng.lock().per_mille(self.faults()) {
@@ -126,31 +145,30 @@ impl Store for Flaky {
     }
 
     async fn read(&self, reads: &[Read]) -> Result<Vec<Value>, StoreError> {
-        self.let_other(When::is_this_call).await;
         self.enter().await?;
+        self.let_other(When::is_this_call).await;
         let out = self.inner.read(reads).await;
         self.pause().await;
         out
     }
 
     async fn commit(&self, commit: &Commit) -> Result<Outcome, StoreError> {
-        self.let_other(|when| matches!(when, When::Commit) || when.is_this_call()).await;
         self.enter().await?;
-        let fate = {
+        self.let_other(When::is_this_call).await;
+        let chosen = self.fate.lock().take();
+        let fate = chosen.or_else(|| {
             let mut rng = self.rng.lock();
-            if self.lose_reply.swap(false, Ordering::Relaxed) {
-                2
-            } else if rng.per_mille(self.faults() * 3) {
-                rng.below(3)
-            } else {
-                3
-            }
-        };
+            rng.per_mille(self.faults() * 3).then(|| match rng.below(3) {
+                0 => Fate::Dropped,
+                1 => Fate::Late(0),
+                _ => Fate::Made,
+            })
+        });
         let lost = Err(StoreError::Ambiguous("injected: lost".into()));
         match fate {
-            0 => return lost,
-            1 => {
-                *self.late.lock().await = Some(commit.clone());
+            Some(Fate::Dropped) => return lost,
+            Some(Fate::Late(others)) => {
+                *self.late.lock().await = Some((others, commit.clone()));
                 return lost;
             }
             _ => {}
@@ -158,7 +176,7 @@ impl Store for Flaky {
         let out = self.inner.commit(commit).await;
         self.let_other(|when| matches!(when, When::Committed)).await;
         self.pause().await;
-        if fate == 2 && out.is_ok() { lost } else { out }
+        if fate.is_some() && out.is_ok() { lost } else { out }
     }
 
     async fn list_dir(
@@ -168,8 +186,8 @@ impl Store for Flaky {
         limit: usize,
         attrs: bool,
     ) -> Result<(Vec<DirEntry>, DirCursor), StoreError> {
-        self.let_other(When::is_this_call).await;
         self.enter().await?;
+        self.let_other(When::is_this_call).await;
         self.inner.list_dir(dir, cursor, limit, attrs).await
     }
 

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use ciderfs_format::{Attr, FileType, Ino};
 
 use crate::error::Errno;
-use crate::store::Store;
+use crate::store::{Scan, Scanned, Store};
 use crate::suite::Engine;
-use crate::suite::flaky::{Flaky, When};
+use crate::suite::flaky::{Fate, Flaky, When};
 use crate::suite::world::*;
 use crate::types::{Caller, NewNode};
 
@@ -290,7 +290,7 @@ pub async fn creation_with_a_lost_reply(engine: Engine) {
     let c = Client::over(Arc::clone(&between) as Arc<dyn Store>, &w, World::config()).await;
     for kind in [FileType::File, FileType::Directory, FileType::Symlink] {
         let (name, moved) = (format!("{kind:?}"), format!("moved {kind:?}"));
-        between.lose_next_reply();
+        between.lose_next(Fate::Made);
         let (o, from, to) = (other.clone(), name.clone(), moved.clone());
         between.at(When::Committed, async move {
             o.rename((ROOT, &from), (ROOT, &to)).await.unwrap();
@@ -305,12 +305,49 @@ pub async fn creation_with_a_lost_reply(engine: Engine) {
     // What another client has removed meanwhile is made once more, with another number: the data of the first goes its way.
     let (o, first) = (other.clone(), Arc::new(AtomicU64::new(0)));
     let told = Arc::clone(&first);
-    between.lose_next_reply();
+    between.lose_next(Fate::Made);
     between.at(When::Committed, async move {
         told.store(o.find(ROOT, "f").await.unwrap().0, Ordering::SeqCst);
         o.unlink(ROOT, "f").await.unwrap();
     });
     let again = c.file(ROOT, "f").await;
     assert!(first.load(Ordering::SeqCst) != 0 && first.load(Ordering::SeqCst) != again.0);
+    w.check().await;
+}
+
+/// A creation that was lost and arrives late, whatever another client does with what it made: one call makes one node.
+pub async fn creation_that_arrives_late(engine: Engine) {
+    let w = World::new(engine).await;
+    let other = w.client().await;
+    let between = Flaky::new(w.engine.open().await, 1);
+    let c = Client::over(Arc::clone(&between) as Arc<dyn Store>, &w, World::config()).await;
+    c.meta.start_session().await.unwrap();
+    let mut number = 0;
+    for late in 0..4 {
+        for moved in 0..5 {
+            number += 1;
+            let dir = c.dir(ROOT, &format!("d{number}")).await;
+            c.file(dir, "warm").await;
+            between.lose_next(Fate::Late(late));
+            // One call later than the commit itself.
+            let o = other.clone();
+            between.at(When::Call(1 + moved), async move {
+                _ = o.rename((dir, "f"), (dir, "moved")).await;
+            });
+            let f = c.file(dir, "f").await;
+            between.give_up();
+            c.stat(ROOT).await;
+            let names = c.ls(dir).await;
+            assert_eq!(names.len(), 2, "late by {late}, moved before call {moved}: {names:?}");
+            let name = names.iter().find(|n| *n != "warm").unwrap();
+            assert_eq!(c.find(dir, name).await.unwrap(), f);
+        }
+        between.lose_next(Fate::Late(late));
+        let (g, _) = c.meta.create_nameless(&root(), ROOT, 0o600, 0).await.unwrap();
+        let open = w.store.scan(&Scan::Sustained(c.meta.sid()), 10).await.unwrap();
+        assert_eq!(open, [Scanned::Ino(g)], "late by {late}");
+        c.meta.close(g).await.unwrap();
+    }
+    c.meta.close_session().await.unwrap();
     w.check().await;
 }

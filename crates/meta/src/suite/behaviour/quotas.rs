@@ -177,43 +177,56 @@ pub async fn great_tree_moved_under_change(engine: Engine) {
     assert_eq!(used(&w, QuotaKey::Dir(a)).await, (inodes * 4096 + 12 * 4096, inodes));
 }
 
-/// Trees that move while another client changes them in the last moment, also in ways that no usage record above shows.
+/// Trees that move while another client changes them, before each call in turn, also in ways that no usage record above
+/// shows.
 pub async fn moved_trees_under_late_change(engine: Engine) {
     let w = World::new(engine).await;
     let ([plain, other], [a, b]) = two_quotas(&w).await;
     let between = Flaky::new(w.engine.open().await, 1);
     let c = Client::over(Arc::clone(&between) as Arc<dyn Store>, &w, World::config()).await;
     let out = plain.dir(ROOT, "out").await;
-    for round in 0..7 {
-        let [t, u, y] = ["t", "u", "y"].map(|name| format!("{name}{round}"));
-        // a/t holds a directory and a link, one level down; b/u one file; out/y three.
-        let top = plain.dir(a, &t).await;
-        let mid = plain.dir(top, "mid").await;
-        let leaf = plain.dir(mid, "leaf").await;
-        plain.make(mid, "link", FileType::Symlink).await.unwrap();
-        let second = plain.dir(b, &u).await;
-        let third = plain.dir(out, &y).await;
-        for (dir, name) in [(second, "f"), (third, "f"), (third, "g"), (third, "h")] {
-            plain.file(dir, name).await;
-        }
-        let (o, third) = (other.clone(), y);
-        between.at(When::Commit, async move {
-            match round {
-                0 => _ = o.file(leaf, "late").await,
-                1 => _ = o.file(second, "late").await,
-                2 => _ = (o.file(leaf, "late").await, o.dir(second, "late").await),
-                3 => o.rename_with(EXCHANGE, (mid, "leaf"), (out, &third)).await.unwrap(),
-                4 => o.rename_with(EXCHANGE, (mid, "link"), (out, &third)).await.unwrap(),
-                5 => _ = o.rename((out, &third), (mid, "leaf")).await.unwrap(),
-                _ => _ = o.rename((mid, "leaf"), (second, "leaf")).await.unwrap(),
+    for kind in 0..8 {
+        let mut call = 0;
+        loop {
+            let [t, u, y] = ["t", "u", "y"].map(|name| format!("{name}{kind}.{call}"));
+            // a/t holds a directory and a link, one level down; b/u one file; out/y three.
+            let top = plain.dir(a, &t).await;
+            let mid = plain.dir(top, "mid").await;
+            let leaf = plain.dir(mid, "leaf").await;
+            plain.make(mid, "link", FileType::Symlink).await.unwrap();
+            let second = plain.dir(b, &u).await;
+            let third = plain.dir(out, &y).await;
+            for (dir, name) in [(second, "f"), (third, "f"), (third, "g"), (third, "h")] {
+                plain.file(dir, name).await;
             }
-        });
-        match round {
-            0..=2 | 6 => c.rename_with(EXCHANGE, (a, &t), (b, &u)).await.unwrap(),
-            _ => _ = c.rename((a, &t), (b, &t)).await.unwrap(),
+            let o = other.clone();
+            between.at(When::Call(call), async move {
+                match kind {
+                    0 => _ = o.file(leaf, "late").await,
+                    1 => _ = o.file(second, "late").await,
+                    2 => _ = (o.file(leaf, "late").await, o.dir(second, "late").await),
+                    3 => o.rename_with(EXCHANGE, (mid, "leaf"), (out, &y)).await.unwrap(),
+                    4 => o.rename_with(EXCHANGE, (mid, "link"), (out, &y)).await.unwrap(),
+                    5 => _ = o.rename((out, &y), (mid, "leaf")).await.unwrap(),
+                    6 => {
+                        o.rename((mid, "leaf"), (out, "gone")).await.unwrap();
+                        o.rename((out, &y), (mid, "leaf")).await.unwrap();
+                        o.rename((out, "gone"), (out, &y)).await.unwrap();
+                    }
+                    _ => _ = o.rename((mid, "leaf"), (second, "leaf")).await.unwrap(),
+                }
+            });
+            match kind {
+                0..=2 | 7 => c.rename_with(EXCHANGE, (a, &t), (b, &u)).await.unwrap(),
+                _ => _ = c.rename((a, &t), (b, &t)).await.unwrap(),
+            }
+            if between.give_up() {
+                break;
+            }
+            w.check().await;
+            call += 1;
         }
-        assert!(!between.give_up(), "round {round}");
-        w.check().await;
+        assert!(call > 3, "kind {kind}");
     }
 }
 
