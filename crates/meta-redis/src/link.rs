@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use ciderfs_meta::store::StoreError;
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, Pipeline, RedisError, RedisResult, Value as Reply};
+use redis::{Cmd, RedisError, RedisResult, Value as Reply};
 use tokio::sync::Mutex;
 
 use crate::error::is_lost;
@@ -77,23 +77,6 @@ impl Link {
     pub async fn send(&self, cmd: &Cmd) -> Result<Reply, CallError> {
         let (generation, mut conn) = self.get().await.map_err(CallError::Unsent)?;
         let result = conn.send_packed_command(cmd).await.and_then(Reply::extract_error);
-        self.judge(generation, result).await
-    }
-
-    /// Sends commands in one go. The first error among the answers is that of the call.
-    pub async fn send_all(&self, pipe: &Pipeline) -> Result<Vec<Reply>, CallError> {
-        let (generation, mut conn) = self.get().await.map_err(CallError::Unsent)?;
-        let result = if pipe.is_transaction() {
-            // MULTI and QUEUED answers are skipped, the answer to EXEC is the list.
-            let answers = conn.send_packed_commands(pipe, pipe.len() + 1, 1).await;
-            answers.and_then(|mut list| match list.pop().unwrap_or_default().extract_error()? {
-                Reply::Array(list) => Ok(list),
-                other => Ok(vec![other]),
-            })
-        } else {
-            let answers = conn.send_packed_commands(pipe, 0, pipe.len()).await;
-            answers.and_then(|list| list.into_iter().map(Reply::extract_error).collect())
-        };
         self.judge(generation, result).await
     }
 

@@ -9,32 +9,62 @@ use redis::{Cmd, Value as Reply, cmd};
 use crate::encode::{counter_key, lock_key};
 use crate::quota;
 use crate::reply::{self, Result};
-use crate::script::Scripts;
+
+/// A command that reads, or `LOOKUP`: an entry (the arguments are its name and the prefix of keys) and the attributes of its
+/// target, which only the script for reads knows.
+pub(crate) struct Ask {
+    command: &'static str,
+    key: String,
+    args: Vec<Vec<u8>>,
+}
+
+const LOOKUP: &str = "LOOKUP";
+
+impl Ask {
+    /// As a command of its own, if it is one.
+    pub(crate) fn cmd(&self) -> Option<Cmd> {
+        if self.command == LOOKUP {
+            return None;
+        }
+        let mut c = cmd(self.command);
+        c.arg(&self.key);
+        for arg in &self.args {
+            c.arg(arg.as_slice());
+        }
+        Some(c)
+    }
+}
+
+/// Keys and arguments of the script for reads.
+pub(crate) fn script_args(asks: Vec<Ask>) -> (Vec<String>, Vec<Vec<u8>>) {
+    let (mut keys, mut out) = (Vec::with_capacity(asks.len()), Vec::new());
+    for ask in asks {
+        keys.push(ask.key);
+        out.push(ask.command.into());
+        out.push(ask.args.len().to_string().into());
+        out.extend(ask.args);
+    }
+    (keys, out)
+}
 
 /// The commands of a read: three for a directory's usage and for a quota, one for everything else.
-pub(crate) fn commands(keys: &Keys, scripts: &Scripts, whole: bool, read: &Read) -> Vec<Cmd> {
-    let one = |name: &str, key: String| {
-        let mut c = cmd(name);
-        c.arg(key);
-        c
-    };
-    let field = |name: &str, key: String, field: &[u8]| {
-        let mut c = one(name, key);
-        c.arg(field);
-        c
-    };
+pub(crate) fn commands(keys: &Keys, read: &Read) -> Vec<Ask> {
+    let one = |command, key| Ask { command, key, args: Vec::new() };
+    let field = |command, key, field: &[u8]| Ask { command, key, args: vec![field.to_vec()] };
     vec![match read {
         Read::Attr(i) => one("GET", keys.node(*i)),
         Read::Edge(d, name) => field("HGET", keys.dir(*d), name),
-        Read::Lookup(d, name) => {
-            scripts.lookup.call(whole, &[keys.dir(*d)], &[name.as_slice(), keys.prefix.as_bytes()])
-        }
+        Read::Lookup(d, name) => Ask {
+            command: LOOKUP,
+            key: keys.dir(*d),
+            args: vec![name.clone(), keys.prefix.as_bytes().to_vec()],
+        },
         Read::DirEmpty(d) => one("EXISTS", keys.dir(*d)),
-        Read::Slices(i, indx) => {
-            let mut c = one("LRANGE", keys.chunk(*i, u64::from(*indx)));
-            c.arg(0).arg(-1);
-            c
-        }
+        Read::Slices(i, indx) => Ask {
+            command: "LRANGE",
+            key: keys.chunk(*i, u64::from(*indx)),
+            args: vec![b"0".to_vec(), b"-1".to_vec()],
+        },
         Read::Symlink(i) => one("GET", keys.symlink(*i)),
         Read::Xattr(i, name) => field("HGET", keys.xattr(*i), name),
         Read::XattrNames(i) => one("HKEYS", keys.xattr(*i)),

@@ -6,8 +6,8 @@ use redis::{Cmd, Script};
 pub(crate) struct Scripts {
     /// Guards and writes of a commit.
     pub commit: Lua,
-    /// An entry and the attributes of its target.
-    pub lookup: Lua,
+    /// Several reads at one moment; an entry with the attributes of its target.
+    pub read: Lua,
     /// A page of a directory.
     pub list: Lua,
     /// A background job's stamp.
@@ -53,7 +53,7 @@ impl Scripts {
         let decimal = include_str!("scripts/decimal.lua");
         Self {
             commit: Lua::new(&[decimal, include_str!("scripts/commit.lua")]),
-            lookup: Lua::new(&[decimal, include_str!("scripts/lookup.lua")]),
+            read: Lua::new(&[decimal, include_str!("scripts/read.lua")]),
             list: Lua::new(&[decimal, include_str!("scripts/list.lua")]),
             claim: Lua::new(&[include_str!("scripts/claim.lua")]),
             forget: Lua::new(&[include_str!("scripts/forget.lua")]),

@@ -11,13 +11,13 @@ use ciderfs_meta::store::{
     Commit, Counter, DirCursor, DirEntry, Guard, Job, Outcome, Output, Read, Scan, Scanned, Store,
     StoreError, Value, Write,
 };
-use redis::{Cmd, Pipeline, Value as Reply, cmd};
+use redis::{Cmd, Value as Reply, cmd};
 
 use crate::address::{Address, Place};
 use crate::encode::{Existing, Reports, counter_key, encode};
 use crate::error::{explain, is_no_script};
 use crate::link::{CallError, Link};
-use crate::reads;
+use crate::reads::{self, Ask};
 use crate::reply::{self, Result};
 use crate::script::{Lua, Scripts};
 use crate::server;
@@ -137,19 +137,18 @@ impl RedisStore {
         Ok(())
     }
 
-    async fn read_once(&self, reads: &[Read], whole: bool) -> std::result::Result<Vec<Reply>, CallError> {
-        self.turn();
-        let mut cmds = reads.iter().flat_map(|r| reads::commands(&self.keys, &self.scripts, whole, r));
-        if let ([_], Some(first), None) = (reads, cmds.next(), cmds.next()) {
-            return Ok(vec![self.quick.send(&first).await?]);
+    /// The answers to all commands of some reads. Several are a script: a pipeline may be served in pieces, and of a transaction
+    /// a server that is full refuses even what only reads.
+    async fn ask(&self, reads: &[Read]) -> Result<Vec<Reply>> {
+        let asks: Vec<Ask> = reads.iter().flat_map(|r| reads::commands(&self.keys, r)).collect();
+        if let [ask] = asks.as_slice()
+            && let Some(cmd) = ask.cmd()
+        {
+            self.turn();
+            return Ok(vec![self.quick.send(&cmd).await.map_err(|e| self.error(e, false))?]);
         }
-        let mut pipe = Pipeline::new();
-        // A plain pipeline may be served in pieces, with commands of others between them.
-        pipe.atomic();
-        for c in reads.iter().flat_map(|r| reads::commands(&self.keys, &self.scripts, whole, r)) {
-            pipe.add_command(c);
-        }
-        self.quick.send_all(&pipe).await
+        let (keys, args) = reads::script_args(asks);
+        reply::array(self.script(&self.quick, &self.scripts.read, &keys, &args, false).await?)
     }
 
     /// Finds the existing chunks of files that a commit appends to over very long ranges.
@@ -242,12 +241,7 @@ impl Store for RedisStore {
         if reads.is_empty() {
             return Ok(Vec::new());
         }
-        let mut replies = match self.read_once(reads, false).await {
-            Err(CallError::Failed(e)) if is_no_script(&e) => self.read_once(reads, true).await,
-            other => other,
-        }
-        .map_err(|e| self.error(e, false))?
-        .into_iter();
+        let mut replies = self.ask(reads).await?.into_iter();
         reads.iter().map(|r| reads::value(r, &mut replies)).collect()
     }
 

@@ -67,7 +67,8 @@ async fn a_full_server_says_so_and_nothing_is_half_done() {
     commit.writes.push(Write::DelAttr(Ino(2)));
     let e = store.commit(&commit).await.unwrap_err();
     assert!(matches!(&e, StoreError::NoSpace(text) if text.contains("maxmemory")), "{e:?}");
-    assert!(matches!(store.read(&[Read::Attr(Ino(2))]).await.unwrap()[..], [Value::Attr(Some(_))]));
+    let values = store.read(&[Read::Attr(Ino(2)), Read::Slices(Ino(2), 0)]).await.unwrap();
+    assert!(matches!(&values[..], [Value::Attr(Some(_)), Value::Slices(_)]), "{values:?}");
     // What frees memory first may go on: whole, not by half.
     let writes = vec![Write::DelAttr(Ino(2)), put(3).writes.remove(0)];
     store.commit(&Commit { guards: Vec::new(), writes }).await.unwrap();

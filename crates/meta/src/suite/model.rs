@@ -129,7 +129,7 @@ async fn together(w: World, clients: usize, faults: u64) {
         let mut reasons = Vec::new();
         let mut found = None;
         let mut orders = if faults == 0 { run::orders(clients) } else { run::orders_after_loss(clients) };
-        let unknown = if faults == 0 { Vec::new() } else { run::unknown(&ops, &answers) };
+        let unknown = run.unknown(&ops);
         for i in &unknown {
             let without = |order: &Vec<(usize, bool)>| order.iter().copied().filter(|o| o.0 != *i).collect();
             orders.extend(orders.iter().map(without).collect::<Vec<_>>());

@@ -7,9 +7,9 @@ use ciderfs_format::{CHUNK_SIZE, FileType, Ino, Slice};
 use parking_lot::Mutex;
 
 use super::tree::{Answer, Op, Tree, UNIT, offset};
-use crate::error::Errno;
+use crate::error::{Errno, Error};
 use crate::ops::rename::EXCHANGE;
-use crate::store::{Commit, Counter, DirCursor, QuotaKey, Store, Write};
+use crate::store::{Commit, Counter, DirCursor, QuotaKey, Store, StoreError, Write};
 use crate::suite::flaky::Flaky;
 use crate::suite::rng::Rng;
 use crate::suite::world::*;
@@ -58,6 +58,8 @@ pub(super) struct Run<'a> {
     rng: Mutex<Rng>,
     gone: Vec<Ino>,
     compacted: Mutex<Compacted>,
+    /// Slices of writes whose outcome was said to be unknown.
+    unknown: Mutex<BTreeSet<u64>>,
     /// Looks at the volume without faults.
     witness: Client,
     world: &'a World,
@@ -93,19 +95,6 @@ pub(super) fn fits_after_loss(op: Op, answer: &Outcome, expected: &Result<Answer
         _ => false,
     };
     fits_given_up(op, answer, expected) || (done_before && answer.is_ok())
-}
-
-/// The writes among operations that may or may not have happened: their replies were lost, and before it could be found out a
-/// compaction rewrote the records.
-pub(super) fn unknown(ops: &[Op], answers: &[Outcome]) -> Vec<usize> {
-    let rewritten = |ino: Ino, indx: u32| {
-        ops.iter().any(|op| matches!(op, Op::Compact { ino: i, indx: x, .. } if (*i, *x) == (ino, indx)))
-    };
-    let lost = |(op, answer): (&Op, &Outcome)| match op {
-        Op::Write { ino, indx, .. } => *answer == Err(Errno::EIO) && rewritten(*ino, *indx),
-        _ => false,
-    };
-    (0..ops.len()).filter(|i| lost((&ops[*i], &answers[*i]))).collect()
 }
 
 /// All orders of a few operations: (which, does its answer count).
@@ -149,6 +138,7 @@ impl<'a> Run<'a> {
             rng: Mutex::new(Rng::new(seed)),
             gone: vec![Ino(900_000)],
             compacted: Mutex::default(),
+            unknown: Mutex::default(),
             witness: world.client().await,
             world,
         };
@@ -340,6 +330,9 @@ impl<'a> Run<'a> {
             }
             Op::Close { ino } => c.meta.close(ino).await.map(|()| Answer::Done),
         };
+        if let (Op::Write { id, .. }, Err(Error::Store(StoreError::Ambiguous(_)))) = (op, &answer) {
+            self.unknown.lock().insert(id);
+        }
         answer.map_err(|e| e.errno())
     }
 
@@ -374,6 +367,17 @@ impl<'a> Run<'a> {
         ];
         self.world.store.commit(&Commit { guards: Vec::new(), writes }).await.unwrap();
         self.clients[client].meta.sid.store(1, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// The writes among operations that may or may not have happened: their replies were lost, and before it could be found out
+    /// a compaction rewrote the records.
+    pub(super) fn unknown(&self, ops: &[Op]) -> Vec<usize> {
+        let rewritten = |ino: Ino, indx: u32| {
+            ops.iter().any(|op| matches!(op, Op::Compact { ino: i, indx: x, .. } if (*i, *x) == (ino, indx)))
+        };
+        let unknown = self.unknown.lock();
+        let lost = |op: &Op| matches!(op, Op::Write { ino, indx, id, .. } if unknown.contains(id) && rewritten(*ino, *indx));
+        (0..ops.len()).filter(|i| lost(&ops[*i])).collect()
     }
 
     /// Remembers what later choices and checks need.
