@@ -65,6 +65,13 @@ struct Lost<T> {
     pin: Option<Guard>,
 }
 
+impl Known {
+    /// What was fetched of all that the proofs look at.
+    fn answers<T>(&self, lost: &[Lost<T>]) -> Vec<Vec<Value>> {
+        lost.iter().map(|l| l.proof.reads().iter().filter_map(|read| self.value(read)).collect()).collect()
+    }
+}
+
 impl Meta {
     /// Runs an operation to its end. The function may be called many times.
     pub(crate) async fn run<T, F>(&self, mut op: F) -> Result<Ran<T>>
@@ -87,7 +94,8 @@ impl Meta {
                     Ok(_) => t.commit.writes.is_empty(),
                     Err(stop) => matches!(stop, Stop::Fail(_)),
                 };
-                let unsettled = if settles { t.unsettled() } else { Vec::new() };
+                let proofs = lost.iter().flat_map(|l| l.proof.reads());
+                let unsettled = if settles { t.unsettled(proofs.collect()) } else { Vec::new() };
                 let proof = t.proof.map(|p| (p, t.now));
                 let missing = (t.missing_inode, t.missing, t.missing_trees);
                 (result, missing, t.believed, unsettled, t.commit, proof)
@@ -105,28 +113,23 @@ impl Meta {
                     self.sum_trees(&mut known, trees).await?;
                     continue;
                 }
-                Err(Stop::Fail(_)) if !unsettled.is_empty() => {
+                Err(Stop::Fail(_)) | Ok(_) if !unsettled.is_empty() => {
                     fetches += 1;
                     self.fetch(&mut known, unsettled).await?;
                     continue;
                 }
                 Err(Stop::Fail(e)) => {
                     // It may fail just because a lost attempt was applied late.
-                    return match self.look_for(&mut lost).await?.0 {
-                        Some(found) => Ok(found),
-                        None => Err(e),
-                    };
+                    let values = known.answers(&lost);
+                    return self.applied(&mut lost, &values).ok_or(e);
+                }
+                Ok(value) if commit.writes.is_empty() => {
+                    let values = known.answers(&lost);
+                    let found = self.applied(&mut lost, &values);
+                    return Ok(found.unwrap_or(Ran { value, outputs: Vec::new() }));
                 }
                 Ok(value) => value,
             };
-            if commit.writes.is_empty() {
-                if unsettled.is_empty() {
-                    return Ok(Ran { value, outputs: Vec::new() });
-                }
-                fetches += 1;
-                self.fetch(&mut known, unsettled).await?;
-                continue;
-            }
             if self.cfg.read_only {
                 return Err(Errno::EROFS.into());
             }
@@ -197,8 +200,7 @@ impl Meta {
         Err(Errno::EIO.into())
     }
 
-    /// The result of the attempt that was applied although its reply was lost, if one was, and what the proofs look at. The
-    /// youngest counts: what shows an older one may be its work.
+    /// The result of the attempt that was applied although its reply was lost, if one was, and what the proofs look at.
     async fn look_for<T>(&self, lost: &mut Vec<Lost<T>>) -> Result<(Option<Ran<T>>, Vec<Vec<Value>>)> {
         if lost.is_empty() {
             return Ok((None, Vec::new()));
@@ -206,13 +208,16 @@ impl Meta {
         let reads: Vec<Vec<Read>> = lost.iter().map(|l| l.proof.reads()).collect();
         let mut values = self.read(&reads.concat()).await?.into_iter();
         let values: Vec<Vec<Value>> = reads.iter().map(|r| values.by_ref().take(r.len()).collect()).collect();
-        let found = lost.iter().zip(&values).rposition(|(l, values)| l.proof.shows(values));
-        let found = found.map(|i| {
-            // What else it changed is not known.
-            self.beliefs.clear();
-            Ran { value: lost.remove(i).value, outputs: Vec::new() }
-        });
-        Ok((found, values))
+        Ok((self.applied(lost, &values), values))
+    }
+
+    /// The result of the attempt that the answers to the proofs show. The youngest counts: what shows an older one may be its
+    /// work.
+    fn applied<T>(&self, lost: &mut Vec<Lost<T>>, values: &[Vec<Value>]) -> Option<Ran<T>> {
+        let found = lost.iter().zip(values).rposition(|(l, values)| l.proof.shows(values))?;
+        // What else it changed is not known.
+        self.beliefs.clear();
+        Some(Ran { value: lost.remove(found).value, outputs: Vec::new() })
     }
 
     async fn fetch(&self, known: &mut Known, reads: impl IntoIterator<Item = Read>) -> Result<()> {

@@ -44,9 +44,10 @@ pub(crate) type Step<T> = Result<T, Stop>;
 pub(crate) enum Proof {
     /// The entry points there only if it was.
     Edge(Ino, Name, Edge),
-    /// The entry points there, and the one that it had before does not any more, only if it was: (directory, name) before
-    /// and after.
-    Moved((Ino, Name), (Ino, Name), Edge),
+    /// The entry points there, and its old place holds what the move leaves, only if it was; or the node changed at that time:
+    /// (directory, name) before and after, entry, what is left, time. That another client has made the same move is taken for
+    /// it.
+    Moved((Ino, Name), (Ino, Name), Edge, Option<Edge>, Time),
     /// The entry is gone, and its inode too or changed at that time, only if it was. The entry alone proves nothing: another
     /// client may have moved it.
     Removed(Ino, Name, Ino, Time),
@@ -70,8 +71,9 @@ impl Proof {
     pub(crate) fn reads(&self) -> Vec<Read> {
         match self {
             Self::Edge(dir, name, _) => vec![Read::Edge(*dir, name.clone())],
-            Self::Moved(from, to, _) => {
-                vec![Read::Edge(from.0, from.1.clone()), Read::Edge(to.0, to.1.clone())]
+            Self::Moved(from, to, edge, ..) => {
+                let places = [from, to].map(|(dir, name)| Read::Edge(*dir, name.clone()));
+                places.into_iter().chain([Read::Attr(edge.ino)]).collect()
             }
             Self::Removed(dir, name, ino, _) => vec![Read::Edge(*dir, name.clone()), Read::Attr(*ino)],
             Self::Made(ino) | Self::Ctime(ino, _) | Self::Gone(ino) => vec![Read::Attr(*ino)],
@@ -85,8 +87,9 @@ impl Proof {
     pub(crate) fn shows(&self, values: &[Value]) -> bool {
         match (self, values) {
             (Self::Edge(_, _, want), [Value::Edge(found)]) => Some(*want) == *found,
-            (Self::Moved(_, _, edge), [Value::Edge(from), Value::Edge(to)]) => {
-                *to == Some(*edge) && *from != Some(*edge)
+            (Self::Moved(_, _, edge, left, at), [Value::Edge(from), Value::Edge(to), Value::Attr(found)]) => {
+                let changed = found.as_ref().is_some_and(|a| a.ctime == *at);
+                *to == Some(*edge) && (*from == *left || (*from != Some(*edge) && changed))
             }
             (Self::Removed(_, _, _, at), [Value::Edge(None), Value::Attr(found)]) => {
                 found.as_ref().is_none_or(|a| a.ctime == *at)
@@ -113,6 +116,11 @@ impl Proof {
     pub(crate) fn pin(&self, values: Vec<Value>) -> Result<Option<Guard>, StoreError> {
         if let Self::Made(ino) = self {
             return Ok(Some(Guard::Attr { ino: *ino, expect: None, mask: AttrMask::EXISTS }));
+        }
+        if let Self::Moved(_, _, edge, ..) = self {
+            // An exchange done twice would be undone.
+            let Some(Value::Attr(expect)) = values.into_iter().nth(2) else { return Ok(None) };
+            return Ok(Some(Guard::Attr { ino: edge.ino, expect, mask: AttrMask::TIMES }));
         }
         let (Self::SliceId(ino, indx, _) | Self::Appended(ino, indx, ..)) = self else { return Ok(None) };
         let mut values = values.into_iter();
@@ -298,14 +306,16 @@ impl<'a> Txn<'a> {
     }
 
     /// All that must be fetched again, in one turn, before an answer that is not committed may be given: nothing if what it
-    /// rests on was so at one moment.
-    pub(crate) fn unsettled(&mut self) -> Vec<Read> {
-        let turn = self.fetched.first().map(|(_, turn)| *turn);
-        if self.believed.is_empty() && self.fetched.iter().all(|(_, t)| Some(*t) == turn) {
+    /// rests on, and `proofs` that earlier attempts were applied, was so at one moment.
+    pub(crate) fn unsettled(&mut self, proofs: Vec<Read>) -> Vec<Read> {
+        let mut turns = self.fetched.iter().map(|(_, turn)| Some(*turn));
+        let mut turns = turns.by_ref().chain(proofs.iter().map(|read| self.known.turn_of(read)));
+        let one = turns.next().is_none_or(|first| first.is_some() && turns.all(|turn| turn == first));
+        if self.believed.is_empty() && one {
             return Vec::new();
         }
         let fetched = std::mem::take(&mut self.fetched).into_iter().map(|(read, _)| read);
-        std::mem::take(&mut self.believed).into_iter().chain(fetched).collect()
+        std::mem::take(&mut self.believed).into_iter().chain(fetched).chain(proofs).collect()
     }
 
     fn known_edge(&self, dir: Ino, name: &[u8]) -> Option<(Option<Edge>, bool)> {

@@ -15,3 +15,22 @@ async fn engine() -> Engine {
 }
 
 ciderfs_meta::suite!(engine);
+
+mod pairs {
+    use ciderfs_meta::suite::model;
+
+    #[tokio::test]
+    async fn without_trash() {
+        model::pairs().await;
+    }
+
+    #[tokio::test]
+    async fn with_trash() {
+        model::pairs_with_trash().await;
+    }
+
+    #[tokio::test]
+    async fn with_a_lost_reply() {
+        model::pairs_with_a_lost_reply().await;
+    }
+}

@@ -2,11 +2,11 @@
 
 use ciderfs_format::{Attr, Edge, FileType};
 
-use super::rename::{Place, check_no_loop, check_rename};
+use super::rename::{Place, check_no_loop, check_rename, moved};
 use super::rules::W;
 use crate::error::Errno;
 use crate::store::{AttrMask, Read, Write};
-use crate::txn::{Proof, Step, Txn};
+use crate::txn::{Step, Txn};
 use crate::types::{Caller, NewNode};
 use crate::volume::Meta;
 
@@ -53,7 +53,7 @@ impl Meta {
             }
         }
         self.move_trees(t, &[(src.dir, dst.dir, se, &sa), (dst.dir, src.dir, de, &da)])?;
-        t.proof(Proof::Moved((src.dir, src.name.to_vec()), (dst.dir, dst.name.to_vec()), se));
+        t.proof(moved((src, dst), se, Some(de), t.now));
         self.move_entry(t, (src.dir, dst), se, &sa);
         self.move_entry(t, (dst.dir, src), de, &da);
         if src.dir == dst.dir {
@@ -67,14 +67,15 @@ impl Meta {
     }
 
     /// Buffers the whiteout at the place that an entry leaves. Anybody may make one: it is no device that could be used.
-    pub(super) fn put_whiteout(&self, t: &mut Txn<'_>, c: &Caller, at: Place<'_>, dir: &Attr) -> Step<()> {
+    pub(super) fn put_whiteout(&self, t: &mut Txn<'_>, c: &Caller, at: Place<'_>, dir: &Attr) -> Step<Edge> {
         let ino = t.new_inode()?;
         let attr = self.new_attr(t, c, (at.dir, dir), &WHITEOUT_NODE)?;
         let owner = Some((attr.uid, attr.gid));
         t.write(Write::PutAttr(ino, attr));
-        t.write(Write::PutEdge(at.dir, at.name.to_vec(), Edge { kind: FileType::CharDevice, ino }));
+        let edge = Edge { kind: FileType::CharDevice, ino };
+        t.write(Write::PutEdge(at.dir, at.name.to_vec(), edge));
         t.charge(owner, 4096, 1);
         t.dir_stat(self.settings().dir_stats, at.dir, 0, 4096, 1);
-        Ok(())
+        Ok(edge)
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! A failure prints its seed; `CIDERFS_SEED=<seed>` makes the same choices again.
 
+mod pairs;
 mod run;
 mod tree;
 
 use std::collections::BTreeSet;
 
+pub use self::pairs::{pairs, pairs_with_a_lost_reply, pairs_with_trash};
 use self::run::Run;
 use self::tree::Op;
 use super::Engine;
@@ -126,45 +128,10 @@ async fn together(w: World, clients: usize, faults: u64) {
         }
         let calls = ops.iter().enumerate().map(|(i, op)| run.carry_out(i, *op));
         let answers = futures_util::future::join_all(calls).await;
-        let mut reasons = Vec::new();
-        let mut found = None;
-        let mut orders = if faults == 0 { run::orders(clients) } else { run::orders_after_loss(clients) };
-        let unknown = run.unknown(&ops);
-        for i in &unknown {
-            let without = |order: &Vec<(usize, bool)>| order.iter().copied().filter(|o| o.0 != *i).collect();
-            orders.extend(orders.iter().map(without).collect::<Vec<_>>());
-        }
-        for order in orders {
-            let mut tree = run.tree.clone();
-            let fits = order.iter().all(|&(i, counts)| {
-                let expected = tree.apply(ops[i], run::made(&answers[i]));
-                match faults {
-                    0 => run::fits(&answers[i], &expected),
-                    _ => {
-                        !counts
-                            || unknown.contains(&i)
-                            || run::fits_after_loss(ops[i], &answers[i], &expected)
-                    }
-                }
-            });
-            if !fits {
-                continue;
-            }
-            match run.compare(&tree).await {
-                Ok(()) => found = Some(tree),
-                Err(why) => reasons.push(why),
-            }
-            if found.is_some() {
-                break;
-            }
-        }
-        let Some(tree) = found else {
-            panic!(
-                "round {round}: no order explains {:?}; {reasons:?}\nbefore: {:?}",
-                ops.iter().zip(&answers).collect::<Vec<_>>(),
-                run.tree
-            )
-        };
+        let tree = run.explain(&ops, &answers, faults > 0).await.unwrap_or_else(|reasons| {
+            let answered: Vec<_> = ops.iter().zip(&answers).collect();
+            panic!("round {round}: no order explains {answered:?}; {reasons:?}\nbefore: {:?}", run.tree)
+        });
         run.tree = tree;
         for (op, answer) in ops.into_iter().zip(&answers) {
             run.note(op, run::made(answer));

@@ -52,6 +52,8 @@ impl Compacted {
 /// A sequence of operations.
 pub(super) struct Run<'a> {
     pub(super) clients: Vec<Client>,
+    /// What lies between each client and the engine.
+    pub(super) between: Vec<Arc<Flaky>>,
     pub(super) tree: Tree,
     /// Slices that were committed.
     pub(super) written: Mutex<BTreeSet<(u64, u32)>>,
@@ -86,7 +88,7 @@ pub(super) fn fits_given_up(op: Op, answer: &Outcome, expected: &Result<Answer, 
 
 /// [`fits`], or else one of the few answers that cannot be helped when a request got lost: what it wanted had been done by
 /// another client before, which looks as if it had been done by this request.
-pub(super) fn fits_after_loss(op: Op, answer: &Outcome, expected: &Result<Answer, Vec<Errno>>) -> bool {
+fn fits_after_loss(op: Op, answer: &Outcome, expected: &Result<Answer, Vec<Errno>>) -> bool {
     let done_before = match (op, expected) {
         (Op::Unlink { .. } | Op::Rmdir { .. } | Op::Rename { .. } | Op::Exchange { .. }, Err(e)) => {
             e.contains(&Errno::ENOENT)
@@ -98,7 +100,7 @@ pub(super) fn fits_after_loss(op: Op, answer: &Outcome, expected: &Result<Answer
 }
 
 /// All orders of a few operations: (which, does its answer count).
-pub(super) fn orders(n: usize) -> Vec<Vec<(usize, bool)>> {
+fn orders(n: usize) -> Vec<Vec<(usize, bool)>> {
     let mut out = vec![Vec::new()];
     for i in 0..n {
         let longer = |order: &Vec<(usize, bool)>| {
@@ -116,7 +118,7 @@ pub(super) fn orders(n: usize) -> Vec<Vec<(usize, bool)>> {
 
 /// [`orders`], and those in which one operation happens twice: its first reply was lost and another client undid it before
 /// it could be found out.
-pub(super) fn orders_after_loss(n: usize) -> Vec<Vec<(usize, bool)>> {
+fn orders_after_loss(n: usize) -> Vec<Vec<(usize, bool)>> {
     let mut out = orders(n);
     for order in orders(n) {
         for again in 0..n {
@@ -133,6 +135,7 @@ impl<'a> Run<'a> {
     pub(super) async fn new(world: &'a World, seed: u64, clients: usize, faults: u64) -> Self {
         let mut out = Self {
             clients: Vec::new(),
+            between: Vec::new(),
             tree: Tree::new(world.settings.trash_enabled()),
             written: Mutex::default(),
             rng: Mutex::new(Rng::new(seed)),
@@ -147,6 +150,7 @@ impl<'a> Run<'a> {
             let store = Arc::clone(&flaky) as Arc<dyn Store>;
             out.clients.push(Client::over(store, world, World::config()).await);
             flaky.set_faults(faults);
+            out.between.push(flaky);
         }
         out
     }
@@ -369,9 +373,45 @@ impl<'a> Run<'a> {
         self.clients[client].meta.sid.store(1, std::sync::atomic::Ordering::Relaxed);
     }
 
+    /// The reference after operations that several clients carried out at once, in an order that explains their answers and
+    /// the volume; else why there is none. `lossy`: requests and replies got lost.
+    pub(super) async fn explain(
+        &self,
+        ops: &[Op],
+        answers: &[Outcome],
+        lossy: bool,
+    ) -> Result<Tree, Vec<String>> {
+        let mut orders = if lossy { orders_after_loss(ops.len()) } else { orders(ops.len()) };
+        let unknown = self.unknown(ops);
+        for i in &unknown {
+            let without = |order: &Vec<(usize, bool)>| order.iter().copied().filter(|o| o.0 != *i).collect();
+            orders.extend(orders.iter().map(without).collect::<Vec<_>>());
+        }
+        let mut reasons = Vec::new();
+        for order in orders {
+            let mut tree = self.tree.clone();
+            let fit = order.iter().all(|&(i, counts)| {
+                let expected = tree.apply(ops[i], made(&answers[i]));
+                match lossy {
+                    false => fits(&answers[i], &expected),
+                    true => {
+                        !counts || unknown.contains(&i) || fits_after_loss(ops[i], &answers[i], &expected)
+                    }
+                }
+            });
+            if fit {
+                match self.compare(&tree).await {
+                    Ok(()) => return Ok(tree),
+                    Err(why) => reasons.push(why),
+                }
+            }
+        }
+        Err(reasons)
+    }
+
     /// The writes among operations that may or may not have happened: their replies were lost, and before it could be found out
     /// a compaction rewrote the records.
-    pub(super) fn unknown(&self, ops: &[Op]) -> Vec<usize> {
+    fn unknown(&self, ops: &[Op]) -> Vec<usize> {
         let rewritten = |ino: Ino, indx: u32| {
             ops.iter().any(|op| matches!(op, Op::Compact { ino: i, indx: x, .. } if (*i, *x) == (ino, indx)))
         };
