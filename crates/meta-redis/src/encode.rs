@@ -115,6 +115,7 @@ impl Encoded {
                     (AttrMask::LENGTH, 'l'),
                     (AttrMask::TIMES, 't'),
                     (AttrMask::PARENT, 'p'),
+                    (AttrMask::CTIME, 'c'),
                 ];
                 let mask: String =
                     letters.iter().filter(|(m, _)| mask.contains(*m)).map(|(_, letter)| *letter).collect();

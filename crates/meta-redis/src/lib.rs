@@ -1,6 +1,6 @@
 //! Redis and Valkey driver of the metadata [`Store`](ciderfs_meta::store::Store).
 //!
-//! A batch of reads is one pipeline, a commit is one script: guards and writes travel as a stream of arguments and run
+//! A batch of reads is one script, and so is a commit: guards and writes travel as a stream of arguments and run
 //! atomically on the server, next to clients that use `WATCH` (`spec/meta-redis.md` 9). All calls share two multiplexed
 //! connections: one for reads and commits, one for long answers (listings and scans), which may not hold up the others.
 //!

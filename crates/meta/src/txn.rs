@@ -44,12 +44,14 @@ pub(crate) type Step<T> = Result<T, Stop>;
 pub(crate) enum Proof {
     /// The entry points there only if it was.
     Edge(Ino, Name, Edge),
-    /// The entry points there, and its old place holds what the move leaves, only if it was; or the node changed at that time:
-    /// (directory, name) before and after, entry, what is left, time. That another client has made the same move is taken for
-    /// it.
+    /// The entry points there, and the one that it had before does not any more, only if it was; but if what it replaces is
+    /// there now, another client exchanged the two: (directory, name) before and after, entry, entry that it replaces, time.
+    /// That another client has made the same move is taken for it.
     Moved((Ino, Name), (Ino, Name), Edge, Option<Edge>, Time),
-    /// The entry is gone, and its inode too or changed at that time, only if it was. The entry alone proves nothing: another
-    /// client may have moved it.
+    /// One of two nodes that change places carries this ctime only if they did: place, inode there, and the other ones.
+    Exchanged((Ino, Name, Ino), (Ino, Name, Ino), Time),
+    /// The entry is gone, and its inode too or changed at that time, only if it was; or the entry is another inode's, and this one
+    /// changed at that time. The entry alone proves nothing: another client may have moved it.
     Removed(Ino, Name, Ino, Time),
     /// The attributes carry this ctime only if it was.
     Ctime(Ino, Time),
@@ -75,6 +77,10 @@ impl Proof {
                 let places = [from, to].map(|(dir, name)| Read::Edge(*dir, name.clone()));
                 places.into_iter().chain([Read::Attr(edge.ino)]).collect()
             }
+            Self::Exchanged(a, b, _) => {
+                let places = [a, b].map(|(dir, name, _)| Read::Edge(*dir, name.clone()));
+                places.into_iter().chain([a, b].map(|(_, _, ino)| Read::Attr(*ino))).collect()
+            }
             Self::Removed(dir, name, ino, _) => vec![Read::Edge(*dir, name.clone()), Read::Attr(*ino)],
             Self::Made(ino) | Self::Ctime(ino, _) | Self::Gone(ino) => vec![Read::Attr(*ino)],
             Self::SliceId(ino, indx, _) => vec![Read::Slices(*ino, *indx)],
@@ -87,18 +93,25 @@ impl Proof {
     pub(crate) fn shows(&self, values: &[Value]) -> bool {
         match (self, values) {
             (Self::Edge(_, _, want), [Value::Edge(found)]) => Some(*want) == *found,
-            (Self::Moved(_, _, edge, left, at), [Value::Edge(from), Value::Edge(to), Value::Attr(found)]) => {
+            (Self::Moved(_, _, edge, old, at), [Value::Edge(from), Value::Edge(to), Value::Attr(found)]) => {
                 let changed = found.as_ref().is_some_and(|a| a.ctime == *at);
-                *to == Some(*edge) && (*from == *left || (*from != Some(*edge) && changed))
+                let exchanged = old.is_some() && *from == *old;
+                *to == Some(*edge) && *from != Some(*edge) && (!exchanged || changed)
             }
-            (Self::Removed(_, _, _, at), [Value::Edge(None), Value::Attr(found)]) => {
-                found.as_ref().is_none_or(|a| a.ctime == *at)
+            (Self::Exchanged(_, _, at), [_, _, Value::Attr(a), Value::Attr(b)]) => {
+                [a, b].into_iter().flatten().any(|a| a.ctime == *at)
             }
+            (Self::Removed(_, _, ino, at), [Value::Edge(now), Value::Attr(found)]) => match found {
+                Some(a) => a.ctime == *at && now.is_none_or(|e| e.ino != *ino),
+                None => now.is_none(),
+            },
             (Self::Ctime(_, want), [Value::Attr(Some(found))]) => found.ctime == *want,
             (Self::Made(_), [Value::Attr(found)]) => found.is_some(),
             (Self::Gone(_), [Value::Attr(found)]) => found.is_none(),
             (Self::SliceId(_, _, id), [Value::Slices(list)])
             | (Self::Appended(_, _, id, ..), [Value::Slices(list), _]) => list.iter().any(|s| s.id == *id),
+            // Locks that were held before show nothing.
+            (Self::Locks(_, flocks, plocks), _) if flocks.is_empty() && plocks.is_empty() => false,
             (Self::Locks(_, flocks, plocks), [Value::Flocks(f), Value::Plocks(p)]) => {
                 flocks.iter().all(|(o, want)| f.iter().find(|(h, _)| h == o).map(|(_, l)| *l) == *want)
                     && plocks
@@ -109,18 +122,41 @@ impl Proof {
         }
     }
 
-    /// What the next attempt must find unchanged, where nothing else keeps it from being applied twice.
+    /// What the next attempt must find unchanged, so that nothing is applied twice: something that this one would have changed.
     ///
     /// # Errors
     /// [`StoreError::Ambiguous`] if the attempt may have been applied, and what shows it be gone again.
     pub(crate) fn pin(&self, values: Vec<Value>) -> Result<Option<Guard>, StoreError> {
-        if let Self::Made(ino) = self {
-            return Ok(Some(Guard::Attr { ino: *ino, expect: None, mask: AttrMask::EXISTS }));
-        }
-        if let Self::Moved(_, _, edge, ..) = self {
-            // An exchange done twice would be undone.
-            let Some(Value::Attr(expect)) = values.into_iter().nth(2) else { return Ok(None) };
-            return Ok(Some(Guard::Attr { ino: edge.ino, expect, mask: AttrMask::TIMES }));
+        let unchanged = |ino, found: Option<&Value>| match found {
+            Some(Value::Attr(expect)) => {
+                Some(Guard::Attr { ino, expect: expect.clone(), mask: AttrMask::CTIME })
+            }
+            _ => None,
+        };
+        match self {
+            Self::Made(ino) => {
+                return Ok(Some(Guard::Attr { ino: *ino, expect: None, mask: AttrMask::EXISTS }));
+            }
+            Self::Removed(_, _, ino, _) | Self::Moved(_, _, Edge { ino, .. }, ..) => {
+                if let Some(Value::Edge(Some(now))) = values.first()
+                    && now.ino != *ino
+                {
+                    let why = "a reply was lost, and the name is that of another node by now";
+                    return Err(StoreError::Ambiguous(why.into()));
+                }
+                let at = if matches!(self, Self::Removed(..)) { 1 } else { 2 };
+                return Ok(unchanged(*ino, values.get(at)));
+            }
+            Self::Exchanged(a, b, _) => {
+                if let [Value::Edge(Some(at_a)), Value::Edge(Some(at_b)), ..] = &values[..]
+                    && (at_a.ino, at_b.ino) == (b.2, a.2)
+                {
+                    let why = "the reply to an exchange was lost, and the two have changed places and then been changed";
+                    return Err(StoreError::Ambiguous(why.into()));
+                }
+                return Ok(unchanged(a.2, values.get(2)));
+            }
+            _ => {}
         }
         let (Self::SliceId(ino, indx, _) | Self::Appended(ino, indx, ..)) = self else { return Ok(None) };
         let mut values = values.into_iter();
@@ -594,6 +630,8 @@ pub(crate) fn believe(commit: &Commit, outputs: &[Output], beliefs: &Beliefs) {
     let mut told: HashSet<Ino> = HashSet::new();
     for g in &commit.guards {
         match g {
+            // Of a tree that moved: old in everything else, and too many.
+            Guard::Attr { mask, .. } if (AttrMask::PARENT | AttrMask::NLINK).contains(*mask) => {}
             Guard::Attr { ino, expect, .. } => _ = attrs.insert(*ino, expect.clone()),
             Guard::Flocks { ino, expect } => _ = flocks.insert(*ino, expect.clone()),
             Guard::Plocks { ino, expect } => _ = plocks.insert(*ino, expect.clone()),

@@ -15,7 +15,7 @@ function guard.A()
     return not find(mask, letter, 1, true) or sub(v, from, to) == sub(want, from, to)
   end
   return same('i', 1, 11) and same('i', 60, -1) and same('n', 48, 51) and same('l', 52, 59) and same('t', 12, 47)
-    and same('p', 64, 71), v
+    and same('p', 64, 71) and same('c', 36, 47), v
 end
 -- Entry: name, expected record or ''.
 function guard.E()

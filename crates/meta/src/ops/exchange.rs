@@ -2,11 +2,11 @@
 
 use ciderfs_format::{Attr, Edge, FileType};
 
-use super::rename::{Place, check_no_loop, check_rename, moved};
+use super::rename::{Place, check_no_loop, check_rename};
 use super::rules::W;
 use crate::error::Errno;
 use crate::store::{AttrMask, Read, Write};
-use crate::txn::{Step, Txn};
+use crate::txn::{Proof, Step, Txn};
 use crate::types::{Caller, NewNode};
 use crate::volume::Meta;
 
@@ -53,7 +53,8 @@ impl Meta {
             }
         }
         self.move_trees(t, &[(src.dir, dst.dir, se, &sa), (dst.dir, src.dir, de, &da)])?;
-        t.proof(moved((src, dst), se, Some(de), t.now));
+        let [a, b] = [(src, se), (dst, de)].map(|(at, e)| (at.dir, at.name.to_vec(), e.ino));
+        t.proof(Proof::Exchanged(a, b, t.now));
         self.move_entry(t, (src.dir, dst), se, &sa);
         self.move_entry(t, (dst.dir, src), de, &da);
         if src.dir == dst.dir {
@@ -67,7 +68,7 @@ impl Meta {
     }
 
     /// Buffers the whiteout at the place that an entry leaves. Anybody may make one: it is no device that could be used.
-    pub(super) fn put_whiteout(&self, t: &mut Txn<'_>, c: &Caller, at: Place<'_>, dir: &Attr) -> Step<Edge> {
+    pub(super) fn put_whiteout(&self, t: &mut Txn<'_>, c: &Caller, at: Place<'_>, dir: &Attr) -> Step<()> {
         let ino = t.new_inode()?;
         let attr = self.new_attr(t, c, (at.dir, dir), &WHITEOUT_NODE)?;
         let owner = Some((attr.uid, attr.gid));
@@ -76,6 +77,6 @@ impl Meta {
         t.write(Write::PutEdge(at.dir, at.name.to_vec(), edge));
         t.charge(owner, 4096, 1);
         t.dir_stat(self.settings().dir_stats, at.dir, 0, 4096, 1);
-        Ok(edge)
+        Ok(())
     }
 }

@@ -16,9 +16,8 @@ use crate::volume::Meta;
 const GUARDED_DIRS_MAX: usize = 10_000;
 /// Rounds of sums of one operation whose trees others keep changing; after that the last ones count, guarded or not.
 const SUMS_MAX: usize = 20;
-/// Rounds in which a directory whose listing does not have as many directories as its link count says spoils a sum: somebody
-/// changed it meanwhile. Counts that are still wrong then are wrong for good.
-const MISCOUNTS_MAX: usize = 3;
+/// Rounds after which what tears a sum in the same places is damage of the volume, not a change.
+const TORN_MAX: usize = 3;
 /// What is guarded of a directory in a tree, besides its usage record: its parent, and how many directories are in it. An
 /// exchange of two of them, or of one and something as small, changes no usage record above.
 const PLACE: AttrMask = AttrMask(AttrMask::PARENT.0 | AttrMask::NLINK.0);
@@ -36,18 +35,28 @@ pub(crate) struct Sum {
     pub(super) amount: Amount,
     /// The first [`GUARDED_DIRS_MAX`].
     dirs: Vec<Summed>,
-    /// A directory was met twice, has another parent than it was listed under, or is gone: somebody moved it meanwhile.
-    torn: bool,
-    /// A listing and a link count did not agree.
-    miscounted: bool,
+    /// Directories that were met twice, have another parent than they were listed under, are gone, or do not list as many
+    /// directories as their link count says: somebody moved something meanwhile, which no guard shows.
+    torn: BTreeSet<Ino>,
+}
+
+/// Where the last sums of a tree were torn.
+#[derive(Default)]
+pub(super) struct Tears {
+    last: BTreeSet<Ino>,
+    rounds: usize,
+}
+
+impl Tears {
+    /// May the sum be used?
+    pub(super) fn accept(&mut self, sum: &Sum) -> bool {
+        self.rounds = if sum.torn == self.last { self.rounds + 1 } else { 1 };
+        self.last.clone_from(&sum.torn);
+        sum.torn.is_empty() || self.rounds >= TORN_MAX
+    }
 }
 
 impl Sum {
-    /// Did the tree change while it was summed up for the n-th time, so that no guard shows it?
-    pub(super) fn is_torn(&self, round: usize) -> bool {
-        self.torn || (self.miscounted && round <= MISCOUNTS_MAX)
-    }
-
     /// What must still be so for the sum to be right.
     pub(super) fn guards(&self) -> impl Iterator<Item = Guard> {
         self.dirs.iter().flat_map(|d| {
@@ -61,6 +70,7 @@ impl Sum {
 #[derive(Default)]
 pub(crate) struct Trees {
     sums: HashMap<Ino, Sum>,
+    tears: HashMap<Ino, Tears>,
     rounds: usize,
 }
 
@@ -117,7 +127,8 @@ impl Meta {
         known.trees.rounds += 1;
         for top in missing {
             let sum = self.sum_tree(top).await?;
-            if sum.is_torn(known.trees.rounds) && known.trees.rounds < SUMS_MAX {
+            let whole = known.trees.tears.entry(top).or_default().accept(&sum);
+            if !whole && known.trees.rounds < SUMS_MAX {
                 continue;
             }
             for d in &sum.dirs {
@@ -130,14 +141,14 @@ impl Meta {
 
     /// The sum of a tree that nobody changes meanwhile, if there is one in a few attempts.
     pub(super) async fn steady_sum(&self, top: Ino) -> Result<Sum> {
-        let mut sum = self.sum_tree(top).await?;
-        for round in 1..SUMS_MAX {
-            if !sum.is_torn(round) {
-                break;
+        let mut tears = Tears::default();
+        for _ in 1..SUMS_MAX {
+            let sum = self.sum_tree(top).await?;
+            if tears.accept(&sum) {
+                return Ok(sum);
             }
-            sum = self.sum_tree(top).await?;
         }
-        Ok(sum)
+        self.sum_tree(top).await
     }
 
     /// Bytes and inodes below a directory, itself not counted, from the usage records.
@@ -157,11 +168,11 @@ impl Meta {
                         return Err(StoreError::another_question().into());
                     };
                     if !seen.insert(*dir) {
-                        sum.torn = true;
+                        sum.torn.insert(*dir);
                         continue;
                     }
                     let moved = |listed| attr.as_ref().is_none_or(|a| a.parent != listed);
-                    sum.torn |= parent.is_some_and(moved);
+                    let mut torn = parent.is_some_and(moved);
                     let leaf = attr.as_ref().is_none_or(|a| a.nlink <= 2);
                     let stat = stat.filter(|_| self.settings().dir_stats);
                     if !leaf || stat.is_none() {
@@ -176,7 +187,10 @@ impl Meta {
                         let before = next.len();
                         next.extend(subdirs.map(|e| (e.edge.ino, Some(*dir))));
                         let found = next.len() - before;
-                        sum.miscounted |= attr.as_ref().is_some_and(|a| a.nlink as usize != found + 2);
+                        torn |= attr.as_ref().is_some_and(|a| a.nlink as usize != found + 2);
+                    }
+                    if torn {
+                        sum.torn.insert(*dir);
                     }
                     if let Some(stat) = stat {
                         sum.amount.0 += stat.space;

@@ -7,6 +7,7 @@ use ciderfs_format::quota::{Quota, QuotaLimits};
 use ciderfs_format::settings::Settings;
 use ciderfs_format::{Attr, FileType, Ino};
 
+use super::moving::Tears;
 use crate::charges::{Amount, add};
 use crate::error::{Errno, Result};
 use crate::store::{
@@ -228,9 +229,10 @@ impl Meta {
     /// as one commit can guard. False, and nothing changed, if others change too much meanwhile.
     async fn count_usage(&self, dir: Ino) -> Result<bool> {
         let key = QuotaKey::Dir(dir);
-        for round in 1..=COUNTS_MAX {
+        let mut tears = Tears::default();
+        for _ in 0..COUNTS_MAX {
             let sum = self.sum_tree(dir).await?;
-            if sum.is_torn(round) {
+            if !tears.accept(&sum) {
                 continue;
             }
             let (space, inodes) = sum.amount;

@@ -1,7 +1,7 @@
 //! Renaming.
 
 use ciderfs_format::attr::flags as attr_flags;
-use ciderfs_format::{Attr, Edge, FileType, Ino, Time, align4k};
+use ciderfs_format::{Attr, Edge, FileType, Ino, align4k};
 
 use super::remove::Fate;
 use super::rules::{W, X, check_flags, check_name, check_new_name, check_sticky};
@@ -33,11 +33,6 @@ impl Place<'_> {
     pub(super) fn edge(&self) -> Read {
         Read::Lookup(self.dir, self.name.to_vec())
     }
-}
-
-/// How to recognise a move whose reply was lost. `left`: what it leaves at the old place.
-pub(super) fn moved((src, dst): (Place<'_>, Place<'_>), e: Edge, left: Option<Edge>, at: Time) -> Proof {
-    Proof::Moved((src.dir, src.name.to_vec()), (dst.dir, dst.name.to_vec()), e, left, at)
 }
 
 impl Meta {
@@ -144,13 +139,13 @@ impl Meta {
         }
         self.move_trees(t, &[(src.dir, dst.dir, se, &sa)])?;
 
-        let left = if flags & WHITEOUT != 0 {
-            Some(self.put_whiteout(t, c, src, &sp)?)
+        let [from, to] = [src, dst].map(|at| (at.dir, at.name.to_vec()));
+        t.proof(Proof::Moved(from, to, se, de, t.now));
+        if flags & WHITEOUT != 0 {
+            self.put_whiteout(t, c, src, &sp)?;
         } else {
             t.write(Write::DelEdge(src.dir, src.name.to_vec()));
-            None
-        };
-        t.proof(moved((src, dst), se, left, t.now));
+        }
         let mut replaced = None;
         let mut dst_nlink = 0;
         if let Some(de) = de {

@@ -24,6 +24,8 @@ impl AttrMask {
     pub const TIMES: Self = Self(8);
     /// The parent alone.
     pub const PARENT: Self = Self(16);
+    /// The ctime alone.
+    pub const CTIME: Self = Self(32);
     /// Every field.
     pub const ALL: Self = Self(15);
 
@@ -46,6 +48,7 @@ impl AttrMask {
                 && a.default_acl == b.default_acl
                 && a.tier == b.tier))
             && (!self.contains(Self::PARENT) || a.parent == b.parent)
+            && (!self.contains(Self::CTIME) || a.ctime == b.ctime)
             && (!self.contains(Self::NLINK) || a.nlink == b.nlink)
             && (!self.contains(Self::LENGTH) || a.length == b.length)
             && (!self.contains(Self::TIMES)

@@ -193,16 +193,19 @@ impl Store for Flaky {
 
     async fn allocate(&self, counter: Counter, count: u64) -> Result<Range<u64>, StoreError> {
         self.enter().await?;
+        self.let_other(When::is_this_call).await;
         self.inner.allocate(counter, count).await
     }
 
     async fn claim(&self, job: Job, now: i64, min_interval: i64) -> Result<bool, StoreError> {
         self.enter().await?;
+        self.let_other(When::is_this_call).await;
         self.inner.claim(job, now, min_interval).await
     }
 
     async fn scan(&self, scan: &Scan, limit: usize) -> Result<Vec<Scanned>, StoreError> {
         self.enter().await?;
+        self.let_other(When::is_this_call).await;
         self.inner.scan(scan, limit).await
     }
 

@@ -118,6 +118,7 @@ async fn alone(w: World, faults: u64) {
 async fn together(w: World, clients: usize, faults: u64) {
     let seed = Seed::new();
     let mut run = Run::new(&w, seed.0, clients, faults).await;
+    let lossy = if faults == 0 { 0 } else { clients };
     for round in 0..ROUNDS {
         let mut ops = Vec::new();
         if w.settings.user_group_quota && round % 5 == 0 {
@@ -128,7 +129,7 @@ async fn together(w: World, clients: usize, faults: u64) {
         }
         let calls = ops.iter().enumerate().map(|(i, op)| run.carry_out(i, *op));
         let answers = futures_util::future::join_all(calls).await;
-        let tree = run.explain(&ops, &answers, faults > 0).await.unwrap_or_else(|reasons| {
+        let tree = run.explain(&ops, &answers, lossy).await.unwrap_or_else(|reasons| {
             let answered: Vec<_> = ops.iter().zip(&answers).collect();
             panic!("round {round}: no order explains {answered:?}; {reasons:?}\nbefore: {:?}", run.tree)
         });

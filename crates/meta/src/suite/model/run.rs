@@ -60,8 +60,8 @@ pub(super) struct Run<'a> {
     rng: Mutex<Rng>,
     gone: Vec<Ino>,
     compacted: Mutex<Compacted>,
-    /// Slices of writes whose outcome was said to be unknown.
-    unknown: Mutex<BTreeSet<u64>>,
+    /// Operations whose outcome was said to be unknown.
+    unknown: Mutex<Vec<Op>>,
     /// Looks at the volume without faults.
     witness: Client,
     world: &'a World,
@@ -116,12 +116,15 @@ fn orders(n: usize) -> Vec<Vec<(usize, bool)>> {
     out
 }
 
-/// [`orders`], and those in which one operation happens twice: its first reply was lost and another client undid it before
-/// it could be found out.
-fn orders_after_loss(n: usize) -> Vec<Vec<(usize, bool)>> {
+/// [`orders`], and those in which an operation of one of the first `lossy` clients happens twice: its first reply was lost and
+/// another client undid it before it could be found out. A removal or a move of a node that another client has changed since
+/// cannot be told from one that another client made: then the answer may be `ENOENT`, once more.
+fn orders_after_loss(answers: &[Outcome], lossy: usize) -> Vec<Vec<(usize, bool)>> {
+    let n = answers.len();
     let mut out = orders(n);
     for order in orders(n) {
-        for again in 0..n {
+        let undone = |again: &usize| order.last().is_some_and(|(last, _)| last != again);
+        for again in (0..lossy).filter(|i| undone(i) || answers[*i] == Err(Errno::ENOENT)) {
             let mut order = order.clone();
             order.iter_mut().filter(|(i, _)| *i == again).for_each(|o| o.1 = false);
             order.push((again, true));
@@ -334,8 +337,8 @@ impl<'a> Run<'a> {
             }
             Op::Close { ino } => c.meta.close(ino).await.map(|()| Answer::Done),
         };
-        if let (Op::Write { id, .. }, Err(Error::Store(StoreError::Ambiguous(_)))) = (op, &answer) {
-            self.unknown.lock().insert(id);
+        if let Err(Error::Store(StoreError::Ambiguous(_))) = &answer {
+            self.unknown.lock().push(op);
         }
         answer.map_err(|e| e.errno())
     }
@@ -374,14 +377,14 @@ impl<'a> Run<'a> {
     }
 
     /// The reference after operations that several clients carried out at once, in an order that explains their answers and
-    /// the volume; else why there is none. `lossy`: requests and replies got lost.
+    /// the volume; else why there is none. Requests and replies of the first `lossy` clients got lost.
     pub(super) async fn explain(
         &self,
         ops: &[Op],
         answers: &[Outcome],
-        lossy: bool,
+        lossy: usize,
     ) -> Result<Tree, Vec<String>> {
-        let mut orders = if lossy { orders_after_loss(ops.len()) } else { orders(ops.len()) };
+        let mut orders = orders_after_loss(answers, lossy);
         let unknown = self.unknown(ops);
         for i in &unknown {
             let without = |order: &Vec<(usize, bool)>| order.iter().copied().filter(|o| o.0 != *i).collect();
@@ -390,9 +393,15 @@ impl<'a> Run<'a> {
         let mut reasons = Vec::new();
         for order in orders {
             let mut tree = self.tree.clone();
+            let mut before = BTreeMap::new();
             let fit = order.iter().all(|&(i, counts)| {
-                let expected = tree.apply(ops[i], made(&answers[i]));
-                match lossy {
+                // What happens twice happens to the same node.
+                let subject = tree.subject(ops[i]);
+                let same =
+                    before.insert(i, subject).is_none_or(|first| subject.is_none() || first == subject);
+                let made = if counts { made(&answers[i]) } else { self.made_first(i, answers) };
+                let expected = tree.apply(ops[i], made);
+                same && match i < lossy {
                     false => fits(&answers[i], &expected),
                     true => {
                         !counts || unknown.contains(&i) || fits_after_loss(ops[i], &answers[i], &expected)
@@ -409,15 +418,32 @@ impl<'a> Run<'a> {
         Err(reasons)
     }
 
-    /// The writes among operations that may or may not have happened: their replies were lost, and before it could be found out
-    /// a compaction rewrote the records.
+    /// The number of what an operation made when it happened the first time, which its answer does not tell: somebody else's
+    /// may, otherwise nobody has seen it.
+    fn made_first(&self, i: usize, answers: &[Outcome]) -> Ino {
+        let others = answers.iter().enumerate().filter(|(o, _)| *o != i);
+        let seen = others.filter_map(|(_, answer)| match answer {
+            Ok(Answer::Ino(ino) | Answer::Removed(ino, _)) => Some(*ino),
+            _ => None,
+        });
+        seen.filter(|ino| !self.tree.nodes.contains_key(ino)).next().unwrap_or(made(&answers[i]))
+    }
+
+    /// The operations that may or may not have happened: their replies were lost, and before it could be found out a compaction
+    /// rewrote the records, or the name was another node's.
     fn unknown(&self, ops: &[Op]) -> Vec<usize> {
-        let rewritten = |ino: Ino, indx: u32| {
-            ops.iter().any(|op| matches!(op, Op::Compact { ino: i, indx: x, .. } if (*i, *x) == (ino, indx)))
-        };
         let unknown = self.unknown.lock();
-        let lost = |op: &Op| matches!(op, Op::Write { ino, indx, id, .. } if unknown.contains(id) && rewritten(*ino, *indx));
-        (0..ops.len()).filter(|i| lost(&ops[*i])).collect()
+        let lost = |i: usize| {
+            unknown.contains(&ops[i])
+                && match ops[i] {
+                    Op::Write { ino, indx, .. } => ops.iter().any(
+                        |op| matches!(op, Op::Compact { ino: f, indx: c, .. } if (*f, *c) == (ino, indx)),
+                    ),
+                    Op::Exchange { .. } | Op::Unlink { .. } | Op::Rmdir { .. } | Op::Rename { .. } => true,
+                    _ => false,
+                }
+        };
+        (0..ops.len()).filter(|i| lost(*i)).collect()
     }
 
     /// Remembers what later choices and checks need.

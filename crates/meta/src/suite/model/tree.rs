@@ -177,6 +177,16 @@ impl Tree {
         }
     }
 
+    /// The node that a removal or a move would take.
+    pub(super) fn subject(&self, op: Op) -> Option<Ino> {
+        match op {
+            Op::Unlink { dir, name } | Op::Rmdir { dir, name } | Op::Rename { from: (dir, name), .. } => {
+                self.entry(dir, name)
+            }
+            _ => None,
+        }
+    }
+
     fn entry(&self, dir: Ino, name: &str) -> Option<Ino> {
         self.nodes.get(&dir)?.entries.get(name).copied()
     }
