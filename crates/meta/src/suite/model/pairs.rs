@@ -115,11 +115,12 @@ async fn case(trash: bool, (first, second): (usize, usize), loss: Loss, call: us
     let tree = run.explain(&ops, &answers, usize::from(loss != Loss::None)).await;
     run.tree =
         tree.unwrap_or_else(|why| panic!("no order explains {context}: {why:?}\nbefore: {:?}", run.tree));
-    let checked = tokio::spawn({
+    // Looking at every record takes the longest by far: of the many cases with losses some must do.
+    if loss == Loss::None || (first + second + call) % 4 == 0 {
         let store = Arc::clone(&w.store);
-        async move { crate::suite::check::check(store.as_ref()).await }
-    });
-    assert!(checked.await.is_ok(), "the volume contradicts itself after {context}");
+        let checked = tokio::spawn(async move { crate::suite::check::check(store.as_ref()).await });
+        assert!(checked.await.is_ok(), "the volume contradicts itself after {context}");
+    }
     met
 }
 

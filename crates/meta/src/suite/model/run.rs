@@ -422,11 +422,11 @@ impl<'a> Run<'a> {
     /// may, otherwise nobody has seen it.
     fn made_first(&self, i: usize, answers: &[Outcome]) -> Ino {
         let others = answers.iter().enumerate().filter(|(o, _)| *o != i);
-        let seen = others.filter_map(|(_, answer)| match answer {
+        let mut seen = others.filter_map(|(_, answer)| match answer {
             Ok(Answer::Ino(ino) | Answer::Removed(ino, _)) => Some(*ino),
             _ => None,
         });
-        seen.filter(|ino| !self.tree.nodes.contains_key(ino)).next().unwrap_or(made(&answers[i]))
+        seen.find(|ino| !self.tree.nodes.contains_key(ino)).unwrap_or(made(&answers[i]))
     }
 
     /// The operations that may or may not have happened: their replies were lost, and before it could be found out a compaction
