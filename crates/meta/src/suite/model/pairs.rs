@@ -116,7 +116,7 @@ async fn case(trash: bool, (first, second): (usize, usize), loss: Loss, call: us
     run.tree =
         tree.unwrap_or_else(|why| panic!("no order explains {context}: {why:?}\nbefore: {:?}", run.tree));
     // Looking at every record takes the longest by far: of the many cases with losses some must do.
-    if loss == Loss::None || (first + second + call) % 4 == 0 {
+    if loss == Loss::None || (first + second + call).is_multiple_of(4) {
         let store = Arc::clone(&w.store);
         let checked = tokio::spawn(async move { crate::suite::check::check(store.as_ref()).await });
         assert!(checked.await.is_ok(), "the volume contradicts itself after {context}");
