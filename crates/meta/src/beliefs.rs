@@ -5,6 +5,7 @@
 //! forgets its attributes at each change and asks for them before the next one, and may be told what the engine said a
 //! moment ago, as long as kernel and client together believe it no longer than the mount's `--attr-cache`.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use ciderfs_format::{Attr, Edge, FileType, Ino};
 use quick_cache::sync::Cache;
 
-use crate::store::{LockOwner, Name};
+use crate::store::{AttrMask, Commit, Guard, LockOwner, Name, Output, Write};
 
 /// Attribute records kept; about 200 bytes each.
 const ATTRS_MAX: usize = 16_384;
@@ -128,5 +129,71 @@ impl Beliefs {
         self.flocks.clear();
         self.plocks.clear();
         self.seen.clear();
+    }
+}
+
+/// Updates beliefs with what a successful commit wrote.
+pub(crate) fn believe(commit: &Commit, outputs: &[Output], beliefs: &Beliefs) {
+    // Values guarded in the commit are the truth at its moment, at least in the guarded fields.
+    let mut attrs: HashMap<Ino, Option<Attr>> = HashMap::new();
+    let mut flocks: HashMap<Ino, Flocks> = HashMap::new();
+    let mut plocks: HashMap<Ino, Plocks> = HashMap::new();
+    // Whose record the engine has told whole: more than the guarded fields is known of it.
+    let mut told: HashSet<Ino> = HashSet::new();
+    for g in &commit.guards {
+        match g {
+            // Of a tree that moved: old in everything else, and too many.
+            Guard::Attr { mask, .. } if (AttrMask::PARENT | AttrMask::NLINK).contains(*mask) => {}
+            Guard::Attr { ino, expect, .. } => _ = attrs.insert(*ino, expect.clone()),
+            Guard::Flocks { ino, expect } => _ = flocks.insert(*ino, expect.clone()),
+            Guard::Plocks { ino, expect } => _ = plocks.insert(*ino, expect.clone()),
+            _ => {}
+        }
+    }
+    for w in &commit.writes {
+        match w {
+            Write::PutAttr(ino, attr) => {
+                attrs.insert(*ino, Some(attr.clone()));
+            }
+            Write::PatchAttr(ino, patch) => {
+                if let Some(Some(a)) = attrs.get_mut(ino) {
+                    patch.apply(a);
+                }
+            }
+            Write::DelAttr(ino) => {
+                attrs.insert(*ino, None);
+            }
+            Write::PutEdge(dir, name, edge) => beliefs.set_edge(*dir, name, Some(*edge)),
+            Write::DelEdge(dir, name) => beliefs.set_edge(*dir, name, None),
+            Write::PutFlock(ino, owner, lock) => {
+                let list = flocks.entry(*ino).or_insert_with(|| beliefs.flocks(*ino));
+                list.retain(|(o, _)| o != owner);
+                list.extend(lock.map(|l| (*owner, l)));
+            }
+            Write::PutPlock(ino, owner, lock) => {
+                let list = plocks.entry(*ino).or_insert_with(|| beliefs.plocks(*ino));
+                list.retain(|(o, _)| o != owner);
+                list.extend(lock.clone().filter(|l| !l.is_empty()).map(|l| (*owner, l)));
+            }
+            _ => {}
+        }
+    }
+    for (w, output) in commit.writes.iter().zip(outputs) {
+        if let (Write::TellAttr(ino) | Write::PatchAttr(ino, _), Output::Attr(attr)) = (w, output) {
+            attrs.insert(*ino, attr.clone());
+            told.insert(*ino);
+        }
+    }
+    for (ino, list) in flocks {
+        beliefs.set_flocks(ino, list);
+    }
+    for (ino, list) in plocks {
+        beliefs.set_plocks(ino, list);
+    }
+    for (ino, attr) in attrs {
+        if told.contains(&ino) || attr.is_none() {
+            beliefs.see_directory(ino, attr.as_ref());
+        }
+        beliefs.set_attr(ino, attr);
     }
 }

@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 use ciderfs_format::Ino;
 use rand::RngExt as _;
 
+use crate::beliefs::believe;
 use crate::error::{Errno, Error, Result};
+use crate::known::Known;
+use crate::lost::{Lost, pin};
 use crate::store::{
     Commit, Counter, Guard, Outcome, Output, QuotaKey, Read, Scan, Scanned, StoreError, Value, Write,
 };
-use crate::txn::{self, Known, Proof, Step, Stop, Txn};
+use crate::txn::{Step, Stop, Txn};
 use crate::volume::Meta;
 
 /// Attempts to commit one operation before it is given up, which also takes [`crate::MetaConfig::retry_patience`].
@@ -52,23 +55,6 @@ impl<T> Ran<T> {
     /// Lengths of lists as their appends have told them: for chunks with the index of the write, chunks with the length.
     pub(crate) fn lists(&self, appends: &[(u32, usize)]) -> Vec<(u32, usize)> {
         appends.iter().map(|(indx, at)| (*indx, self.int(*at).unwrap_or(0) as usize)).collect()
-    }
-}
-
-/// An attempt whose reply was lost.
-struct Lost<T> {
-    /// How to recognise it if it was applied.
-    proof: Proof,
-    /// What it would have answered.
-    value: T,
-    /// What later attempts require to be as it was when this one was looked for in vain.
-    pin: Option<Guard>,
-}
-
-impl Known {
-    /// What was fetched of all that the proofs look at.
-    fn answers<T>(&self, lost: &[Lost<T>]) -> Vec<Vec<Value>> {
-        lost.iter().map(|l| l.proof.reads().iter().filter_map(|read| self.value(read)).collect()).collect()
     }
 }
 
@@ -139,7 +125,7 @@ impl Meta {
             match self.store.commit(&commit).await {
                 Ok(Outcome::Done(outputs)) => {
                     self.counters.commits.fetch_add(1, Ordering::Relaxed);
-                    txn::believe(&commit, &outputs, &self.beliefs);
+                    believe(&commit, &outputs, &self.beliefs);
                     self.note_usage(&commit, &outputs);
                     return Ok(Ran { value, outputs });
                 }
@@ -198,26 +184,6 @@ impl Meta {
             "an operation was given up after {attempts} attempts and {fetches} fetches: too many clients change the same records"
         );
         Err(Errno::EIO.into())
-    }
-
-    /// The result of the attempt that was applied although its reply was lost, if one was, and what the proofs look at.
-    async fn look_for<T>(&self, lost: &mut Vec<Lost<T>>) -> Result<(Option<Ran<T>>, Vec<Vec<Value>>)> {
-        if lost.is_empty() {
-            return Ok((None, Vec::new()));
-        }
-        let reads: Vec<Vec<Read>> = lost.iter().map(|l| l.proof.reads()).collect();
-        let mut values = self.read(&reads.concat()).await?.into_iter();
-        let values: Vec<Vec<Value>> = reads.iter().map(|r| values.by_ref().take(r.len()).collect()).collect();
-        Ok((self.applied(lost, &values), values))
-    }
-
-    /// The result of the attempt that the answers to the proofs show. The youngest counts: what shows an older one may be its
-    /// work.
-    fn applied<T>(&self, lost: &mut Vec<Lost<T>>, values: &[Vec<Value>]) -> Option<Ran<T>> {
-        let found = lost.iter().zip(values).rposition(|(l, values)| l.proof.shows(values))?;
-        // What else it changed is not known.
-        self.beliefs.clear();
-        Some(Ran { value: lost.remove(found).value, outputs: Vec::new() })
     }
 
     async fn fetch(&self, known: &mut Known, reads: impl IntoIterator<Item = Read>) -> Result<()> {
@@ -305,25 +271,6 @@ impl Meta {
             }
         }
     }
-}
-
-/// Later attempts require that none of these is applied any more, as far as a guard can say so.
-fn pin<T>(lost: &mut [Lost<T>], values: Vec<Vec<Value>>) -> Result<()> {
-    for (l, values) in lost.iter_mut().zip(values) {
-        l.pin = follow(l.pin.take(), l.proof.pin(values)?)?;
-    }
-    Ok(())
-}
-
-/// A list that only grew can be told from one that holds the lost records in another form; any other cannot.
-fn follow(old: Option<Guard>, new: Option<Guard>) -> Result<Option<Guard>> {
-    if let (Some(Guard::Slices { list: old, .. }), Some(Guard::Slices { list: new, .. })) = (&old, &new)
-        && !new.starts_with(old)
-    {
-        let why = "a reply was lost, and somebody rewrote the records before it could be found out";
-        return Err(StoreError::Ambiguous(why.into()).into());
-    }
-    Ok(new)
 }
 
 /// How long to keep trying, with growing jittered pauses.

@@ -8,8 +8,9 @@ use ciderfs_format::{Attr, FileType, Ino};
 
 use super::rules::{check_access, check_flags, needs_rule};
 use crate::error::{Errno, Result};
+use crate::proof::Proof;
 use crate::store::{AttrMask, AttrPatch, Counter, Read, Write};
-use crate::txn::{Proof, Step, Txn};
+use crate::txn::{Step, Txn};
 use crate::types::Caller;
 use crate::volume::Meta;
 

@@ -7,8 +7,9 @@ use ciderfs_format::{Attr, FileType, Ino, Time};
 
 use super::rules::{R, W, X, check_flags};
 use crate::error::{Errno, Result};
+use crate::proof::Proof;
 use crate::store::{AttrMask, AttrPatch, Read, StoreError, Value, Write};
-use crate::txn::{Proof, Step, Txn};
+use crate::txn::{Step, Txn};
 use crate::types::{Caller, ChunkView, OpenFlags, SetAttr, SetTime};
 use crate::volume::{Meta, synthetic_dir};
 

@@ -10,8 +10,9 @@ use ciderfs_format::{Attr, CHUNK_SIZE, Ino, Slice, Time, align4k};
 use super::placing::place;
 use super::rules::{W, check_flags};
 use crate::error::{Errno, Result};
+use crate::proof::Proof;
 use crate::store::{AttrMask, AttrPatch, Guard, Outcome, Read, StoreError, Value, Write};
-use crate::txn::{Proof, Step, Txn};
+use crate::txn::{Step, Txn};
 use crate::types::{Caller, ChunkView, NewSlice, Place, Written};
 use crate::volume::Meta;
 

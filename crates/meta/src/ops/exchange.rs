@@ -5,8 +5,9 @@ use ciderfs_format::{Attr, Edge, FileType};
 use super::rename::{Place, check_no_loop, check_rename};
 use super::rules::W;
 use crate::error::Errno;
+use crate::proof::Proof;
 use crate::store::{AttrMask, Read, Write};
-use crate::txn::{Proof, Step, Txn};
+use crate::txn::{Step, Txn};
 use crate::types::{Caller, NewNode};
 use crate::volume::Meta;
 

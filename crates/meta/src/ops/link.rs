@@ -5,8 +5,8 @@ use ciderfs_format::{Attr, Edge, Ino, align4k};
 
 use super::rules::check_new_name;
 use crate::error::{Errno, Result};
+use crate::proof::Proof;
 use crate::store::{AttrMask, AttrPatch, Read, StoreError, Value, Write};
-use crate::txn::Proof;
 use crate::types::Caller;
 use crate::volume::Meta;
 

@@ -9,8 +9,9 @@ use ciderfs_format::lock::{self, F_UNLCK, LockRecord, flock_allowed};
 use ciderfs_format::{Attr, Ino};
 
 use crate::error::{Error, Result};
+use crate::proof::Proof;
 use crate::store::{AttrMask, LockKind, LockOwner, Read, StoreError, Value, Write};
-use crate::txn::{Proof, Step, Txn};
+use crate::txn::{Step, Txn};
 use crate::volume::Meta;
 
 /// The locks that this client holds on a file, by the kernel's lock owner.

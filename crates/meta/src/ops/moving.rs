@@ -7,8 +7,9 @@ use ciderfs_format::{Attr, Edge, FileType, Ino};
 
 use crate::charges::Amount;
 use crate::error::Result;
+use crate::known::Known;
 use crate::store::{AttrMask, DirStat, Guard, Read, StoreError, Value};
-use crate::txn::{Known, Step, Stop, Txn};
+use crate::txn::{Step, Stop, Txn};
 use crate::volume::Meta;
 
 /// Directories guarded in the commit of a move: up to so many the moved usage is exact although other clients work in the

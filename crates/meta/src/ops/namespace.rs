@@ -8,8 +8,9 @@ use ciderfs_format::{Attr, Edge, FileType, Ino};
 use super::remove::Fate;
 use super::rules::{W, X, check_name, check_new_name, check_sticky};
 use crate::error::{Errno, Result};
+use crate::proof::Proof;
 use crate::store::{AttrMask, Read, StoreError, Value, Write};
-use crate::txn::{Proof, Step, Txn};
+use crate::txn::{Step, Txn};
 use crate::types::{Caller, NewNode, Removed};
 use crate::volume::{Meta, synthetic_dir};
 

@@ -7,6 +7,7 @@ use ciderfs_format::{Attr, Edge, FileType, Ino, align4k};
 use super::rules::check_sticky;
 use crate::error::{Errno, Result};
 use crate::open::Removing;
+use crate::proof::Proof;
 use crate::store::{AttrMask, AttrPatch, Read, Write};
 use crate::txn::{Step, Txn};
 use crate::types::Caller;
@@ -146,12 +147,12 @@ impl Meta {
                 t.write(Write::DelSustained(sid, ino));
                 match t.attr_opt(ino, AttrMask::NLINK | AttrMask::LENGTH | AttrMask::IDENTITY)? {
                     Some(a) if a.nlink == 0 => {
-                        t.proof(crate::txn::Proof::Gone(ino));
+                        t.proof(Proof::Gone(ino));
                         Ok(self.drop_node(t, ino, &a))
                     }
                     // Gone already, or linked again by somebody: only the registration goes.
                     _ => {
-                        t.proof(crate::txn::Proof::Gone(ino));
+                        t.proof(Proof::Gone(ino));
                         Ok(None)
                     }
                 }

@@ -7,8 +7,9 @@ use super::remove::Fate;
 use super::rules::{W, X, check_flags, check_name, check_new_name, check_sticky};
 use crate::error::{Errno, Result};
 use crate::open::Removing;
+use crate::proof::Proof;
 use crate::store::{AttrMask, AttrPatch, Read, Write};
-use crate::txn::{Proof, Step, Txn};
+use crate::txn::{Step, Txn};
 use crate::types::{Caller, Removed};
 use crate::volume::Meta;
 

@@ -6,8 +6,8 @@
 use ciderfs_format::{Attr, FileType, Ino};
 
 use crate::error::{Errno, Result};
+use crate::proof::Proof;
 use crate::store::{AttrMask, Read, Write};
-use crate::txn::Proof;
 use crate::types::{Caller, NewNode};
 use crate::volume::Meta;
 

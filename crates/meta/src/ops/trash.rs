@@ -4,8 +4,8 @@ use ciderfs_format::trash::hour_name;
 use ciderfs_format::{Attr, Edge, FileType, Ino, Time};
 
 use crate::error::Result;
+use crate::proof::Proof;
 use crate::store::{Counter, Read, StoreError, Value, Write};
-use crate::txn::Proof;
 use crate::volume::{Meta, synthetic_dir};
 
 impl Meta {

@@ -8,8 +8,9 @@ use ciderfs_format::{Attr, FileType, Ino};
 
 use super::rules::{R, W, check_flags};
 use crate::error::{Errno, Result};
+use crate::proof::Proof;
 use crate::store::{AttrMask, AttrPatch, Name, Read, StoreError, Value, Write};
-use crate::txn::{Proof, Step, Txn};
+use crate::txn::{Step, Txn};
 use crate::types::{Caller, XattrSet};
 use crate::volume::Meta;
 
