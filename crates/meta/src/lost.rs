@@ -14,7 +14,7 @@ pub(crate) struct Lost<T> {
     /// What it would have answered.
     pub(crate) value: T,
     /// What later attempts require to be as it was when this one was looked for in vain.
-    pub(crate) pin: Option<Guard>,
+    pub(crate) pin: Vec<Guard>,
 }
 
 impl Known {
@@ -52,18 +52,22 @@ impl Meta {
 /// Later attempts require that none of these is applied any more, as far as a guard can say so.
 pub(crate) fn pin<T>(lost: &mut [Lost<T>], values: Vec<Vec<Value>>) -> Result<()> {
     for (l, values) in lost.iter_mut().zip(values) {
-        l.pin = follow(l.pin.take(), l.proof.pin(values)?)?;
+        let new = l.proof.pin(values)?;
+        follow(&l.pin, &new)?;
+        l.pin = new;
     }
     Ok(())
 }
 
 /// A list that only grew can be told from one that holds the lost records in another form; any other cannot.
-fn follow(old: Option<Guard>, new: Option<Guard>) -> Result<Option<Guard>> {
-    if let (Some(Guard::Slices { list: old, .. }), Some(Guard::Slices { list: new, .. })) = (&old, &new)
-        && !new.starts_with(old)
-    {
-        let why = "a reply was lost, and somebody rewrote the records before it could be found out";
-        return Err(StoreError::Ambiguous(why.into()).into());
+fn follow(old: &[Guard], new: &[Guard]) -> Result<()> {
+    for (old, new) in old.iter().zip(new) {
+        if let (Guard::Slices { list: old, .. }, Guard::Slices { list: new, .. }) = (old, new)
+            && !new.starts_with(old)
+        {
+            let why = "a reply was lost, and somebody rewrote the records before it could be found out";
+            return Err(StoreError::Ambiguous(why.into()).into());
+        }
     }
-    Ok(new)
+    Ok(())
 }

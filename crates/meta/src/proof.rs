@@ -10,10 +10,9 @@ use crate::store::{AttrMask, Guard, LockOwner, Name, Read, StoreError, Value};
 pub(crate) enum Proof {
     /// The entry points there only if it was.
     Edge(Ino, Name, Edge),
-    /// The entry points there, and the one that it had before does not any more, only if it was; but if what it replaces is
-    /// there now, another client exchanged the two: (directory, name) before and after, entry, entry that it replaces, time.
-    /// That another client has made the same move is taken for it.
-    Moved((Ino, Name), (Ino, Name), Edge, Option<Edge>, Time),
+    /// The entry points there, and its old name is gone, or another node's and the moved one changed at that time, only if it
+    /// was: (directory, name) before and after, entry, time. That another client has made the same move is taken for it.
+    Moved((Ino, Name), (Ino, Name), Edge, Time),
     /// One of two nodes that change places carries this ctime only if they did: place, inode there, and the other ones.
     Exchanged((Ino, Name, Ino), (Ino, Name, Ino), Time),
     /// The entry is gone, and its inode too or changed at that time, only if it was; or the entry is another inode's, and this one
@@ -26,8 +25,9 @@ pub(crate) enum Proof {
     Made(Ino),
     /// The inode's record is gone only if it was.
     Gone(Ino),
-    /// The chunk's list holds this slice id only if it was.
-    SliceId(Ino, u32, u64),
+    /// The chunk's list holds this slice id only if it was; and if it was, length or mtime of the file changed. (inode, chunk,
+    /// id, length and mtime of the file before.)
+    SliceId(Ino, u32, u64, (u64, Time)),
     /// The same of a slice for the end of the file, which was at this position of the chunk: (inode, chunk, id, position and bytes
     /// there, length and mtime of the file before). Written once more it would be there twice.
     Appended(Ino, u32, u64, (u32, u32), (u64, Time)),
@@ -49,8 +49,9 @@ impl Proof {
             }
             Self::Removed(dir, name, ino, _) => vec![Read::Edge(*dir, name.clone()), Read::Attr(*ino)],
             Self::Made(ino) | Self::Ctime(ino, _) | Self::Gone(ino) => vec![Read::Attr(*ino)],
-            Self::SliceId(ino, indx, _) => vec![Read::Slices(*ino, *indx)],
-            Self::Appended(ino, indx, ..) => vec![Read::Slices(*ino, *indx), Read::Attr(*ino)],
+            Self::SliceId(ino, indx, ..) | Self::Appended(ino, indx, ..) => {
+                vec![Read::Slices(*ino, *indx), Read::Attr(*ino)]
+            }
             Self::Locks(ino, ..) => vec![Read::Flocks(*ino), Read::Plocks(*ino)],
         }
     }
@@ -59,10 +60,9 @@ impl Proof {
     pub(crate) fn shows(&self, values: &[Value]) -> bool {
         match (self, values) {
             (Self::Edge(_, _, want), [Value::Edge(found)]) => Some(*want) == *found,
-            (Self::Moved(_, _, edge, old, at), [Value::Edge(from), Value::Edge(to), Value::Attr(found)]) => {
+            (Self::Moved(_, _, edge, at), [Value::Edge(from), Value::Edge(to), Value::Attr(found)]) => {
                 let changed = found.as_ref().is_some_and(|a| a.ctime == *at);
-                let exchanged = old.is_some() && *from == *old;
-                *to == Some(*edge) && *from != Some(*edge) && (!exchanged || changed)
+                *to == Some(*edge) && from.is_none_or(|now| now != *edge && changed)
             }
             (Self::Exchanged(_, _, at), [_, _, Value::Attr(a), Value::Attr(b)]) => {
                 [a, b].into_iter().flatten().any(|a| a.ctime == *at)
@@ -74,8 +74,9 @@ impl Proof {
             (Self::Ctime(_, want), [Value::Attr(Some(found))]) => found.ctime == *want,
             (Self::Made(_), [Value::Attr(found)]) => found.is_some(),
             (Self::Gone(_), [Value::Attr(found)]) => found.is_none(),
-            (Self::SliceId(_, _, id), [Value::Slices(list)])
-            | (Self::Appended(_, _, id, ..), [Value::Slices(list), _]) => list.iter().any(|s| s.id == *id),
+            (Self::SliceId(_, _, id, _) | Self::Appended(_, _, id, ..), [Value::Slices(list), _]) => {
+                list.iter().any(|s| s.id == *id)
+            }
             // Locks that were held before show nothing.
             (Self::Locks(_, flocks, plocks), _) if flocks.is_empty() && plocks.is_empty() => false,
             (Self::Locks(_, flocks, plocks), [Value::Flocks(f), Value::Plocks(p)]) => {
@@ -88,57 +89,62 @@ impl Proof {
         }
     }
 
-    /// What the next attempt must find unchanged, so that nothing is applied twice: something that this one would have changed.
+    /// What the next attempt must find unchanged, so that nothing is applied twice: what this one would have changed.
     ///
     /// # Errors
     /// [`StoreError::Ambiguous`] if the attempt may have been applied, and what shows it be gone again.
-    pub(crate) fn pin(&self, values: Vec<Value>) -> Result<Option<Guard>, StoreError> {
-        let unchanged = |ino, found: Option<&Value>| match found {
-            Some(Value::Attr(expect)) => {
-                Some(Guard::Attr { ino, expect: expect.clone(), mask: AttrMask::CTIME })
-            }
-            _ => None,
-        };
+    pub(crate) fn pin(&self, values: Vec<Value>) -> Result<Vec<Guard>, StoreError> {
+        let ambiguous = |why: &str| Err(StoreError::Ambiguous(format!("a reply was lost, and {why}")));
         match self {
             Self::Made(ino) => {
-                return Ok(Some(Guard::Attr { ino: *ino, expect: None, mask: AttrMask::EXISTS }));
+                return Ok(vec![Guard::Attr { ino: *ino, expect: None, mask: AttrMask::EXISTS }]);
             }
             Self::Removed(_, _, ino, _) | Self::Moved(_, _, Edge { ino, .. }, ..) => {
                 if let Some(Value::Edge(Some(now))) = values.first()
                     && now.ino != *ino
                 {
-                    let why = "a reply was lost, and the name is that of another node by now";
-                    return Err(StoreError::Ambiguous(why.into()));
+                    return ambiguous("the name is that of another node by now");
                 }
-                let at = if matches!(self, Self::Removed(..)) { 1 } else { 2 };
-                return Ok(unchanged(*ino, values.get(at)));
             }
             Self::Exchanged(a, b, _) => {
                 if let [Value::Edge(Some(at_a)), Value::Edge(Some(at_b)), ..] = &values[..]
                     && (at_a.ino, at_b.ino) == (b.2, a.2)
                 {
-                    let why = "the reply to an exchange was lost, and the two have changed places and then been changed";
-                    return Err(StoreError::Ambiguous(why.into()));
+                    return ambiguous("the two have changed places, and been changed since");
                 }
-                return Ok(unchanged(a.2, values.get(2)));
             }
-            _ => {}
+            Self::SliceId(.., before) | Self::Appended(.., before) => {
+                if let [Value::Slices(list), Value::Attr(Some(a))] = &values[..]
+                    && (a.length, a.mtime) != *before
+                    && self.may_be_rewritten(list, a.length < before.0)
+                {
+                    return ambiguous("somebody else has changed the file since");
+                }
+            }
+            _ => return Ok(Vec::new()),
         }
-        let (Self::SliceId(ino, indx, _) | Self::Appended(ino, indx, ..)) = self else { return Ok(None) };
-        let mut values = values.into_iter();
-        let Some(Value::Slices(list)) = values.next() else { return Ok(None) };
-        if let (Self::Appended(_, _, id, (pos, len), before), Some(Value::Attr(Some(a)))) =
-            (self, values.next())
-            && (a.length, a.mtime) != *before
-            && list.iter().filter(|s| ![0, *id].contains(&s.id) && s.end() > u64::from(*pos)).any(|s| {
-                // A compaction puts a slice there that is no shorter, or begins earlier.
-                s.pos < *pos || (s.pos == *pos && s.len >= *len)
-            })
-        {
-            let why = "the reply to an append was lost, and somebody rewrote what lies there";
-            return Err(StoreError::Ambiguous(why.into()));
-        }
-        Ok(Some(Guard::Slices { ino: *ino, indx: *indx, list }))
+        // Names, times of nodes and lists stay as they were seen.
+        let guards = self.reads().into_iter().zip(values).filter_map(|pair| match pair {
+            (Read::Edge(dir, name), Value::Edge(expect)) => Some(Guard::Edge { dir, name, expect }),
+            (Read::Slices(ino, indx), Value::Slices(list)) => Some(Guard::Slices { ino, indx, list }),
+            (Read::Attr(_), _) if matches!(self, Self::SliceId(..) | Self::Appended(..)) => None,
+            (Read::Attr(ino), Value::Attr(expect)) => {
+                Some(Guard::Attr { ino, expect, mask: AttrMask::CTIME })
+            }
+            _ => None,
+        });
+        Ok(guards.collect())
+    }
+
+    /// The slice is not in the list of a file that others have changed. May it have been there, and its data be deleted by
+    /// now? Others that append leave such traces only where the file was cut or a compaction took it.
+    fn may_be_rewritten(&self, list: &[ciderfs_format::Slice], cut: bool) -> bool {
+        let Self::Appended(_, _, id, (pos, len), _) = self else { return true };
+        // A compaction puts a slice there that is no shorter, or begins earlier.
+        cut || list
+            .iter()
+            .filter(|s| ![0, *id].contains(&s.id) && s.end() > u64::from(*pos))
+            .any(|s| s.pos < *pos || (s.pos == *pos && s.len >= *len))
     }
 }
 
@@ -174,11 +180,32 @@ mod tests {
         let shared = [Slice::reserved(0, 4096), record(90, 9, 30)];
         assert_eq!(look(&shared, attr(120, 2)), (false, false));
         assert_eq!(look(&[record(100, 9, 30)], attr(130, 2)), (false, false));
+        assert_eq!(look(&[], attr(0, 2)), (false, false), "the file was cut, and the slice may be deleted");
         assert_eq!(
             look(&[old, record(100, 9, 10)], attr(110, 2)),
             (false, false),
             "behind a record that stays"
         );
+    }
+
+    /// A write is repeated only if nobody else has changed the file: its slice may have been in the list, and be deleted.
+    #[test]
+    fn a_write_is_not_repeated_blindly() {
+        let attr = |length, sec| Attr {
+            length,
+            mtime: Time { sec, nsec: 0 },
+            ..crate::volume::synthetic_dir(Ino(2))
+        };
+        let proof = Proof::SliceId(Ino(2), 0, 7, (100, Time { sec: 1, nsec: 0 }));
+        let look = |list: &[Slice], a: Attr| {
+            let values = vec![Value::Slices(list.to_vec()), Value::Attr(Some(a))];
+            (proof.shows(&values), proof.pin(values).is_ok())
+        };
+        let slice = |id| Slice { pos: 0, id, size: 100, off: 0, len: 100 };
+        assert_eq!(look(&[slice(1)], attr(100, 1)), (false, true), "nothing has happened");
+        assert!(look(&[slice(1), slice(7)], attr(100, 2)).0, "it is there");
+        assert_eq!(look(&[], attr(0, 3)), (false, false), "somebody cut the file");
+        assert_eq!(look(&[slice(8)], attr(100, 2)), (false, false), "it was compacted");
     }
 
     /// A move is recognised where others have used its old name or changed the node, and not where they exchanged the two.
@@ -189,13 +216,14 @@ mod tests {
         let at = Time { sec: 5, nsec: 0 };
         let look = |proof: &Proof, values: Vec<Value>| (proof.shows(&values), proof.pin(values).is_ok());
         let place = |name: &[u8]| (Ino(1), name.to_vec());
-        let moved = Proof::Moved(place(b"a"), place(b"b"), edge(2), Some(edge(3)), at);
+        let moved = Proof::Moved(place(b"a"), place(b"b"), edge(2), at);
         let found = |from: Option<Edge>, to, ctime| {
             vec![Value::Edge(from), Value::Edge(to), Value::Attr(Some(attr(ctime)))]
         };
         assert_eq!(look(&moved, found(None, Some(edge(2)), 5)), (true, true));
         assert!(look(&moved, found(None, Some(edge(2)), 9)).0, "somebody changed it since");
-        assert!(look(&moved, found(Some(edge(4)), Some(edge(2)), 9)).0, "and made the old name anew");
+        assert!(look(&moved, found(Some(edge(4)), Some(edge(2)), 5)).0, "the old name is new");
+        assert_eq!(look(&moved, found(Some(edge(4)), Some(edge(2)), 9)), (false, false), "or was so before");
         assert_eq!(
             look(&moved, found(Some(edge(2)), Some(edge(3)), 1)),
             (false, true),

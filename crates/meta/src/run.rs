@@ -120,7 +120,7 @@ impl Meta {
                 return Err(Errno::EROFS.into());
             }
             attempts += 1;
-            commit.guards.extend(lost.iter().filter_map(|l| l.pin.clone()));
+            commit.guards.extend(lost.iter().flat_map(|l| l.pin.clone()));
             let sent = Instant::now();
             match self.store.commit(&commit).await {
                 Ok(Outcome::Done(outputs)) => {
@@ -142,7 +142,7 @@ impl Meta {
                     }
                     pin(&mut lost, values)?;
                     conflicts += 1;
-                    // After a lost reply nothing may come between the look at its proof and the next attempt.
+                    // After a lost reply the less comes between the look and the next attempt, the more often it succeeds.
                     if conflicts > EAGER_CONFLICTS && lost.is_empty() {
                         let turns = (conflicts - EAGER_CONFLICTS).saturating_pow(2);
                         let most = sent.elapsed().saturating_mul(turns).min(CONFLICT_PAUSE_MAX);
@@ -164,7 +164,7 @@ impl Meta {
                     );
                     // What an earlier attempt left in the same places, this one leaves too.
                     let same = lost.iter().position(|earlier| earlier.proof.reads() == proof.reads());
-                    let before = same.and_then(|i| lost.remove(i).pin);
+                    let before = same.map(|i| lost.remove(i).pin).unwrap_or_default();
                     lost.push(Lost { proof, value, pin: before });
                     let (found, values) = self.look_for(&mut lost).await?;
                     if let Some(found) = found {

@@ -159,7 +159,7 @@ impl Meta {
                         let part = new.slice.len.min(CHUNK_SIZE as u32 - pos);
                         t.proof(Proof::Appended(ino, indx, new.slice.id, (pos, part), (a.length, a.mtime)));
                     }
-                    Some((indx, id)) => t.proof(Proof::SliceId(ino, indx, id)),
+                    Some((indx, id)) => t.proof(Proof::SliceId(ino, indx, id, (a.length, a.mtime))),
                     None => t.proof(Proof::Ctime(ino, t.now)),
                 }
                 // With the attempt that counts: another one may have placed them elsewhere.

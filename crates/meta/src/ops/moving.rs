@@ -1,7 +1,7 @@
 //! Usage of a directory that moves: its whole tree leaves the quotas above its old place and comes under those above its
 //! new one (`spec/meta-redis.md` 5.11).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use ciderfs_format::{Attr, Edge, FileType, Ino};
 
@@ -44,16 +44,17 @@ pub(crate) struct Sum {
 /// Where the last sums of a tree were torn.
 #[derive(Default)]
 pub(super) struct Tears {
-    last: BTreeSet<Ino>,
-    rounds: usize,
+    last: VecDeque<BTreeSet<Ino>>,
 }
 
 impl Tears {
     /// May the sum be used?
     pub(super) fn accept(&mut self, sum: &Sum) -> bool {
-        self.rounds = if sum.torn == self.last { self.rounds + 1 } else { 1 };
-        self.last.clone_from(&sum.torn);
-        sum.torn.is_empty() || self.rounds >= TORN_MAX
+        // What was torn in each of the last rounds; activity elsewhere comes and goes.
+        self.last.push_front(sum.torn.clone());
+        self.last.truncate(TORN_MAX);
+        let always = |dir| self.last.len() == TORN_MAX && self.last.iter().all(|torn| torn.contains(dir));
+        sum.torn.iter().all(always)
     }
 }
 

@@ -141,7 +141,7 @@ impl Meta {
         self.move_trees(t, &[(src.dir, dst.dir, se, &sa)])?;
 
         let [from, to] = [src, dst].map(|at| (at.dir, at.name.to_vec()));
-        t.proof(Proof::Moved(from, to, se, de, t.now));
+        t.proof(Proof::Moved(from, to, se, t.now));
         if flags & WHITEOUT != 0 {
             self.put_whiteout(t, c, src, &sp)?;
         } else {

@@ -385,7 +385,7 @@ impl<'a> Run<'a> {
         lossy: usize,
     ) -> Result<Tree, Vec<String>> {
         let mut orders = orders_after_loss(answers, lossy);
-        let unknown = self.unknown(ops);
+        let unknown = self.unknown(ops, answers);
         for i in &unknown {
             let without = |order: &Vec<(usize, bool)>| order.iter().copied().filter(|o| o.0 != *i).collect();
             orders.extend(orders.iter().map(without).collect::<Vec<_>>());
@@ -429,20 +429,22 @@ impl<'a> Run<'a> {
         seen.find(|ino| !self.tree.nodes.contains_key(ino)).unwrap_or(made(&answers[i]))
     }
 
-    /// The operations that may or may not have happened: their replies were lost, and before it could be found out a compaction
-    /// rewrote the records, or the name was another node's.
-    fn unknown(&self, ops: &[Op]) -> Vec<usize> {
-        let unknown = self.unknown.lock();
-        let lost = |i: usize| {
-            unknown.contains(&ops[i])
-                && match ops[i] {
-                    Op::Write { ino, indx, .. } => ops.iter().any(
-                        |op| matches!(op, Op::Compact { ino: f, indx: c, .. } if (*f, *c) == (ino, indx)),
-                    ),
-                    Op::Exchange { .. } | Op::Unlink { .. } | Op::Rmdir { .. } | Op::Rename { .. } => true,
-                    _ => false,
-                }
+    /// The operations that may or may not have happened: their replies were lost, and before it could be found out somebody had
+    /// changed the same file, or the name was another node's; by an operation of this round, or by an earlier one that this
+    /// client did not know of.
+    fn unknown(&self, ops: &[Op], answers: &[Outcome]) -> Vec<usize> {
+        let unknown = std::mem::take(&mut *self.unknown.lock());
+        let may_be = |op: Op| {
+            matches!(
+                op,
+                Op::Write { .. }
+                    | Op::Exchange { .. }
+                    | Op::Unlink { .. }
+                    | Op::Rmdir { .. }
+                    | Op::Rename { .. }
+            )
         };
+        let lost = |i: usize| answers[i] == Err(Errno::EIO) && unknown.contains(&ops[i]) && may_be(ops[i]);
         (0..ops.len()).filter(|i| lost(*i)).collect()
     }
 

@@ -49,13 +49,15 @@ fn there(name: &str) -> Guard {
 }
 
 /// Attributes that differ from [`attr`] in the fields of one mask.
-fn changed() -> [(AttrMask, Attr); 4] {
+fn changed() -> [(AttrMask, Attr); 6] {
     let a = attr(FileType::File);
     [
         (AttrMask::IDENTITY, Attr { mode: 0o600, ..a.clone() }),
         (AttrMask::NLINK, Attr { nlink: 4, ..a.clone() }),
         (AttrMask::LENGTH, Attr { length: 1, ..a.clone() }),
-        (AttrMask::TIMES, Attr { mtime: time(77), ..a }),
+        (AttrMask::TIMES, Attr { mtime: time(77), ..a.clone() }),
+        (AttrMask::PARENT, Attr { parent: Ino(77), ..a.clone() }),
+        (AttrMask::CTIME, Attr { ctime: time(77), ..a }),
     ]
 }
 
@@ -70,6 +72,10 @@ pub async fn guards_hold(engine: Engine) {
         attr_guard(
             Some(Attr { mode: 0, nlink: 99, length: 9, mtime: time(9), ..a.clone() }),
             AttrMask::EXISTS,
+        ),
+        attr_guard(
+            Some(Attr { atime: time(77), mtime: time(77), mode: 0, ..a.clone() }),
+            AttrMask::PARENT | AttrMask::CTIME,
         ),
         Guard::Attr { ino: Ino(8), expect: None, mask: AttrMask::ALL },
         Guard::Attr { ino: Ino(8), expect: None, mask: AttrMask::EXISTS },
@@ -95,7 +101,12 @@ pub async fn guards_hold(engine: Engine) {
     ];
     // A mask compares its own fields only.
     for (mask, other) in changed() {
-        let rest = AttrMask(AttrMask::ALL.0 & !mask.0);
+        let whole = match mask {
+            AttrMask::PARENT => AttrMask::IDENTITY,
+            AttrMask::CTIME => AttrMask::TIMES,
+            other => other,
+        };
+        let rest = AttrMask(AttrMask::ALL.0 & !whole.0);
         right.push(attr_guard(Some(other), rest));
     }
     for g in &right {
