@@ -58,6 +58,8 @@ pub struct MetaConfig {
     pub skip_dir_mtime: Duration,
     /// When access times are written.
     pub atime_mode: AtimeMode,
+    /// Directories have access times too, where files have.
+    pub dir_atime: bool,
     /// The trash is called `.jfs.trash` instead of `.trash`.
     pub prefix_internal: bool,
     /// How long an operation waits for an unavailable engine before it fails with `EIO`.
@@ -81,6 +83,7 @@ impl Default for MetaConfig {
             max_deletes: 10,
             skip_dir_mtime: Duration::ZERO,
             atime_mode: AtimeMode::NoAtime,
+            dir_atime: true,
             prefix_internal: false,
             retry_patience: Duration::from_secs(60),
             xattr_valid: Duration::ZERO,

@@ -168,7 +168,9 @@ impl DirStream {
         if offset == 0 {
             self.restart();
             self.fixed = None;
-            vfs.accessed(self.ino, None);
+            if vfs.meta.dir_atime() {
+                vfs.accessed(self.ino, None);
+            }
         }
         if self.fixed.is_none() {
             self.fixed = Some(vfs.fixed_entries(self.ino).await?);

@@ -78,6 +78,7 @@ async fn serve_async(args: &Args, url: &str, mountpoint: &Path, banner: Option<&
             skip_dir_mtime: args.duration("skip-dir-mtime", Duration::ZERO)?,
             xattr_valid: options.attr_valid,
             atime_mode: mount_options::atime_mode(args)?,
+            dir_atime: mount_options::dir_atime(args),
             prefix_internal: args.is_on("prefix-internal"),
             mount_point: mount_point.clone(),
             ..MetaConfig::default()

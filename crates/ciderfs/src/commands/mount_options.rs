@@ -99,7 +99,8 @@ pub fn serve_options(args: &Args) -> Result<ServeOptions> {
     Ok(o)
 }
 
-/// When access times are written: as `--atime-mode` says, else as the options of the mount do.
+/// When access times are written: as `--atime-mode` says, else as the options of the mount do. An option about those of
+/// directories says that there are some, and mount(8) means `relatime` then.
 pub fn atime_mode(args: &Args) -> Result<AtimeMode> {
     let parse = |word: &str| match word {
         "noatime" => Some(AtimeMode::NoAtime),
@@ -111,8 +112,17 @@ pub fn atime_mode(args: &Args) -> Result<AtimeMode> {
         Some(mode) => parse(mode).ok_or_else(|| {
             Failure::new(format!("--atime-mode={mode}: use noatime, relatime or strictatime"))
         }),
-        None => Ok(words(args).filter_map(parse).last().unwrap_or_default()),
+        None => {
+            let some = words(args).any(|word| ["atime", "diratime", "nodiratime"].contains(&word));
+            let default = if some { AtimeMode::Relatime } else { AtimeMode::default() };
+            Ok(words(args).filter_map(parse).last().unwrap_or(default))
+        }
     }
+}
+
+/// Are access times of directories written too?
+pub fn dir_atime(args: &Args) -> bool {
+    words(args).filter(|word| word.ends_with("diratime")).last() != Some("nodiratime")
 }
 
 fn identity(args: &Args) -> Result<Identity> {
@@ -193,7 +203,13 @@ mod tests {
         assert_eq!(mode("M P"), Some(AtimeMode::NoAtime));
         assert_eq!(mode("M P -o strictatime"), Some(AtimeMode::Strict));
         assert_eq!(mode("M P -o strictatime --atime-mode=relatime"), Some(AtimeMode::Relatime));
+        assert_eq!(mode("M P -o nodiratime"), Some(AtimeMode::Relatime));
+        assert_eq!(mode("M P -o nodiratime,noatime"), Some(AtimeMode::NoAtime));
         assert_eq!(mode("M P --atime-mode=often"), None);
+        let dirs = |line: &str| dir_atime(&parse(line));
+        assert!(
+            dirs("M P -o strictatime") && dirs("M P -o nodiratime,diratime") && !dirs("M P -o nodiratime")
+        );
     }
 
     #[test]

@@ -28,6 +28,11 @@ impl Meta {
         if self.cfg.read_only { AtimeMode::NoAtime } else { self.cfg.atime_mode }
     }
 
+    /// Are access times of directories written, where those of files are?
+    pub fn dir_atime(&self) -> bool {
+        self.cfg.dir_atime
+    }
+
     /// Now, by the clock that operations use.
     pub fn now(&self) -> Time {
         self.clock.now()
