@@ -123,14 +123,15 @@ impl Proof {
             }
             _ => return Ok(Vec::new()),
         }
-        // Names, times of nodes and lists stay as they were seen.
+        // Names, nodes and lists stay as they were seen: a list that is empty again would not tell that it was not in between.
+        let mask = match self {
+            Self::SliceId(..) | Self::Appended(..) => AttrMask::LENGTH | AttrMask::TIMES,
+            _ => AttrMask::CTIME,
+        };
         let guards = self.reads().into_iter().zip(values).filter_map(|pair| match pair {
             (Read::Edge(dir, name), Value::Edge(expect)) => Some(Guard::Edge { dir, name, expect }),
             (Read::Slices(ino, indx), Value::Slices(list)) => Some(Guard::Slices { ino, indx, list }),
-            (Read::Attr(_), _) if matches!(self, Self::SliceId(..) | Self::Appended(..)) => None,
-            (Read::Attr(ino), Value::Attr(expect)) => {
-                Some(Guard::Attr { ino, expect, mask: AttrMask::CTIME })
-            }
+            (Read::Attr(ino), Value::Attr(expect)) => Some(Guard::Attr { ino, expect, mask }),
             _ => None,
         });
         Ok(guards.collect())
