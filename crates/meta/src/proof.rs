@@ -155,20 +155,21 @@ mod tests {
 
     use super::*;
 
+    fn attr(length: u64, sec: i64) -> Attr {
+        Attr { length, mtime: Time { sec, nsec: 0 }, ..crate::volume::synthetic_dir(Ino(2)) }
+    }
+
+    /// Is it recognised, and if not, may the next attempt go on?
+    fn look(proof: &Proof, values: Vec<Value>) -> (bool, bool) {
+        (proof.shows(&values), proof.pin(values).is_ok())
+    }
+
     /// After a lost reply an append is repeated only where it cannot have been applied.
     #[test]
     fn an_append_is_not_repeated_blindly() {
-        let attr = |length, sec| Attr {
-            length,
-            mtime: Time { sec, nsec: 0 },
-            ..crate::volume::synthetic_dir(Ino(2))
-        };
         let proof = Proof::Appended(Ino(2), 0, 7, (100, 10), (100, Time { sec: 1, nsec: 0 }));
         let record = |pos, id, len| Slice { pos, id, size: len, off: 0, len };
-        let look = |list: &[Slice], a: Attr| {
-            let values = vec![Value::Slices(list.to_vec()), Value::Attr(Some(a))];
-            (proof.shows(&values), proof.pin(values).is_ok())
-        };
+        let look = |list: &[Slice], a| look(&proof, vec![Value::Slices(list.to_vec()), Value::Attr(Some(a))]);
         let old = record(0, 1, 100);
         assert_eq!(look(&[old, record(100, 7, 10)], attr(110, 2)), (true, true), "it is there");
         assert_eq!(look(&[old], attr(100, 1)), (false, true), "nothing has happened");
@@ -192,16 +193,8 @@ mod tests {
     /// A write is repeated only if nobody else has changed the file: its slice may have been in the list, and be deleted.
     #[test]
     fn a_write_is_not_repeated_blindly() {
-        let attr = |length, sec| Attr {
-            length,
-            mtime: Time { sec, nsec: 0 },
-            ..crate::volume::synthetic_dir(Ino(2))
-        };
         let proof = Proof::SliceId(Ino(2), 0, 7, (100, Time { sec: 1, nsec: 0 }));
-        let look = |list: &[Slice], a: Attr| {
-            let values = vec![Value::Slices(list.to_vec()), Value::Attr(Some(a))];
-            (proof.shows(&values), proof.pin(values).is_ok())
-        };
+        let look = |list: &[Slice], a| look(&proof, vec![Value::Slices(list.to_vec()), Value::Attr(Some(a))]);
         let slice = |id| Slice { pos: 0, id, size: 100, off: 0, len: 100 };
         assert_eq!(look(&[slice(1)], attr(100, 1)), (false, true), "nothing has happened");
         assert!(look(&[slice(1), slice(7)], attr(100, 2)).0, "it is there");
@@ -215,7 +208,6 @@ mod tests {
         let attr = |sec| Attr { ctime: Time { sec, nsec: 0 }, ..crate::volume::synthetic_dir(Ino(2)) };
         let edge = |ino| Edge { kind: ciderfs_format::FileType::File, ino: Ino(ino) };
         let at = Time { sec: 5, nsec: 0 };
-        let look = |proof: &Proof, values: Vec<Value>| (proof.shows(&values), proof.pin(values).is_ok());
         let place = |name: &[u8]| (Ino(1), name.to_vec());
         let moved = Proof::Moved(place(b"a"), place(b"b"), edge(2), at);
         let found = |from: Option<Edge>, to, ctime| {

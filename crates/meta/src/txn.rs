@@ -136,10 +136,11 @@ impl<'a> Txn<'a> {
         std::mem::take(&mut self.believed).into_iter().chain(fetched).chain(proofs).collect()
     }
 
-    fn known_edge(&self, dir: Ino, name: &[u8]) -> Option<(Option<Edge>, bool)> {
+    /// An entry with the turn that told it, or as believed.
+    fn known_edge(&self, dir: Ino, name: &[u8]) -> Option<(Option<Edge>, Option<Turn>)> {
         match self.known.edges.get(&(dir, name.to_vec())) {
-            Some((_, e)) => Some((*e, false)),
-            None => self.beliefs.edge(dir, name).map(|e| (e, true)),
+            Some((turn, e)) => Some((*e, Some(*turn))),
+            None => self.beliefs.edge(dir, name).map(|e| (e, None)),
         }
     }
 
@@ -200,11 +201,11 @@ impl<'a> Txn<'a> {
     /// An entry, guarded.
     pub(crate) fn edge(&mut self, dir: Ino, name: &[u8]) -> Step<Option<Edge>> {
         let edge = match self.known_edge(dir, name) {
-            Some((edge, believed)) => {
+            Some((edge, turn)) => {
                 let read = Read::Edge(dir, name.to_vec());
-                match self.known.edges.get(&(dir, name.to_vec())) {
-                    Some((turn, _)) if !believed => self.fetched.push((read, *turn)),
-                    _ => self.believed.push(read),
+                match turn {
+                    Some(turn) => self.fetched.push((read, turn)),
+                    None => self.believed.push(read),
                 }
                 edge
             }

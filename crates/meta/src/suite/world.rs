@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::Engine;
 use super::check::check;
+use super::flaky::Flaky;
 use crate::error::Errno;
 use crate::store::{DirCursor, Store};
 use crate::types::{Caller, NewNode, NewSlice, Removed, Written};
@@ -115,6 +116,13 @@ impl World {
 
     pub(super) async fn client_with(&self, cfg: MetaConfig) -> Client {
         Client::over(self.engine.open().await, self, cfg).await
+    }
+
+    /// A client, and what lies between it and the engine.
+    pub(super) async fn client_behind(&self, seed: u64) -> (Arc<Flaky>, Client) {
+        let between = Flaky::new(self.engine.open().await, seed);
+        let store = Arc::clone(&between) as Arc<dyn Store>;
+        (between, Client::over(store, self, Self::config()).await)
     }
 
     /// A client with a session.

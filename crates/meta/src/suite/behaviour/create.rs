@@ -7,9 +7,9 @@ use bytes::Bytes;
 use ciderfs_format::{Attr, FileType, Ino};
 
 use crate::error::Errno;
-use crate::store::{Scan, Scanned, Store};
+use crate::store::{Scan, Scanned};
 use crate::suite::Engine;
-use crate::suite::flaky::{Fate, Flaky, When};
+use crate::suite::flaky::{Fate, When};
 use crate::suite::world::*;
 use crate::types::{Caller, NewNode};
 
@@ -286,8 +286,7 @@ pub async fn subdirectory_as_root(engine: Engine) {
 pub async fn creation_with_a_lost_reply(engine: Engine) {
     let w = World::new(engine).await;
     let other = w.client().await;
-    let between = Flaky::new(w.engine.open().await, 1);
-    let c = Client::over(Arc::clone(&between) as Arc<dyn Store>, &w, World::config()).await;
+    let (between, c) = w.client_behind(1).await;
     for kind in [FileType::File, FileType::Directory, FileType::Symlink] {
         let (name, moved) = (format!("{kind:?}"), format!("moved {kind:?}"));
         between.lose_next(Fate::Made);
@@ -319,8 +318,7 @@ pub async fn creation_with_a_lost_reply(engine: Engine) {
 pub async fn creation_that_arrives_late(engine: Engine) {
     let w = World::new(engine).await;
     let other = w.client().await;
-    let between = Flaky::new(w.engine.open().await, 1);
-    let c = Client::over(Arc::clone(&between) as Arc<dyn Store>, &w, World::config()).await;
+    let (between, c) = w.client_behind(1).await;
     c.meta.start_session().await.unwrap();
     let mut number = 0;
     for late in 0..4 {

@@ -1,15 +1,13 @@
 //! Quotas of directories, users and groups.
 
-use std::sync::Arc;
-
 use ciderfs_format::quota::Quota;
 use ciderfs_format::{FileType, Ino, align4k};
 
 use crate::error::Errno;
 use crate::ops::rename::EXCHANGE;
-use crate::store::{Commit, DirStat, QuotaKey, Read, Store, Value, Write};
+use crate::store::{Commit, DirStat, QuotaKey, Read, Value, Write};
 use crate::suite::Engine;
-use crate::suite::flaky::{Flaky, When};
+use crate::suite::flaky::When;
 use crate::suite::world::*;
 use crate::{Allocate, MetaConfig, OpenFlags, SetAttr};
 
@@ -182,8 +180,7 @@ pub async fn great_tree_moved_under_change(engine: Engine) {
 pub async fn moved_trees_under_late_change(engine: Engine) {
     let w = World::new(engine).await;
     let ([plain, other], [a, b]) = two_quotas(&w).await;
-    let between = Flaky::new(w.engine.open().await, 1);
-    let c = Client::over(Arc::clone(&between) as Arc<dyn Store>, &w, World::config()).await;
+    let (between, c) = w.client_behind(1).await;
     let out = plain.dir(ROOT, "out").await;
     for kind in 0..8 {
         let mut call = 0;

@@ -7,9 +7,9 @@ use parking_lot::Mutex;
 
 use crate::error::Errno;
 use crate::ops::rename::{EXCHANGE, NOREPLACE};
-use crate::store::{QuotaKey, Store};
+use crate::store::QuotaKey;
 use crate::suite::Engine;
-use crate::suite::flaky::{Flaky, When};
+use crate::suite::flaky::When;
 use crate::suite::world::*;
 
 /// Moving a file and a directory: entries, parents, link counts, times.
@@ -286,8 +286,7 @@ pub async fn rename_of_the_same(engine: Engine) {
             if replaces {
                 plain.file(dir, "g").await;
             }
-            let between = Flaky::new(w.engine.open().await, 1);
-            let c = Client::over(Arc::clone(&between) as Arc<dyn Store>, &w, World::config()).await;
+            let (between, c) = w.client_behind(1).await;
             c.meta.reload_quotas().await.unwrap();
             // What a client knows of one name may be older than what it knows of the other.
             _ = c.find(dir, "g").await;

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::tree::{Answer, Op, Tree, UNIT, offset};
 use crate::error::{Errno, Error};
 use crate::ops::rename::EXCHANGE;
-use crate::store::{Commit, Counter, DirCursor, QuotaKey, Store, StoreError, Write};
+use crate::store::{Commit, Counter, DirCursor, QuotaKey, StoreError, Write};
 use crate::suite::flaky::Flaky;
 use crate::suite::rng::Rng;
 use crate::suite::world::*;
@@ -149,11 +149,10 @@ impl<'a> Run<'a> {
             world,
         };
         for i in 0..clients as u64 {
-            let flaky = Flaky::new(world.engine.open().await, seed ^ ((i + 1) << 40));
-            let store = Arc::clone(&flaky) as Arc<dyn Store>;
-            out.clients.push(Client::over(store, world, World::config()).await);
-            flaky.set_faults(faults);
-            out.between.push(flaky);
+            let (between, client) = world.client_behind(seed ^ ((i + 1) << 40)).await;
+            between.set_faults(faults);
+            out.clients.push(client);
+            out.between.push(between);
         }
         out
     }
