@@ -340,6 +340,10 @@ pub async fn creation_that_arrives_late(engine: Engine) {
             let name = names.iter().find(|n| *n != "warm").unwrap();
             assert_eq!(c.find(dir, name).await.unwrap(), f);
         }
+        // What arrives after the next attempt has been made, no guard of it can see: it goes with the session.
+        if late > 2 {
+            continue;
+        }
         between.lose_next(Fate::Late(late));
         let (g, _) = c.meta.create_nameless(&root(), ROOT, 0o600, 0).await.unwrap();
         let open = w.store.scan(&Scan::Sustained(c.meta.sid()), 10).await.unwrap();
