@@ -18,6 +18,8 @@ on_engines!(
     a_file_that_grew_elsewhere_is_not_cut_at_the_length_known_here,
     a_file_replaced_elsewhere_is_opened_by_its_name_at_once,
     a_deleted_file_is_opened_again_through_its_descriptor,
+    an_open_sees_what_another_mount_closed_whatever_this_one_did_meanwhile,
+    an_open_sees_what_another_mount_closed_while_others_open_the_file_too,
     a_reader_sees_one_version_of_a_file_that_is_replaced,
     a_reader_of_a_file_that_grows_sees_a_prefix_of_it,
     a_reader_of_a_file_that_is_cut_and_grows_again_sees_bytes_or_zeros,
@@ -79,6 +81,139 @@ fn a_deleted_file_is_opened_again_through_its_descriptor(engine: Engine) {
     drop(open);
     mount.unmount();
     volume.check();
+}
+
+/// Bytes of a chunk; each has a list of its own.
+const CHUNK: u64 = 64 << 20;
+
+/// A mount has pages of a file, another one changes the file without changing its length, and the first one does something that
+/// tells it the file's new time: that must not be mistaken for having dropped the pages.
+fn an_open_sees_what_another_mount_closed_whatever_this_one_did_meanwhile(engine: Engine) {
+    let volume = Volume::new(engine, &["--block-size=64K"]);
+    let (writer, reader) = (volume.mount(&[]), volume.mount(&[]));
+    type Deed = (&'static str, fn(&Path, &File));
+    let deeds: &[Deed] = &[
+        ("read elsewhere", |_, held| assert_eq!(held.read_at(&mut [0; 10], CHUNK).unwrap(), 10)),
+        ("wrote elsewhere", |_, held| held.write_all_at(b"mine", 300_000).unwrap()),
+        ("wrote elsewhere and synced", |_, held| {
+            held.write_all_at(b"mine", 300_000).unwrap();
+            held.sync_data().unwrap();
+        }),
+        ("set the times", |path, _| {
+            let time = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000);
+            File::open(path).unwrap().set_modified(time).unwrap();
+        }),
+        ("set the times of the descriptor", |_, held| held.set_modified(std::time::UNIX_EPOCH).unwrap()),
+        ("asked for attributes", |_, held| {
+            use rustix::fs::{AtFlags, StatxFlags};
+            // Of the engine, not of the kernel's cache.
+            rustix::fs::statx(held, c"", AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC, StatxFlags::ALL)
+                .unwrap();
+        }),
+        ("punched elsewhere", |_, held| {
+            use rustix::fs::FallocateFlags as F;
+            rustix::fs::fallocate(held, F::PUNCH_HOLE | F::KEEP_SIZE, 400_000, 4096).unwrap();
+        }),
+        ("copied elsewhere", |_, held| {
+            let n = rustix::fs::copy_file_range(held, Some(&mut 400_000), held, Some(&mut 500_000), 4096);
+            assert_eq!(n.unwrap(), 4096);
+        }),
+        ("grew", |path, _| {
+            OpenOptions::new().write(true).open(path).unwrap().set_len(CHUNK + 20_000).unwrap()
+        }),
+        ("grew by descriptor", |_, held| held.set_len(CHUNK + 30_000).unwrap()),
+        ("locked elsewhere", |_, held| {
+            rustix::fs::flock(held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        }),
+    ];
+    let mut wrong = Vec::new();
+    for (n, (what, deed)) in deeds.iter().enumerate() {
+        for held_on in [false, true] {
+            let name = format!("f{n}");
+            let write = |seed: u64| {
+                let file = OpenOptions::new()
+                    .create(true)
+                    .truncate(false)
+                    .write(true)
+                    .open(writer.join(&name))
+                    .unwrap();
+                file.write_all_at(&noise(seed, 8192), 0).unwrap();
+                file.write_all_at(&noise(seed, 8192), CHUNK).unwrap();
+            };
+            let first_page = |file: &File| {
+                let mut page = vec![0; 4096];
+                file.read_exact_at(&mut page, 0).unwrap();
+                page
+            };
+            write(1);
+            let path = reader.join(&name);
+            let held = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+            assert!(first_page(&held) == noise(1, 8192)[..4096], "{what}");
+            write(2);
+            deed(&path, &held);
+            let held = held_on.then_some(held);
+            for time in ["first", "second"] {
+                if first_page(&File::open(&path).unwrap()) != noise(2, 8192)[..4096] {
+                    wrong.push(format!("{what}, held on: {held_on}: the {time} open"));
+                }
+            }
+            drop(held);
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    reader.unmount();
+    writer.unmount();
+    volume.check();
+}
+
+/// Opens at the same time know versions of different age; none may leave an older one to those that come later.
+fn an_open_sees_what_another_mount_closed_while_others_open_the_file_too(engine: Engine) {
+    let volume = Volume::new(engine, &["--block-size=64K", "--trash-days=0"]);
+    let (writer, reader) = (volume.mount(&[]), volume.mount(&[]));
+    let stop = AtomicBool::new(false);
+    let write = |version: u64| {
+        let file =
+            OpenOptions::new().create(true).truncate(false).write(true).open(writer.join("f")).unwrap();
+        file.write_all_at(&version.to_le_bytes().repeat(512), 0).unwrap();
+    };
+    write(0);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let mut page = [0; 4096];
+                while !stop.load(Ordering::Relaxed) {
+                    let file = File::open(reader.join("f")).unwrap();
+                    file.read_exact_at(&mut page, 0).unwrap();
+                }
+            });
+        }
+        let stop = StopAtEnd(&stop);
+        let until = Instant::now() + WORK;
+        for version in 1.. {
+            write(version);
+            let mut page = [0; 4096];
+            File::open(reader.join("f")).unwrap().read_exact_at(&mut page, 0).unwrap();
+            let found = u64::from_le_bytes(page[..8].try_into().unwrap());
+            assert!(found == version, "version {found} where {version} was closed before the open");
+            if Instant::now() > until {
+                println!("{version} versions");
+                break;
+            }
+        }
+        drop(stop);
+    });
+    reader.unmount();
+    writer.unmount();
+    volume.check();
+}
+
+/// Ends what others do, also when the test fails.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// How long a writer and its readers work.

@@ -79,7 +79,7 @@ macro_rules! suite {
                 write write_contended write_at_the_end write_against_a_stream truncate truncate_many_chunks compaction_wins compaction_loses
                 compaction_with_trash
                 fallocate fallocate_refused fallocate_many_chunks
-                copies copies_with_trash copies_of_many_chunks copies_contended
+                copies copies_with_trash copies_of_many_chunks copies_contended changes_tell_what_they_changed
                 nameless nameless_linked
                 unlinked_but_open replaced_but_open open_races_unlink session_ends stale_session
                 heartbeat deletion_is_resumed shared_slices unlink_without_session read_only_client

@@ -156,11 +156,42 @@ impl NewSlice {
     }
 }
 
+/// What tells one content of a file from another: every change of the content changes it, unless somebody sets the time back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version {
+    /// Modification time.
+    pub mtime: Time,
+    /// Length in bytes.
+    pub length: u64,
+}
+
+impl Version {
+    /// The version that has these attributes.
+    pub const fn of(a: &Attr) -> Self {
+        Self { mtime: a.mtime, length: a.length }
+    }
+}
+
+/// A file before and after a change.
+#[derive(Debug, Clone)]
+pub struct Changed {
+    /// What was changed: exactly that, no change of anybody else came between.
+    pub before: Version,
+    /// Attributes afterwards.
+    pub attr: Attr,
+}
+
+impl Changed {
+    pub(crate) fn new(before: &Attr, attr: Attr) -> Self {
+        Self { before: Version::of(before), attr }
+    }
+}
+
 /// What a write commit did.
 #[derive(Debug, Clone)]
 pub struct Written {
-    /// Attributes after the commit.
-    pub attr: Attr,
+    /// The file before and after the commit.
+    pub changed: Changed,
     /// The offset in the file of each slice, in bytes.
     pub offsets: Vec<u64>,
     /// Chunk index and number of records now in its list, for each chunk appended to.
@@ -206,8 +237,8 @@ pub struct Copied {
     pub bytes: u64,
     /// Bytes of the range that the source had behind them.
     pub rest: u64,
-    /// The target's attributes afterwards, if anything was copied.
-    pub attr: Option<Attr>,
+    /// The target before and afterwards, if anything was copied.
+    pub changed: Option<Changed>,
     /// Chunk index and number of records now in its list, for each chunk appended to.
     pub lists: Vec<(u32, usize)>,
 }

@@ -69,10 +69,10 @@ async fn every_operation_happens_once() {
         arm();
         assert_eq!(m.rename(&root, d, b"g", ROOT, b"h", 0).await.unwrap(), None);
         arm();
-        assert_eq!(m.truncate(&root, f, 5, true).await.unwrap().length, 5);
+        assert_eq!(m.truncate(&root, f, 5, true).await.unwrap().attr.length, 5);
         arm();
         let set = SetAttr { mode: Some(0o600), ..SetAttr::default() };
-        assert_eq!(m.setattr(&root, f, &set).await.unwrap().mode, 0o600);
+        assert_eq!(m.setattr(&root, f, &set).await.unwrap().attr.mode, 0o600);
         arm();
         assert!(!m.unlink(&root, ROOT, b"f").await.unwrap().last);
         assert_eq!(m.getattr(f).await.unwrap().nlink, 1);
@@ -105,7 +105,7 @@ async fn appends_happen_once() {
                 let written = m.write(f, &[new], Time { sec: 1, nsec: 0 }).await.unwrap();
                 assert_eq!(written.offsets, [end]);
                 end += u64::from(len);
-                assert_eq!((written.attr.length, a.getattr(f).await.unwrap().length), (end, end));
+                assert_eq!((written.changed.attr.length, a.getattr(f).await.unwrap().length), (end, end));
                 let list = a.read_raw_chunk(f, 0).await.unwrap();
                 assert_eq!(list.iter().filter(|s| s.id == id).count(), 1);
             }

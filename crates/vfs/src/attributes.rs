@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ciderfs_format::{Attr, Ino};
-use ciderfs_meta::{Caller, Errno, Result, SetAttr, VolumeStat, set_unrecorded};
+use ciderfs_meta::{Caller, Errno, Result, SetAttr, Version, VolumeStat, set_unrecorded};
 
 use crate::file::moment;
 use crate::handles::Handle;
@@ -91,7 +91,7 @@ impl Vfs {
             self.forget_access(ino).await;
         }
         let since = moment();
-        let after = match self.meta.setattr(c, ino, set).await {
+        let changed = match self.meta.setattr(c, ino, set).await {
             Err(e) if e.errno() == Errno::ENOENT => {
                 if let Some(file) = file {
                     let s = &mut *file.state.lock();
@@ -102,15 +102,19 @@ impl Vfs {
             }
             other => other?,
         };
-        let Some(file) = file else { return Ok(after) };
+        self.pages.changed(ino, &changed);
+        let Some(file) = file else {
+            self.catch_up_if_open(ino).await?;
+            return Ok(changed.attr);
+        };
         {
             let mut s = file.state.lock();
             if s.generation <= since {
-                if s.version.1 == after.length {
+                if s.version == changed.before {
                     // Only the time was set: the content is still what it was.
-                    s.version.0 = after.mtime;
+                    s.version = Version::of(&changed.attr);
                 }
-                s.adopt(&after);
+                s.adopt(&changed.attr);
                 return Ok(s.attr.clone());
             }
         }

@@ -299,9 +299,9 @@ impl Vfs {
         }
     }
 
-    /// Counts a file of one chunk that has been fetched along with its attributes, if it has holes.
+    /// Counts a file of one chunk that has been fetched along with its attributes while nobody had it open here, if it has holes.
     pub(crate) fn count_first(&self, ino: Ino, attr: &Attr, first: &ChunkView) {
-        if attr.length <= CHUNK_SIZE && self.files.get(ino).is_none() {
+        if attr.length <= CHUNK_SIZE {
             let bytes = taken(committed(0, first, attr), attr.length);
             if bytes < attr.length {
                 self.allocated.set(ino, Counted::new((attr.length, attr.mtime), bytes, Instant::now()));

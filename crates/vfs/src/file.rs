@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use ciderfs_format::{Attr, Ino, Time};
-use ciderfs_meta::{ChunkView, Claim, Errno};
+use ciderfs_format::{Attr, Ino};
+use ciderfs_meta::{Changed, ChunkView, Claim, Errno, Version};
 use parking_lot::Mutex;
 
 use crate::pending::Pending;
@@ -45,8 +45,8 @@ pub(crate) struct File {
 pub(crate) struct State {
     /// Attributes as last seen or written; the length includes unflushed data.
     pub(crate) attr: Attr,
-    /// mtime and length as the engine last told them: when they change, so has the content.
-    pub(crate) version: (Time, u64),
+    /// As the engine last told it.
+    pub(crate) version: Version,
     /// Slices not yet committed, in the order in which they were begun.
     pub(crate) pending: VecDeque<Pending>,
     /// So many of them, from the first, are in a commit under way: what the engine tells may hold them already.
@@ -63,8 +63,6 @@ pub(crate) struct State {
     pub(crate) chunks: Option<Arc<[u32]>>,
     /// The moment when committed content changed last, as far as this mount knows: what was fetched before is out of date.
     pub(crate) generation: u64,
-    /// The generation at first: still the same if no change is known.
-    born: u64,
     /// Failed flushes so far, and the last one's error. Each handle reports each failure once.
     pub(crate) failures: u64,
     pub(crate) error: Errno,
@@ -74,9 +72,8 @@ pub(crate) struct State {
 
 impl File {
     pub(crate) fn new(ino: Ino, attr: Attr) -> Arc<Self> {
-        let born = moment();
         let state = State {
-            version: (attr.mtime, attr.length),
+            version: Version::of(&attr),
             attr,
             pending: VecDeque::new(),
             committing: 0,
@@ -85,8 +82,7 @@ impl File {
             views: HashMap::new(),
             first: None,
             chunks: None,
-            generation: born,
-            born,
+            generation: moment(),
             failures: 0,
             error: Errno::EIO,
             untold: false,
@@ -114,6 +110,21 @@ impl File {
         s.overlay(attr)
     }
 
+    /// Takes attributes from the engine, fetched while `generation` was current; false if it is not any more.
+    pub(crate) fn learn(&self, attr: &Attr, generation: u64) -> bool {
+        let mut s = self.state.lock();
+        let current = s.generation == generation;
+        if current {
+            s.adopt(attr);
+        }
+        current
+    }
+
+    /// Is this version what is known of the file?
+    pub(crate) fn is_at(&self, version: Version) -> bool {
+        self.state.lock().version == version
+    }
+
     /// Attributes fetched since a moment, with what is not flushed yet; `None` if the content has changed since.
     pub(crate) fn current(&self, attr: &Attr, since: u64) -> Option<Attr> {
         let s = self.state.lock();
@@ -125,12 +136,10 @@ impl File {
     }
 
     /// Takes attributes from a commit that changed the content otherwise than by appending what was written.
-    pub(crate) fn adopt_change(&self, attr: &Attr) {
+    pub(crate) fn adopt_change(&self, changed: &Changed) {
         let mut s = self.state.lock();
         s.changed();
-        let untold = s.untold;
-        s.adopt(attr);
-        s.untold = untold;
+        s.adopt_own(changed);
         s.settle_claim();
     }
 
@@ -165,7 +174,7 @@ impl File {
 impl State {
     /// Believes fresh attributes.
     pub(crate) fn adopt(&mut self, attr: &Attr) {
-        let version = (attr.mtime, attr.length);
+        let version = Version::of(attr);
         if self.version != version {
             self.version = version;
             self.changed();
@@ -175,11 +184,11 @@ impl State {
         self.attr = self.overlay(attr);
     }
 
-    /// Believes attributes as this client's own change has left them. Where the length is not what it expected, somebody
-    /// else has changed the file too.
-    pub(crate) fn adopt_own(&mut self, attr: &Attr) {
-        let untold = self.untold || self.attr.length != self.overlay(attr).length;
-        self.adopt(attr);
+    /// Believes attributes as this client's own change has left them. Where it has not changed the version that was known here,
+    /// somebody else has changed the file too.
+    pub(crate) fn adopt_own(&mut self, changed: &Changed) {
+        let untold = self.untold || self.version != changed.before;
+        self.adopt(&changed.attr);
         self.untold = untold;
     }
 
@@ -236,9 +245,9 @@ impl State {
         self.views.insert(indx, view);
     }
 
-    /// Keeps what an open has fetched along with the attributes, while the file had this generation or was not open.
-    pub(crate) fn keep_first_view(&mut self, generation: Option<u64>, view: ChunkView) {
-        if self.generation == generation.unwrap_or(self.born) && !self.is_placing() {
+    /// Keeps what an open has fetched along with this version.
+    pub(crate) fn keep_first_view(&mut self, version: Version, view: ChunkView) {
+        if self.version == version && !self.is_placing() {
             self.first = Some(view);
         }
     }

@@ -4,13 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ciderfs_format::{Attr, Ino, Time};
+use ciderfs_format::{Attr, Ino};
 use parking_lot::Mutex;
 
 use crate::file::{File, next_moment};
-
-/// Files remembered after their last close, to tell whether the kernel may keep their pages.
-const REMEMBERED_MAX: usize = 16_384;
 
 /// Classes of inode numbers.
 const LEFT: usize = 256;
@@ -19,7 +16,6 @@ const LEFT: usize = 256;
 #[derive(Default)]
 pub(crate) struct Files {
     open: Mutex<HashMap<Ino, (Arc<File>, usize)>>,
-    seen: Mutex<HashMap<Ino, (Time, u64)>>,
     left: Left,
 }
 
@@ -33,12 +29,12 @@ impl Default for Left {
 }
 
 impl Files {
-    /// Opens one more handle.
-    pub(crate) fn open(&self, ino: Ino, attr: &Attr) -> Arc<File> {
+    /// Opens one more handle; true if it is the first, and the file has these attributes.
+    pub(crate) fn open(&self, ino: Ino, attr: &Attr) -> (Arc<File>, bool) {
         let mut open = self.open.lock();
         let (file, handles) = open.entry(ino).or_insert_with(|| (File::new(ino, attr.clone()), 0));
         *handles += 1;
-        Arc::clone(file)
+        (Arc::clone(file), *handles == 1)
     }
 
     /// Closes one handle; true if it was the last.
@@ -65,15 +61,5 @@ impl Files {
 
     pub(crate) fn all(&self) -> Vec<Arc<File>> {
         self.open.lock().values().map(|(f, _)| Arc::clone(f)).collect()
-    }
-
-    /// Is the content still what the last open on this mount saw?
-    pub(crate) fn same_as_last_open(&self, ino: Ino, attr: &Attr) -> bool {
-        let mut seen = self.seen.lock();
-        if seen.len() >= REMEMBERED_MAX {
-            seen.clear();
-        }
-        let now = (attr.mtime, attr.length);
-        seen.insert(ino, now) == Some(now)
     }
 }

@@ -12,6 +12,7 @@ use crate::control::Control;
 use crate::dir::DirStream;
 use crate::file::File;
 use crate::locks::HandleLocks;
+use crate::pages::Drops;
 use crate::readahead::ReadAhead;
 
 /// An open file.
@@ -26,6 +27,8 @@ pub(crate) struct FileHandle {
     /// Reading leaves the access time alone (`O_NOATIME`).
     pub(crate) noatime: bool,
     pub(crate) locks: HandleLocks,
+    /// What the answer to its open has the kernel drop.
+    pub(crate) drops: Drops,
 }
 
 impl FileHandle {

@@ -21,6 +21,7 @@ mod locks;
 mod metrics;
 mod namespace;
 mod open;
+mod pages;
 mod pending;
 mod protect;
 mod quota_metrics;

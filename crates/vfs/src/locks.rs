@@ -207,13 +207,8 @@ impl Vfs {
         generation: u64,
         first: bool,
     ) -> Result<()> {
-        match attr.filter(|_| file.generation() == generation) {
-            Some(attr) => _ = file.refresh(&attr, generation),
-            None => {
-                let generation = file.generation();
-                let attr = self.meta.getattr(file.ino).await?;
-                file.refresh(&attr, generation);
-            }
+        if !attr.is_some_and(|attr| file.learn(&attr, generation)) {
+            self.catch_up(file).await?;
         }
         let stale = std::mem::take(&mut file.state.lock().untold);
         if stale {

@@ -46,7 +46,7 @@ impl Vfs {
         match self.create(c, dir, name, &node).await {
             Ok(entry) => {
                 self.meta.opened(entry.ino);
-                let opened = self.open_handle(entry.ino, &entry.attr, flags, false, None);
+                let opened = self.open_new(entry.ino, &entry.attr, flags);
                 Ok((entry, opened))
             }
             Err(e) if e.errno() == Errno::EEXIST && flags & libc::O_EXCL == 0 => {
@@ -71,7 +71,7 @@ impl Vfs {
         flags: i32,
     ) -> Result<(Entry, Opened)> {
         let (ino, attr) = self.meta.create_nameless(c, dir, mode, umask).await?;
-        let opened = self.open_handle(ino, &attr, flags, false, None);
+        let opened = self.open_new(ino, &attr, flags);
         Ok((Entry { ino, attr }, opened))
     }
 

@@ -5,12 +5,14 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use ciderfs_format::{Attr, Ino};
-use ciderfs_meta::{Caller, Errno, OpenFlags, Result};
+use ciderfs_meta::{Caller, Errno, OpenFlags, Result, Version};
 use parking_lot::Mutex;
 
-use crate::file::moment;
+use crate::file::{File, moment};
 use crate::handles::{FileHandle, Handle};
 use crate::locks::HandleLocks;
+use crate::pages::Drops;
+use crate::read::OVERTAKEN_MAX;
 use crate::readahead::ReadAhead;
 use crate::stale::Stale;
 use crate::vfs::{Opened, Vfs};
@@ -49,44 +51,83 @@ impl Vfs {
             self.meta.close(ino).await?;
             return Err(Errno::ESTALE.into());
         }
-        let keep_cache = self.files.same_as_last_open(ino, &attr);
-        if !keep_cache {
+        let version = Version::of(&attr);
+        let (file, first_handle) = self.files.open(ino, &attr);
+        let up_to_date = match known {
+            _ if first_handle => !self.files.left_since(ino, began),
+            Some(generation) => file.learn(&attr, generation) || file.is_at(version),
+            None => file.is_at(version),
+        };
+        if !up_to_date && let Err(e) = self.catch_up(&file).await {
+            self.files.close(ino);
+            self.meta.close(ino).await?;
+            return Err(e);
+        }
+        let drops = self.pages.open(ino, version);
+        if drops.is_some() {
             // Close-to-open: the length that the kernel remembers from a lookup would cut the reads that follow.
             self.invalidate(ino, Stale::Attributes);
         } else if how.read && flags & libc::O_NOATIME == 0 && self.accessed(ino, Some(&attr)) {
             // The kernel has the content: reads of it will not be seen here, and it does not look for another access time.
             self.invalidate(ino, Stale::Attributes);
         }
-        if let Some(first) = &first {
-            self.count_first(ino, &attr, first);
+        if let Some(first) = first {
+            if first_handle && up_to_date {
+                self.count_first(ino, &attr, &first);
+            }
+            file.state.lock().keep_first_view(version, first);
         }
-        let opened = self.open_handle(ino, &attr, flags, keep_cache, known);
-        if let (Some(view), Some(file)) = (first, self.files.get(ino))
-            && !self.files.left_since(ino, began)
-        {
-            file.state.lock().keep_first_view(known, view);
-        }
+        let opened = self.add_handle(file, flags, drops);
         if how.truncate
             && let Err(e) = self.truncate_file(c, ino, 0, true).await
         {
+            self.pages.forget(ino);
             self.release(opened.fh).await;
             return Err(e);
         }
         Ok(opened)
     }
 
-    pub(crate) fn open_handle(
-        &self,
-        ino: Ino,
-        attr: &Attr,
-        flags: i32,
-        keep_cache: bool,
-        known: Option<u64>,
-    ) -> Opened {
-        let file = self.files.open(ino, attr);
-        if let Some(generation) = known {
-            file.refresh(attr, generation);
+    /// Opens a file that has just been made.
+    pub(crate) fn open_new(&self, ino: Ino, attr: &Attr, flags: i32) -> Opened {
+        self.pages.created(ino, Version::of(attr));
+        let (file, _) = self.files.open(ino, attr);
+        self.add_handle(file, flags, Some(Drops::default()))
+    }
+
+    /// Has what is known of an open file be at least what the engine knows now.
+    pub(crate) async fn catch_up(&self, file: &File) -> Result<()> {
+        let mut overtaken = 0;
+        loop {
+            let _alone = if overtaken >= OVERTAKEN_MAX { Some(file.flushing.lock().await) } else { None };
+            let generation = file.generation();
+            let attr = match self.meta.getattr(file.ino).await {
+                // Removed meanwhile. Whoever holds it learns so when it reads.
+                Err(e) if e.errno() == Errno::ENOENT => {
+                    file.forget_views();
+                    return Ok(());
+                }
+                attr => attr?,
+            };
+            if file.learn(&attr, generation) {
+                return Ok(());
+            }
+            overtaken += 1;
         }
+    }
+
+    /// [`Vfs::catch_up`] with a file that somebody may have opened while it was changed.
+    pub(crate) async fn catch_up_if_open(&self, ino: Ino) -> Result<()> {
+        match self.files.get(ino) {
+            Some(file) => self.catch_up(&file).await,
+            None => Ok(()),
+        }
+    }
+
+    /// A handle of a file that counts it as open. No `drops`: the kernel may keep its pages.
+    fn add_handle(&self, file: Arc<File>, flags: i32, drops: Option<Drops>) -> Opened {
+        let keep_cache = drops.is_none();
+        let ino = file.ino;
         let reported = file.state.lock().failures;
         let handle = FileHandle {
             file: Arc::clone(&file),
@@ -96,20 +137,27 @@ impl Vfs {
             append: flags & libc::O_APPEND != 0,
             noatime: flags & libc::O_NOATIME != 0,
             locks: HandleLocks::new(self.meta.lock_loss(ino)),
+            drops: drops.unwrap_or_default(),
         };
-        let fh = self.handles.add(ino, Handle::File(Arc::new(handle)));
         // What is only appended is not worth the kernel's memory, and its pages would lie where it believes the end to be.
         let appends = flags & libc::O_APPEND != 0 && flags & libc::O_ACCMODE == libc::O_WRONLY;
         if keep_cache || !(appends || flags & libc::O_DIRECT != 0) {
-            file.paged.store(true, Ordering::Relaxed);
+            handle.file.paged.store(true, Ordering::Relaxed);
         }
+        let fh = self.handles.add(ino, Handle::File(Arc::new(handle)));
         Opened { fh, keep_cache: keep_cache && !appends, direct_io: appends }
+    }
+
+    /// The kernel uses a handle.
+    fn used(&self, h: &FileHandle) {
+        self.pages.used(h.file.ino, &h.drops);
     }
 
     /// Reads; short only at the end of the file.
     pub async fn read(self: &Arc<Self>, fh: u64, off: u64, size: u32) -> Result<Vec<Bytes>> {
         match self.handles.get(fh)? {
             Handle::File(h) => {
+                self.used(&h);
                 let data = self.read_file(&h, off, size).await?;
                 if self.atimes.on() && !h.noatime {
                     let attr = h.file.state.lock().attr.clone();
@@ -159,6 +207,7 @@ impl Vfs {
         if !h.writable {
             return Err(Errno::EBADF.into());
         }
+        self.used(&h);
         self.check_locks(&h).await?;
         self.write_file(&h.file, h.locks.seen, off, data).await.map(Some)
     }
@@ -170,6 +219,7 @@ impl Vfs {
             Handle::File(h) => h,
             _ => return Ok(()),
         };
+        self.used(&h);
         if h.file.is_dirty() {
             self.flush(&h.file).await?;
         } else if h.writable {
@@ -187,16 +237,13 @@ impl Vfs {
             Handle::Control(control) => return control.cancel(),
             _ => return,
         };
+        self.used(&h);
         if h.file.is_dirty()
             && let Err(e) = self.flush(&h.file).await
         {
             tracing::error!("inode {ino}: {e}");
         }
         self.release_locks(ino, &h).await;
-        {
-            let s = h.file.state.lock();
-            self.files.same_as_last_open(ino, &s.attr);
-        }
         self.files.close(ino);
         if let Err(e) = self.meta.close(ino).await {
             tracing::warn!("closing inode {ino}: {e}");

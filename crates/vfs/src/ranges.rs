@@ -6,8 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ciderfs_format::Attr;
-use ciderfs_meta::{Allocate, Caller, Errno, Error, Result};
+use ciderfs_meta::{Allocate, Caller, Changed, Errno, Error, Result};
 
 use crate::file::File;
 use crate::handles::Handle;
@@ -60,10 +59,11 @@ impl Vfs {
     }
 
     /// Takes attributes from a commit that changed the content. The kernel does not know that special bits went with it.
-    fn adopt_change(&self, file: &File, attr: &Attr) {
+    fn adopt_change(&self, file: &File, changed: &Changed) {
         let mode = file.state.lock().attr.mode;
-        file.adopt_change(attr);
-        if mode != attr.mode {
+        file.adopt_change(changed);
+        self.pages.changed(file.ino, changed);
+        if mode != changed.attr.mode {
             self.attributes_changed(file.ino);
         }
     }
@@ -98,8 +98,8 @@ impl Vfs {
             let one = file.flushing.lock().await;
             vfs.flush_locked(&file).await;
             let done = vfs.meta.fallocate(&c, file.ino, how, off, len).await;
-            let (attr, lists) = done.map_err(on_descriptor)?;
-            vfs.adopt_change(&file, &attr);
+            let (changed, lists) = done.map_err(on_descriptor)?;
+            vfs.adopt_change(&file, &changed);
             vfs.allocated.suspect(file.ino);
             drop(one);
             vfs.after_write(&file, &lists).await;
@@ -147,8 +147,8 @@ impl Vfs {
                     Err(_) if done > 0 => break,
                     Err(e) => return Err(on_descriptor(e)),
                     Ok(step) => {
-                        if let Some(attr) = &step.attr {
-                            vfs.adopt_change(&target, attr);
+                        if let Some(changed) = &step.changed {
+                            vfs.adopt_change(&target, changed);
                         }
                         done += step.bytes;
                         // A file that grows by being copied into itself is copied as it was.

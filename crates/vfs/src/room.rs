@@ -12,7 +12,7 @@ use crate::vfs::Vfs;
 impl State {
     /// Bytes, in whole blocks, by which the file has grown since its last commit if it ends at `length`.
     fn growth(&self, length: u64) -> u64 {
-        align4k(length).saturating_sub(align4k(self.version.1))
+        align4k(length).saturating_sub(align4k(self.version.length))
     }
 
     /// Holds room for a file that ends at `length`.

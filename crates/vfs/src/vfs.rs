@@ -18,6 +18,7 @@ use crate::handles::Handles;
 use crate::internal::start_time;
 use crate::links::Trashed;
 use crate::metrics::Metrics;
+use crate::pages::Pages;
 use crate::remover::BlockRemover;
 use crate::stale::Staleness;
 
@@ -66,6 +67,7 @@ pub struct Vfs {
     pub(crate) blocks: Arc<BlockStore>,
     pub(crate) cfg: VfsConfig,
     pub(crate) files: Files,
+    pub(crate) pages: Pages,
     pub(crate) handles: Handles,
     pub(crate) dirty: Notify,
     pub(crate) metrics: Arc<Metrics>,
@@ -95,6 +97,7 @@ impl Vfs {
             meta,
             blocks,
             files: Files::default(),
+            pages: Pages::default(),
             handles: Handles::default(),
             dirty: Notify::new(),
             metrics: Arc::clone(&cfg.metrics),

@@ -244,10 +244,10 @@ impl Vfs {
             match &written {
                 Some(Ok(w)) => {
                     s.moved |= w.offsets != believed;
-                    s.adopt_own(&w.attr);
+                    s.adopt_own(&w.changed);
                 }
                 // The rest of the length may have been only in the buffers that are lost.
-                _ => s.attr.length = s.written_length().max(s.version.1),
+                _ => s.attr.length = s.written_length().max(s.version.length),
             }
             s.settle_claim();
             if let Some(e) = error {
@@ -255,6 +255,10 @@ impl Vfs {
             }
             std::mem::take(&mut s.moved)
         };
+        match &written {
+            Some(Ok(w)) if !moved && error.is_none() => self.pages.changed(file.ino, &w.changed),
+            _ => self.pages.forget(file.ino),
+        }
         drop(committing);
         if moved && error.is_none() {
             self.invalidate(file.ino, Stale::Content);
@@ -293,12 +297,18 @@ impl Vfs {
             let file = vfs.files.get(ino);
             let known = file.as_ref().map(|f| f.state.lock().attr.length);
             let attr = match file {
-                None => vfs.meta.truncate(&c, ino, length, by_handle).await?,
+                None => {
+                    let changed = vfs.meta.truncate(&c, ino, length, by_handle).await?;
+                    vfs.pages.changed(ino, &changed);
+                    vfs.catch_up_if_open(ino).await?;
+                    changed.attr
+                }
                 Some(file) => {
                     let _one = file.flushing.lock().await;
                     vfs.flush_locked(&file).await;
-                    let attr = vfs.meta.truncate(&c, ino, length, by_handle).await?;
-                    file.adopt_change(&attr);
+                    let changed = vfs.meta.truncate(&c, ino, length, by_handle).await?;
+                    file.adopt_change(&changed);
+                    vfs.pages.changed(ino, &changed);
                     file.state.lock().attr.clone()
                 }
             };

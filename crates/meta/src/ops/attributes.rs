@@ -10,7 +10,7 @@ use crate::error::{Errno, Result};
 use crate::proof::Proof;
 use crate::store::{AttrMask, AttrPatch, Read, StoreError, Value, Write};
 use crate::txn::{Step, Txn};
-use crate::types::{Caller, ChunkView, OpenFlags, SetAttr, SetTime};
+use crate::types::{Caller, Changed, ChunkView, OpenFlags, SetAttr, SetTime};
 use crate::volume::{Meta, synthetic_dir};
 
 impl Meta {
@@ -64,11 +64,11 @@ impl Meta {
         self.permit(&Caller { check: true, ..c.clone() }, &a, mask).await
     }
 
-    /// Changes attributes. Returns them as they are afterwards.
+    /// Changes attributes.
     ///
     /// # Errors
     /// `EPERM` (not the owner, a flag, the trash), `EACCES`, `ENOENT`, `EROFS`.
-    pub async fn setattr(&self, c: &Caller, ino: Ino, set: &SetAttr) -> Result<Attr> {
+    pub async fn setattr(&self, c: &Caller, ino: Ino, set: &SetAttr) -> Result<Changed> {
         let real = self.real(ino);
         if self.cfg.read_only {
             return Err(Errno::EROFS.into());
@@ -77,10 +77,10 @@ impl Meta {
             .run(|t| {
                 t.want([Read::Attr(real)])?;
                 let a = t.attr(real, AttrMask::ALL)?;
-                self.setattr_step(t, c, (real, &a), set)
+                Ok(Changed::new(&a, self.setattr_step(t, c, (real, &a), set)?))
             })
             .await?;
-        if ran.value.access_acl != 0 && set.mode.is_some() {
+        if ran.value.attr.access_acl != 0 && set.mode.is_some() {
             self.known_xattrs.forget(real);
         }
         Ok(ran.value)

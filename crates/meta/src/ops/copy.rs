@@ -51,7 +51,7 @@ impl Meta {
             .run_fenced(to.0, seen, |t| {
                 t.want([Read::Attr(from.0), Read::Attr(to.0)])?;
                 let s = t.attr(from.0, AttrMask::IDENTITY | AttrMask::LENGTH)?;
-                let d = t.attr(to.0, AttrMask::IDENTITY | AttrMask::LENGTH)?;
+                let d = t.attr(to.0, AttrMask::IDENTITY | AttrMask::LENGTH | AttrMask::TIMES)?;
                 let len = check_copy((from, &s), (to, &d), len)?;
                 if len == 0 {
                     return Ok((0, 0, None));
@@ -67,15 +67,15 @@ impl Meta {
                     copy_records(t, from, (to.0, to.1, d.length), len, &mut lists_at)?
                 };
                 // Applied twice it is the same copy with as many more references.
-                let after = self.mark_changed(t, c, (to.0, &d), d.length.max(to.1 + copied))?;
-                Ok((copied, len - copied, Some(after)))
+                let changed = self.mark_changed(t, c, (to.0, &d), d.length.max(to.1 + copied))?;
+                Ok((copied, len - copied, Some(changed)))
             })
             .await?;
         let dead = ran.outputs.iter().enumerate().filter(|(i, _)| taken.contains(i));
         self.deletions.push_dead(dead.map(|(_, o)| o));
         let lists = ran.lists(&lists_at);
-        let (bytes, rest, attr) = ran.value;
-        Ok(Copied { bytes, rest, attr, lists })
+        let (bytes, rest, changed) = ran.value;
+        Ok(Copied { bytes, rest, changed, lists })
     }
 
     /// How many bytes of a very long range are a hole at its beginning, if that is more than a commit of records holds;

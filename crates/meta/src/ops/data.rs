@@ -13,7 +13,7 @@ use crate::error::{Errno, Result};
 use crate::proof::Proof;
 use crate::store::{AttrMask, AttrPatch, Guard, Outcome, Read, StoreError, Value, Write};
 use crate::txn::{Step, Txn};
-use crate::types::{Caller, ChunkView, NewSlice, Place, Written};
+use crate::types::{Caller, Changed, ChunkView, NewSlice, Place, Written};
 use crate::volume::Meta;
 
 /// Chunks that are emptied without asking which of them exist.
@@ -163,12 +163,12 @@ impl Meta {
                     None => t.proof(Proof::Ctime(ino, t.now)),
                 }
                 // With the attempt that counts: another one may have placed them elsewhere.
-                Ok((after, placed.offsets))
+                Ok((Changed::new(&a, after), placed.offsets))
             })
             .await?;
         let lists = ran.lists(&lists_at);
-        let (attr, offsets) = ran.value;
-        Ok(Written { attr, offsets, lists })
+        let (changed, offsets) = ran.value;
+        Ok(Written { changed, offsets, lists })
     }
 
     /// Sets the length of a file. The caller has flushed what was written before.
@@ -181,7 +181,7 @@ impl Meta {
         ino: Ino,
         length: u64,
         by_handle: bool,
-    ) -> Result<Attr> {
+    ) -> Result<Changed> {
         self.truncate_since(self.lock_loss(ino), c, ino, length, by_handle).await
     }
 
@@ -196,7 +196,7 @@ impl Meta {
         ino: Ino,
         length: u64,
         by_handle: bool,
-    ) -> Result<Attr> {
+    ) -> Result<Changed> {
         if length >= MAX_FILE_SIZE {
             return Err(Errno::EFBIG.into());
         }
@@ -221,13 +221,13 @@ impl Meta {
                     self.truncate_step(t, c, (ino, &a), length, &beyond.lists, &mut taken).map(Some)
                 })
                 .await?;
-            let Some(attr) = ran.value else {
+            let Some(changed) = ran.value else {
                 beyond = self.lists_beyond(ino, length).await?;
                 continue;
             };
             let dead = ran.outputs.iter().enumerate().filter(|(i, _)| taken.contains(i));
             self.deletions.push_dead(dead.map(|(_, o)| o));
-            return Ok(attr);
+            return Ok(changed);
         }
         Err(Errno::EIO.into())
     }
@@ -240,7 +240,7 @@ impl Meta {
         length: u64,
         beyond: &[u32],
         taken: &mut Vec<usize>,
-    ) -> Step<Attr> {
+    ) -> Step<Changed> {
         if length != a.length {
             write_truncation(t, ino, (a.length, length), beyond, taken);
         }
@@ -249,14 +249,14 @@ impl Meta {
     }
 
     /// Buffers what every change of content does to a file: times, special bits, perhaps another length, which is charged.
-    /// Returns the attributes afterwards.
+    /// Its caller guards times and length.
     pub(super) fn mark_changed(
         &self,
         t: &mut Txn<'_>,
         c: &Caller,
         (ino, a): (Ino, &Attr),
         length: u64,
-    ) -> Step<Attr> {
+    ) -> Step<Changed> {
         if length != a.length {
             let grown = align4k(length) as i64 - align4k(a.length) as i64;
             t.charge(Some((a.uid, a.gid)), grown, 0);
@@ -273,7 +273,7 @@ impl Meta {
         patch.apply(&mut after);
         t.write(Write::PatchAttr(ino, patch));
         t.proof(Proof::Ctime(ino, t.now));
-        Ok(after)
+        Ok(Changed::new(a, after))
     }
 
     /// The chunk lists of a file beyond a new length. Read after the attributes: a list that comes later changes them.

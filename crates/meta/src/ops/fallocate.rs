@@ -14,7 +14,7 @@ use super::data::{Beyond, EMPTIED_CHUNKS_MAX, SCANS_MAX};
 use crate::error::{Errno, Result};
 use crate::store::{AttrMask, Read, Write};
 use crate::txn::{Step, Txn};
-use crate::types::{Allocate, Caller};
+use crate::types::{Allocate, Caller, Changed};
 use crate::volume::{Meta, UNLIMITED_SPACE};
 
 /// Space reserved in more chunks than this is not noted.
@@ -24,7 +24,7 @@ const NOTING_TRIES: u32 = 8;
 
 impl Meta {
     /// Allocates or erases bytes `[off, off + len)` of a file that the caller has open for writing. The caller has
-    /// flushed what was written before. Returns the attributes afterwards, and how long those lists are now that a note of
+    /// flushed what was written before. Tells what became of the file, and how long those lists are now that a note of
     /// reserved space was added to.
     ///
     /// # Errors
@@ -37,7 +37,7 @@ impl Meta {
         how: Allocate,
         off: u64,
         len: u64,
-    ) -> Result<(Attr, Vec<(u32, usize)>)> {
+    ) -> Result<(Changed, Vec<(u32, usize)>)> {
         if len == 0 {
             return Err(Errno::EINVAL.into());
         }
@@ -59,7 +59,7 @@ impl Meta {
             let ran = self
                 .run_fenced(ino, seen, |t| {
                     t.want([Read::Attr(ino)])?;
-                    let a = t.attr(ino, AttrMask::IDENTITY | AttrMask::LENGTH)?;
+                    let a = t.attr(ino, AttrMask::IDENTITY | AttrMask::LENGTH | AttrMask::TIMES)?;
                     check_allocation(&a, how)?;
                     if end.saturating_sub(a.length.max(off)) > free {
                         return Err(Errno::ENOSPC.into());
@@ -75,24 +75,24 @@ impl Meta {
                     tries += 1;
                     let work =
                         Work { how, range: off..end, lists: &known.lists, note: tries <= NOTING_TRIES };
-                    let (attr, lists) = self.allocate_step(t, c, (ino, &a), work, &mut taken)?;
+                    let (changed, lists) = self.allocate_step(t, c, (ino, &a), work, &mut taken)?;
                     noted = lists;
-                    Ok(Some(attr))
+                    Ok(Some(changed))
                 })
                 .await?;
             let lists = ran.lists(&noted);
-            let Some(attr) = ran.value else {
+            let Some(changed) = ran.value else {
                 known = self.lists_beyond(ino, off).await?;
                 continue;
             };
             let dead = ran.outputs.iter().enumerate().filter(|(i, _)| taken.contains(i));
             self.deletions.push_dead(dead.map(|(_, o)| o));
-            return Ok((attr, lists));
+            return Ok((changed, lists));
         }
         Err(Errno::EIO.into())
     }
 
-    /// Returns the attributes afterwards, and the chunks with the writes that note reserved space in them.
+    /// Tells what becomes of the file, and the chunks with the writes that note reserved space in them.
     fn allocate_step(
         &self,
         t: &mut Txn<'_>,
@@ -100,7 +100,7 @@ impl Meta {
         (ino, a): (Ino, &Attr),
         Work { how, range, lists, note }: Work<'_>,
         taken: &mut Vec<usize>,
-    ) -> Step<(Attr, Vec<(u32, usize)>)> {
+    ) -> Step<(Changed, Vec<(u32, usize)>)> {
         let reach = range.end.max(a.length);
         let room = align4k(reach) as i64 - align4k(a.length) as i64;
         let length = if how.keeps_size() { a.length } else { reach };

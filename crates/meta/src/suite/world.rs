@@ -237,7 +237,7 @@ impl Client {
     }
 
     pub(super) async fn truncate(&self, ino: Ino, length: u64) -> Result<Attr> {
-        self.meta.truncate(&root(), ino, length, true).await
+        Ok(self.meta.truncate(&root(), ino, length, true).await?.attr)
     }
 
     /// Appends one fresh slice of `len` bytes at `pos` of a chunk and returns it.

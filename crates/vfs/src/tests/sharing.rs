@@ -118,3 +118,77 @@ async fn a_file_never_looks_shorter_than_what_was_written() {
         watcher.await.unwrap();
     }
 }
+
+/// The kernel keeps its pages where nothing but this mount has changed the file, and only there.
+#[tokio::test]
+async fn pages_are_kept_over_own_changes_alone() {
+    use ciderfs_meta::{Caller, SetAttr, SetTime};
+    const CHUNK: usize = 64 * MIB;
+    const PUNCH: u32 = (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE) as u32;
+    let w = World::new(1).await;
+    let (a, b) = (w.client().await, w.client().await);
+    let root = Caller::root();
+    let (ino, fh) = a.create("f").await;
+    a.write(fh, 0, &pattern(1, 8192)).await;
+    a.write(fh, CHUNK, &pattern(1, 8192)).await;
+    a.fsync(fh).await.unwrap();
+    // Opens, uses the handle and closes it. Were the pages kept?
+    let keeps = async || {
+        let opened = b.vfs.open(&root, ino, RW).await.unwrap();
+        b.read(opened.fh, 0, 1).await;
+        b.close(opened.fh).await.unwrap();
+        opened.keep_cache
+    };
+    assert!(!keeps().await);
+    for deed in 0..8 {
+        for elsewhere in [false, true] {
+            let held = b.open(ino).await;
+            b.read(held, 0, 1).await;
+            if elsewhere {
+                a.write(fh, 0, &pattern(2 + deed, 100)).await;
+                a.fsync(fh).await.unwrap();
+            }
+            match deed {
+                0 => _ = b.read(held, CHUNK, 10).await,
+                1 => {
+                    b.write(held, MIB, b"mine").await;
+                    b.fsync(held).await.unwrap();
+                }
+                2 => {
+                    let mtime =
+                        Some(SetTime::At(ciderfs_format::Time { sec: 5, nsec: u32::from(elsewhere) }));
+                    let set = SetAttr { mtime, ..SetAttr::default() };
+                    b.vfs.setattr(&root, ino, &set, None, Some(held)).await.unwrap();
+                }
+                3 => b.truncate(ino, held, CHUNK + 9000 + usize::from(elsewhere)).await,
+                4 => b.vfs.fallocate(&root, held, PUNCH, 2 << 20, 4096).await.unwrap(),
+                5 => {
+                    let copied = b.vfs.copy_file_range(&root, (held, 0), (held, 3 << 20), 4096, 0).await;
+                    assert_eq!(copied.unwrap(), 4096);
+                }
+                6 => _ = b.length(ino).await,
+                _ => b.write(held, MIB, b"mine, written at the close").await,
+            }
+            b.close(held).await.unwrap();
+            assert_eq!(keeps().await, !elsewhere, "deed {deed}, changed elsewhere: {elsewhere}");
+            assert!(keeps().await, "deed {deed}");
+        }
+    }
+    // The same where nobody has the file open.
+    for elsewhere in [false, true] {
+        if elsewhere {
+            a.write(fh, 0, b"theirs").await;
+            a.fsync(fh).await.unwrap();
+        }
+        let set = SetAttr { mtime: Some(SetTime::Now), ..SetAttr::default() };
+        b.vfs.setattr(&root, ino, &set, None, None).await.unwrap();
+        b.vfs.setattr(&root, ino, &SetAttr::default(), Some(CHUNK as u64), None).await.unwrap();
+        assert_eq!(keeps().await, !elsewhere, "changed elsewhere: {elsewhere}");
+        assert!(keeps().await);
+    }
+    // What is new has no pages.
+    let (ino, fh) = b.create("new").await;
+    b.write(fh, 0, b"new").await;
+    b.close(fh).await.unwrap();
+    assert!(b.vfs.open(&root, ino, RW).await.unwrap().keep_cache);
+}

@@ -22,24 +22,24 @@ pub async fn chmod(engine: Engine) {
     c.chown(f, 1000, 1000).await;
     let set = |mode| SetAttr { mode: Some(mode), ..SAME };
     let before = c.stat(f).await;
-    let a = c.meta.setattr(&user(1000, 1000), f, &set(0o4711)).await.unwrap();
+    let a = c.meta.setattr(&user(1000, 1000), f, &set(0o4711)).await.unwrap().attr;
     assert_eq!(a, c.stat(f).await);
     assert_eq!((a.mode, a.mtime), (0o4711, before.mtime));
     assert!(a.ctime > before.ctime);
     assert_eq!(errno(c.meta.setattr(&user(1001, 1000), f, &set(0o600)).await), Errno::EPERM);
-    assert_eq!(c.meta.setattr(&root(), f, &set(0o6777)).await.unwrap().mode, 0o6777);
+    assert_eq!(c.meta.setattr(&root(), f, &set(0o6777)).await.unwrap().attr.mode, 0o6777);
     // The set-group-ID bit is for members of the group.
     c.chown(f, 1000, 50).await;
-    assert_eq!(c.meta.setattr(&user(1000, 1000), f, &set(0o2755)).await.unwrap().mode, 0o755);
+    assert_eq!(c.meta.setattr(&user(1000, 1000), f, &set(0o2755)).await.unwrap().attr.mode, 0o755);
     let member = Caller { groups: vec![50], ..user(1000, 1000) };
-    assert_eq!(c.meta.setattr(&member, f, &set(0o2755)).await.unwrap().mode, 0o2755);
+    assert_eq!(c.meta.setattr(&member, f, &set(0o2755)).await.unwrap().attr.mode, 0o2755);
     assert_eq!(errno(c.meta.setattr(&root(), Ino(999_999), &set(0)).await), Errno::ENOENT);
     // Another client sees it and changes what it is now, whatever it believed.
     let other = w.client().await;
     assert_eq!(other.stat(f).await.mode, 0o2755);
     c.chmod(f, 0o600).await;
     let both = SetAttr { uid: Some(7), ..SAME };
-    let a = other.meta.setattr(&root(), f, &both).await.unwrap();
+    let a = other.meta.setattr(&root(), f, &both).await.unwrap().attr;
     assert_eq!((a.mode, a.uid), (0o600, 7));
     w.check().await;
 }
@@ -90,22 +90,22 @@ pub async fn chown(engine: Engine) {
     let f = c.file(ROOT, "f").await;
     let own = |uid, gid| SetAttr { uid, gid, ..SAME };
     let m = &c.meta;
-    let a = m.setattr(&root(), f, &own(Some(1000), Some(1000))).await.unwrap();
+    let a = m.setattr(&root(), f, &own(Some(1000), Some(1000))).await.unwrap().attr;
     assert_eq!((a.uid, a.gid), (1000, 1000));
     let owner = Caller { groups: vec![50], ..user(1000, 1000) };
-    assert_eq!(m.setattr(&owner, f, &own(None, Some(50))).await.unwrap().gid, 50);
+    assert_eq!(m.setattr(&owner, f, &own(None, Some(50))).await.unwrap().attr.gid, 50);
     assert_eq!(errno(m.setattr(&owner, f, &own(None, Some(51))).await), Errno::EPERM);
     assert_eq!(errno(m.setattr(&owner, f, &own(Some(1001), None)).await), Errno::EPERM);
     assert_eq!(errno(m.setattr(&user(1001, 50), f, &own(None, Some(50))).await), Errno::EPERM);
     m.setattr(&owner, f, &own(Some(1000), Some(50))).await.unwrap();
     // Programs lose their special bits, directories keep them.
     c.chmod(f, 0o6755).await;
-    assert_eq!(m.setattr(&owner, f, &own(None, Some(1000))).await.unwrap().mode, 0o755);
+    assert_eq!(m.setattr(&owner, f, &own(None, Some(1000))).await.unwrap().attr.mode, 0o755);
     c.chmod(f, 0o6755).await;
-    assert_eq!(m.setattr(&root(), f, &own(Some(5), None)).await.unwrap().mode, 0o755);
+    assert_eq!(m.setattr(&root(), f, &own(Some(5), None)).await.unwrap().attr.mode, 0o755);
     let d = c.dir(ROOT, "d").await;
     c.chmod(d, 0o6777).await;
-    assert_eq!(m.setattr(&root(), d, &own(Some(5), Some(5))).await.unwrap().mode, 0o6777);
+    assert_eq!(m.setattr(&root(), d, &own(Some(5), Some(5))).await.unwrap().attr.mode, 0o6777);
     w.check().await;
 }
 
@@ -120,20 +120,20 @@ pub async fn utimes(engine: Engine) {
     let old = Time { sec: -77, nsec: 999_999_999 };
     let at = SetAttr { atime: Some(SetTime::At(old)), mtime: Some(SetTime::At(old)), ..SAME };
     let before = c.stat(f).await;
-    let a = m.setattr(&user(1000, 1000), f, &at).await.unwrap();
+    let a = m.setattr(&user(1000, 1000), f, &at).await.unwrap().attr;
     assert_eq!((a.atime, a.mtime), (old, old));
     assert!(a.ctime > before.ctime);
     assert_eq!(c.stat(f).await, a);
     // Who may only write may only set the present.
     let now = SetAttr { atime: Some(SetTime::Now), mtime: Some(SetTime::Now), ..SAME };
     assert_eq!(errno(m.setattr(&user(1001, 1001), f, &at).await), Errno::EPERM);
-    let a = m.setattr(&user(1001, 1001), f, &now).await.unwrap();
+    let a = m.setattr(&user(1001, 1001), f, &now).await.unwrap().attr;
     assert!(a.atime == a.mtime && a.mtime == a.ctime && a.mtime > before.ctime);
     c.chmod(f, 0o644).await;
     assert_eq!(errno(m.setattr(&user(1001, 1001), f, &now).await), Errno::EACCES);
     // One at a time.
     let one = SetAttr { mtime: Some(SetTime::At(old)), ..SAME };
-    let b = m.setattr(&root(), f, &one).await.unwrap();
+    let b = m.setattr(&root(), f, &one).await.unwrap().attr;
     assert_eq!((b.atime, b.mtime), (a.atime, old));
     w.check().await;
 }

@@ -29,15 +29,15 @@ pub async fn write(engine: Engine) {
     let mtime = ciderfs_format::Time { sec: 5, nsec: 6 };
     let written = c.meta.write(f, &[NewSlice::at(0, one)], mtime).await.unwrap();
     assert_eq!(written.lists, [(0, 1)]);
-    assert_eq!((written.attr.length, written.attr.mtime), (1000, mtime));
+    assert_eq!((written.changed.attr.length, written.changed.attr.mtime), (1000, mtime));
     // ctime is the time of the write, which programs have seen, not that of the commit; it never goes back.
-    assert_eq!(written.attr.ctime, before.ctime);
+    assert_eq!(written.changed.attr.ctime, before.ctime);
     let later = ciderfs_format::Time { sec: before.ctime.sec + 7, nsec: 8 };
     let again = c.fresh(0, 1000).await;
     let written = c.meta.write(f, &[NewSlice::at(0, again)], later).await.unwrap();
-    assert_eq!((written.attr.mtime, written.attr.ctime), (later, later));
+    assert_eq!((written.changed.attr.mtime, written.changed.attr.ctime), (later, later));
     let one = again;
-    assert_eq!(written.attr, c.stat(f).await);
+    assert_eq!(written.changed.attr, c.stat(f).await);
     assert_eq!(seen(&c, f, 0).await, [(0, one.id, 0, 1000)]);
     // Over the middle: the newer hides the older.
     let two = c.put(f, 0, 100, 200).await;
@@ -54,7 +54,7 @@ pub async fn write(engine: Engine) {
     let appends = [NewSlice::at(3, four), NewSlice::at(3, twice), NewSlice::at(5, five)];
     let written = c.meta.write(f, &appends, mtime).await.unwrap();
     assert_eq!(written.lists, [(3, 2), (5, 1)]);
-    assert_eq!(written.attr.length, 5 * CHUNK_SIZE + 50);
+    assert_eq!(written.changed.attr.length, 5 * CHUNK_SIZE + 50);
     let want = [(0, 0, 0, 7), (7, four.id, 0, 100), (107, 0, 0, 393), (500, four.id, 20, 10)];
     assert_eq!(seen(&c, f, 3).await, want);
     assert_eq!(seen(&c, f, 1).await, []);
@@ -128,7 +128,7 @@ pub async fn write_at_the_end(engine: Engine) {
                 let now = client.meta.clock.now();
                 let written = client.meta.write(f, &[NewSlice::at_end(slice)], now).await.unwrap();
                 let at = written.offsets[0];
-                assert_eq!(written.attr.length, at + u64::from(slice.len));
+                assert_eq!(written.changed.attr.length, at + u64::from(slice.len));
                 assert!(put.last().is_none_or(|(before, _)| *before < at));
                 put.push((at, slice));
             }
@@ -163,7 +163,7 @@ pub async fn write_at_the_end(engine: Engine) {
     let slice = c.fresh(0, 5).await;
     let written =
         w.client().await.meta.write(f, &[NewSlice::at_end(slice)], c.meta.clock.now()).await.unwrap();
-    assert_eq!((written.offsets[0], written.attr.length), (10, 15));
+    assert_eq!((written.offsets[0], written.changed.attr.length), (10, 15));
     w.check().await;
 }
 
@@ -250,7 +250,7 @@ pub async fn truncate(engine: Engine) {
     c.chown(f, 1, 1).await;
     c.chmod(f, 0o6755).await;
     assert_eq!(errno(c.meta.truncate(&user(2, 2), f, 5, false).await), Errno::EACCES);
-    let a = c.meta.truncate(&user(2, 2), f, 5, true).await.unwrap();
+    let a = c.meta.truncate(&user(2, 2), f, 5, true).await.unwrap().attr;
     assert_eq!(a.mode, 0o755, "special bits go with the content");
 }
 

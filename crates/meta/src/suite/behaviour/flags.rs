@@ -12,7 +12,7 @@ use crate::volume::{AtimeMode, MetaConfig};
 
 async fn flag(c: &Client, ino: Ino, bits: u8) {
     let set = SetAttr { flags: Some(bits), ..SetAttr::default() };
-    assert_eq!(c.meta.setattr(&root(), ino, &set).await.unwrap().flags, bits);
+    assert_eq!(c.meta.setattr(&root(), ino, &set).await.unwrap().attr.flags, bits);
 }
 
 /// What each flag forbids, operation by operation, as ext4 does; all of it also to the superuser.

@@ -1,17 +1,17 @@
 //! Allocating, punching and copying ranges.
 
 use ciderfs_format::slice::MAX_FILE_SIZE;
-use ciderfs_format::{CHUNK_SIZE, Ino, Slice};
+use ciderfs_format::{CHUNK_SIZE, Ino, Slice, Time};
 
 use crate::error::Errno;
 use crate::suite::Engine;
 use crate::suite::world::*;
-use crate::{Allocate, Copied, Result, SetAttr};
+use crate::{Allocate, Copied, Result, SetAttr, SetTime, Version};
 
 const END: u64 = MAX_FILE_SIZE - 1;
 
 async fn allocate(c: &Client, ino: Ino, how: Allocate, off: u64, len: u64) -> Result<ciderfs_format::Attr> {
-    Ok(c.meta.fallocate(&root(), ino, how, off, len).await?.0)
+    Ok(c.meta.fallocate(&root(), ino, how, off, len).await?.0.attr)
 }
 
 async fn copy(c: &Client, from: (Ino, u64), to: (Ino, u64), len: u64) -> Result<Copied> {
@@ -142,10 +142,10 @@ pub async fn fallocate_refused(engine: Engine) {
         let a = allocate(&c, f, Allocate::Punch, 0, 1).await.unwrap();
         assert_eq!(a.mode, mode, "the superuser keeps them");
         let (a, _) = c.meta.fallocate(&user(1, 1), f, Allocate::Punch, 0, 1).await.unwrap();
-        assert_eq!(a.mode, after);
+        assert_eq!(a.attr.mode, after);
         c.chmod(f, mode).await;
         let copied = c.meta.copy_range(&user(1, 1), (f, 0), (f, 500_000), 10).await.unwrap();
-        assert_eq!(copied.attr.unwrap().mode, after);
+        assert_eq!(copied.changed.unwrap().attr.mode, after);
     }
 }
 
@@ -188,7 +188,7 @@ pub async fn copies(engine: Engine) {
     let length = c.stat(f).await.length;
     let before = c.stat(g).await;
     let copied = copy(&c, (f, 0), (g, 0), u64::MAX >> 8).await.unwrap();
-    assert_eq!((copied.bytes, copied.attr), (length, Some(c.stat(g).await)));
+    assert_eq!((copied.bytes, copied.changed.unwrap().attr), (length, c.stat(g).await));
     assert!(c.stat(g).await.mtime > before.mtime);
     assert_eq!(data(&c, g, 0).await, [(1000, one.id, 5000)]);
     assert_eq!(data(&c, g, 1).await, [(0, two.id, 3000)]);
@@ -355,6 +355,44 @@ pub async fn copies_contended(engine: Engine) {
         let g = c.find(ROOT, &format!("g{i}")).await.unwrap();
         for (_, id, _) in data(&c, g, 0).await {
             assert!(!removed.contains(&id), "slice {id} of g{i} was deleted");
+        }
+    }
+}
+
+/// Whatever changes a file tells which version of it that was, also where another client has changed it meanwhile.
+pub async fn changes_tell_what_they_changed(engine: Engine) {
+    let w = World::new(engine).await;
+    let (c, other) = (w.client().await, w.client().await);
+    let f = c.file(ROOT, "f").await;
+    let g = c.file(ROOT, "g").await;
+    c.put(f, 0, 0, 1000).await;
+    c.put(g, 0, 0, 1000).await;
+    for own in [true, false] {
+        let mut known = c.stat(f).await;
+        for n in 0..5 {
+            if !own {
+                other.put(f, 0, 0, 1000).await;
+                let changed = w.client().await.stat(f).await;
+                assert_ne!(Version::of(&changed), Version::of(&known));
+                known = changed;
+            }
+            let changed = match n {
+                0 => {
+                    let slice = c.fresh(0, 1000).await;
+                    c.append(f, 0, vec![slice]).await.unwrap().changed
+                }
+                1 => c.meta.truncate(&root(), f, 1000, true).await.unwrap(),
+                2 => {
+                    let mtime = Some(SetTime::At(Time { sec: 77 + i64::from(own), nsec: n }));
+                    let set = SetAttr { mtime, ..SetAttr::default() };
+                    c.meta.setattr(&root(), f, &set).await.unwrap()
+                }
+                3 => c.meta.fallocate(&root(), f, Allocate::Punch, 0, 10).await.unwrap().0,
+                _ => copy(&c, (g, 0), (f, 100), 50).await.unwrap().changed.unwrap(),
+            };
+            assert_eq!(changed.before, Version::of(&known), "change {n}, own: {own}");
+            known = w.client().await.stat(f).await;
+            assert_eq!(changed.attr, known, "change {n}, own: {own}");
         }
     }
 }
