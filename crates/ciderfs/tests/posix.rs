@@ -28,6 +28,7 @@ on_engines!(
     shared_mappings_reach_the_file,
     random_writes_and_truncations_match_a_local_file,
     a_listing_of_ten_thousand_entries_under_change,
+    a_listing_that_goes_on_takes_nothing_back,
     permissions_hold_for_other_users,
     renames_replace_and_refuse,
     a_running_program_cannot_be_emptied,
@@ -280,6 +281,58 @@ fn random_writes_and_truncations_match_a_local_file(engine: Engine) {
         }
     }
     drop(file);
+    mount.unmount();
+    volume.check();
+}
+
+/// A listing gives attributes along with the names. What it has fetched before a change must not arrive after it: a mapping would
+/// lose what lies behind the old length.
+fn a_listing_that_goes_on_takes_nothing_back(engine: Engine) {
+    let volume = Volume::new(engine, &[]);
+    let mount = volume.mount(&[]);
+    let script = r#"
+import mmap, os, time
+os.mkdir("d")
+for n in range(600):
+    with open("d/f%04d" % n, "wb") as f:
+        f.write(b"0123456789")
+order = [e.name for e in os.scandir("d")]
+def begin():
+    time.sleep(1.1)  # until the kernel's own copies are too old
+    listing = os.scandir("d")
+    os.stat(next(listing).path)
+    return listing
+def same(path, what, deed):
+    listing = begin()
+    deed(path)
+    before = os.stat(path)
+    list(listing)
+    after = os.stat(path)
+    assert before == after, (what, before, after)
+same("d/" + order[-2], "mode", lambda p: os.chmod(p, 0o600))
+same("d/" + order[-5], "length", lambda p: os.truncate(p, 5000))
+same("d/" + order[-9], "times", lambda p: os.utime(p, (1, 1)))
+same("d/" + order[-13], "owner", lambda p: os.chown(p, 5, 5))
+same("d/" + order[-17], "links", lambda p: os.link(p, "elsewhere"))
+same("d/" + order[-21], "ctime", lambda p: os.setxattr(p, "user.x", b"y"))
+same("d/" + order[-25], "written", lambda p: open(p, "wb").write(b"longer than before"))
+
+path = "d/" + order[-40]
+listing = begin()
+os.truncate(path, 1 << 20)
+fd = os.open(path, os.O_RDWR)
+m = mmap.mmap(fd, 1 << 20)
+m[500000:500005] = b"bytes"
+list(listing)
+assert m[500000:500005] == b"bytes", m[500000:500005]
+m.flush()
+m.close()
+assert os.pread(fd, 5, 500000) == b"bytes"
+os.close(fd)
+assert os.stat(path).st_size == 1 << 20
+"#;
+    let status = Command::new("python3").args(["-c", script]).current_dir(mount.path()).status().unwrap();
+    assert!(status.success());
     mount.unmount();
     volume.check();
 }

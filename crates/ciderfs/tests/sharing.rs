@@ -20,6 +20,7 @@ on_engines!(
     a_deleted_file_is_opened_again_through_its_descriptor,
     an_open_sees_what_another_mount_closed_whatever_this_one_did_meanwhile,
     an_open_sees_what_another_mount_closed_while_others_open_the_file_too,
+    a_listing_that_goes_on_does_not_take_back_what_an_open_has_seen,
     a_reader_sees_one_version_of_a_file_that_is_replaced,
     a_reader_of_a_file_that_grows_sees_a_prefix_of_it,
     a_reader_of_a_file_that_is_cut_and_grows_again_sees_bytes_or_zeros,
@@ -171,10 +172,13 @@ fn an_open_sees_what_another_mount_closed_while_others_open_the_file_too(engine:
     let volume = Volume::new(engine, &["--block-size=64K", "--trash-days=0"]);
     let (writer, reader) = (volume.mount(&[]), volume.mount(&[]));
     let stop = AtomicBool::new(false);
+    // Each version is longer than the one before.
+    let end = |version: u64| 4096 + (version + 1) * 10;
     let write = |version: u64| {
         let file =
             OpenOptions::new().create(true).truncate(false).write(true).open(writer.join("f")).unwrap();
         file.write_all_at(&version.to_le_bytes().repeat(512), 0).unwrap();
+        file.write_all_at(&[version as u8; 10], end(version) - 10).unwrap();
     };
     write(0);
     std::thread::scope(|scope| {
@@ -192,7 +196,11 @@ fn an_open_sees_what_another_mount_closed_while_others_open_the_file_too(engine:
         for version in 1.. {
             write(version);
             let mut page = [0; 4096];
-            File::open(reader.join("f")).unwrap().read_exact_at(&mut page, 0).unwrap();
+            let mut tail = [0; 20];
+            let file = File::open(reader.join("f")).unwrap();
+            let read = file.read_at(&mut tail, end(version) - 10).unwrap();
+            assert!(tail[..read] == [version as u8; 10], "version {version}: {:?} at its end", &tail[..read]);
+            file.read_exact_at(&mut page, 0).unwrap();
             let found = u64::from_le_bytes(page[..8].try_into().unwrap());
             assert!(found == version, "version {found} where {version} was closed before the open");
             if Instant::now() > until {
@@ -202,6 +210,35 @@ fn an_open_sees_what_another_mount_closed_while_others_open_the_file_too(engine:
         }
         drop(stop);
     });
+    reader.unmount();
+    writer.unmount();
+    volume.check();
+}
+
+fn a_listing_that_goes_on_does_not_take_back_what_an_open_has_seen(engine: Engine) {
+    let volume = Volume::new(engine, &[]);
+    let (writer, reader) = (volume.mount(&[]), volume.mount(&[]));
+    for n in 0..600 {
+        fs::write(writer.join(format!("f{n:04}")), b"0123456789").unwrap();
+    }
+    let names: Vec<_> = fs::read_dir(reader.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    for (n, name) in names.iter().rev().enumerate().skip(20).take(3) {
+        // Until the kernel's own copies are too old.
+        std::thread::sleep(Duration::from_millis(1100));
+        let mut listing = fs::read_dir(reader.path()).unwrap();
+        // The first entries are fetched together with all others, the kernel has some of them.
+        listing.next().unwrap().unwrap().metadata().unwrap();
+        fs::write(writer.join(name.to_str().unwrap()), noise(n as u64, 5000)).unwrap();
+        let file = File::open(reader.join(name.to_str().unwrap())).unwrap();
+        if n % 2 == 0 {
+            assert_eq!(file.metadata().unwrap().len(), 5000);
+        }
+        listing.for_each(|e| drop(e.unwrap()));
+        assert_eq!(file.metadata().unwrap().len(), 5000);
+        let mut bytes = vec![0; 6000];
+        assert_eq!(file.read_at(&mut bytes, 0).unwrap(), 5000);
+        assert!(bytes[..5000] == noise(n as u64, 5000));
+    }
     reader.unmount();
     writer.unmount();
     volume.check();

@@ -269,6 +269,15 @@ pub struct SessionRow {
     pub info: Bytes,
 }
 
+/// Result of a rename.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Renamed {
+    /// The nodes that have got another name: one, two that were exchanged, or none where both names lead to the same.
+    pub moved: Vec<Ino>,
+    /// What was replaced.
+    pub replaced: Option<Removed>,
+}
+
 /// Result of an unlink, rmdir or replacing rename.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Removed {

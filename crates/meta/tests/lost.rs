@@ -67,7 +67,7 @@ async fn every_operation_happens_once() {
         assert_eq!(m.link(&root, f, d, b"g").await.unwrap().nlink, 2);
         assert_eq!(m.getattr(f).await.unwrap().nlink, 2);
         arm();
-        assert_eq!(m.rename(&root, d, b"g", ROOT, b"h", 0).await.unwrap(), None);
+        assert_eq!(m.rename(&root, d, b"g", ROOT, b"h", 0).await.unwrap().replaced, None);
         arm();
         assert_eq!(m.truncate(&root, f, 5, true).await.unwrap().attr.length, 5);
         arm();

@@ -59,6 +59,14 @@ impl Bridge {
         if self.masks { self.identity.umask.unwrap_or((umask & 0o777) as u16) } else { 0 }
     }
 
+    /// What the kernel is told of an inode as it was `age` ago.
+    fn entry_of(&self, e: &ciderfs_vfs::Entry, age: Duration) -> Entry {
+        let mut entry = self.entry(e);
+        entry.entry_valid = entry.entry_valid.saturating_sub(age);
+        entry.attr_valid = entry.attr_valid.saturating_sub(age);
+        entry
+    }
+
     fn entry(&self, e: &ciderfs_vfs::Entry) -> Entry {
         let is_virtual = e.ino.is_virtual();
         let entry_valid = match e.attr.kind {
@@ -97,8 +105,8 @@ impl Bridge {
         Opened::new(o.fh, flags)
     }
 
-    /// Runs a request's future to its end, and answers.
-    fn spawn<F>(self: &Arc<Self>, reply: Reply, tid: u32, work: F)
+    /// Runs a request's future to its end, and answers. `changes`: the inode whose content it may change.
+    fn spawn<F>(self: &Arc<Self>, reply: Reply, tid: u32, changes: Option<Ino>, work: F)
     where
         F: Future<Output = Answered> + Send + 'static,
     {
@@ -108,9 +116,23 @@ impl Bridge {
                 Worked::Done(answered, reply) => answered.send(reply),
                 // Nobody will ever close what was opened for it.
                 Worked::Late(Answered::Open(o) | Answered::Create(_, o)) => b.vfs.release(o.fh).await,
-                Worked::Late(_) => {}
+                Worked::Late(_) => {
+                    if let Some(ino) = changes {
+                        b.vfs.changed_untold(ino);
+                    }
+                }
             }
         });
+    }
+}
+
+/// The inode whose content or attributes a request changes in ways that the kernel follows only where it is told of success.
+fn changes(req: &Request) -> Option<Ino> {
+    let node = Ino(req.header().nodeid);
+    match req.op().ok()? {
+        Op::Setattr(_) | Op::Fallocate { .. } => Some(node),
+        Op::CopyFileRange(r) | Op::CopyFileRange64(r) => Some(Ino(r.node_out)),
+        _ => None,
     }
 }
 
@@ -223,7 +245,8 @@ impl Bridge {
     fn start(self: Arc<Self>, req: Request, reply: Reply) {
         let b = Arc::clone(&self);
         let began = Instant::now();
-        self.spawn(reply, req.header().pid, async move {
+        let changes = changes(&req);
+        self.spawn(reply, req.header().pid, changes, async move {
             let method = method_name(&req);
             let answer: Answered = b.run(&req).await.into();
             let errno = if let Answered::Error(e) = &answer { Some(e.name()) } else { None };
@@ -298,7 +321,10 @@ impl Bridge {
                     self.kill_suidgid(&c, ino).await?;
                 }
                 let a = vfs.setattr(&c, ino, &set, s.size, s.fh).await.map_err(gone)?;
+                let since = vfs.moment();
                 self.measure(ino, &a).await;
+                // Unlike others, this answer counts for the kernel whatever it was told meanwhile.
+                let a = vfs.still(ino, a, since).await;
                 Answered::Attr(self.attr(ino, &a), self.valid.attr)
             }
             Op::Readlink => Answered::Link(vfs.readlink(ino).await?),
@@ -350,8 +376,10 @@ impl Bridge {
                 Answered::Empty
             }
             Op::Link { oldnode, newname } => {
-                let e = vfs.link(&c, Ino(oldnode), ino, newname).await?;
+                let mut e = vfs.link(&c, Ino(oldnode), ino, newname).await?;
+                let since = vfs.moment();
                 self.measure(e.ino, &e.attr).await;
+                e.attr = vfs.still(e.ino, e.attr, since).await;
                 Answered::Entry(self.entry(&e))
             }
             Op::Open { flags, kill_suidgid } => {
@@ -365,7 +393,10 @@ impl Bridge {
                 }
                 Answered::Open(Self::opened(&opened))
             }
-            Op::Read { fh, offset, size, .. } => {
+            Op::Read { fh, offset, size, lock_owner, flags } => {
+                if lock_owner.is_none() && flags & libc::O_DIRECT as u32 != 0 {
+                    vfs.fills_pages(fh);
+                }
                 let data = vfs.read(fh, offset, size).await?;
                 vfs.metrics().read(data.iter().map(|b| b.len() as u64).sum());
                 Answered::Data(data)
@@ -443,7 +474,7 @@ impl Bridge {
                     let kind = dtype_of_mode(item.kind.mode_bits());
                     // Without attributes the kernel gets the name only.
                     let entry = item.attr.map_or_else(Entry::default, |a| {
-                        self.entry(&ciderfs_vfs::Entry { ino: item.ino, attr: a.clone() })
+                        self.entry_of(&ciderfs_vfs::Entry { ino: item.ino, attr: a.clone() }, item.age)
                     });
                     !out.push(&entry, item.ino.0, item.next_offset, kind, item.name)
                 })

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ciderfs_format::{Attr, Ino};
 use ciderfs_meta::{Caller, Errno, Result, SetAttr, Version, VolumeStat, set_unrecorded};
 
-use crate::file::moment;
+use crate::file::{moment, next_moment};
 use crate::handles::Handle;
 use crate::vfs::Vfs;
 
@@ -39,7 +39,21 @@ impl Vfs {
             },
             (Err(e), _) => return Err(e),
         };
+        self.told.note(ino);
         Ok((self.with_atime(ino, attr), elapsed))
+    }
+
+    /// Now, for [`Vfs::still`].
+    pub fn moment(&self) -> u64 {
+        moment()
+    }
+
+    /// Attributes that were right at a moment, or those of now if something happened to the inode since.
+    pub async fn still(&self, ino: Ino, attr: Attr, since: u64) -> Attr {
+        if ino.is_virtual() || !self.changed.since(ino, since) {
+            return attr;
+        }
+        self.getattr(ino).await.unwrap_or(attr)
     }
 
     /// Permission bits and group of a file that is open here, as last seen.
@@ -103,6 +117,7 @@ impl Vfs {
             other => other?,
         };
         self.pages.changed(ino, &changed);
+        self.changed.note(ino);
         let Some(file) = file else {
             self.catch_up_if_open(ino).await?;
             return Ok(changed.attr);
@@ -115,6 +130,8 @@ impl Vfs {
                     s.version = Version::of(&changed.attr);
                 }
                 s.adopt(&changed.attr);
+                // What was fetched before does not know the new mode or owner.
+                s.generation = next_moment();
                 return Ok(s.attr.clone());
             }
         }
@@ -136,8 +153,8 @@ impl Vfs {
     /// they may be older than what the kernel knows already.
     pub(crate) fn merged_since(&self, ino: Ino, attr: &Attr, since: u64) -> Option<Attr> {
         let attr = match self.files.get(ino) {
+            _ if self.changed.since(ino, since) => return None,
             Some(file) => file.current(attr, since)?,
-            None if self.files.left_since(ino, since) => return None,
             None => attr.clone(),
         };
         Some(self.with_atime(ino, attr))

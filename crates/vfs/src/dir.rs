@@ -32,6 +32,8 @@ pub struct DirItem<'a> {
     pub kind: FileType,
     /// Attributes, if asked for, known and current.
     pub attr: Option<&'a Attr>,
+    /// How old they may be.
+    pub age: Duration,
     /// Where to go on after this entry.
     pub next_offset: u64,
 }
@@ -179,7 +181,14 @@ impl DirStream {
         let fixed_len = fixed.len() as u64;
         let mut at = offset;
         while let Some((name, ino, kind)) = fixed.get(at as usize) {
-            let item = DirItem { name, ino: *ino, kind: *kind, attr: None, next_offset: at + 1 };
+            let item = DirItem {
+                name,
+                ino: *ino,
+                kind: *kind,
+                attr: None,
+                age: Duration::ZERO,
+                next_offset: at + 1,
+            };
             if sink(item) {
                 return Ok(());
             }
@@ -196,12 +205,14 @@ impl DirStream {
             let current = self.changes.load(Ordering::Acquire) == self.fetched_at && when.elapsed() < FRESH;
             for e in self.ready.iter().skip((number - self.first) as usize) {
                 let attr = e.attr.as_ref().filter(|_| plus && current && number >= page);
+                let attr = attr.filter(|_| !vfs.told.since(e.edge.ino, self.moment));
                 let attr = attr.and_then(|a| vfs.merged_since(e.edge.ino, a, self.moment));
                 let item = DirItem {
                     name: &e.name,
                     ino: e.edge.ino,
                     kind: e.edge.kind,
                     attr: attr.as_ref(),
+                    age: when.elapsed(),
                     next_offset: fixed_len + number + 1,
                 };
                 if sink(item) {

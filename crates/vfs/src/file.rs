@@ -51,6 +51,8 @@ pub(crate) struct State {
     pub(crate) pending: VecDeque<Pending>,
     /// So many of them, from the first, are in a commit under way: what the engine tells may hold them already.
     pub(crate) committing: usize,
+    /// Version and generation when that commit began.
+    pub(crate) committing_from: (Version, u64),
     /// Appended data is not where it was believed to be when the kernel wrote it.
     pub(crate) moved: bool,
     /// Room held for what is not committed yet.
@@ -72,8 +74,10 @@ pub(crate) struct State {
 
 impl File {
     pub(crate) fn new(ino: Ino, attr: Attr) -> Arc<Self> {
+        let version = Version::of(&attr);
         let state = State {
-            version: Version::of(&attr),
+            version,
+            committing_from: (version, 0),
             attr,
             pending: VecDeque::new(),
             committing: 0,
@@ -82,7 +86,8 @@ impl File {
             views: HashMap::new(),
             first: None,
             chunks: None,
-            generation: moment(),
+            // Not that of an earlier state of the same inode, by which somebody may still go.
+            generation: next_moment(),
             failures: 0,
             error: Errno::EIO,
             untold: false,
@@ -104,25 +109,26 @@ impl File {
             // Fetched before a commit that has told more by now: a shorter length would make the kernel drop what was written.
             return s.attr.clone();
         }
-        if s.generation == generation {
+        if s.generation == generation && !s.may_hold_a_commit(attr) {
             s.adopt(attr);
         }
         s.overlay(attr)
     }
 
-    /// Takes attributes from the engine, fetched while `generation` was current; false if it is not any more.
+    /// Takes attributes from the engine, fetched while `generation` was current. False if it is not any more, or if a commit is
+    /// under way: what others have written after it would lie under what is still pending.
     pub(crate) fn learn(&self, attr: &Attr, generation: u64) -> bool {
         let mut s = self.state.lock();
-        let current = s.generation == generation;
+        let current = s.generation == generation && !s.may_hold_a_commit(attr);
         if current {
             s.adopt(attr);
         }
         current
     }
 
-    /// Is this version what is known of the file?
-    pub(crate) fn is_at(&self, version: Version) -> bool {
-        self.state.lock().version == version
+    /// What is known of the file is of this version.
+    pub(crate) fn version(&self) -> Version {
+        self.state.lock().version
     }
 
     /// Attributes fetched since a moment, with what is not flushed yet; `None` if the content has changed since.
@@ -135,12 +141,14 @@ impl File {
         self.state.lock().generation
     }
 
-    /// Takes attributes from a commit that changed the content otherwise than by appending what was written.
-    pub(crate) fn adopt_change(&self, changed: &Changed) {
+    /// Takes attributes from a commit, begun while `generation` was current, that changed the content otherwise than by
+    /// writing; see [`State::adopt_own`].
+    #[must_use]
+    pub(crate) fn adopt_change(&self, changed: &Changed, generation: u64) -> bool {
         let mut s = self.state.lock();
-        s.changed();
-        s.adopt_own(changed);
+        let known = s.adopt_own(changed, generation);
         s.settle_claim();
+        known
     }
 
     /// The error of a flush that failed after so many failures.
@@ -162,10 +170,19 @@ impl File {
     ///
     /// Another one may begin before the caller gets to run: it looks itself.
     pub(crate) async fn placed(&self) {
+        self.while_committing(State::is_placing).await;
+    }
+
+    /// Waits while a commit is under way.
+    pub(crate) async fn settled(&self) {
+        self.while_committing(|s| s.committing > 0).await;
+    }
+
+    async fn while_committing(&self, wait: impl Fn(&State) -> bool) {
         let settled = self.settled.notified();
         tokio::pin!(settled);
         settled.as_mut().enable();
-        if self.state.lock().is_placing() {
+        if wait(&self.state.lock()) {
             settled.await;
         }
     }
@@ -184,12 +201,31 @@ impl State {
         self.attr = self.overlay(attr);
     }
 
-    /// Believes attributes as this client's own change has left them. Where it has not changed the version that was known here,
-    /// somebody else has changed the file too.
-    pub(crate) fn adopt_own(&mut self, changed: &Changed) {
-        let untold = self.untold || self.version != changed.before;
-        self.adopt(&changed.attr);
+    /// Believes attributes as this client's own change has left them, which began while `generation` was current. Where it has
+    /// not changed the version that was known here, somebody else has changed the file too.
+    ///
+    /// False if something else was learnt meanwhile: which of the two is newer, only the engine knows.
+    #[must_use]
+    pub(crate) fn adopt_own(&mut self, changed: &Changed, generation: u64) -> bool {
+        let known = self.generation == generation || self.version == Version::of(&changed.attr);
+        let untold = self.untold || self.version != changed.before || !known;
+        self.changed();
+        if known {
+            self.adopt(&changed.attr);
+        }
         self.untold = untold;
+        known
+    }
+
+    /// Is a commit under way that these attributes may be the result of, or of what came after it?
+    fn may_hold_a_commit(&self, attr: &Attr) -> bool {
+        self.committing > 0 && self.committing_from.0 != Version::of(attr)
+    }
+
+    /// A commit of the first slices begins.
+    pub(crate) fn begin_commit(&mut self, slices: usize) {
+        self.committing = slices;
+        self.committing_from = (self.version, self.generation);
     }
 
     /// Does a commit that is under way decide where appended data goes?

@@ -2,30 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use ciderfs_format::{Attr, Ino};
 use parking_lot::Mutex;
 
-use crate::file::{File, next_moment};
-
-/// Classes of inode numbers.
-const LEFT: usize = 256;
+use crate::file::File;
 
 /// Open files by inode, with the number of handles.
 #[derive(Default)]
 pub(crate) struct Files {
     open: Mutex<HashMap<Ino, (Arc<File>, usize)>>,
-    left: Left,
-}
-
-/// When a file of each class of inode numbers was closed last.
-struct Left([AtomicU64; LEFT]);
-
-impl Default for Left {
-    fn default() -> Self {
-        Self(std::array::from_fn(|_| AtomicU64::new(0)))
-    }
 }
 
 impl Files {
@@ -44,15 +30,9 @@ impl Files {
         *handles -= 1;
         if *handles == 0 {
             open.remove(&ino);
-            self.left.0[ino.0 as usize % LEFT].store(next_moment(), Ordering::Release);
             return true;
         }
         false
-    }
-
-    /// Has the last handle of such a file been closed since a moment? Then its content may have changed since.
-    pub(crate) fn left_since(&self, ino: Ino, since: u64) -> bool {
-        self.left.0[ino.0 as usize % LEFT].load(Ordering::Acquire) > since
     }
 
     pub(crate) fn get(&self, ino: Ino) -> Option<Arc<File>> {

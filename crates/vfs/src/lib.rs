@@ -28,6 +28,7 @@ mod quota_metrics;
 mod ranges;
 mod read;
 mod readahead;
+mod recent;
 mod remover;
 mod room;
 mod stale;

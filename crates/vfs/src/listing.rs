@@ -66,6 +66,7 @@ impl Vfs {
     }
 
     pub(crate) fn changed_dir(&self, dir: Ino) {
+        self.changed.note(dir);
         if let Some(a) = self.listed.lock().get(&dir).and_then(Weak::upgrade) {
             a.fetch_add(1, Ordering::AcqRel);
         }

@@ -208,12 +208,20 @@ impl Vfs {
         first: bool,
     ) -> Result<()> {
         if !attr.is_some_and(|attr| file.learn(&attr, generation)) {
-            self.catch_up(file).await?;
+            self.catch_up(file, None).await?;
         }
-        let stale = std::mem::take(&mut file.state.lock().untold);
+        let (stale, generation) = {
+            let s = file.state.lock();
+            (s.untold, s.generation)
+        };
         if stale {
+            self.changed.note(file.ino);
+            // Whoever else gets a lock meanwhile has to wait for that as well.
             if tokio::time::timeout(FORGET_PATIENCE, self.forget_cached(file.ino)).await.is_err() {
                 tracing::warn!("inode {}: the kernel is slow to forget cached pages", file.ino);
+            } else {
+                let mut s = file.state.lock();
+                s.untold &= s.generation != generation;
             }
         } else if first {
             self.invalidate(file.ino, Stale::Attributes);

@@ -21,6 +21,7 @@ impl Vfs {
             Some(attr) => attr,
             None => self.getattr(ino).await?,
         };
+        self.told.note(ino);
         Ok(Entry { ino, attr })
     }
 
@@ -88,13 +89,15 @@ impl Vfs {
             Some(attr) => attr,
             None => self.getattr(ino).await?,
         };
+        self.changed.note(ino);
         Ok(Entry { ino, attr })
     }
 
     /// Removes a name.
     pub async fn unlink(&self, c: &Caller, dir: Ino, name: &[u8]) -> Result<()> {
         self.refuse_virtual(dir, name, Errno::EPERM)?;
-        self.meta.unlink(c, dir, name).await?;
+        let removed = self.meta.unlink(c, dir, name).await?;
+        self.changed.note(removed.ino);
         self.changed_dir(dir);
         Ok(())
     }
@@ -117,7 +120,10 @@ impl Vfs {
     ) -> Result<()> {
         self.refuse_virtual(sdir, sname, Errno::EPERM)?;
         self.refuse_virtual(ddir, dname, Errno::EPERM)?;
-        self.meta.rename(c, sdir, sname, ddir, dname, flags).await?;
+        let renamed = self.meta.rename(c, sdir, sname, ddir, dname, flags).await?;
+        for ino in renamed.moved.into_iter().chain(renamed.replaced.map(|r| r.ino)) {
+            self.changed.note(ino);
+        }
         self.changed_dir(sdir);
         self.changed_dir(ddir);
         Ok(())

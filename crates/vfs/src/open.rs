@@ -53,26 +53,30 @@ impl Vfs {
         }
         let version = Version::of(&attr);
         let (file, first_handle) = self.files.open(ino, &attr);
-        let up_to_date = match known {
-            _ if first_handle => !self.files.left_since(ino, began),
-            Some(generation) => file.learn(&attr, generation) || file.is_at(version),
-            None => file.is_at(version),
+        let as_fetched = if first_handle {
+            !self.changed.since(ino, began)
+        } else {
+            known.is_some_and(|generation| file.learn(&attr, generation))
         };
-        if !up_to_date && let Err(e) = self.catch_up(&file).await {
+        let enough = Some(version).filter(|_| !first_handle);
+        if !as_fetched && let Err(e) = self.catch_up(&file, enough).await {
             self.files.close(ino);
             self.meta.close(ino).await?;
             return Err(e);
         }
+        // Another open may have seen more already.
+        let version = if as_fetched { version } else { file.version() };
         let drops = self.pages.open(ino, version);
         if drops.is_some() {
             // Close-to-open: the length that the kernel remembers from a lookup would cut the reads that follow.
-            self.invalidate(ino, Stale::Attributes);
+            self.changed.note(ino);
+            self.pages.tell(ino, version, || self.invalidate(ino, Stale::Attributes));
         } else if how.read && flags & libc::O_NOATIME == 0 && self.accessed(ino, Some(&attr)) {
             // The kernel has the content: reads of it will not be seen here, and it does not look for another access time.
             self.invalidate(ino, Stale::Attributes);
         }
-        if let Some(first) = first {
-            if first_handle && up_to_date {
+        if let Some(first) = first.filter(|_| as_fetched) {
+            if first_handle {
                 self.count_first(ino, &attr, &first);
             }
             file.state.lock().keep_first_view(version, first);
@@ -95,31 +99,49 @@ impl Vfs {
         self.add_handle(file, flags, Some(Drops::default()))
     }
 
-    /// Has what is known of an open file be at least what the engine knows now.
-    pub(crate) async fn catch_up(&self, file: &File) -> Result<()> {
+    /// Has what is known of an open file be at least what the engine knows now, or this version.
+    pub(crate) async fn catch_up(&self, file: &File, enough: Option<Version>) -> Result<()> {
         let mut overtaken = 0;
         loop {
             let _alone = if overtaken >= OVERTAKEN_MAX { Some(file.flushing.lock().await) } else { None };
-            let generation = file.generation();
-            let attr = match self.meta.getattr(file.ino).await {
-                // Removed meanwhile. Whoever holds it learns so when it reads.
-                Err(e) if e.errno() == Errno::ENOENT => {
-                    file.forget_views();
-                    return Ok(());
-                }
-                attr => attr?,
-            };
-            if file.learn(&attr, generation) {
+            file.settled().await;
+            if enough.is_some_and(|version| file.version() == version) || self.look(file).await? {
                 return Ok(());
             }
             overtaken += 1;
         }
     }
 
+    /// Asks the engine for the attributes of an open file; false if something came between.
+    async fn look(&self, file: &File) -> Result<bool> {
+        let generation = file.generation();
+        match self.meta.getattr(file.ino).await {
+            Ok(attr) => Ok(file.learn(&attr, generation)),
+            // Removed meanwhile. Whoever holds it learns so when it reads.
+            Err(e) if e.errno() == Errno::ENOENT => {
+                file.forget_views();
+                Ok(true)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Finds out what became of a file of which this mount does not know. For the holder of [`File::flushing`].
+    pub(crate) async fn find_out(&self, file: &File) {
+        loop {
+            match self.look(file).await {
+                Ok(false) => {}
+                Ok(true) => return file.state.lock().settle_claim(),
+                // Nothing of what was known is believed any more.
+                Err(e) => return tracing::warn!("attributes of inode {}: {e}", file.ino),
+            }
+        }
+    }
+
     /// [`Vfs::catch_up`] with a file that somebody may have opened while it was changed.
     pub(crate) async fn catch_up_if_open(&self, ino: Ino) -> Result<()> {
         match self.files.get(ino) {
-            Some(file) => self.catch_up(&file).await,
+            Some(file) => self.catch_up(&file, None).await,
             None => Ok(()),
         }
     }
@@ -237,7 +259,7 @@ impl Vfs {
             Handle::Control(control) => return control.cancel(),
             _ => return,
         };
-        self.used(&h);
+        // Not used: the kernel may have given up the open.
         if h.file.is_dirty()
             && let Err(e) = self.flush(&h.file).await
         {

@@ -18,6 +18,7 @@ const REMEMBERED_MAX: usize = 16_384;
 #[derive(Default)]
 pub(crate) struct Pages {
     known: Mutex<HashMap<Ino, Known>>,
+    telling: Mutex<()>,
 }
 
 /// No page of the file is older than this version, once the kernel has dropped those that it had.
@@ -25,6 +26,8 @@ struct Known {
     version: Version,
     /// The number of the drop that the kernel has been told of and may not have done yet.
     pending: Option<u64>,
+    /// Has the kernel been told to ask for attributes?
+    told: bool,
 }
 
 /// A drop of pages that the answer to an open asks for.
@@ -46,7 +49,7 @@ impl Pages {
     /// A file is new and has no pages, unless somebody has opened it already.
     pub(crate) fn created(&self, ino: Ino, version: Version) {
         if !self.known.lock().contains_key(&ino) {
-            self.put(ino, Known { version, pending: None });
+            self.put(ino, Known { version, pending: None, told: true });
         }
     }
 
@@ -58,8 +61,22 @@ impl Pages {
             return k.pending.map(|n| Drops(AtomicU64::new(n)));
         }
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed) + 1;
-        self.put(ino, Known { version, pending: Some(number) });
+        self.put(ino, Known { version, pending: Some(number), told: false });
         Some(Drops(AtomicU64::new(number)))
+    }
+
+    /// Has `tell` tell the kernel to ask for the attributes of this version, once: an answer that is on its way while it is told
+    /// again is thrown away, and whoever has asked goes on with an old length. Returns when it is told, by whomever.
+    pub(crate) fn tell(&self, ino: Ino, version: Version, tell: impl FnOnce()) {
+        let _one = self.telling.lock();
+        let told = |k: &&mut Known| k.version == version;
+        if self.known.lock().get_mut(&ino).filter(told).is_some_and(|k| k.told) {
+            return;
+        }
+        tell();
+        if let Some(k) = self.known.lock().get_mut(&ino).filter(told) {
+            k.told = true;
+        }
     }
 
     /// The kernel uses a handle, so it has done what the answer to its open asked for.

@@ -10,6 +10,7 @@ use ciderfs_meta::{Allocate, Caller, Changed, Errno, Error, Result};
 
 use crate::file::File;
 use crate::handles::Handle;
+use crate::stale::Stale;
 use crate::vfs::Vfs;
 
 /// Commits of one copy; the caller asks again for the rest.
@@ -58,12 +59,18 @@ impl Vfs {
         }
     }
 
-    /// Takes attributes from a commit that changed the content. The kernel does not know that special bits went with it.
-    fn adopt_change(&self, file: &File, changed: &Changed) {
+    /// Takes attributes from a commit that changed the content, begun while `generation` was current. The caller holds
+    /// [`File::flushing`].
+    pub(crate) async fn adopt_change(&self, file: &File, changed: &Changed, generation: u64) {
         let mode = file.state.lock().attr.mode;
-        file.adopt_change(changed);
+        let known = file.adopt_change(changed, generation);
         self.pages.changed(file.ino, changed);
-        if mode != changed.attr.mode {
+        self.changed.note(file.ino);
+        if !known {
+            self.find_out(file).await;
+            self.invalidate(file.ino, Stale::Content);
+        } else if mode != changed.attr.mode {
+            // The kernel does not know that special bits went with it.
             self.attributes_changed(file.ino);
         }
     }
@@ -96,11 +103,13 @@ impl Vfs {
         let (vfs, c) = (Arc::clone(self), c.clone());
         Self::detached(async move {
             let one = file.flushing.lock().await;
-            vfs.flush_locked(&file).await;
+            let mut lists = vfs.flush_locked(&file).await;
+            let generation = file.generation();
             let done = vfs.meta.fallocate(&c, file.ino, how, off, len).await;
-            let (changed, lists) = done.map_err(on_descriptor)?;
-            vfs.adopt_change(&file, &changed);
+            let (changed, noted) = done.map_err(on_descriptor)?;
+            vfs.adopt_change(&file, &changed, generation).await;
             vfs.allocated.suspect(file.ino);
+            lists.extend(noted);
             drop(one);
             vfs.after_write(&file, &lists).await;
             Ok(())
@@ -136,10 +145,11 @@ impl Vfs {
             }
             let failures = target.state.lock().failures;
             let one = target.flushing.lock().await;
-            vfs.flush_locked(&target).await;
+            let mut lists = vfs.flush_locked(&target).await;
             target.failed_since(failures)?;
-            let (mut done, mut rest, mut lists) = (0, len, Vec::new());
+            let (mut done, mut rest) = (0, len);
             for _ in 0..COPY_COMMITS_MAX {
+                let generation = target.generation();
                 let (from, to) = ((source.ino, off_in + done), (target.ino, off_out + done));
                 let step = vfs.meta.copy_range(&c, from, to, rest).await;
                 match step {
@@ -148,7 +158,7 @@ impl Vfs {
                     Err(e) => return Err(on_descriptor(e)),
                     Ok(step) => {
                         if let Some(changed) = &step.changed {
-                            vfs.adopt_change(&target, changed);
+                            vfs.adopt_change(&target, changed, generation).await;
                         }
                         done += step.bytes;
                         // A file that grows by being copied into itself is copied as it was.

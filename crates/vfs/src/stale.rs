@@ -103,6 +103,20 @@ impl Vfs {
         }
     }
 
+    /// A change of content has ended whose caller was told that it failed: the kernel has left its pages as they were.
+    pub fn changed_untold(&self, ino: Ino) {
+        self.pages.forget(ino);
+        self.changed.note(ino);
+        self.invalidate(ino, Stale::Content);
+    }
+
+    /// The kernel fills pages of a file through a handle that was opened to go past them.
+    pub fn fills_pages(&self, fh: u64) {
+        if let Ok(Handle::File(h)) = self.handles.get(fh) {
+            h.file.paged.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Has the kernel ask for attributes again that a request has changed without telling so in its answer.
     pub fn attributes_changed(&self, ino: Ino) {
         self.invalidate(ino, Stale::Attributes);

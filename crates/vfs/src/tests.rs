@@ -13,6 +13,7 @@ mod control;
 mod errors;
 mod listing;
 mod model;
+mod overtaken;
 mod ranges;
 mod room;
 mod sharing;

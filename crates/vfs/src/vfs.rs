@@ -19,6 +19,7 @@ use crate::internal::start_time;
 use crate::links::Trashed;
 use crate::metrics::Metrics;
 use crate::pages::Pages;
+use crate::recent::Recent;
 use crate::remover::BlockRemover;
 use crate::stale::Staleness;
 
@@ -68,6 +69,10 @@ pub struct Vfs {
     pub(crate) cfg: VfsConfig,
     pub(crate) files: Files,
     pub(crate) pages: Pages,
+    /// Inodes that this mount has changed, or of which it has told the kernel that others have.
+    pub(crate) changed: Recent,
+    /// Inodes whose attributes were told.
+    pub(crate) told: Recent,
     pub(crate) handles: Handles,
     pub(crate) dirty: Notify,
     pub(crate) metrics: Arc<Metrics>,
@@ -98,6 +103,8 @@ impl Vfs {
             blocks,
             files: Files::default(),
             pages: Pages::default(),
+            changed: Recent::default(),
+            told: Recent::default(),
             handles: Handles::default(),
             dirty: Notify::new(),
             metrics: Arc::clone(&cfg.metrics),

@@ -155,12 +155,17 @@ impl Vfs {
     }
 
     pub(crate) async fn flush_file(self: &Arc<Self>, file: &Arc<File>) {
-        let _one = file.flushing.lock().await;
-        self.flush_locked(file).await;
+        let lists = {
+            let _one = file.flushing.lock().await;
+            self.flush_locked(file).await
+        };
+        // May wait for memory that only another flush sets free.
+        self.after_write(file, &lists).await;
     }
 
-    /// [`Vfs::flush`] for a caller that holds [`File::flushing`].
-    pub(crate) async fn flush_locked(self: &Arc<Self>, file: &Arc<File>) {
+    /// [`Vfs::flush`] for a caller that holds [`File::flushing`]. Returns what [`Vfs::after_write`] is to look at when the
+    /// caller holds it no more.
+    pub(crate) async fn flush_locked(self: &Arc<Self>, file: &Arc<File>) -> Vec<(u32, usize)> {
         let (count, uploads) = {
             let mut s = file.state.lock();
             let tier = s.attr.tier;
@@ -173,7 +178,7 @@ impl Vfs {
             (s.pending.len(), uploads)
         };
         if count == 0 {
-            return;
+            return Vec::new();
         }
         let mut stored: Vec<Result<(), BlockError>> = Vec::with_capacity(count);
         for tasks in uploads {
@@ -187,11 +192,15 @@ impl Vfs {
             }
             stored.push(result);
         }
-        self.commit(file, &stored).await;
+        self.commit(file, &stored).await
     }
 
-    /// Commits the first slices of the file, one for each upload result, in one turn.
-    async fn commit(self: &Arc<Self>, file: &Arc<File>, stored: &[Result<(), BlockError>]) {
+    /// Commits the first slices of the file, one for each upload result, in one turn. Returns lengths of lists.
+    async fn commit(
+        self: &Arc<Self>,
+        file: &Arc<File>,
+        stored: &[Result<(), BlockError>],
+    ) -> Vec<(u32, usize)> {
         let mut slices: Vec<NewSlice> = Vec::new();
         let mut believed: Vec<u64> = Vec::new();
         let mut failed: Vec<(u64, u32)> = Vec::new();
@@ -201,7 +210,7 @@ impl Vfs {
         {
             let mut s = file.state.lock();
             seen = self.meta.lock_loss(file.ino);
-            s.committing = stored.len();
+            s.begin_commit(stored.len());
             committing = Committing(file);
             for (p, result) in s.pending.iter().zip(stored) {
                 if let Err(e) = result {
@@ -236,43 +245,40 @@ impl Vfs {
                 failed.extend(slices.iter().map(|s| (s.slice.id, s.slice.size)));
             }
         }
-        let moved = {
+        let (as_believed, known) = {
             let mut s = file.state.lock();
             s.pending.drain(..stored.len());
             s.committing = 0;
-            s.changed();
-            match &written {
+            let began = s.committing_from.1;
+            let known = match &written {
                 Some(Ok(w)) => {
                     s.moved |= w.offsets != believed;
-                    s.adopt_own(&w.changed);
+                    s.adopt_own(&w.changed, began) && error.is_none()
                 }
-                // The rest of the length may have been only in the buffers that are lost.
-                _ => s.attr.length = s.written_length().max(s.version.length),
-            }
+                _ => {
+                    s.changed();
+                    // The rest of the length may have been only in the buffers that are lost.
+                    s.attr.length = s.written_length().max(s.version.length);
+                    false
+                }
+            };
             s.settle_claim();
             if let Some(e) = error {
                 s.fail(e);
             }
-            std::mem::take(&mut s.moved)
+            (known && !std::mem::take(&mut s.moved), known)
         };
         match &written {
-            Some(Ok(w)) if !moved && error.is_none() => self.pages.changed(file.ino, &w.changed),
+            Some(Ok(w)) if as_believed => self.pages.changed(file.ino, &w.changed),
             _ => self.pages.forget(file.ino),
         }
+        self.changed.note(file.ino);
         drop(committing);
-        if moved && error.is_none() {
-            self.invalidate(file.ino, Stale::Content);
+        if !known {
+            self.find_out(file).await;
         }
-        if error.is_some() {
-            if let Ok(attr) = self.meta.getattr(file.ino).await {
-                let mut s = file.state.lock();
-                s.adopt(&attr);
-                s.settle_claim();
-            }
+        if !as_believed {
             self.invalidate(file.ino, Stale::Content);
-        }
-        if let Some(Ok(w)) = written {
-            self.after_write(file, &w.lists).await;
         }
         for (id, size) in failed {
             let blocks = Arc::clone(&self.blocks);
@@ -282,6 +288,7 @@ impl Vfs {
                 }
             });
         }
+        written.and_then(Result::ok).map(|w| w.lists).unwrap_or_default()
     }
 
     /// Sets a file's length; what was written before is committed first.
@@ -300,15 +307,18 @@ impl Vfs {
                 None => {
                     let changed = vfs.meta.truncate(&c, ino, length, by_handle).await?;
                     vfs.pages.changed(ino, &changed);
+                    vfs.changed.note(ino);
                     vfs.catch_up_if_open(ino).await?;
                     changed.attr
                 }
                 Some(file) => {
-                    let _one = file.flushing.lock().await;
-                    vfs.flush_locked(&file).await;
+                    let one = file.flushing.lock().await;
+                    let lists = vfs.flush_locked(&file).await;
+                    let generation = file.generation();
                     let changed = vfs.meta.truncate(&c, ino, length, by_handle).await?;
-                    file.adopt_change(&changed);
-                    vfs.pages.changed(ino, &changed);
+                    vfs.adopt_change(&file, &changed, generation).await;
+                    drop(one);
+                    vfs.after_write(&file, &lists).await;
                     file.state.lock().attr.clone()
                 }
             };

@@ -5,6 +5,7 @@ use ciderfs_format::Ino;
 use ciderfs_meta::store::Name;
 use ciderfs_meta::{Caller, Errno, Result, XattrSet};
 
+use crate::file::next_moment;
 use crate::vfs::Vfs;
 
 impl Vfs {
@@ -43,10 +44,12 @@ impl Vfs {
             result = self.meta.set_xattr(c, ino, name, value, set).await;
         }
         let attr = result?;
+        self.changed.note(ino);
         if let (Some(attr), Some(file)) = (attr, self.files.get(ino)) {
             // An access ACL changes the mode too. The rest of these attributes may be older than what the file knows.
             let mut s = file.state.lock();
             (s.attr.mode, s.attr.access_acl) = (attr.mode, attr.access_acl);
+            s.generation = next_moment();
         }
         Ok(())
     }
@@ -66,7 +69,11 @@ impl Vfs {
         if ino.is_virtual() {
             return Err(Errno::EPERM.into());
         }
-        let result = self.meta.remove_xattr(c, ino, name).await;
-        if self.departs(ino, &result) { self.meta.remove_xattr(c, ino, name).await } else { result }
+        let mut result = self.meta.remove_xattr(c, ino, name).await;
+        if self.departs(ino, &result) {
+            result = self.meta.remove_xattr(c, ino, name).await;
+        }
+        self.changed.note(ino);
+        result
     }
 }

@@ -1,6 +1,6 @@
 //! Two entries change places; a renamed entry leaves a whiteout behind.
 
-use ciderfs_format::{Attr, Edge, FileType};
+use ciderfs_format::{Attr, Edge, FileType, Ino};
 
 use super::rename::{Place, check_no_loop, check_rename};
 use super::rules::W;
@@ -23,7 +23,7 @@ impl Meta {
         c: &Caller,
         src: Place<'_>,
         dst: Place<'_>,
-    ) -> Step<()> {
+    ) -> Step<Vec<Ino>> {
         if src.dir.is_trash() {
             return Err(Errno::EPERM.into());
         }
@@ -31,7 +31,7 @@ impl Meta {
         let se = t.edge(src.dir, src.name)?.ok_or(Errno::ENOENT)?;
         let de = t.edge(dst.dir, dst.name)?.ok_or(Errno::ENOENT)?;
         if se.ino == de.ino {
-            return Ok(());
+            return Ok(Vec::new());
         }
         t.want([Read::Attr(se.ino), Read::Attr(de.ino)])?;
         let sp = t.attr(src.dir, AttrMask::IDENTITY)?;
@@ -65,7 +65,7 @@ impl Meta {
             self.touch_dir(t, src.dir, &sp, -came);
             self.touch_dir(t, dst.dir, &dp, came);
         }
-        Ok(())
+        Ok(vec![se.ino, de.ino])
     }
 
     /// Buffers the whiteout at the place that an entry leaves. Anybody may make one: it is no device that could be used.

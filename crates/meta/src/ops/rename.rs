@@ -10,7 +10,7 @@ use crate::open::Removing;
 use crate::proof::Proof;
 use crate::store::{AttrMask, AttrPatch, Read, Write};
 use crate::txn::{Step, Txn};
-use crate::types::{Caller, Removed};
+use crate::types::{Caller, Removed, Renamed};
 use crate::volume::Meta;
 
 /// `RENAME_NOREPLACE`: an entry at the destination is an error.
@@ -36,8 +36,11 @@ impl Place<'_> {
     }
 }
 
+/// What a rename has replaced, and what becomes of it.
+type Replaced = Option<(Ino, Fate)>;
+
 impl Meta {
-    /// Renames an entry, replacing what is at the destination. Returns what was replaced, if anything.
+    /// Renames an entry, replacing what is at the destination.
     ///
     /// Flags: 0, [`NOREPLACE`], [`EXCHANGE`], [`WHITEOUT`], or `NOREPLACE | WHITEOUT`; others are `EINVAL`.
     ///
@@ -52,7 +55,7 @@ impl Meta {
         ddir: Ino,
         dname: &[u8],
         flags: u32,
-    ) -> Result<Option<Removed>> {
+    ) -> Result<Renamed> {
         if flags & !(NOREPLACE | EXCHANGE | WHITEOUT) != 0 || (flags & EXCHANGE != 0 && flags != EXCHANGE) {
             return Err(Errno::EINVAL.into());
         }
@@ -71,19 +74,18 @@ impl Meta {
             return Err(Errno::EROFS.into());
         }
         if flags == EXCHANGE {
-            self.run(|t| self.exchange_step(t, c, src, dst)).await?;
-            return Ok(None);
+            let moved = self.run(|t| self.exchange_step(t, c, src, dst)).await?.value;
+            return Ok(Renamed { moved, replaced: None });
         }
         let trash = self.trash_for(dst.dir).await?;
         let mut removing = None;
         let ran = self.run(|t| self.rename_step(t, c, src, dst, flags, trash, &mut removing)).await?;
-        match ran.value {
-            Some((ino, fate)) => {
-                self.settle(ino, fate, removing).await;
-                Ok(Some(Removed { ino, last: fate.is_last() }))
-            }
-            None => Ok(None),
+        let (moved, replaced) = ran.value;
+        if let Some((ino, fate)) = replaced {
+            self.settle(ino, fate, removing).await;
         }
+        let replaced = replaced.map(|(ino, fate)| Removed { ino, last: fate.is_last() });
+        Ok(Renamed { moved: moved.into_iter().collect(), replaced })
     }
 
     /// Directories between which the caller may move something.
@@ -98,6 +100,7 @@ impl Meta {
         self.check_access(t, c, dp, W | X)
     }
 
+    /// Returns the node that has moved, and what was replaced.
     #[allow(clippy::too_many_arguments)]
     fn rename_step(
         &self,
@@ -108,11 +111,11 @@ impl Meta {
         flags: u32,
         trash: Option<Ino>,
         removing: &mut Option<Removing>,
-    ) -> Step<Option<(Ino, Fate)>> {
+    ) -> Step<(Option<Ino>, Replaced)> {
         t.want([Read::Attr(src.dir), Read::Attr(dst.dir), src.edge(), dst.edge()])?;
         let se = t.edge(src.dir, src.name)?.ok_or(Errno::ENOENT)?;
         if src.dir == dst.dir && src.name == dst.name {
-            return if flags & NOREPLACE != 0 { Err(Errno::EEXIST.into()) } else { Ok(None) };
+            return if flags & NOREPLACE != 0 { Err(Errno::EEXIST.into()) } else { Ok((None, None)) };
         }
         let de = t.edge(dst.dir, dst.name)?;
         if let Some(de) = de {
@@ -120,7 +123,7 @@ impl Meta {
                 return Err(Errno::EEXIST.into());
             }
             if de.ino == se.ino {
-                return Ok(None);
+                return Ok((None, None));
             }
             check_kinds(se, de)?;
         }
@@ -169,7 +172,7 @@ impl Meta {
             self.touch_dir(t, src.dir, &sp, -moved_dir);
             self.touch_dir(t, dst.dir, &dp, dst_nlink + moved_dir);
         }
-        Ok(replaced)
+        Ok((Some(se.ino), replaced))
     }
 
     /// Buffers what changes for a node that gets another name: the new entry, parent, ctime, usage of the directories.

@@ -219,7 +219,10 @@ impl Client {
     }
 
     pub(super) async fn rename(&self, from: (Ino, &str), to: (Ino, &str)) -> Result<Option<Removed>> {
-        self.meta.rename(&root(), from.0, from.1.as_bytes(), to.0, to.1.as_bytes(), 0).await
+        self.meta
+            .rename(&root(), from.0, from.1.as_bytes(), to.0, to.1.as_bytes(), 0)
+            .await
+            .map(|r| r.replaced)
     }
 
     pub(super) async fn rename_with(&self, flags: u32, from: (Ino, &str), to: (Ino, &str)) -> Result<()> {

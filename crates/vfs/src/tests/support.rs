@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ciderfs_block::{BlockConfig, BlockStore};
-use ciderfs_format::{Ino, Settings};
+use ciderfs_format::{FileType, Ino, Settings};
 use ciderfs_meta::memory::MemoryStore;
 use ciderfs_meta::store::Store;
-use ciderfs_meta::{Caller, Errno, Meta, MetaConfig, Result, SetAttr};
+use ciderfs_meta::{Caller, Errno, Meta, MetaConfig, NewNode, Result, SetAttr};
 use ciderfs_object::ObjectStore;
 use ciderfs_object::layers::Faulty;
 
@@ -45,8 +45,13 @@ impl World {
 
     /// Another mount.
     pub(super) async fn client(&self) -> Client {
+        self.client_on(Arc::clone(&self.meta) as Arc<dyn Store>).await
+    }
+
+    /// Another mount, with its own way to the engine.
+    pub(super) async fn client_on(&self, store: Arc<dyn Store>) -> Client {
         let cfg = MetaConfig { heartbeat: Duration::ZERO, ..MetaConfig::default() };
-        let meta = Meta::load(Arc::clone(&self.meta) as Arc<dyn Store>, cfg).await.unwrap();
+        let meta = Meta::load(store, cfg).await.unwrap();
         meta.start_session().await.unwrap();
         let blocks = BlockConfig {
             block_size: self.block_size,
@@ -132,6 +137,11 @@ impl Client {
     pub(super) async fn length(&self, ino: Ino) -> usize {
         self.vfs.getattr(ino).await.unwrap().length as usize
     }
+}
+
+/// A new directory.
+pub(super) const fn dir_node() -> NewNode<'static> {
+    NewNode { kind: FileType::Directory, mode: 0o755, umask: 0, rdev: 0, target: b"" }
 }
 
 /// Bytes that tell their seed and place.

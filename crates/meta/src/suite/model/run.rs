@@ -303,7 +303,7 @@ impl<'a> Run<'a> {
             Op::Rename { from, to, noreplace } => {
                 let (sname, dname) = (from.1.as_bytes(), to.1.as_bytes());
                 let done = c.meta.rename(&root(), from.0, sname, to.0, dname, u32::from(noreplace)).await;
-                done.map(|r| r.map_or(Answer::Done, removed))
+                done.map(|r| r.replaced.map_or(Answer::Done, removed))
             }
             Op::Exchange { a, b } => {
                 let (a_name, b_name) = (a.1.as_bytes(), b.1.as_bytes());

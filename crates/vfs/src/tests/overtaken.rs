@@ -1,0 +1,304 @@
+//! Answers that come late: what was learnt meanwhile counts.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use ciderfs_format::Ino;
+use ciderfs_meta::store::{
+    Commit, Counter, DirCursor, DirEntry, Job, Outcome, Read, Scan, Scanned, Store, StoreError, Value,
+};
+use ciderfs_meta::{Caller, Lock, SetAttr};
+use tokio::sync::Semaphore;
+
+use super::support::*;
+use crate::{DirItem, LockRequest};
+
+/// An engine that holds back the reply to a commit that it has made.
+struct Late {
+    inner: Arc<dyn Store>,
+    armed: AtomicBool,
+    made: Semaphore,
+    go: Semaphore,
+}
+
+impl Late {
+    fn new(w: &World) -> Arc<Self> {
+        Arc::new(Self {
+            inner: Arc::clone(&w.meta) as Arc<dyn Store>,
+            armed: AtomicBool::new(false),
+            made: Semaphore::new(0),
+            go: Semaphore::new(0),
+        })
+    }
+
+    /// Starts work whose next commit is made, and whose reply then waits for [`Late::answer`].
+    async fn hold<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        self.armed.store(true, Ordering::SeqCst);
+        let work = tokio::spawn(work);
+        self.made.acquire().await.unwrap().forget();
+        work
+    }
+
+    fn answer(&self) {
+        self.go.add_permits(1);
+    }
+}
+
+#[async_trait]
+impl Store for Late {
+    fn engine(&self) -> &'static str {
+        self.inner.engine()
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    async fn read(&self, reads: &[Read]) -> Result<Vec<Value>, StoreError> {
+        self.inner.read(reads).await
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<Outcome, StoreError> {
+        let result = self.inner.commit(commit).await;
+        if matches!(&result, Ok(Outcome::Done(_))) && self.armed.swap(false, Ordering::SeqCst) {
+            self.made.add_permits(1);
+            self.go.acquire().await.unwrap().forget();
+        }
+        result
+    }
+
+    async fn list_dir(
+        &self,
+        dir: Ino,
+        cursor: &DirCursor,
+        limit: usize,
+        attrs: bool,
+    ) -> Result<(Vec<DirEntry>, DirCursor), StoreError> {
+        self.inner.list_dir(dir, cursor, limit, attrs).await
+    }
+
+    async fn allocate(&self, counter: Counter, count: u64) -> Result<Range<u64>, StoreError> {
+        self.inner.allocate(counter, count).await
+    }
+
+    async fn claim(&self, job: Job, now: i64, interval: i64) -> Result<bool, StoreError> {
+        self.inner.claim(job, now, interval).await
+    }
+
+    async fn scan(&self, scan: &Scan, limit: usize) -> Result<Vec<Scanned>, StoreError> {
+        self.inner.scan(scan, limit).await
+    }
+
+    async fn create_schema(&self) -> Result<(), StoreError> {
+        self.inner.create_schema().await
+    }
+
+    fn turns(&self) -> u64 {
+        self.inner.turns()
+    }
+}
+
+const SIZE: usize = 16 * KIB;
+
+/// Whoever opens a file sees what another mount closed before, also while this one has a change of the same bytes under way
+/// that was made before it; and the reply to that change does not bring back what it left.
+#[tokio::test]
+async fn a_change_that_is_overtaken_does_not_come_back() {
+    const ZERO: u32 = libc::FALLOC_FL_ZERO_RANGE as u32;
+    for deed in 0..4 {
+        let w = World::new(1).await;
+        let engine = Late::new(&w);
+        let (a, b) = (w.client().await, w.client_on(Arc::clone(&engine) as Arc<dyn Store>).await);
+        let (ino, fh) = a.create("f").await;
+        a.write(fh, 0, &[1; SIZE]).await;
+        a.fsync(fh).await.unwrap();
+        let held = b.open(ino).await;
+        b.read(held, 0, 10).await;
+        if deed == 0 {
+            b.write(held, 0, &[2; 4096]).await;
+        }
+        let vfs = Arc::clone(&b.vfs);
+        let changing = engine
+            .hold(async move {
+                let root = Caller::root();
+                match deed {
+                    0 => vfs.flush_handle(held).await.map(|()| None),
+                    1 => vfs.setattr(&root, ino, &SetAttr::default(), Some(100), Some(held)).await.map(Some),
+                    2 => vfs.fallocate(&root, held, ZERO, 0, 4096).await.map(|()| None),
+                    _ => vfs.copy_file_range(&root, (held, 4096), (held, 0), 4096, 0).await.map(|_| None),
+                }
+            })
+            .await;
+        // It is made, and the reply on its way.
+        a.write(fh, 0, &[3; 2 * SIZE]).await;
+        a.close(fh).await.unwrap();
+        let vfs = Arc::clone(&b.vfs);
+        let opening =
+            tokio::spawn(async move { vfs.open(&Caller::root(), ino, libc::O_RDONLY).await.unwrap().fh });
+        for _ in 0..50 {
+            tokio::task::yield_now().await;
+        }
+        if deed > 0 {
+            // Nothing that is pending hides what the other has written.
+            until("the open to end", async || opening.is_finished()).await;
+            assert_eq!(b.length(ino).await, 2 * SIZE, "deed {deed}");
+        }
+        engine.answer();
+        let fresh = opening.await.unwrap();
+        let told = changing.await.unwrap().unwrap();
+        assert!(told.is_none_or(|a| a.length == 2 * SIZE as u64), "deed {deed}");
+        assert!(b.read(fresh, 0, 2 * SIZE).await == [3; 2 * SIZE], "deed {deed}");
+        assert_eq!(b.length(ino).await, 2 * SIZE, "deed {deed}");
+        assert!(b.read(held, 0, 2 * SIZE).await == [3; 2 * SIZE], "deed {deed}");
+    }
+}
+
+/// Lists a directory from an offset, so many entries; what it tells of one of them.
+async fn list(c: &Client, fh: u64, at: u64, most: usize, name: &str) -> (u64, Option<(usize, u16, u32)>) {
+    let (mut n, mut next, mut found) = (0, at, None);
+    let mut sink = |item: DirItem<'_>| {
+        if n == most {
+            return true;
+        }
+        n += 1;
+        next = item.next_offset;
+        if item.name == name.as_bytes() {
+            found = item.attr.map(|a| (a.length as usize, a.mode, a.nlink));
+        }
+        false
+    };
+    c.vfs.readdir(fh, at, true, &mut sink).await.unwrap();
+    (next, found)
+}
+
+/// A listing that goes on tells nothing of an inode that is older than what this mount has done to it, or told of it, since.
+#[tokio::test]
+async fn a_listing_does_not_tell_what_is_out_of_date() {
+    let root = Caller::root();
+    for deed in 0..9 {
+        let w = World::new(1).await;
+        let (a, b) = (w.client().await, w.client().await);
+        let (ino, fh) = a.create("f").await;
+        a.write(fh, 0, &[1; 10]).await;
+        a.fsync(fh).await.unwrap();
+        a.create("g").await;
+        let dir = a.vfs.create(&root, Ino::ROOT, b"d", &dir_node()).await.unwrap().ino;
+        let listing = b.vfs.opendir(&root, Ino::ROOT).await.unwrap();
+        // The first entry fetches all.
+        let (at, _) = list(&b, listing, 0, 1, "").await;
+        let fixed = list(&b, listing, at, 100, "f").await;
+        assert_eq!(fixed.1, Some((10, 0o644, 1)), "nothing has happened");
+        let mode = SetAttr { mode: Some(0o600), ..SetAttr::default() };
+        match deed {
+            0 => _ = b.vfs.setattr(&root, ino, &mode, None, None).await.unwrap(),
+            1 => _ = b.vfs.setattr(&root, ino, &SetAttr::default(), Some(500), None).await.unwrap(),
+            2 => {
+                let held = b.open(ino).await;
+                b.vfs.setattr(&root, ino, &mode, None, Some(held)).await.unwrap();
+            }
+            3 => _ = b.vfs.link(&root, ino, dir, b"too").await.unwrap(),
+            4 => {
+                let held = b.open(ino).await;
+                b.write(held, 0, &[2; 5000]).await;
+                b.close(held).await.unwrap();
+            }
+            5 => {
+                // By another mount, but an open here has seen it.
+                a.write(fh, 0, &[2; 5000]).await;
+                a.close(fh).await.unwrap();
+                b.open(ino).await;
+            }
+            6 => {
+                a.write(fh, 0, &[2; 5000]).await;
+                a.close(fh).await.unwrap();
+                assert_eq!(b.length(ino).await, 5000);
+            }
+            7 => {
+                a.write(fh, 0, &[2; 5000]).await;
+                a.close(fh).await.unwrap();
+                b.vfs.lookup(&root, Ino::ROOT, b"f").await.unwrap();
+            }
+            _ => {
+                b.vfs.set_xattr(&root, ino, b"user.x", "y".into(), Default::default()).await.unwrap();
+            }
+        }
+        let now = b.vfs.getattr(ino).await.unwrap();
+        let now = (now.length as usize, now.mode, now.nlink);
+        let (_, told) = list(&b, listing, at, 100, "f").await;
+        assert!(
+            told.is_none() || (told == Some(now) && deed != 8),
+            "deed {deed}: told {told:?}, really {now:?}"
+        );
+        // Others are still told along with their names.
+        assert_eq!(list(&b, listing, at, 100, "g").await.1, Some((0, 0o644, 1)), "deed {deed}");
+        b.vfs.releasedir(listing);
+    }
+}
+
+/// The kernel has dropped nothing for an open that it gave up.
+#[tokio::test]
+async fn an_open_that_is_given_up_drops_no_pages() {
+    let w = World::new(1).await;
+    let (a, b) = (w.client().await, w.client().await);
+    let (ino, fh) = a.create("f").await;
+    a.write(fh, 0, &[1; SIZE]).await;
+    a.fsync(fh).await.unwrap();
+    let keeps = async || {
+        let opened = b.vfs.open(&Caller::root(), ino, libc::O_RDONLY).await.unwrap();
+        b.read(opened.fh, 0, 10).await;
+        b.close(opened.fh).await.unwrap();
+        opened.keep_cache
+    };
+    assert!(!keeps().await && keeps().await);
+    a.write(fh, 0, &[2; SIZE]).await;
+    a.close(fh).await.unwrap();
+    let given_up = b.vfs.open(&Caller::root(), ino, libc::O_RDONLY).await.unwrap();
+    b.vfs.release(given_up.fh).await;
+    assert!(!keeps().await && keeps().await);
+}
+
+/// Nobody gets a lock before the kernel has forgotten what it holds from before.
+#[tokio::test]
+async fn every_lock_waits_until_old_pages_are_forgotten() {
+    let w = World::new(1).await;
+    let (a, b) = (w.client().await, w.client().await);
+    let (ino, fh) = a.create("f").await;
+    a.write(fh, 0, &[1; SIZE]).await;
+    a.fsync(fh).await.unwrap();
+    let (one, two) = (b.open(ino).await, b.open(ino).await);
+    let (asked, forgotten) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (began, go) = (Arc::clone(&asked), Arc::clone(&forgotten));
+    b.vfs.set_forgetter(Box::new(move |_, _, _| {
+        let (began, go) = (Arc::clone(&began), Arc::clone(&go));
+        Box::pin(async move {
+            began.add_permits(1);
+            drop(go.acquire().await);
+        })
+    }));
+    a.write(fh, 0, &[2; SIZE]).await;
+    a.close(fh).await.unwrap();
+    let lock = |fh, owner| {
+        let vfs = Arc::clone(&b.vfs);
+        let request = LockRequest { fh, owner, pid: 1, lock: Lock::Flock(Some(false)) };
+        tokio::spawn(async move { vfs.lock(request, true, std::future::pending()).await })
+    };
+    let first = lock(one, 1);
+    soon(asked.acquire()).await.unwrap().forget();
+    let second = lock(two, 2);
+    // The second one asks as well, or waits for the first one to be done.
+    soon(asked.acquire()).await.unwrap().forget();
+    forgotten.close();
+    first.await.unwrap().unwrap();
+    second.await.unwrap().unwrap();
+    until("what is forgotten to be forgotten", async || {
+        let before = asked.available_permits();
+        soon(lock(one, 1)).await.unwrap().unwrap();
+        asked.available_permits() == before
+    })
+    .await;
+}
