@@ -5,8 +5,10 @@ mod support;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,8 @@ on_engines!(
     an_open_sees_what_another_mount_closed_whatever_this_one_did_meanwhile,
     an_open_sees_what_another_mount_closed_while_others_open_the_file_too,
     a_listing_that_goes_on_does_not_take_back_what_an_open_has_seen,
+    who_opens_a_file_that_has_grown_need_not_ask_for_its_length,
+    readers_of_a_file_that_grows_all_the_time_read_what_fstat_told,
     a_reader_sees_one_version_of_a_file_that_is_replaced,
     a_reader_of_a_file_that_grows_sees_a_prefix_of_it,
     a_reader_of_a_file_that_is_cut_and_grows_again_sees_bytes_or_zeros,
@@ -69,7 +73,6 @@ fn a_file_replaced_elsewhere_is_opened_by_its_name_at_once(engine: Engine) {
 }
 
 fn a_deleted_file_is_opened_again_through_its_descriptor(engine: Engine) {
-    use std::os::fd::AsRawFd as _;
     let volume = Volume::new(engine, &["--trash-days=0"]);
     let mount = volume.mount(&[]);
     fs::write(mount.join("f"), b"still here").unwrap();
@@ -209,6 +212,125 @@ fn an_open_sees_what_another_mount_closed_while_others_open_the_file_too(engine:
             }
         }
         drop(stop);
+    });
+    reader.unmount();
+    writer.unmount();
+    volume.check();
+}
+
+/// The kernel believes a length of less than a second ago, and does not ask for another where a file is mapped or sent.
+fn who_opens_a_file_that_has_grown_need_not_ask_for_its_length(engine: Engine) {
+    let volume = Volume::new(engine, &["--block-size=64K"]);
+    let (writer, reader) = (volume.mount(&[]), volume.mount(&[]));
+    let script = r#"
+import ctypes, os, sys
+name, size = sys.argv[1], int(sys.argv[2])
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+fd = os.open(name, os.O_RDONLY)
+p = libc.mmap(None, size, 1, 1, fd, 0)
+assert p, "mmap"
+sys.stdout.buffer.write(ctypes.string_at(p, size))
+"#;
+    for (n, (before, after)) in [
+        (1000, 20_000),
+        (0, 1),
+        (0, 4097),
+        (4095, 4096),
+        (4096, 8192),
+        (5000, 5001),
+        (5000, 5000),
+        (9000, 100),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for way in ["sent", "mapped"] {
+            let name = format!("{way}{n}");
+            fs::write(writer.join(&name), noise(1, before)).unwrap();
+            let path = reader.join(&name);
+            // The kernel gets to know length and pages.
+            assert!(fs::read(&path).unwrap() == noise(1, before));
+            let data = noise(2, after);
+            let file = OpenOptions::new().write(true).open(writer.join(&name)).unwrap();
+            file.set_len(after as u64).unwrap();
+            file.write_all_at(&data, 0).unwrap();
+            drop(file);
+            let got = if way == "mapped" {
+                let out =
+                    Command::new("python3").args(["-c", script]).arg(&path).arg(after.to_string()).output();
+                let out = out.unwrap();
+                assert!(
+                    out.status.success(),
+                    "{name}: {:?}, {}",
+                    out.status,
+                    String::from_utf8_lossy(&out.stderr)
+                );
+                out.stdout
+            } else {
+                let out = File::create(volume.new_path()).unwrap();
+                let file = File::open(&path).unwrap();
+                let mut sent = 0;
+                loop {
+                    let n = rustix::fs::sendfile(&out, &file, None, 1 << 20).unwrap();
+                    sent += n;
+                    if n == 0 {
+                        break;
+                    }
+                }
+                let mut got = vec![0; sent];
+                let out = OpenOptions::new().read(true).open(format!("/proc/self/fd/{}", out.as_raw_fd()));
+                out.unwrap().read_exact_at(&mut got, 0).unwrap();
+                got
+            };
+            assert!(got == data, "{name}: {} bytes of {after}, which were {before}", got.len());
+        }
+    }
+    reader.unmount();
+    writer.unmount();
+    volume.check();
+}
+
+/// Each reader opens the file, asks for its length and reads so much. The others who do so make the kernel throw away answers.
+fn readers_of_a_file_that_grows_all_the_time_read_what_fstat_told(engine: Engine) {
+    let volume = Volume::new(engine, &["--block-size=64K", "--trash-days=0"]);
+    let (writer, reader) = (volume.mount(&[]), volume.mount(&[]));
+    fs::write(writer.join("f"), b"").unwrap();
+    let until = Instant::now() + WORK;
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut reads = 0;
+                    while Instant::now() < until {
+                        let file = File::open(reader.join("f")).unwrap();
+                        let length = file.metadata().unwrap().len();
+                        let mut bytes = vec![0; length as usize + 10];
+                        let mut read = 0;
+                        while let n @ 1.. = file.read_at(&mut bytes[read..], read as u64).unwrap() {
+                            read += n;
+                        }
+                        assert!(read as u64 >= length, "{read} bytes of {length}, after {reads} reads");
+                        assert!(bytes[..read] == pattern_bytes(0, read), "{read} bytes, not all as written");
+                        reads += 1;
+                    }
+                    reads
+                })
+            })
+            .collect();
+        let file = OpenOptions::new().write(true).open(writer.join("f")).unwrap();
+        let (mut at, mut rng) = (0, Rng::new(3));
+        while Instant::now() < until {
+            let len = 1 + rng.below(3000) as usize;
+            file.write_all_at(&pattern_bytes(at, len), at).unwrap();
+            file.sync_data().unwrap();
+            at += len as u64;
+        }
+        let reads: Vec<u32> = readers.into_iter().map(|r| r.join().unwrap()).collect();
+        println!("{at} bytes, read {reads:?} times");
+        assert!(reads.iter().all(|n| *n > 5), "{reads:?}");
     });
     reader.unmount();
     writer.unmount();

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ciderfs_format::{FileType, Ino};
 use ciderfs_fuse::{
-    CopyRange, DirBuffer, DirPlusBuffer, Entry, FileLock, Handler, Op, Opened, Reply, Request, Statfs,
-    dtype_of_mode,
+    CopyRange, DirBuffer, DirPlusBuffer, Entry, FileLock, Handler, Negotiated, Op, Opened, Reply, Request,
+    Statfs, abi::init as cap, dtype_of_mode,
 };
 use ciderfs_meta::{Caller, Errno, Error, NewNode, SetAttr};
 use ciderfs_vfs::{DirItem, Vfs};
@@ -206,6 +206,10 @@ impl From<Answer<Answered>> for Answered {
 pub(crate) struct Front(pub(crate) Arc<Bridge>);
 
 impl Handler for Front {
+    fn init(&self, negotiated: &Negotiated) {
+        self.0.vfs.set_mixes_direct(negotiated.has(cap::DIRECT_IO_ALLOW_MMAP));
+    }
+
     fn handle(&self, req: Request, reply: Reply) {
         let op = match req.op() {
             Ok(op) => op,
@@ -393,11 +397,9 @@ impl Bridge {
                 }
                 Answered::Open(Self::opened(&opened))
             }
-            Op::Read { fh, offset, size, lock_owner, flags } => {
-                if lock_owner.is_none() && flags & libc::O_DIRECT as u32 != 0 {
-                    vfs.fills_pages(fh);
-                }
-                let data = vfs.read(fh, offset, size).await?;
+            Op::Read { fh, offset, size, lock_owner, .. } => {
+                // Only what goes past the kernel's pages names its owner.
+                let data = vfs.read(fh, offset, size, lock_owner.is_none()).await?;
                 vfs.metrics().read(data.iter().map(|b| b.len() as u64).sum());
                 Answered::Data(data)
             }

@@ -130,6 +130,7 @@ pub fn serve(
     let session = Session::new(fd, config, Front(bridge))?;
     let notifier = session.notifier();
     vfs.set_forgetter(forgetter(notifier.clone(), runtime.clone()));
+    vfs.set_grower(grower(notifier.clone(), runtime.clone()));
     vfs.set_invalidator(Box::new(move |ino, what| {
         if what == Stale::Attributes {
             // Takes no lock that a request can hold.
@@ -162,6 +163,21 @@ fn forgetter(notifier: Notifier, runtime: Handle) -> Box<dyn Fn(Ino, u64, u64) -
             // Offsets of files fit: the kernel's own are signed.
             if let Err(e) = notifier.inval_inode(ino.0, off.cast_signed(), len.cast_signed()) {
                 tracing::debug!("invalidating inode {ino}: {e}");
+            }
+        });
+        Box::pin(async move { _ = done.await })
+    })
+}
+
+/// Has the kernel know a greater length of a file, from a thread of its own as well.
+fn grower(notifier: Notifier, runtime: Handle) -> Box<dyn Fn(Ino, u64, u64, u8) -> Forgotten + Send + Sync> {
+    Box::new(move |ino, before, at, last| {
+        let notifier = notifier.clone();
+        let done = runtime.spawn_blocking(move || {
+            // A page that is not full yet would show zeros behind the old end.
+            let told = notifier.inval_inode(ino.0, before.cast_signed(), 0);
+            if let Err(e) = told.and_then(|_| notifier.store(ino.0, at, &[last])) {
+                tracing::debug!("telling the length of inode {ino}: {e}");
             }
         });
         Box::pin(async move { _ = done.await })

@@ -39,8 +39,16 @@ impl Vfs {
             },
             (Err(e), _) => return Err(e),
         };
-        self.told.note(ino);
+        self.tells(ino, &attr);
         Ok((self.with_atime(ino, attr), elapsed))
+    }
+
+    /// The kernel is about to be told these attributes.
+    pub(crate) fn tells(&self, ino: Ino, attr: &Attr) {
+        self.told.note(ino);
+        if attr.is_file() {
+            self.lengths.told(ino, attr.length);
+        }
     }
 
     /// Now, for [`Vfs::still`].
@@ -51,6 +59,7 @@ impl Vfs {
     /// Attributes that were right at a moment, or those of now if something happened to the inode since.
     pub async fn still(&self, ino: Ino, attr: Attr, since: u64) -> Attr {
         if ino.is_virtual() || !self.changed.since(ino, since) {
+            self.tells(ino, &attr);
             return attr;
         }
         self.getattr(ino).await.unwrap_or(attr)

@@ -207,6 +207,9 @@ impl DirStream {
                 let attr = e.attr.as_ref().filter(|_| plus && current && number >= page);
                 let attr = attr.filter(|_| !vfs.told.since(e.edge.ino, self.moment));
                 let attr = attr.and_then(|a| vfs.merged_since(e.edge.ino, a, self.moment));
+                if let Some(a) = attr.as_ref().filter(|a| a.is_file()) {
+                    vfs.lengths.told(e.edge.ino, a.length);
+                }
                 let item = DirItem {
                     name: &e.name,
                     ino: e.edge.ino,

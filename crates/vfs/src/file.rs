@@ -70,6 +70,8 @@ pub(crate) struct State {
     pub(crate) error: Errno,
     /// Content or length have changed elsewhere, and the kernel may not know.
     pub(crate) untold: bool,
+    /// Somebody was told a greater length than `attr` has.
+    pub(crate) behind: bool,
 }
 
 impl File {
@@ -91,6 +93,7 @@ impl File {
             failures: 0,
             error: Errno::EIO,
             untold: false,
+            behind: false,
         };
         Arc::new(Self {
             ino,
@@ -111,6 +114,8 @@ impl File {
         }
         if s.generation == generation && !s.may_hold_a_commit(attr) {
             s.adopt(attr);
+        } else {
+            s.behind |= attr.length > s.attr.length;
         }
         s.overlay(attr)
     }
@@ -199,6 +204,7 @@ impl State {
         }
         self.place_appends(attr.length);
         self.attr = self.overlay(attr);
+        self.behind = false;
     }
 
     /// Believes attributes as this client's own change has left them, which began while `generation` was current. Where it has

@@ -21,7 +21,7 @@ impl Vfs {
             Some(attr) => attr,
             None => self.getattr(ino).await?,
         };
-        self.told.note(ino);
+        self.tells(ino, &attr);
         Ok(Entry { ino, attr })
     }
 

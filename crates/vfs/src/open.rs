@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use crate::file::{File, moment};
 use crate::handles::{FileHandle, Handle};
 use crate::locks::HandleLocks;
-use crate::pages::Drops;
+use crate::pages::{Drops, Seen};
 use crate::read::OVERTAKEN_MAX;
 use crate::readahead::ReadAhead;
 use crate::stale::Stale;
@@ -66,11 +66,11 @@ impl Vfs {
         }
         // Another open may have seen more already.
         let version = if as_fetched { version } else { file.version() };
-        let drops = self.pages.open(ino, version);
-        if drops.is_some() {
+        let seen = self.pages.open(ino, version);
+        if let Some(drops) = &seen.drops {
             // Close-to-open: the length that the kernel remembers from a lookup would cut the reads that follow.
             self.changed.note(ino);
-            self.pages.tell(ino, version, || self.invalidate(ino, Stale::Attributes));
+            drops.tell(self.tell_version(&file, version.length)).await;
         } else if how.read && flags & libc::O_NOATIME == 0 && self.accessed(ino, Some(&attr)) {
             // The kernel has the content: reads of it will not be seen here, and it does not look for another access time.
             self.invalidate(ino, Stale::Attributes);
@@ -81,7 +81,7 @@ impl Vfs {
             }
             file.state.lock().keep_first_view(version, first);
         }
-        let opened = self.add_handle(file, flags, drops);
+        let opened = self.add_handle(file, flags, seen);
         if how.truncate
             && let Err(e) = self.truncate_file(c, ino, 0, true).await
         {
@@ -96,7 +96,7 @@ impl Vfs {
     pub(crate) fn open_new(&self, ino: Ino, attr: &Attr, flags: i32) -> Opened {
         self.pages.created(ino, Version::of(attr));
         let (file, _) = self.files.open(ino, attr);
-        self.add_handle(file, flags, Some(Drops::default()))
+        self.add_handle(file, flags, Seen { drops: Some(Drops::default()), busy: false })
     }
 
     /// Has what is known of an open file be at least what the engine knows now, or this version.
@@ -146,9 +146,9 @@ impl Vfs {
         }
     }
 
-    /// A handle of a file that counts it as open. No `drops`: the kernel may keep its pages.
-    fn add_handle(&self, file: Arc<File>, flags: i32, drops: Option<Drops>) -> Opened {
-        let keep_cache = drops.is_none();
+    /// A handle of a file that counts it as open.
+    fn add_handle(&self, file: Arc<File>, flags: i32, seen: Seen) -> Opened {
+        let keep_cache = seen.drops.is_none();
         let ino = file.ino;
         let reported = file.state.lock().failures;
         let handle = FileHandle {
@@ -159,15 +159,17 @@ impl Vfs {
             append: flags & libc::O_APPEND != 0,
             noatime: flags & libc::O_NOATIME != 0,
             locks: HandleLocks::new(self.meta.lock_loss(ino)),
-            drops: drops.unwrap_or_default(),
+            drops: seen.drops.unwrap_or_default(),
         };
         // What is only appended is not worth the kernel's memory, and its pages would lie where it believes the end to be.
         let appends = flags & libc::O_APPEND != 0 && flags & libc::O_ACCMODE == libc::O_WRONLY;
-        if keep_cache || !(appends || flags & libc::O_DIRECT != 0) {
+        let reads = flags & libc::O_ACCMODE == libc::O_RDONLY && flags & EXEC == 0;
+        let direct_io = appends || (seen.busy && reads && self.mixes_direct.load(Ordering::Relaxed));
+        if keep_cache || !(direct_io || flags & libc::O_DIRECT != 0) {
             handle.file.paged.store(true, Ordering::Relaxed);
         }
         let fh = self.handles.add(ino, Handle::File(Arc::new(handle)));
-        Opened { fh, keep_cache: keep_cache && !appends, direct_io: appends }
+        Opened { fh, keep_cache: keep_cache && !direct_io, direct_io }
     }
 
     /// The kernel uses a handle.
@@ -175,11 +177,19 @@ impl Vfs {
         self.pages.used(h.file.ino, &h.drops);
     }
 
-    /// Reads; short only at the end of the file.
-    pub async fn read(self: &Arc<Self>, fh: u64, off: u64, size: u32) -> Result<Vec<Bytes>> {
+    /// May what the kernel is told not to cache be mapped all the same?
+    pub fn set_mixes_direct(&self, yes: bool) {
+        self.mixes_direct.store(yes, Ordering::Relaxed);
+    }
+
+    /// Reads, short only at the end of the file; into the kernel's pages (`paged`) or past them.
+    pub async fn read(self: &Arc<Self>, fh: u64, off: u64, size: u32, paged: bool) -> Result<Vec<Bytes>> {
         match self.handles.get(fh)? {
             Handle::File(h) => {
                 self.used(&h);
+                if paged && !h.file.paged.load(Ordering::Relaxed) {
+                    h.file.paged.store(true, Ordering::Relaxed);
+                }
                 let data = self.read_file(&h, off, size).await?;
                 if self.atimes.on() && !h.noatime {
                     let attr = h.file.state.lock().attr.clone();

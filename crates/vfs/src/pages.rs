@@ -5,12 +5,17 @@
 //! made itself, of which the kernel knows.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use ciderfs_format::Ino;
 use ciderfs_meta::{Changed, Version};
 use parking_lot::Mutex;
+use tokio::sync::OnceCell;
 
+/// A file in which opens here have met two versions of others within this time is written to while it is read.
+const BUSY: Duration = Duration::from_secs(5);
 /// Files remembered; of others the pages are dropped.
 const REMEMBERED_MAX: usize = 16_384;
 
@@ -18,7 +23,6 @@ const REMEMBERED_MAX: usize = 16_384;
 #[derive(Default)]
 pub(crate) struct Pages {
     known: Mutex<HashMap<Ino, Known>>,
-    telling: Mutex<()>,
 }
 
 /// No page of the file is older than this version, once the kernel has dropped those that it had.
@@ -26,13 +30,47 @@ struct Known {
     version: Version,
     /// The number of the drop that the kernel has been told of and may not have done yet.
     pending: Option<u64>,
-    /// Has the kernel been told to ask for attributes?
-    told: bool,
+    /// Set when the kernel has been told that its attributes are out of date.
+    told: Arc<OnceCell<()>>,
+    /// When an open met this version, or the one from which this mount has made it.
+    met: Instant,
+    /// Was another one met shortly before?
+    busy: bool,
+}
+
+impl Known {
+    fn is_busy(&self) -> bool {
+        self.busy && self.met.elapsed() < BUSY
+    }
+}
+
+/// What an open is to do about the kernel's pages.
+pub(crate) struct Seen {
+    /// `None`: the pages are of the version that is opened. Otherwise the answer must have the kernel drop them.
+    pub(crate) drops: Option<Drops>,
+    /// The file changes elsewhere all the time. Between its pages and the length that it knows the kernel keeps no order: while
+    /// one reader learns that a file has grown, another one reads zeros at its old end.
+    pub(crate) busy: bool,
 }
 
 /// A drop of pages that the answer to an open asks for.
 #[derive(Default)]
-pub(crate) struct Drops(AtomicU64);
+pub(crate) struct Drops {
+    number: AtomicU64,
+    told: Arc<OnceCell<()>>,
+}
+
+impl Drops {
+    fn new(number: u64, told: &Arc<OnceCell<()>>) -> Self {
+        Self { number: AtomicU64::new(number), told: Arc::clone(told) }
+    }
+
+    /// Has `tell` tell the kernel that its attributes are out of date, once for a version: an answer that is on its way while it
+    /// is told again is thrown away, and whoever has asked goes on with an old length. Returns when it is told, by whomever.
+    pub(crate) async fn tell(&self, tell: impl Future<Output = ()>) {
+        self.told.get_or_init(|| tell).await;
+    }
+}
 
 /// Numbers of drops; 0 is none.
 static NUMBERS: AtomicU64 = AtomicU64::new(0);
@@ -49,42 +87,33 @@ impl Pages {
     /// A file is new and has no pages, unless somebody has opened it already.
     pub(crate) fn created(&self, ino: Ino, version: Version) {
         if !self.known.lock().contains_key(&ino) {
-            self.put(ino, Known { version, pending: None, told: true });
+            let (told, met) = (Arc::default(), Instant::now());
+            self.put(ino, Known { version, pending: None, told, met, busy: false });
         }
     }
 
-    /// A file is opened at a version. `None`: the pages are of it. Otherwise the answer must have the kernel drop them.
-    ///
-    /// From here on no page of an older version may come to be, but through requests that have begun.
-    pub(crate) fn open(&self, ino: Ino, version: Version) -> Option<Drops> {
-        if let Some(k) = self.known.lock().get(&ino).filter(|k| k.version == version) {
-            return k.pending.map(|n| Drops(AtomicU64::new(n)));
+    /// A file is opened at a version. From here on no page of an older one may come to be, but through requests that have begun.
+    pub(crate) fn open(&self, ino: Ino, version: Version) -> Seen {
+        let mut busy = false;
+        if let Some(k) = self.known.lock().get(&ino) {
+            if k.version == version {
+                return Seen { drops: k.pending.map(|n| Drops::new(n, &k.told)), busy: k.is_busy() };
+            }
+            busy = k.met.elapsed() < BUSY;
         }
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed) + 1;
-        self.put(ino, Known { version, pending: Some(number), told: false });
-        Some(Drops(AtomicU64::new(number)))
-    }
-
-    /// Has `tell` tell the kernel to ask for the attributes of this version, once: an answer that is on its way while it is told
-    /// again is thrown away, and whoever has asked goes on with an old length. Returns when it is told, by whomever.
-    pub(crate) fn tell(&self, ino: Ino, version: Version, tell: impl FnOnce()) {
-        let _one = self.telling.lock();
-        let told = |k: &&mut Known| k.version == version;
-        if self.known.lock().get_mut(&ino).filter(told).is_some_and(|k| k.told) {
-            return;
-        }
-        tell();
-        if let Some(k) = self.known.lock().get_mut(&ino).filter(told) {
-            k.told = true;
-        }
+        let told = Arc::default();
+        let drops = Drops::new(number, &told);
+        self.put(ino, Known { version, pending: Some(number), told, met: Instant::now(), busy });
+        Seen { drops: Some(drops), busy }
     }
 
     /// The kernel uses a handle, so it has done what the answer to its open asked for.
     pub(crate) fn used(&self, ino: Ino, drops: &Drops) {
-        if drops.0.load(Ordering::Relaxed) == 0 {
+        if drops.number.load(Ordering::Relaxed) == 0 {
             return;
         }
-        let number = drops.0.swap(0, Ordering::Relaxed);
+        let number = drops.number.swap(0, Ordering::Relaxed);
         if let Some(k) = self.known.lock().get_mut(&ino).filter(|k| k.pending == Some(number)) {
             k.pending = None;
         }
@@ -130,7 +159,7 @@ mod tests {
 
     /// Opens at a version and uses the handle; were the pages kept?
     fn keeps(p: &Pages, n: i64) -> bool {
-        let drops = p.open(INO, version(n));
+        let drops = p.open(INO, version(n)).drops;
         if let Some(drops) = &drops {
             p.used(INO, drops);
         }
@@ -165,19 +194,28 @@ mod tests {
     #[test]
     fn nobody_relies_on_a_drop_that_the_kernel_has_not_done() {
         let p = Pages::default();
-        let first = p.open(INO, version(1)).unwrap();
-        let second = p.open(INO, version(1)).unwrap();
+        let first = p.open(INO, version(1)).drops.unwrap();
+        let second = p.open(INO, version(1)).drops.unwrap();
         change(&p, 1, 2);
-        let third = p.open(INO, version(2)).unwrap();
+        let third = p.open(INO, version(2)).drops.unwrap();
         p.used(INO, &third);
         assert!(keeps(&p, 2));
         // A drop for an older version says nothing about a newer one.
-        let newer = p.open(INO, version(3)).unwrap();
+        let newer = p.open(INO, version(3)).drops.unwrap();
         p.used(INO, &first);
         p.used(INO, &second);
-        assert!(p.open(INO, version(3)).is_some());
+        assert!(p.open(INO, version(3)).drops.is_some());
         p.used(INO, &newer);
-        assert!(p.open(INO, version(3)).is_none());
+        assert!(p.open(INO, version(3)).drops.is_none());
+    }
+
+    #[test]
+    fn a_file_that_others_change_twice_in_a_while_is_busy() {
+        let p = Pages::default();
+        assert!(!p.open(INO, version(1)).busy && !p.open(INO, version(1)).busy);
+        change(&p, 1, 2);
+        assert!(!p.open(INO, version(2)).busy, "changed by this mount alone");
+        assert!(p.open(INO, version(3)).busy && p.open(INO, version(3)).busy);
     }
 
     #[test]

@@ -109,6 +109,13 @@ impl Vfs {
         Err(Errno::EIO.into())
     }
 
+    /// One byte of an open file, if it can be read.
+    pub(crate) async fn byte_of(self: &Arc<Self>, file: &Arc<File>, off: u64) -> Option<u8> {
+        let pieces = self.plan(file, off, 1, false).await.ok().flatten()?;
+        let data = self.fetch(pieces, ReadHint::Random).await.ok()?;
+        data.iter().flatten().next().copied()
+    }
+
     /// What the range consists of; `None` if it changed while the plan was made. `alone` keeps commits waiting meanwhile.
     async fn plan(
         self: &Arc<Self>,
@@ -120,7 +127,7 @@ impl Vfs {
         let _alone = if alone { Some(file.flushing.lock().await) } else { None };
         let (missing, generation) = {
             let mut s = file.state.lock();
-            let end = (off + size).min(s.attr.length);
+            let end = if s.behind { off + size } else { (off + size).min(s.attr.length) };
             if off >= end {
                 return Ok(Some(Vec::new()));
             }
@@ -129,7 +136,7 @@ impl Vfs {
                 s.keep_view(0, first);
             }
             let chunks = (off / CHUNK_SIZE) as u32..=((end - 1) / CHUNK_SIZE) as u32;
-            let missing: Vec<u32> = chunks.filter(|c| !s.views.contains_key(c)).collect();
+            let missing: Vec<u32> = chunks.filter(|c| s.behind || !s.views.contains_key(c)).collect();
             (missing, s.generation)
         };
         if let (Some(&first), Some(&last)) = (missing.first(), missing.last()) {

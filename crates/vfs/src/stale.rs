@@ -4,6 +4,7 @@
 //! (close-to-open), and an open is all that we see.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use ciderfs_format::{Attr, Ino};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
+use crate::file::File;
 use crate::handles::Handle;
 use crate::vfs::Vfs;
 
@@ -19,6 +21,9 @@ const REMEMBERED_MAX: usize = 4096;
 /// How long a direct write waits for the kernel to forget the pages under it. What looks direct may have begun as a buffered
 /// write whose descriptor has changed since: then the kernel holds those pages until it is answered.
 const FORGET_PATIENCE: Duration = Duration::from_millis(100);
+/// How long an open waits until the kernel knows that the file has grown. If it takes longer the kernel asks for the length when
+/// somebody reads beyond the one it knows.
+const GROW_PATIENCE: Duration = Duration::from_secs(1);
 /// The kernel looks again at once; whoever comes later comes for something else.
 const AGAIN: Duration = Duration::from_millis(200);
 
@@ -37,12 +42,14 @@ pub enum Stale {
 
 type Told = Box<dyn Fn(Ino, Stale) + Send + Sync>;
 type Forgetter = Box<dyn Fn(Ino, u64, u64) -> BoxFuture<'static, ()> + Send + Sync>;
+type Grower = Box<dyn Fn(Ino, u64, u64, u8) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// Tells the kernel.
 #[derive(Default)]
 pub(crate) struct Staleness {
     tell: Mutex<Option<Told>>,
     forget: Mutex<Option<Forgetter>>,
+    grow: Mutex<Option<Grower>>,
     /// Threads that were told to look again, and when.
     told: Mutex<HashMap<u32, Instant>>,
 }
@@ -81,6 +88,38 @@ impl Vfs {
         *self.stale.forget.lock() = Some(f);
     }
 
+    /// Calls `f` with files that have grown: the length that the kernel may believe, the offset of the last byte, and that byte.
+    /// Before the future ends the kernel must have dropped the pages that do not end with the file any more, and must know the
+    /// length. Not for callers whose request holds pages.
+    pub fn set_grower(&self, f: Box<dyn Fn(Ino, u64, u64, u8) -> BoxFuture<'static, ()> + Send + Sync>) {
+        *self.stale.grow.lock() = Some(f);
+    }
+
+    /// Tells the kernel that a file which is being opened has changed elsewhere, and has this length.
+    ///
+    /// It has no way to take a length but along with data or as an answer to its own question. Whoever does not ask, because it
+    /// maps the file or sends it somewhere, would miss what has been added; and an answer that is overtaken by the next such
+    /// message is thrown away.
+    pub(crate) async fn tell_version(self: &Arc<Self>, file: &Arc<File>, length: u64) {
+        if let Some(before) = self.lengths.get(file.ino).filter(|before| *before < length)
+            && tokio::time::timeout(GROW_PATIENCE, self.grow_cached(file, before, length)).await == Ok(true)
+        {
+            return;
+        }
+        self.invalidate(file.ino, Stale::Attributes);
+    }
+
+    async fn grow_cached(self: &Arc<Self>, file: &Arc<File>, before: u64, length: u64) -> bool {
+        let Some(last) = self.byte_of(file, length - 1).await else { return false };
+        let done = self.stale.grow.lock().as_ref().map(|f| f(file.ino, before, length - 1, last));
+        match done {
+            Some(done) => done.await,
+            None => return false,
+        }
+        self.lengths.taken(file.ino, length);
+        true
+    }
+
     pub(crate) async fn forget_cached(&self, ino: Ino) {
         self.forget_pages(ino, 0, 0).await;
     }
@@ -108,13 +147,6 @@ impl Vfs {
         self.pages.forget(ino);
         self.changed.note(ino);
         self.invalidate(ino, Stale::Content);
-    }
-
-    /// The kernel fills pages of a file through a handle that was opened to go past them.
-    pub fn fills_pages(&self, fh: u64) {
-        if let Ok(Handle::File(h)) = self.handles.get(fh) {
-            h.file.paged.store(true, Ordering::Relaxed);
-        }
     }
 
     /// Has the kernel ask for attributes again that a request has changed without telling so in its answer.

@@ -1,8 +1,9 @@
 //! A mounted volume: what it consists of, its beginning and its end.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use ciderfs_block::BlockStore;
 use ciderfs_format::{Attr, Ino, Time};
@@ -19,7 +20,7 @@ use crate::internal::start_time;
 use crate::links::Trashed;
 use crate::metrics::Metrics;
 use crate::pages::Pages;
-use crate::recent::Recent;
+use crate::recent::{Lengths, Recent};
 use crate::remover::BlockRemover;
 use crate::stale::Staleness;
 
@@ -36,6 +37,8 @@ pub struct VfsConfig {
     pub prefix_internal: bool,
     /// List directories in order of names, held in memory whole.
     pub sort_dir: bool,
+    /// How long the kernel believes attributes.
+    pub attr_valid: Duration,
     /// What `.config` shows, without secrets.
     pub config_json: serde_json::Value,
     /// Where to count.
@@ -73,6 +76,9 @@ pub struct Vfs {
     pub(crate) changed: Recent,
     /// Inodes whose attributes were told.
     pub(crate) told: Recent,
+    pub(crate) lengths: Lengths,
+    /// The kernel lets files be mapped that it does not cache otherwise.
+    pub(crate) mixes_direct: AtomicBool,
     pub(crate) handles: Handles,
     pub(crate) dirty: Notify,
     pub(crate) metrics: Arc<Metrics>,
@@ -105,6 +111,8 @@ impl Vfs {
             pages: Pages::default(),
             changed: Recent::default(),
             told: Recent::default(),
+            lengths: Lengths::new(cfg.attr_valid),
+            mixes_direct: AtomicBool::new(false),
             handles: Handles::default(),
             dirty: Notify::new(),
             metrics: Arc::clone(&cfg.metrics),

@@ -114,6 +114,7 @@ async fn serve_async(args: &Args, url: &str, mountpoint: &Path, banner: Option<&
             hide_internal: args.is_on("hide-internal"),
             prefix_internal: args.is_on("prefix-internal"),
             sort_dir: args.is_on("sort-dir"),
+            attr_valid: options.attr_valid,
             config_json: config_json(&settings, &mount_point, read_only)?,
             metrics,
         },

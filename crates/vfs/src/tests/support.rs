@@ -65,6 +65,7 @@ impl World {
             hide_internal: false,
             prefix_internal: false,
             sort_dir: false,
+            attr_valid: Duration::from_secs(1),
             config_json: serde_json::Value::Null,
             metrics: Arc::new(Metrics::new(HashMap::new()).unwrap()),
         };
@@ -112,7 +113,7 @@ impl Client {
     }
 
     pub(super) async fn try_read(&self, fh: u64, off: usize, len: usize) -> Result<Vec<u8>> {
-        Ok(self.vfs.read(fh, off as u64, len as u32).await?.concat())
+        Ok(self.vfs.read(fh, off as u64, len as u32, true).await?.concat())
     }
 
     pub(super) async fn fsync(&self, fh: u64) -> Result<()> {
