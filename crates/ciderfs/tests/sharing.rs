@@ -247,12 +247,16 @@ sys.stdout.buffer.write(ctypes.string_at(p, size))
     .into_iter()
     .enumerate()
     {
-        for way in ["sent", "mapped"] {
-            let name = format!("{way}{n}");
-            fs::write(writer.join(&name), noise(1, before)).unwrap();
+        for (way, made_here) in [("sent", false), ("mapped", false), ("sent", true), ("mapped", true)] {
+            let name = format!("{way}{n}{made_here}");
             let path = reader.join(&name);
             // The kernel gets to know length and pages.
-            assert!(fs::read(&path).unwrap() == noise(1, before));
+            if made_here {
+                fs::write(&path, noise(1, before)).unwrap();
+            } else {
+                fs::write(writer.join(&name), noise(1, before)).unwrap();
+                assert!(fs::read(&path).unwrap() == noise(1, before));
+            }
             let data = noise(2, after);
             let file = OpenOptions::new().write(true).open(writer.join(&name)).unwrap();
             file.set_len(after as u64).unwrap();
@@ -298,6 +302,13 @@ fn readers_of_a_file_that_grows_all_the_time_read_what_fstat_told(engine: Engine
     let volume = Volume::new(engine, &["--block-size=64K", "--trash-days=0"]);
     let (writer, reader) = (volume.mount(&[]), volume.mount(&[]));
     fs::write(writer.join("f"), b"").unwrap();
+    let (mut at, mut rng) = (0, Rng::new(3));
+    // From now on it is known to change all the time.
+    for _ in 0..5 {
+        fs::write(writer.join("f"), pattern_bytes(0, at as usize + 10)).unwrap();
+        at += 10;
+        assert!(fs::read(reader.join("f")).unwrap() == pattern_bytes(0, at as usize));
+    }
     let until = Instant::now() + WORK;
     std::thread::scope(|scope| {
         let readers: Vec<_> = (0..3)
@@ -321,7 +332,6 @@ fn readers_of_a_file_that_grows_all_the_time_read_what_fstat_told(engine: Engine
             })
             .collect();
         let file = OpenOptions::new().write(true).open(writer.join("f")).unwrap();
-        let (mut at, mut rng) = (0, Rng::new(3));
         while Instant::now() < until {
             let len = 1 + rng.below(3000) as usize;
             file.write_all_at(&pattern_bytes(at, len), at).unwrap();

@@ -130,7 +130,7 @@ impl Bridge {
 fn changes(req: &Request) -> Option<Ino> {
     let node = Ino(req.header().nodeid);
     match req.op().ok()? {
-        Op::Setattr(_) | Op::Fallocate { .. } => Some(node),
+        Op::Setattr(_) | Op::Fallocate { .. } | Op::Write { .. } => Some(node),
         Op::CopyFileRange(r) | Op::CopyFileRange64(r) => Some(Ino(r.node_out)),
         _ => None,
     }
@@ -324,8 +324,7 @@ impl Bridge {
                 if s.kill_suidgid && set.mode.is_none() && !chown {
                     self.kill_suidgid(&c, ino).await?;
                 }
-                let a = vfs.setattr(&c, ino, &set, s.size, s.fh).await.map_err(gone)?;
-                let since = vfs.moment();
+                let (a, since) = vfs.setattr_at(&c, ino, &set, s.size, s.fh).await.map_err(gone)?;
                 self.measure(ino, &a).await;
                 // Unlike others, this answer counts for the kernel whatever it was told meanwhile.
                 let a = vfs.still(ino, a, since).await;

@@ -10,7 +10,7 @@ use ciderfs_fuse::{
     InitConfig, MountError, MountGuard, MountOptions, Notifier, Session, SessionConfig, SessionError,
     SessionHandle,
 };
-use ciderfs_vfs::{Stale, Vfs};
+use ciderfs_vfs::{Growth, Stale, Vfs};
 use tokio::runtime::Handle;
 
 use crate::handler::{Bridge, Front, Validity};
@@ -154,6 +154,7 @@ pub fn serve(
 }
 
 type Forgotten = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Grown = Pin<Box<dyn Future<Output = bool> + Send>>;
 
 /// Has the kernel forget what it caches of an inode, from a thread of its own: it may wait for pages that other requests hold.
 fn forgetter(notifier: Notifier, runtime: Handle) -> Box<dyn Fn(Ino, u64, u64) -> Forgotten + Send + Sync> {
@@ -170,17 +171,25 @@ fn forgetter(notifier: Notifier, runtime: Handle) -> Box<dyn Fn(Ino, u64, u64) -
 }
 
 /// Has the kernel know a greater length of a file, from a thread of its own as well.
-fn grower(notifier: Notifier, runtime: Handle) -> Box<dyn Fn(Ino, u64, u64, u8) -> Forgotten + Send + Sync> {
-    Box::new(move |ino, before, at, last| {
+fn grower(notifier: Notifier, runtime: Handle) -> Box<dyn Fn(Growth) -> Grown + Send + Sync> {
+    Box::new(move |growth| {
         let notifier = notifier.clone();
         let done = runtime.spawn_blocking(move || {
+            let (ino, at) = (growth.ino.0, growth.at);
             // A page that is not full yet would show zeros behind the old end.
-            let told = notifier.inval_inode(ino.0, before.cast_signed(), 0);
-            if let Err(e) = told.and_then(|_| notifier.store(ino.0, at, &[last])) {
+            let mut told = notifier.inval_inode(ino, growth.before.cast_signed(), 0);
+            if !growth.is_current() {
+                return false;
+            }
+            told = told.and_then(|_| notifier.store(ino, at, &[growth.last]));
+            // The length stays, also if the byte should have changed meanwhile.
+            told = told.and_then(|_| notifier.inval_inode(ino, at.cast_signed(), 1));
+            if let Err(e) = &told {
                 tracing::debug!("telling the length of inode {ino}: {e}");
             }
+            told.unwrap_or(false)
         });
-        Box::pin(async move { _ = done.await })
+        Box::pin(async move { done.await.unwrap_or(false) })
     })
 }
 

@@ -39,16 +39,8 @@ impl Vfs {
             },
             (Err(e), _) => return Err(e),
         };
-        self.tells(ino, &attr);
+        self.told.note(ino, &attr);
         Ok((self.with_atime(ino, attr), elapsed))
-    }
-
-    /// The kernel is about to be told these attributes.
-    pub(crate) fn tells(&self, ino: Ino, attr: &Attr) {
-        self.told.note(ino);
-        if attr.is_file() {
-            self.lengths.told(ino, attr.length);
-        }
     }
 
     /// Now, for [`Vfs::still`].
@@ -59,7 +51,7 @@ impl Vfs {
     /// Attributes that were right at a moment, or those of now if something happened to the inode since.
     pub async fn still(&self, ino: Ino, attr: Attr, since: u64) -> Attr {
         if ino.is_virtual() || !self.changed.since(ino, since) {
-            self.tells(ino, &attr);
+            self.told.note(ino, &attr);
             return attr;
         }
         self.getattr(ino).await.unwrap_or(attr)
@@ -82,8 +74,20 @@ impl Vfs {
         size: Option<u64>,
         fh: Option<u64>,
     ) -> Result<Attr> {
+        Ok(self.setattr_at(c, ino, set, size, fh).await?.0)
+    }
+
+    /// [`Vfs::setattr`] that also tells of which moment the attributes are, for [`Vfs::still`].
+    pub async fn setattr_at(
+        self: &Arc<Self>,
+        c: &Caller,
+        ino: Ino,
+        set: &SetAttr,
+        size: Option<u64>,
+        fh: Option<u64>,
+    ) -> Result<(Attr, u64)> {
         if let Some(a) = self.virtual_attr_of(ino) {
-            return Ok(a);
+            return Ok((a, moment()));
         }
         let by_handle = match fh.filter(|_| size.is_some()) {
             Some(fh) => match self.handles.get(fh)? {
@@ -102,8 +106,8 @@ impl Vfs {
             attr = Some(self.truncate_file(c, ino, size, by_handle).await?);
         }
         let only_size = *set == SetAttr::default();
-        if let (true, Some(attr)) = (only_size, &attr) {
-            return Ok(attr.clone());
+        if let Some(told) = attr.filter(|_| only_size) {
+            return Ok(told);
         }
         let file = self.files.get(ino);
         if let Some(file) = file.as_ref().filter(|f| set.mtime.is_some() && f.is_dirty()) {
@@ -119,17 +123,18 @@ impl Vfs {
                 if let Some(file) = file {
                     let s = &mut *file.state.lock();
                     set_unrecorded(c, &mut s.attr, set, self.meta.now())?;
-                    return Ok(s.orphaned());
+                    return Ok((s.orphaned(), moment()));
                 }
-                return self.meta.set_departed(c, ino, set).unwrap_or(Err(e));
+                return self.meta.set_departed(c, ino, set).unwrap_or(Err(e)).map(|a| (a, moment()));
             }
             other => other?,
         };
         self.pages.changed(ino, &changed);
         self.changed.note(ino);
+        let at = moment();
         let Some(file) = file else {
-            self.catch_up_if_open(ino).await?;
-            return Ok(changed.attr);
+            self.catch_up_if_open(ino).await;
+            return Ok((changed.attr, at));
         };
         {
             let mut s = file.state.lock();
@@ -141,11 +146,12 @@ impl Vfs {
                 s.adopt(&changed.attr);
                 // What was fetched before does not know the new mode or owner.
                 s.generation = next_moment();
-                return Ok(s.attr.clone());
+                return Ok((s.attr.clone(), at));
             }
         }
-        // What was committed meanwhile counts as well.
-        self.getattr(ino).await
+        // What was committed meanwhile counts as well, if it can be found out: the change is made.
+        let at = moment();
+        Ok((self.getattr(ino).await.unwrap_or(changed.attr), at))
     }
 
     /// Checks a permission.

@@ -205,10 +205,10 @@ impl DirStream {
             let current = self.changes.load(Ordering::Acquire) == self.fetched_at && when.elapsed() < FRESH;
             for e in self.ready.iter().skip((number - self.first) as usize) {
                 let attr = e.attr.as_ref().filter(|_| plus && current && number >= page);
-                let attr = attr.filter(|_| !vfs.told.since(e.edge.ino, self.moment));
+                let attr = attr.filter(|a| !vfs.told.is_newer(e.edge.ino, a));
                 let attr = attr.and_then(|a| vfs.merged_since(e.edge.ino, a, self.moment));
-                if let Some(a) = attr.as_ref().filter(|a| a.is_file()) {
-                    vfs.lengths.told(e.edge.ino, a.length);
+                if let Some(a) = &attr {
+                    vfs.told.note(e.edge.ino, a);
                 }
                 let item = DirItem {
                     name: &e.name,

@@ -51,8 +51,8 @@ pub(crate) struct State {
     pub(crate) pending: VecDeque<Pending>,
     /// So many of them, from the first, are in a commit under way: what the engine tells may hold them already.
     pub(crate) committing: usize,
-    /// Version and generation when that commit began.
-    pub(crate) committing_from: (Version, u64),
+    /// A commit, or another change of the content, is under way: the version and the generation when it began.
+    pub(crate) under_way: Option<(Version, u64)>,
     /// Appended data is not where it was believed to be when the kernel wrote it.
     pub(crate) moved: bool,
     /// Room held for what is not committed yet.
@@ -79,7 +79,7 @@ impl File {
         let version = Version::of(&attr);
         let state = State {
             version,
-            committing_from: (version, 0),
+            under_way: None,
             attr,
             pending: VecDeque::new(),
             committing: 0,
@@ -112,7 +112,7 @@ impl File {
             // Fetched before a commit that has told more by now: a shorter length would make the kernel drop what was written.
             return s.attr.clone();
         }
-        if s.generation == generation && !s.may_hold_a_commit(attr) {
+        if s.generation == generation && !s.may_hold_a_change(attr) {
             s.adopt(attr);
         } else {
             s.behind |= attr.length > s.attr.length;
@@ -124,7 +124,7 @@ impl File {
     /// under way: what others have written after it would lie under what is still pending.
     pub(crate) fn learn(&self, attr: &Attr, generation: u64) -> bool {
         let mut s = self.state.lock();
-        let current = s.generation == generation && !s.may_hold_a_commit(attr);
+        let current = s.generation == generation && !s.may_hold_a_change(attr);
         if current {
             s.adopt(attr);
         }
@@ -136,10 +136,25 @@ impl File {
         self.state.lock().version
     }
 
+    /// Is nothing newer than this version to be learnt of the engine for now?
+    pub(crate) fn knows(&self, version: Version) -> bool {
+        let s = self.state.lock();
+        s.version == version && s.under_way.is_none()
+    }
+
     /// Attributes fetched since a moment, with what is not flushed yet; `None` if the content has changed since.
     pub(crate) fn current(&self, attr: &Attr, since: u64) -> Option<Attr> {
-        let s = self.state.lock();
-        (s.generation <= since).then(|| s.overlay(attr))
+        let mut s = self.state.lock();
+        if s.generation > since {
+            return None;
+        }
+        // What is told must be there to be read.
+        if s.may_hold_a_change(attr) {
+            s.behind |= attr.length > s.attr.length;
+        } else {
+            s.adopt(attr);
+        }
+        Some(s.overlay(attr))
     }
 
     pub(crate) fn generation(&self) -> u64 {
@@ -178,9 +193,9 @@ impl File {
         self.while_committing(State::is_placing).await;
     }
 
-    /// Waits while a commit is under way.
+    /// Waits while a change of the content is under way.
     pub(crate) async fn settled(&self) {
-        self.while_committing(|s| s.committing > 0).await;
+        self.while_committing(|s| s.under_way.is_some()).await;
     }
 
     async fn while_committing(&self, wait: impl Fn(&State) -> bool) {
@@ -213,25 +228,27 @@ impl State {
     /// False if something else was learnt meanwhile: which of the two is newer, only the engine knows.
     #[must_use]
     pub(crate) fn adopt_own(&mut self, changed: &Changed, generation: u64) -> bool {
-        let known = self.generation == generation || self.version == Version::of(&changed.attr);
-        let untold = self.untold || self.version != changed.before || !known;
+        let after = Version::of(&changed.attr);
+        // A compaction or a change of the mode comes between without a newer version.
+        let known = self.generation == generation || self.version == changed.before || self.version == after;
+        let untold = self.untold || (self.version != changed.before && self.version != after) || !known;
         self.changed();
         if known {
+            let newer =
+                Some(self.attr.clone()).filter(|a| a.ctime > changed.attr.ctime && self.pending.is_empty());
             self.adopt(&changed.attr);
+            if let Some(newer) = newer {
+                let (length, mtime) = (self.attr.length, self.attr.mtime);
+                self.attr = Attr { length, mtime, ..newer };
+            }
         }
         self.untold = untold;
         known
     }
 
-    /// Is a commit under way that these attributes may be the result of, or of what came after it?
-    fn may_hold_a_commit(&self, attr: &Attr) -> bool {
-        self.committing > 0 && self.committing_from.0 != Version::of(attr)
-    }
-
-    /// A commit of the first slices begins.
-    pub(crate) fn begin_commit(&mut self, slices: usize) {
-        self.committing = slices;
-        self.committing_from = (self.version, self.generation);
+    /// Is a change under way that these attributes may be the result of, or of what came after it?
+    fn may_hold_a_change(&self, attr: &Attr) -> bool {
+        self.under_way.is_some_and(|(version, _)| version != Version::of(attr))
     }
 
     /// Does a commit that is under way decide where appended data goes?
@@ -300,12 +317,28 @@ impl State {
     }
 }
 
-/// A commit of the file's first slices that is under way; ends with this, however it ends.
-pub(crate) struct Committing<'a>(pub(crate) &'a File);
+/// A change of the file's content that is under way; ends with this, however it ends.
+pub(crate) struct UnderWay<'a> {
+    file: &'a File,
+    /// The generation when it began.
+    pub(crate) generation: u64,
+}
 
-impl Drop for Committing<'_> {
+impl<'a> UnderWay<'a> {
+    /// A change begins; so many slices, from the first, are committed by it. The caller holds [`File::flushing`].
+    pub(crate) fn begin(file: &'a File, slices: usize) -> Self {
+        let mut s = file.state.lock();
+        s.committing = slices;
+        s.under_way = Some((s.version, s.generation));
+        Self { file, generation: s.generation }
+    }
+}
+
+impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        self.0.state.lock().committing = 0;
-        self.0.settled.notify_waiters();
+        let mut s = self.file.state.lock();
+        (s.committing, s.under_way) = (0, None);
+        drop(s);
+        self.file.settled.notify_waiters();
     }
 }

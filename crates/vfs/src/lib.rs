@@ -40,7 +40,7 @@ pub use dir::DirItem;
 pub use locks::LockRequest;
 pub use metrics::Metrics;
 pub use remover::BlockRemover;
-pub use stale::Stale;
+pub use stale::{Growth, Stale};
 pub use vfs::{Entry, Opened, Vfs, VfsConfig};
 
 #[cfg(test)]

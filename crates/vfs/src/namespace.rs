@@ -21,7 +21,7 @@ impl Vfs {
             Some(attr) => attr,
             None => self.getattr(ino).await?,
         };
-        self.tells(ino, &attr);
+        self.told.note(ino, &attr);
         Ok(Entry { ino, attr })
     }
 
@@ -30,6 +30,7 @@ impl Vfs {
         self.refuse_virtual(dir, name, Errno::EEXIST)?;
         let (ino, attr) = self.meta.create(c, dir, name, node).await?;
         self.changed_dir(dir);
+        self.told.note(ino, &attr);
         Ok(Entry { ino, attr })
     }
 
@@ -72,6 +73,7 @@ impl Vfs {
         flags: i32,
     ) -> Result<(Entry, Opened)> {
         let (ino, attr) = self.meta.create_nameless(c, dir, mode, umask).await?;
+        self.told.note(ino, &attr);
         let opened = self.open_new(ino, &attr, flags);
         Ok((Entry { ino, attr }, opened))
     }

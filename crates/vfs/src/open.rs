@@ -66,20 +66,25 @@ impl Vfs {
         }
         // Another open may have seen more already.
         let version = if as_fetched { version } else { file.version() };
-        let seen = self.pages.open(ino, version);
-        if let Some(drops) = &seen.drops {
-            // Close-to-open: the length that the kernel remembers from a lookup would cut the reads that follow.
-            self.changed.note(ino);
-            drops.tell(self.tell_version(&file, version.length)).await;
-        } else if how.read && flags & libc::O_NOATIME == 0 && self.accessed(ino, Some(&attr)) {
-            // The kernel has the content: reads of it will not be seen here, and it does not look for another access time.
-            self.invalidate(ino, Stale::Attributes);
-        }
         if let Some(first) = first.filter(|_| as_fetched) {
             if first_handle {
                 self.count_first(ino, &attr, &first);
             }
             file.state.lock().keep_first_view(version, first);
+        }
+        let seen = self.pages.open(ino, version);
+        if let Some(drops) = &seen.drops {
+            // Close-to-open: the length that the kernel remembers from a lookup would cut the reads that follow.
+            self.changed.note(ino);
+            if how.write && !how.read {
+                // Nothing can be read or mapped through it.
+                self.invalidate(ino, Stale::Attributes);
+            } else {
+                drops.tell(self.tell_version(&file, version)).await;
+            }
+        } else if how.read && flags & libc::O_NOATIME == 0 && self.accessed(ino, Some(&attr)) {
+            // The kernel has the content: reads of it will not be seen here, and it does not look for another access time.
+            self.invalidate(ino, Stale::Attributes);
         }
         let opened = self.add_handle(file, flags, seen);
         if how.truncate
@@ -116,7 +121,7 @@ impl Vfs {
     async fn look(&self, file: &File) -> Result<bool> {
         let generation = file.generation();
         match self.meta.getattr(file.ino).await {
-            Ok(attr) => Ok(file.learn(&attr, generation)),
+            Ok(attr) => Ok(file.learn(&attr, generation) || file.knows(Version::of(&attr))),
             // Removed meanwhile. Whoever holds it learns so when it reads.
             Err(e) if e.errno() == Errno::ENOENT => {
                 file.forget_views();
@@ -139,10 +144,12 @@ impl Vfs {
     }
 
     /// [`Vfs::catch_up`] with a file that somebody may have opened while it was changed.
-    pub(crate) async fn catch_up_if_open(&self, ino: Ino) -> Result<()> {
-        match self.files.get(ino) {
-            Some(file) => self.catch_up(&file, None).await,
-            None => Ok(()),
+    pub(crate) async fn catch_up_if_open(&self, ino: Ino) {
+        if let Some(file) = self.files.get(ino)
+            && let Err(e) = self.catch_up(&file, None).await
+        {
+            tracing::warn!("attributes of inode {ino}: {e}");
+            file.forget_views();
         }
     }
 
@@ -191,6 +198,10 @@ impl Vfs {
                     h.file.paged.store(true, Ordering::Relaxed);
                 }
                 let data = self.read_file(&h, off, size).await?;
+                let got: usize = data.iter().map(Bytes::len).sum();
+                if paged && got < size as usize {
+                    self.told.ends(h.file.ino, off + got as u64);
+                }
                 if self.atimes.on() && !h.noatime {
                     let attr = h.file.state.lock().attr.clone();
                     self.accessed(h.file.ino, Some(&attr));

@@ -14,8 +14,9 @@ use ciderfs_meta::{Changed, Version};
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
-/// A file in which opens here have met two versions of others within this time is written to while it is read.
-const BUSY: Duration = Duration::from_secs(5);
+/// A file in which opens here meet a new version of others within this time of the one before, so many times in a row, is
+/// written to while it is read.
+const BUSY: (Duration, u32) = (Duration::from_secs(5), 3);
 /// Files remembered; of others the pages are dropped.
 const REMEMBERED_MAX: usize = 16_384;
 
@@ -34,13 +35,15 @@ struct Known {
     told: Arc<OnceCell<()>>,
     /// When an open met this version, or the one from which this mount has made it.
     met: Instant,
-    /// Was another one met shortly before?
-    busy: bool,
+    /// How many were met before it in a row, each shortly after the other.
+    row: u32,
+    /// The one met before it.
+    replaced: Option<Version>,
 }
 
 impl Known {
     fn is_busy(&self) -> bool {
-        self.busy && self.met.elapsed() < BUSY
+        self.row >= BUSY.1 && self.met.elapsed() < BUSY.0
     }
 }
 
@@ -88,23 +91,26 @@ impl Pages {
     pub(crate) fn created(&self, ino: Ino, version: Version) {
         if !self.known.lock().contains_key(&ino) {
             let (told, met) = (Arc::default(), Instant::now());
-            self.put(ino, Known { version, pending: None, told, met, busy: false });
+            self.put(ino, Known { version, pending: None, told, met, row: 0, replaced: None });
         }
     }
 
     /// A file is opened at a version. From here on no page of an older one may come to be, but through requests that have begun.
     pub(crate) fn open(&self, ino: Ino, version: Version) -> Seen {
-        let mut busy = false;
+        let (mut row, mut replaced) = (0, None);
         if let Some(k) = self.known.lock().get(&ino) {
             if k.version == version {
                 return Seen { drops: k.pending.map(|n| Drops::new(n, &k.told)), busy: k.is_busy() };
             }
-            busy = k.met.elapsed() < BUSY;
+            row = if k.met.elapsed() < BUSY.0 { k.row + 1 } else { 0 };
+            replaced = Some(k.version);
         }
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed) + 1;
         let told = Arc::default();
         let drops = Drops::new(number, &told);
-        self.put(ino, Known { version, pending: Some(number), told, met: Instant::now(), busy });
+        let known = Known { version, pending: Some(number), told, met: Instant::now(), row, replaced };
+        let busy = known.is_busy();
+        self.put(ino, known);
         Seen { drops: Some(drops), busy }
     }
 
@@ -129,7 +135,12 @@ impl Pages {
         let Some(k) = map.get_mut(&ino) else { return };
         if k.version == before {
             k.version = after;
-        } else if k.version != after {
+        } else if k.version == after {
+            // An open has met it before this was told: it was no change of others.
+            if k.replaced == Some(before) {
+                k.row = k.row.saturating_sub(1);
+            }
+        } else {
             // Somebody else has changed it before, or an open has seen what came afterwards.
             map.remove(&ino);
         }
@@ -210,12 +221,17 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_others_change_twice_in_a_while_is_busy() {
+    fn a_file_that_others_change_again_and_again_is_busy() {
         let p = Pages::default();
         assert!(!p.open(INO, version(1)).busy && !p.open(INO, version(1)).busy);
         change(&p, 1, 2);
         assert!(!p.open(INO, version(2)).busy, "changed by this mount alone");
-        assert!(p.open(INO, version(3)).busy && p.open(INO, version(3)).busy);
+        assert!(!p.open(INO, version(3)).busy && !p.open(INO, version(4)).busy);
+        // Met by an open, and told afterwards to be this mount's own.
+        assert!(p.open(INO, version(5)).busy);
+        change(&p, 4, 5);
+        assert!(!p.open(INO, version(5)).busy);
+        assert!(p.open(INO, version(6)).busy && p.open(INO, version(6)).busy);
     }
 
     #[test]

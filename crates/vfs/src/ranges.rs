@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ciderfs_meta::{Allocate, Caller, Changed, Errno, Error, Result};
 
-use crate::file::File;
+use crate::file::{File, UnderWay, moment};
 use crate::handles::Handle;
 use crate::stale::Stale;
 use crate::vfs::Vfs;
@@ -59,13 +59,15 @@ impl Vfs {
         }
     }
 
-    /// Takes attributes from a commit that changed the content, begun while `generation` was current. The caller holds
-    /// [`File::flushing`].
-    pub(crate) async fn adopt_change(&self, file: &File, changed: &Changed, generation: u64) {
+    /// Takes attributes from a commit that changed the content. The caller holds [`File::flushing`]. Returns a moment before which
+    /// nothing is known to have happened after the change.
+    pub(crate) async fn adopt_change(&self, file: &File, changed: &Changed, under_way: UnderWay<'_>) -> u64 {
         let mode = file.state.lock().attr.mode;
-        let known = file.adopt_change(changed, generation);
+        let known = file.adopt_change(changed, under_way.generation);
         self.pages.changed(file.ino, changed);
         self.changed.note(file.ino);
+        let at = moment();
+        drop(under_way);
         if !known {
             self.find_out(file).await;
             self.invalidate(file.ino, Stale::Content);
@@ -73,6 +75,7 @@ impl Vfs {
             // The kernel does not know that special bits went with it.
             self.attributes_changed(file.ino);
         }
+        at
     }
 
     /// Runs work on a file's content to its end, even if nobody waits for it any more.
@@ -104,10 +107,10 @@ impl Vfs {
         Self::detached(async move {
             let one = file.flushing.lock().await;
             let mut lists = vfs.flush_locked(&file).await;
-            let generation = file.generation();
+            let under_way = UnderWay::begin(&file, 0);
             let done = vfs.meta.fallocate(&c, file.ino, how, off, len).await;
             let (changed, noted) = done.map_err(on_descriptor)?;
-            vfs.adopt_change(&file, &changed, generation).await;
+            vfs.adopt_change(&file, &changed, under_way).await;
             vfs.allocated.suspect(file.ino);
             lists.extend(noted);
             drop(one);
@@ -149,7 +152,7 @@ impl Vfs {
             target.failed_since(failures)?;
             let (mut done, mut rest) = (0, len);
             for _ in 0..COPY_COMMITS_MAX {
-                let generation = target.generation();
+                let under_way = UnderWay::begin(&target, 0);
                 let (from, to) = ((source.ino, off_in + done), (target.ino, off_out + done));
                 let step = vfs.meta.copy_range(&c, from, to, rest).await;
                 match step {
@@ -158,7 +161,7 @@ impl Vfs {
                     Err(e) => return Err(on_descriptor(e)),
                     Ok(step) => {
                         if let Some(changed) = &step.changed {
-                            vfs.adopt_change(&target, changed, generation).await;
+                            vfs.adopt_change(&target, changed, under_way).await;
                         }
                         done += step.bytes;
                         // A file that grows by being copied into itself is copied as it was.

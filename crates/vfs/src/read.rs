@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ciderfs_block::{BlockError, ReadHint, SlicePart};
 use ciderfs_format::CHUNK_SIZE;
+use ciderfs_format::slice::MAX_FILE_SIZE;
 use ciderfs_meta::{ChunkView, Errno, Result};
 
 use crate::file::File;
@@ -127,11 +128,14 @@ impl Vfs {
         let _alone = if alone { Some(file.flushing.lock().await) } else { None };
         let (missing, generation) = {
             let mut s = file.state.lock();
-            let end = if s.behind { off + size } else { (off + size).min(s.attr.length) };
+            let most = off.saturating_add(size).min(MAX_FILE_SIZE);
+            let end = if s.behind { most } else { most.min(s.attr.length) };
             if off >= end {
                 return Ok(Some(Vec::new()));
             }
-            if let Some(first) = s.first.take().filter(|_| off < CHUNK_SIZE) {
+            if off < CHUNK_SIZE
+                && let Some(first) = s.first.take()
+            {
                 self.note_view(file.ino, 0, &first);
                 s.keep_view(0, first);
             }

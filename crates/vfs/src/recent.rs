@@ -3,28 +3,30 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use ciderfs_format::Ino;
+use ciderfs_format::{Attr, Ino, Time};
 use parking_lot::Mutex;
 
 use crate::file::{moment, next_moment};
 
 /// What happened is remembered at least this long, unless it is too much.
 const KEPT: Duration = Duration::from_secs(3);
+/// And what the kernel was told.
+const BELIEVED_MIN: Duration = Duration::from_secs(1);
 /// Inodes remembered of such a time.
 const KEPT_MAX: usize = 65_536;
 
-/// Numbers of inodes, kept for a time at least and for twice that time at most.
-struct Aging {
+/// Something about inodes, kept for a time at least and for twice that time at most.
+struct Aging<V> {
     kept: Duration,
-    young: HashMap<Ino, u64>,
-    old: HashMap<Ino, u64>,
+    young: HashMap<Ino, V>,
+    old: HashMap<Ino, V>,
     /// The moments when the two begin.
     young_from: u64,
     old_from: u64,
     turned: Instant,
 }
 
-impl Aging {
+impl<V: Copy> Aging<V> {
     fn new(kept: Duration) -> Self {
         let now = moment();
         Self {
@@ -37,7 +39,7 @@ impl Aging {
         }
     }
 
-    fn put(&mut self, ino: Ino, value: u64) {
+    fn put(&mut self, ino: Ino, value: V) {
         if self.young.len() >= KEPT_MAX || self.turned.elapsed() >= self.kept {
             self.old = std::mem::take(&mut self.young);
             self.old_from = std::mem::replace(&mut self.young_from, moment());
@@ -46,7 +48,7 @@ impl Aging {
         self.young.insert(ino, value);
     }
 
-    fn get(&self, ino: Ino) -> Option<u64> {
+    fn get(&self, ino: Ino) -> Option<V> {
         self.young.get(&ino).or_else(|| self.old.get(&ino)).copied()
     }
 }
@@ -55,7 +57,7 @@ impl Aging {
 ///
 /// Attributes that were fetched before something happened to an inode must not be told after it. The kernel takes an answer for
 /// as old as its request; but an answer to a listing may hold what was fetched for an earlier one.
-pub(crate) struct Recent(Mutex<Aging>);
+pub(crate) struct Recent(Mutex<Aging<u64>>);
 
 impl Default for Recent {
     fn default() -> Self {
@@ -77,30 +79,62 @@ impl Recent {
     }
 }
 
-/// The least length of a file that the kernel may believe: of what it was told of late some may have been thrown away.
-pub(crate) struct Lengths(Mutex<Aging>);
+/// What the kernel was told of inodes, as long as it may believe it.
+pub(crate) struct Told(Mutex<Aging<Belief>>);
 
-impl Lengths {
-    /// `kept`: how long the kernel believes attributes.
-    pub(crate) fn new(kept: Duration) -> Self {
-        Self(Mutex::new(Aging::new(kept)))
+#[derive(Clone, Copy)]
+struct Belief {
+    /// The least length: of what it was told some may have been thrown away.
+    length: u64,
+    /// The latest ctime.
+    ctime: Time,
+}
+
+impl Told {
+    /// `valid`: how long the kernel believes attributes.
+    pub(crate) fn new(valid: Duration) -> Self {
+        Self(Mutex::new(Aging::new(valid.max(BELIEVED_MIN))))
     }
 
-    /// The kernel is told a length.
-    pub(crate) fn told(&self, ino: Ino, length: u64) {
-        let mut lengths = self.0.lock();
-        let least = lengths.get(ino).map_or(length, |l| l.min(length));
-        lengths.put(ino, least);
+    /// The kernel is told attributes.
+    pub(crate) fn note(&self, ino: Ino, attr: &Attr) {
+        let mut t = self.0.lock();
+        let (length, ctime) = (attr.length, attr.ctime);
+        let belief = match (t.young.get(&ino), t.old.get(&ino)) {
+            (Some(b), _) => Belief { length: b.length.min(length), ctime: b.ctime.max(ctime) },
+            // The old length goes with the old entry, or it would stay as long as somebody asks.
+            (None, Some(b)) => Belief { length, ctime: b.ctime.max(ctime) },
+            (None, None) => Belief { length, ctime },
+        };
+        t.put(ino, belief);
+    }
+
+    /// The kernel has data up to this length, and none behind it.
+    pub(crate) fn ends(&self, ino: Ino, length: u64) {
+        let mut t = self.0.lock();
+        if let Some(b) = t.get(ino) {
+            t.put(ino, Belief { length: b.length.min(length), ..b });
+        }
     }
 
     /// The kernel has taken a length.
     pub(crate) fn taken(&self, ino: Ino, length: u64) {
-        self.0.lock().put(ino, length);
+        let mut t = self.0.lock();
+        if let Some(b) = t.get(ino) {
+            t.old.remove(&ino);
+            t.put(ino, Belief { length, ..b });
+        }
     }
 
-    /// The least length that it may believe, if it was told any of late.
-    pub(crate) fn get(&self, ino: Ino) -> Option<u64> {
-        self.0.lock().get(ino)
+    /// The least length that it may believe, if it was told any.
+    pub(crate) fn length(&self, ino: Ino) -> Option<u64> {
+        let t = self.0.lock();
+        [&t.young, &t.old].into_iter().filter_map(|m| m.get(&ino)).map(|b| b.length).min()
+    }
+
+    /// Was it told what is newer than these attributes?
+    pub(crate) fn is_newer(&self, ino: Ino, attr: &Attr) -> bool {
+        self.0.lock().get(ino).is_some_and(|b| b.ctime > attr.ctime)
     }
 }
 
@@ -128,21 +162,5 @@ mod tests {
         // Forgotten: anything may have happened since.
         assert!(r.since(Ino(2), start) && r.since(Ino(1), start));
         assert!(!r.since(Ino(2), moment()));
-    }
-
-    #[test]
-    fn lengths_are_forgotten_in_time() {
-        let l = Lengths::new(Duration::from_millis(20));
-        l.told(Ino(1), 7);
-        l.told(Ino(1), 5);
-        l.told(Ino(1), 7);
-        assert_eq!((l.get(Ino(1)), l.get(Ino(2))), (Some(5), None));
-        l.taken(Ino(1), 7);
-        assert_eq!(l.get(Ino(1)), Some(7));
-        for n in 2..4 {
-            std::thread::sleep(Duration::from_millis(30));
-            l.told(Ino(n), n);
-        }
-        assert_eq!((l.get(Ino(1)), l.get(Ino(3))), (None, Some(3)));
     }
 }

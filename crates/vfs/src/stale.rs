@@ -5,10 +5,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ciderfs_format::{Attr, Ino};
+use ciderfs_meta::Version;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
@@ -42,7 +43,44 @@ pub enum Stale {
 
 type Told = Box<dyn Fn(Ino, Stale) + Send + Sync>;
 type Forgetter = Box<dyn Fn(Ino, u64, u64) -> BoxFuture<'static, ()> + Send + Sync>;
-type Grower = Box<dyn Fn(Ino, u64, u64, u8) -> BoxFuture<'static, ()> + Send + Sync>;
+type Grower = Box<dyn Fn(Growth) -> BoxFuture<'static, bool> + Send + Sync>;
+
+/// A file that has grown elsewhere, of which the kernel is to be told.
+pub struct Growth {
+    /// Inode.
+    pub ino: Ino,
+    /// The least length that the kernel may believe. Its pages from there on end too early.
+    pub before: u64,
+    /// Offset of the last byte.
+    pub at: u64,
+    /// The last byte.
+    pub last: u8,
+    file: Arc<File>,
+    version: Version,
+    waited_for: Arc<AtomicBool>,
+}
+
+impl Growth {
+    /// Is the byte still what is there, and does somebody wait for it? Otherwise it must not be told.
+    pub fn is_current(&self) -> bool {
+        self.waited_for.load(Ordering::Acquire) && self.file.knows(self.version) && !self.file.is_dirty()
+    }
+}
+
+/// Ends a wait, however it ends.
+struct Waiting(Arc<AtomicBool>);
+
+impl Default for Waiting {
+    fn default() -> Self {
+        Self(Arc::new(AtomicBool::new(true)))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
 
 /// Tells the kernel.
 #[derive(Default)]
@@ -88,10 +126,9 @@ impl Vfs {
         *self.stale.forget.lock() = Some(f);
     }
 
-    /// Calls `f` with files that have grown: the length that the kernel may believe, the offset of the last byte, and that byte.
-    /// Before the future ends the kernel must have dropped the pages that do not end with the file any more, and must know the
-    /// length. Not for callers whose request holds pages.
-    pub fn set_grower(&self, f: Box<dyn Fn(Ino, u64, u64, u8) -> BoxFuture<'static, ()> + Send + Sync>) {
+    /// Calls `f` with files that have grown elsewhere. If the future ends with true, the kernel knows the length. Not for callers
+    /// whose request holds pages.
+    pub fn set_grower(&self, f: Box<dyn Fn(Growth) -> BoxFuture<'static, bool> + Send + Sync>) {
         *self.stale.grow.lock() = Some(f);
     }
 
@@ -100,24 +137,37 @@ impl Vfs {
     /// It has no way to take a length but along with data or as an answer to its own question. Whoever does not ask, because it
     /// maps the file or sends it somewhere, would miss what has been added; and an answer that is overtaken by the next such
     /// message is thrown away.
-    pub(crate) async fn tell_version(self: &Arc<Self>, file: &Arc<File>, length: u64) {
-        if let Some(before) = self.lengths.get(file.ino).filter(|before| *before < length)
-            && tokio::time::timeout(GROW_PATIENCE, self.grow_cached(file, before, length)).await == Ok(true)
+    pub(crate) async fn tell_version(self: &Arc<Self>, file: &Arc<File>, version: Version) {
+        if let Some(before) = self.told.length(file.ino).filter(|before| *before < version.length)
+            && tokio::time::timeout(GROW_PATIENCE, self.grow_cached(file, before, version)).await == Ok(true)
         {
             return;
         }
         self.invalidate(file.ino, Stale::Attributes);
     }
 
-    async fn grow_cached(self: &Arc<Self>, file: &Arc<File>, before: u64, length: u64) -> bool {
-        let Some(last) = self.byte_of(file, length - 1).await else { return false };
-        let done = self.stale.grow.lock().as_ref().map(|f| f(file.ino, before, length - 1, last));
-        match done {
+    async fn grow_cached(self: &Arc<Self>, file: &Arc<File>, before: u64, version: Version) -> bool {
+        let at = version.length - 1;
+        let Some(last) = self.byte_of(file, at).await else { return false };
+        let waiting = Waiting::default();
+        let growth = Growth {
+            ino: file.ino,
+            before,
+            at,
+            last,
+            file: Arc::clone(file),
+            version,
+            waited_for: Arc::clone(&waiting.0),
+        };
+        let done = self.stale.grow.lock().as_ref().map(|f| f(growth));
+        let told = match done {
             Some(done) => done.await,
-            None => return false,
+            None => false,
+        };
+        if told {
+            self.told.taken(file.ino, version.length);
         }
-        self.lengths.taken(file.ino, length);
-        true
+        told
     }
 
     pub(crate) async fn forget_cached(&self, ino: Ino) {

@@ -20,7 +20,7 @@ use crate::internal::start_time;
 use crate::links::Trashed;
 use crate::metrics::Metrics;
 use crate::pages::Pages;
-use crate::recent::{Lengths, Recent};
+use crate::recent::{Recent, Told};
 use crate::remover::BlockRemover;
 use crate::stale::Staleness;
 
@@ -74,9 +74,7 @@ pub struct Vfs {
     pub(crate) pages: Pages,
     /// Inodes that this mount has changed, or of which it has told the kernel that others have.
     pub(crate) changed: Recent,
-    /// Inodes whose attributes were told.
-    pub(crate) told: Recent,
-    pub(crate) lengths: Lengths,
+    pub(crate) told: Told,
     /// The kernel lets files be mapped that it does not cache otherwise.
     pub(crate) mixes_direct: AtomicBool,
     pub(crate) handles: Handles,
@@ -110,8 +108,7 @@ impl Vfs {
             files: Files::default(),
             pages: Pages::default(),
             changed: Recent::default(),
-            told: Recent::default(),
-            lengths: Lengths::new(cfg.attr_valid),
+            told: Told::new(cfg.attr_valid),
             mixes_direct: AtomicBool::new(false),
             handles: Handles::default(),
             dirty: Notify::new(),

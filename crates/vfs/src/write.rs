@@ -8,7 +8,7 @@ use ciderfs_format::slice::MAX_FILE_SIZE;
 use ciderfs_format::{CHUNK_SIZE, Time};
 use ciderfs_meta::{Clock as _, Errno, Error, NewSlice, Result, SystemClock};
 
-use crate::file::{Committing, File, State};
+use crate::file::{File, State, UnderWay, moment};
 use crate::pending::Pending;
 use crate::stale::Stale;
 use crate::vfs::Vfs;
@@ -206,12 +206,11 @@ impl Vfs {
         let mut failed: Vec<(u64, u32)> = Vec::new();
         let mut mtime = Time::default();
         let mut error = None;
-        let (seen, committing);
+        let under_way = UnderWay::begin(file, stored.len());
+        let seen;
         {
-            let mut s = file.state.lock();
+            let s = file.state.lock();
             seen = self.meta.lock_loss(file.ino);
-            s.begin_commit(stored.len());
-            committing = Committing(file);
             for (p, result) in s.pending.iter().zip(stored) {
                 if let Err(e) = result {
                     tracing::error!("inode {}: {} bytes are lost: {e}", file.ino, p.len);
@@ -249,11 +248,10 @@ impl Vfs {
             let mut s = file.state.lock();
             s.pending.drain(..stored.len());
             s.committing = 0;
-            let began = s.committing_from.1;
             let known = match &written {
                 Some(Ok(w)) => {
                     s.moved |= w.offsets != believed;
-                    s.adopt_own(&w.changed, began) && error.is_none()
+                    s.adopt_own(&w.changed, under_way.generation) && error.is_none()
                 }
                 _ => {
                     s.changed();
@@ -273,7 +271,7 @@ impl Vfs {
             _ => self.pages.forget(file.ino),
         }
         self.changed.note(file.ino);
-        drop(committing);
+        drop(under_way);
         if !known {
             self.find_out(file).await;
         }
@@ -291,35 +289,37 @@ impl Vfs {
         written.and_then(Result::ok).map(|w| w.lists).unwrap_or_default()
     }
 
-    /// Sets a file's length; what was written before is committed first.
+    /// Sets a file's length; what was written before is committed first. Returns the attributes, and of which moment they are.
     pub(crate) async fn truncate_file(
         self: &Arc<Self>,
         c: &ciderfs_meta::Caller,
         ino: ciderfs_format::Ino,
         length: u64,
         by_handle: bool,
-    ) -> Result<ciderfs_format::Attr> {
+    ) -> Result<(ciderfs_format::Attr, u64)> {
         let (vfs, c) = (Arc::clone(self), c.clone());
         Self::detached(async move {
             let file = vfs.files.get(ino);
             let known = file.as_ref().map(|f| f.state.lock().attr.length);
-            let attr = match file {
+            let told = match file {
                 None => {
                     let changed = vfs.meta.truncate(&c, ino, length, by_handle).await?;
                     vfs.pages.changed(ino, &changed);
                     vfs.changed.note(ino);
-                    vfs.catch_up_if_open(ino).await?;
-                    changed.attr
+                    let at = moment();
+                    vfs.catch_up_if_open(ino).await;
+                    (changed.attr, at)
                 }
                 Some(file) => {
                     let one = file.flushing.lock().await;
                     let lists = vfs.flush_locked(&file).await;
-                    let generation = file.generation();
+                    let under_way = UnderWay::begin(&file, 0);
                     let changed = vfs.meta.truncate(&c, ino, length, by_handle).await?;
-                    vfs.adopt_change(&file, &changed, generation).await;
+                    let at = vfs.adopt_change(&file, &changed, under_way).await;
                     drop(one);
                     vfs.after_write(&file, &lists).await;
-                    file.state.lock().attr.clone()
+                    let attr = file.state.lock().attr.clone();
+                    (attr, at)
                 }
             };
             match known {
@@ -327,7 +327,7 @@ impl Vfs {
                 Some(before) if length <= before => {}
                 _ => vfs.allocated.suspect(ino),
             }
-            Ok(attr)
+            Ok(told)
         })
         .await
     }

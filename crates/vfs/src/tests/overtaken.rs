@@ -128,7 +128,10 @@ async fn a_change_that_is_overtaken_does_not_come_back() {
                 let root = Caller::root();
                 match deed {
                     0 => vfs.flush_handle(held).await.map(|()| None),
-                    1 => vfs.setattr(&root, ino, &SetAttr::default(), Some(100), Some(held)).await.map(Some),
+                    1 => {
+                        let set = SetAttr::default();
+                        vfs.setattr_at(&root, ino, &set, Some(100), Some(held)).await.map(Some)
+                    }
                     2 => vfs.fallocate(&root, held, ZERO, 0, 4096).await.map(|()| None),
                     _ => vfs.copy_file_range(&root, (held, 4096), (held, 0), 4096, 0).await.map(|_| None),
                 }
@@ -143,19 +146,133 @@ async fn a_change_that_is_overtaken_does_not_come_back() {
         for _ in 0..50 {
             tokio::task::yield_now().await;
         }
-        if deed > 0 {
-            // Nothing that is pending hides what the other has written.
-            until("the open to end", async || opening.is_finished()).await;
-            assert_eq!(b.length(ino).await, 2 * SIZE, "deed {deed}");
-        }
+        // What is under way would hide, or undo, what the other has written.
+        assert!(!opening.is_finished(), "deed {deed}");
+        assert_eq!(b.length(ino).await, 2 * SIZE, "deed {deed}");
         engine.answer();
         let fresh = opening.await.unwrap();
         let told = changing.await.unwrap().unwrap();
-        assert!(told.is_none_or(|a| a.length == 2 * SIZE as u64), "deed {deed}");
+        if let Some((attr, since)) = told {
+            // What the answer tells the kernel, which takes it whatever it was told before.
+            assert_eq!(b.vfs.still(ino, attr, since).await.length, 2 * SIZE as u64);
+        }
         assert!(b.read(fresh, 0, 2 * SIZE).await == [3; 2 * SIZE], "deed {deed}");
         assert_eq!(b.length(ino).await, 2 * SIZE, "deed {deed}");
         assert!(b.read(held, 0, 2 * SIZE).await == [3; 2 * SIZE], "deed {deed}");
     }
+}
+
+/// What is told of a file can be read, whoever asks in whatever way.
+#[tokio::test]
+async fn a_length_that_is_told_can_be_read() {
+    let root = Caller::root();
+    for way in 0..3 {
+        let w = World::new(1).await;
+        let (a, b) = (w.client().await, w.client().await);
+        let (ino, fh) = a.create("f").await;
+        a.write(fh, 0, &[1; 10]).await;
+        a.fsync(fh).await.unwrap();
+        let held = b.open(ino).await;
+        assert_eq!(b.read(held, 0, SIZE).await.len(), 10);
+        a.write(fh, 10, &[2; 5000]).await;
+        a.fsync(fh).await.unwrap();
+        let told = match way {
+            0 => b.vfs.getattr(ino).await.unwrap().length as usize,
+            1 => b.vfs.lookup(&root, Ino::ROOT, b"f").await.unwrap().attr.length as usize,
+            _ => {
+                let listing = b.vfs.opendir(&root, Ino::ROOT).await.unwrap();
+                list(&b, listing, 0, 100, "f").await.1.unwrap().0
+            }
+        };
+        assert_eq!(told, 5010);
+        assert_eq!(b.read(held, 0, SIZE).await.len(), told, "way {way}");
+    }
+}
+
+/// A listing tells nothing older than another one has told.
+#[tokio::test]
+async fn two_listings_do_not_contradict_each_other() {
+    let root = Caller::root();
+    let w = World::new(1).await;
+    let (a, b) = (w.client().await, w.client().await);
+    let (_, fh) = a.create("f").await;
+    a.write(fh, 0, &[1; 10]).await;
+    a.fsync(fh).await.unwrap();
+    let (first, second) =
+        (b.vfs.opendir(&root, Ino::ROOT).await.unwrap(), b.vfs.opendir(&root, Ino::ROOT).await.unwrap());
+    let (at, _) = list(&b, first, 0, 1, "").await;
+    assert_eq!(list(&b, first, at, 100, "f").await.1, Some((10, 0o644, 1)));
+    a.write(fh, 10, &[2; 5000]).await;
+    a.fsync(fh).await.unwrap();
+    assert_eq!(list(&b, second, 0, 100, "f").await.1, Some((5010, 0o644, 1)));
+    assert_eq!(list(&b, first, at, 100, "f").await.1, None);
+    // Where nothing has changed both tell.
+    let third = b.vfs.opendir(&root, Ino::ROOT).await.unwrap();
+    assert_eq!(list(&b, third, 0, 100, "f").await.1, Some((5010, 0o644, 1)));
+    assert_eq!(list(&b, second, at, 100, "f").await.1, Some((5010, 0o644, 1)));
+}
+
+/// A commit during which nothing newer is learnt costs no turn more, and no page.
+#[tokio::test]
+async fn a_change_of_the_mode_during_a_commit_costs_no_pages() {
+    let root = Caller::root();
+    let w = World::new(1).await;
+    let engine = Late::new(&w);
+    let b = w.client_on(Arc::clone(&engine) as Arc<dyn Store>).await;
+    let (ino, fh) = b.create("f").await;
+    b.write(fh, 0, &[1; SIZE]).await;
+    b.fsync(fh).await.unwrap();
+    b.read(fh, 0, 10).await;
+    b.write(fh, 0, &[2; 4096]).await;
+    let vfs = Arc::clone(&b.vfs);
+    let flush = engine.hold(async move { vfs.flush_handle(fh).await }).await;
+    // As a compaction does that ends now.
+    b.vfs.files.get(ino).unwrap().forget_views();
+    let before = engine.turns();
+    engine.answer();
+    flush.await.unwrap().unwrap();
+    assert_eq!(engine.turns(), before);
+    let opened = b.vfs.open(&root, ino, libc::O_RDONLY).await.unwrap();
+    assert!(opened.keep_cache && !opened.direct_io);
+    assert!(b.read(opened.fh, 0, 4096).await == [2; 4096]);
+}
+
+/// What a mount changes itself does not make a file busy, also where opens see it before the mount is told that it is done.
+#[tokio::test]
+async fn own_changes_do_not_make_a_file_busy() {
+    let root = Caller::root();
+    let w = World::new(1).await;
+    let engine = Late::new(&w);
+    let b = w.client_on(Arc::clone(&engine) as Arc<dyn Store>).await;
+    b.vfs.set_mixes_direct(true);
+    let (ino, fh) = b.create("f").await;
+    for n in 1..8 {
+        let vfs = Arc::clone(&b.vfs);
+        let set = SetAttr::default();
+        let cut = engine
+            .hold(async move { vfs.setattr(&Caller::root(), ino, &set, Some(n * 1000), Some(fh)).await })
+            .await;
+        let vfs = Arc::clone(&b.vfs);
+        let opening =
+            tokio::spawn(async move { vfs.open(&Caller::root(), ino, libc::O_RDONLY).await.unwrap() });
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        engine.answer();
+        cut.await.unwrap().unwrap();
+        assert!(!opening.await.unwrap().direct_io);
+    }
+    // Another mount that does so does.
+    let a = w.client().await;
+    let far = a.open(ino).await;
+    let mut direct = false;
+    for n in 1..8 {
+        a.truncate(ino, far, n * 100).await;
+        direct = b.vfs.open(&root, ino, libc::O_RDONLY).await.unwrap().direct_io;
+        assert!(!direct || n > 2);
+    }
+    assert!(direct);
+    assert!(!b.vfs.open(&root, ino, RW).await.unwrap().direct_io);
 }
 
 /// Lists a directory from an offset, so many entries; what it tells of one of them.
