@@ -6,6 +6,7 @@
 mod allocated;
 mod atime;
 mod attributes;
+mod catch_up;
 mod compact;
 mod control;
 mod dir;

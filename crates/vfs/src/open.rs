@@ -12,7 +12,6 @@ use crate::file::{File, moment};
 use crate::handles::{FileHandle, Handle};
 use crate::locks::HandleLocks;
 use crate::pages::{Drops, Seen};
-use crate::read::OVERTAKEN_MAX;
 use crate::readahead::ReadAhead;
 use crate::stale::Stale;
 use crate::vfs::{Opened, Vfs};
@@ -102,55 +101,6 @@ impl Vfs {
         self.pages.created(ino, Version::of(attr));
         let (file, _) = self.files.open(ino, attr);
         self.add_handle(file, flags, Seen { drops: Some(Drops::default()), busy: false })
-    }
-
-    /// Has what is known of an open file be at least what the engine knows now, or this version.
-    pub(crate) async fn catch_up(&self, file: &File, enough: Option<Version>) -> Result<()> {
-        let mut overtaken = 0;
-        loop {
-            let _alone = if overtaken >= OVERTAKEN_MAX { Some(file.flushing.lock().await) } else { None };
-            file.settled().await;
-            if enough.is_some_and(|version| file.version() == version) || self.look(file).await? {
-                return Ok(());
-            }
-            overtaken += 1;
-        }
-    }
-
-    /// Asks the engine for the attributes of an open file; false if something came between.
-    async fn look(&self, file: &File) -> Result<bool> {
-        let generation = file.generation();
-        match self.meta.getattr(file.ino).await {
-            Ok(attr) => Ok(file.learn(&attr, generation) || file.knows(Version::of(&attr))),
-            // Removed meanwhile. Whoever holds it learns so when it reads.
-            Err(e) if e.errno() == Errno::ENOENT => {
-                file.forget_views();
-                Ok(true)
-            }
-            Err(e) => Err(e),
-        }
-    }
-
-    /// Finds out what became of a file of which this mount does not know. For the holder of [`File::flushing`].
-    pub(crate) async fn find_out(&self, file: &File) {
-        loop {
-            match self.look(file).await {
-                Ok(false) => {}
-                Ok(true) => return file.state.lock().settle_claim(),
-                // Nothing of what was known is believed any more.
-                Err(e) => return tracing::warn!("attributes of inode {}: {e}", file.ino),
-            }
-        }
-    }
-
-    /// [`Vfs::catch_up`] with a file that somebody may have opened while it was changed.
-    pub(crate) async fn catch_up_if_open(&self, ino: Ino) {
-        if let Some(file) = self.files.get(ino)
-            && let Err(e) = self.catch_up(&file, None).await
-        {
-            tracing::warn!("attributes of inode {ino}: {e}");
-            file.forget_views();
-        }
     }
 
     /// A handle of a file that counts it as open.

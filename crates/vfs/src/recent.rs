@@ -40,12 +40,17 @@ impl<V: Copy> Aging<V> {
     }
 
     fn put(&mut self, ino: Ino, value: V) {
+        self.turn();
+        self.young.insert(ino, value);
+    }
+
+    /// Drops what is old, if it is time to.
+    fn turn(&mut self) {
         if self.young.len() >= KEPT_MAX || self.turned.elapsed() >= self.kept {
             self.old = std::mem::take(&mut self.young);
             self.old_from = std::mem::replace(&mut self.young_from, moment());
             self.turned = Instant::now();
         }
-        self.young.insert(ino, value);
     }
 
     fn get(&self, ino: Ino) -> Option<V> {
@@ -99,6 +104,7 @@ impl Told {
     /// The kernel is told attributes.
     pub(crate) fn note(&self, ino: Ino, attr: &Attr) {
         let mut t = self.0.lock();
+        t.turn();
         let (length, ctime) = (attr.length, attr.ctime);
         let belief = match (t.young.get(&ino), t.old.get(&ino)) {
             (Some(b), _) => Belief { length: b.length.min(length), ctime: b.ctime.max(ctime) },
@@ -106,14 +112,14 @@ impl Told {
             (None, Some(b)) => Belief { length, ctime: b.ctime.max(ctime) },
             (None, None) => Belief { length, ctime },
         };
-        t.put(ino, belief);
+        t.young.insert(ino, belief);
     }
 
     /// The kernel has data up to this length, and none behind it.
     pub(crate) fn ends(&self, ino: Ino, length: u64) {
         let mut t = self.0.lock();
         if let Some(b) = t.get(ino) {
-            t.put(ino, Belief { length: b.length.min(length), ..b });
+            t.young.insert(ino, Belief { length: b.length.min(length), ..b });
         }
     }
 
@@ -122,7 +128,7 @@ impl Told {
         let mut t = self.0.lock();
         if let Some(b) = t.get(ino) {
             t.old.remove(&ino);
-            t.put(ino, Belief { length, ..b });
+            t.young.insert(ino, Belief { length, ..b });
         }
     }
 
@@ -140,6 +146,8 @@ impl Told {
 
 #[cfg(test)]
 mod tests {
+    use ciderfs_format::FileType;
+
     use super::*;
 
     #[test]
@@ -162,5 +170,54 @@ mod tests {
         // Forgotten: anything may have happened since.
         assert!(r.since(Ino(2), start) && r.since(Ino(1), start));
         assert!(!r.since(Ino(2), moment()));
+    }
+
+    fn attr(length: u64, ctime: i64) -> Attr {
+        let time = Time { sec: ctime, nsec: 0 };
+        Attr {
+            flags: 0,
+            kind: FileType::File,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            atime: time,
+            mtime: time,
+            ctime: time,
+            nlink: 1,
+            length,
+            rdev: 0,
+            parent: Ino::ROOT,
+            access_acl: 0,
+            default_acl: 0,
+            tier: 0,
+        }
+    }
+
+    #[test]
+    fn the_kernel_may_believe_the_least_of_what_it_was_told_lately() {
+        let t = Told::new(Duration::from_secs(1000));
+        assert_eq!(t.length(Ino(1)), None);
+        t.ends(Ino(1), 3);
+        t.taken(Ino(1), 3);
+        assert_eq!(t.length(Ino(1)), None, "it was told nothing");
+        for (length, ctime) in [(7, 1), (5, 2), (9, 3)] {
+            t.note(Ino(1), &attr(length, ctime));
+        }
+        assert_eq!(t.length(Ino(1)), Some(5));
+        assert!(t.is_newer(Ino(1), &attr(9, 2)) && !t.is_newer(Ino(1), &attr(9, 3)));
+        t.taken(Ino(1), 9);
+        assert_eq!(t.length(Ino(1)), Some(9));
+        t.ends(Ino(1), 6);
+        assert_eq!(t.length(Ino(1)), Some(6));
+        // Asked for all the time, what was told long ago goes all the same.
+        t.0.lock().kept = Duration::ZERO;
+        t.note(Ino(1), &attr(9, 4));
+        assert_eq!(t.length(Ino(1)), Some(6));
+        t.note(Ino(1), &attr(9, 4));
+        assert_eq!(t.length(Ino(1)), Some(9));
+        for n in 2..4 {
+            t.note(Ino(n), &attr(1, 1));
+        }
+        assert_eq!(t.length(Ino(1)), None);
     }
 }
