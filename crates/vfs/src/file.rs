@@ -51,8 +51,8 @@ pub(crate) struct State {
     pub(crate) pending: VecDeque<Pending>,
     /// So many of them, from the first, are in a commit under way: what the engine tells may hold them already.
     pub(crate) committing: usize,
-    /// A commit, or another change of the content, is under way: the version and the generation when it began.
-    pub(crate) under_way: Option<(Version, u64)>,
+    /// A commit, or another change of the content, is under way: the version when it began.
+    pub(crate) under_way: Option<Version>,
     /// Appended data is not where it was believed to be when the kernel wrote it.
     pub(crate) moved: bool,
     /// Room held for what is not committed yet.
@@ -112,12 +112,8 @@ impl File {
             // Fetched before a commit that has told more by now: a shorter length would make the kernel drop what was written.
             return s.attr.clone();
         }
-        if s.generation == generation && !s.may_hold_a_change(attr) {
-            s.adopt(attr);
-        } else {
-            s.behind |= attr.length > s.attr.length;
-        }
-        s.overlay(attr)
+        let current = s.generation == generation;
+        s.tell(attr, current)
     }
 
     /// Takes attributes from the engine, fetched while `generation` was current. False if it is not any more, or if a commit is
@@ -148,13 +144,7 @@ impl File {
         if s.generation > since {
             return None;
         }
-        // What is told must be there to be read.
-        if s.may_hold_a_change(attr) {
-            s.behind |= attr.length > s.attr.length;
-        } else {
-            s.adopt(attr);
-        }
-        Some(s.overlay(attr))
+        Some(s.tell(attr, true))
     }
 
     pub(crate) fn generation(&self) -> u64 {
@@ -222,6 +212,17 @@ impl State {
         self.behind = false;
     }
 
+    /// Attributes with what is not flushed yet, for somebody who is told them. They are believed if they are `current`, unless a
+    /// change under way may be in them; in any case what is told must be there to be read.
+    fn tell(&mut self, attr: &Attr, current: bool) -> Attr {
+        if current && !self.may_hold_a_change(attr) {
+            self.adopt(attr);
+        } else {
+            self.behind |= attr.length > self.attr.length;
+        }
+        self.overlay(attr)
+    }
+
     /// Believes attributes as this client's own change has left them, which began while `generation` was current. Where it has
     /// not changed the version that was known here, somebody else has changed the file too.
     ///
@@ -248,7 +249,7 @@ impl State {
 
     /// Is a change under way that these attributes may be the result of, or of what came after it?
     fn may_hold_a_change(&self, attr: &Attr) -> bool {
-        self.under_way.is_some_and(|(version, _)| version != Version::of(attr))
+        self.under_way.is_some_and(|version| version != Version::of(attr))
     }
 
     /// Does a commit that is under way decide where appended data goes?
@@ -329,7 +330,7 @@ impl<'a> UnderWay<'a> {
     pub(crate) fn begin(file: &'a File, slices: usize) -> Self {
         let mut s = file.state.lock();
         s.committing = slices;
-        s.under_way = Some((s.version, s.generation));
+        s.under_way = Some(s.version);
         Self { file, generation: s.generation }
     }
 }
