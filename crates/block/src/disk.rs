@@ -28,6 +28,7 @@ mod open;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod way;
 mod writer;
 
 pub(crate) use dir::{CacheDir, Found};

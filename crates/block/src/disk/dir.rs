@@ -14,7 +14,8 @@ use parking_lot::{Condvar, Mutex};
 use super::breaker::Breaker;
 use super::fifo::{Fifo, cost};
 use super::journal::{Change, Journal, Loaded};
-use super::open::{OpenFiles, claim, make_dir};
+use super::open::{OpenFiles, claim};
+use super::way::HeldDir;
 use crate::budget::Permit;
 use crate::key::{BlockId, mix};
 use crate::stats::{Counters, count};
@@ -42,6 +43,8 @@ pub(super) struct State {
 
 /// See the module's text.
 pub(crate) struct CacheDir {
+    held: HeldDir,
+    /// Leads to `held`.
     pub(super) root: PathBuf,
     _lock: File,
     pub(super) free_ratio: f64,
@@ -80,16 +83,18 @@ impl CacheDir {
         queue_limit: u64,
         counters: Arc<Counters>,
     ) -> std::io::Result<Arc<Self>> {
-        let (root, lock) = claim(parent)?;
+        let (held, lock) = claim(parent)?;
+        let root = held.path();
         let temp = root.join("tmp");
         match std::fs::remove_dir_all(&temp) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
             _ => {}
         }
-        make_dir(&temp)?;
+        held.own("tmp")?;
         let fresh = !root.join("blocks").exists();
+        let blocks = held.own("blocks")?;
         for fan in 0..FAN_OUT {
-            make_dir(&root.join("blocks").join(format!("{fan:02x}")))?;
+            blocks.own(&format!("{fan:02x}"))?;
         }
         let mut index = Fifo::new(capacity);
         let (mut journal, mut loaded) = Journal::open(&root, &mut index)?;
@@ -101,8 +106,9 @@ impl CacheDir {
         let surplus = index.make_room(0);
         let changes: Vec<_> = surplus.iter().map(|&block| Change::removed(block)).collect();
         journal.append(&changes)?;
-        tracing::debug!(root = %root.display(), ?loaded, blocks = index.len(), "disk cache opened");
+        tracing::debug!(root = %held.named().display(), ?loaded, blocks = index.len(), "disk cache opened");
         let dir = Arc::new(Self {
+            held,
             root,
             _lock: lock,
             free_ratio,
@@ -163,6 +169,12 @@ impl CacheDir {
 
     pub(super) fn path(&self, block: &BlockId) -> PathBuf {
         self.fan(Self::fan_of(block)).join(Self::file_name(block))
+    }
+
+    /// Where a block's file is, for messages.
+    pub(super) fn named(&self, block: &BlockId) -> PathBuf {
+        let fan = format!("{:02x}", Self::fan_of(block));
+        self.held.named().join("blocks").join(fan).join(Self::file_name(block))
     }
 
     pub(super) fn second(&self) -> u32 {
@@ -270,9 +282,9 @@ impl CacheDir {
         count(&self.counters.disk_errors, 1);
         if self.breaker.lock().error(Instant::now()) {
             count(&self.counters.disk_trips, 1);
-            tracing::warn!(root = %self.root.display(), %error, "cache disk fails ({what}), left alone for a minute");
+            tracing::warn!(root = %self.held.named().display(), %error, "cache disk fails ({what}), left alone for a minute");
         } else {
-            tracing::debug!(root = %self.root.display(), %error, "cache disk: {what} failed");
+            tracing::debug!(root = %self.held.named().display(), %error, "cache disk: {what} failed");
         }
     }
 

@@ -1,15 +1,16 @@
 //! Taking a cache directory, and the cache files that are kept open.
 
 use std::collections::{HashMap, VecDeque};
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::FlockOperation;
 
 use super::dir::CacheDir;
 use super::file::{self, BlockFile, FileError};
+use super::way::HeldDir;
 use crate::key::BlockId;
 use crate::stats::count;
 
@@ -17,24 +18,18 @@ use crate::stats::count;
 const MAX_SIBLINGS: u32 = 16;
 /// Cache files kept open.
 const MAX_OPEN: usize = 64;
-const DIR_MODE: u32 = 0o700;
-
-/// Creates a directory and its parents for the owner only.
-pub(super) fn make_dir(path: &Path) -> std::io::Result<()> {
-    DirBuilder::new().recursive(true).mode(DIR_MODE).create(path)
-}
 
 /// Finds a directory that no other process uses. The lock goes when the file is closed, also after a crash.
-pub(super) fn claim(parent: &Path) -> std::io::Result<(PathBuf, File)> {
+pub(super) fn claim(parent: &Path) -> std::io::Result<(HeldDir, File)> {
+    let parent = HeldDir::open(parent)?;
     for n in 0..MAX_SIBLINGS {
-        let root = parent.join(if n == 0 { "ciderfs".to_owned() } else { format!("ciderfs.{n}") });
-        make_dir(&root)?;
+        let root = parent.own(&if n == 0 { "ciderfs".to_owned() } else { format!("ciderfs.{n}") })?;
         let lock = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
             .mode(file::FILE_MODE)
-            .open(root.join("lock"))?;
+            .open(root.path().join("lock"))?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok((root, lock)),
             Err(rustix::io::Errno::WOULDBLOCK) => {}
@@ -90,7 +85,7 @@ impl CacheDir {
             FileError::Io(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             FileError::Io(e) => self.disk_error("read", e),
             FileError::Damaged(what) => {
-                tracing::warn!(file = %self.path(block).display(), "cache file is damaged ({what}), removed");
+                tracing::warn!(file = %self.named(block).display(), "cache file is damaged ({what}), removed");
                 count(&self.counters.corrupt, 1);
             }
         }
