@@ -1,6 +1,9 @@
 //! The store: threads, queues and the trait.
 
+use std::fs::OpenOptions;
 use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -28,6 +31,9 @@ const READERS: usize = 2;
 const QUEUE_MAX: usize = 1024;
 /// Prepared statements kept per connection.
 const STATEMENTS_MAX: usize = 128;
+
+/// Mode of a new file.
+const FILE_MODE: u32 = 0o600;
 
 /// How a store is opened.
 #[derive(Debug, Clone, Copy, Default)]
@@ -128,6 +134,17 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
         .map_err(|e| StoreError::Fatal(format!("cannot start a thread: {e}")))
 }
 
+/// Creates the file if it is missing, so that only its owner may read it: it holds names, attributes and keys of everybody.
+/// SQLite gives the files beside it (`-wal`, `-shm`) the same mode. What stands in the way it will find too, and tell.
+fn create_file(path: &Path) {
+    let made = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path);
+    if let Err(e) = made.map(drop)
+        && e.kind() != std::io::ErrorKind::AlreadyExists
+    {
+        tracing::debug!("creating {}: {e}", path.display());
+    }
+}
+
 fn connect(address: &Address, read_only: bool) -> Inner<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_NO_MUTEX
         | if read_only {
@@ -135,6 +152,9 @@ fn connect(address: &Address, read_only: bool) -> Inner<Connection> {
         } else {
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE
         };
+    if !read_only {
+        create_file(&address.path);
+    }
     let conn = Connection::open_with_flags(&address.path, flags)?;
     conn.busy_timeout(address.timeout)?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS_MAX);

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,8 +18,9 @@ use crate::store::{Entry, Meta, ObjectStore};
 /// Longest part of a key's last component that a temporary name repeats.
 const TEMP_NAME_MAX: usize = 200;
 
-/// Mode of an object's file, less the umask.
-const FILE_MODE: u32 = 0o666;
+/// Modes of what is made: file permissions of the volume are kept by the client that is mounted, so nobody may pass it by.
+const FILE_MODE: u32 = 0o600;
+const DIR_MODE: u32 = 0o700;
 
 /// File systems whose data come from elsewhere, by the `f_type` that `statfs` tells (`linux/magic.h` and their own headers).
 const REMOTE: &[u32] = &[
@@ -80,6 +81,11 @@ fn io_error(key: &str, e: &std::io::Error) -> ObjectError {
     }
 }
 
+/// Creates a directory, and its parents where they are missing.
+fn make_dirs(dir: &Path) -> std::io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir)
+}
+
 /// Writes beside the target, makes it durable, then takes the name.
 fn write_file(path: &Path, key: &str, body: &[u8], files: &NewFiles, mut bounce: Bounce) -> Result<()> {
     let fail = |e: &std::io::Error| io_error(key, e);
@@ -93,7 +99,7 @@ fn write_file(path: &Path, key: &str, body: &[u8], files: &NewFiles, mut bounce:
     let file = match create() {
         Err(e) if e.kind() == ErrorKind::NotFound => {
             made = dir.ancestors().take_while(|d| !d.exists()).last();
-            fs::create_dir_all(dir).map_err(|e| fail(&e))?;
+            make_dirs(dir).map_err(|e| fail(&e))?;
             create()
         }
         other => other,
@@ -233,7 +239,7 @@ impl ObjectStore for FileStore {
 
     async fn create_bucket(&self) -> Result<()> {
         let root = self.root.clone();
-        blocking(move || fs::create_dir_all(&root).map_err(|e| io_error(&root.to_string_lossy(), &e))).await
+        blocking(move || make_dirs(&root).map_err(|e| io_error(&root.to_string_lossy(), &e))).await
     }
 
     fn device(&self) -> Option<u64> {
