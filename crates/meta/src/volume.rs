@@ -286,7 +286,12 @@ impl Meta {
     pub async fn statfs(&self) -> Result<VolumeStat> {
         self.refresh_usage().await?;
         let s = self.settings();
-        self.clamp_by_quotas(volume_stat(s.capacity, s.inodes, self.used())).await
+        self.statfs_at(Ino::ROOT).await
+    }
+
+    /// The same as a file or directory sees it: under the quotas of the directories above it.
+    pub async fn statfs_at(&self, ino: Ino) -> Result<VolumeStat> {
+        self.clamp_by_quotas(self.real(ino), volume_stat(s.capacity, s.inodes, self.used())).await
     }
 
     pub(crate) async fn refresh_usage(&self) -> Result<()> {
