@@ -50,11 +50,11 @@ impl Meta {
     ///
     /// # Errors
     /// `ENOENT`, `ENOTDIR`.
-    pub async fn dir_at(&self, path: &str, create: bool) -> Result<Ino> {
+    pub async fn dir_at(&self, path: &[u8], create: bool) -> Result<Ino> {
         let root = Caller::root();
         let mut at = Ino::ROOT;
-        for name in path.split('/').filter(|s| !s.is_empty() && *s != ".") {
-            let found = match self.lookup(&root, at, name.as_bytes()).await {
+        for name in crate::volume::path_names(path) {
+            let found = match self.lookup(&root, at, name).await {
                 Err(e) if create && e.errno() == Errno::ENOENT => {
                     let node = crate::types::NewNode {
                         kind: FileType::Directory,
@@ -63,8 +63,8 @@ impl Meta {
                         rdev: 0,
                         target: b"",
                     };
-                    match self.create(&root, at, name.as_bytes(), &node).await {
-                        Err(e) if e.errno() == Errno::EEXIST => self.lookup(&root, at, name.as_bytes()).await,
+                    match self.create(&root, at, name, &node).await {
+                        Err(e) if e.errno() == Errno::EEXIST => self.lookup(&root, at, name).await,
                         other => other,
                     }
                 }
