@@ -9,7 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::places;
 
 /// Characters of patterns.
@@ -40,7 +40,7 @@ pub fn parse(list: &OsStr) -> Result<Vec<Entry>> {
         });
     }
     if out.is_empty() {
-        places::absolute(list)?;
+        return Err(Failure::new("--cache-dir names no directory; use memory for a cache in memory"));
     }
     Ok(out)
 }
@@ -246,7 +246,7 @@ mod tests {
             assert_eq!(parse(OsStr::from_bytes(&parsed[0].text())).unwrap(), parsed, "{entry}");
         }
         assert_eq!(dirs(format!("{r}/d*1/a\\*b")), [at("disk1/a*b")]);
-        assert!(parse(OsStr::new("")).is_err());
+        assert!(parse(OsStr::new("")).is_err() && parse(OsStr::new("::")).is_err());
         // The directory from which a pattern is looked up is none.
         let entry = Entry::Pattern(at("[x]"), "*".into());
         assert_eq!(entry.expand(), Vec::<PathBuf>::new());

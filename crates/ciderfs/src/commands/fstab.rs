@@ -165,7 +165,7 @@ impl Line {
         let line = [&self.source[..], &self.mountpoint, self.kind.as_bytes(), &self.options, b"0 0"];
         let line = [line[..4].join(&b"  "[..]), line[4].to_vec()].join(&b"  "[..]);
         let is_same = |old: &[u8]| {
-            let mut fields = old.split(u8::is_ascii_whitespace).filter(|f| !f.is_empty());
+            let mut fields = old.split(|b| matches!(b, b' ' | b'\t')).filter(|f| !f.is_empty());
             fields.next() == Some(&self.source[..])
                 && fields.next().map(trimmed) == Some(trimmed(&self.mountpoint))
         };
@@ -216,7 +216,7 @@ fn escaped(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
     for b in field {
         match b {
-            b' ' | b'\t' | b'\n' | b'\r' | b'\\' | b'#' => out.extend(format!("\\{b:03o}").bytes()),
+            b' ' | b'\t' | b'\n' | b'\\' => out.extend(format!("\\{b:03o}").bytes()),
             _ => out.push(*b),
         }
     }
@@ -315,7 +315,7 @@ mod tests {
         ];
         let a = Args::parse("mount", &words).unwrap();
         let line = Line::of(&a, "juicefs").unwrap();
-        let source = format!("sqlite://{}/a:b\\040\\043.db?max_open_conns=3", here.display());
+        let source = format!("sqlite://{}/a:b\\040#.db?max_open_conns=3", here.display());
         assert_eq!(text(&line.source), source);
         let again = mounted(&line);
         assert_eq!((again.place(0), again.place(1)), (a.place(0), a.place(1)));
