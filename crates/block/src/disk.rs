@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ciderfs_format::shown;
 use ciderfs_object::{Bounce, Buffers};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -71,7 +72,7 @@ impl DiskCache {
             let ratio = f64::from(cfg.free_space_ratio);
             match CacheDir::open(path, cfg.cache_size / n, ratio, queue_limit, counters.clone()) {
                 Ok(dir) => cache.dirs.push(dir),
-                Err(e) => tracing::warn!(dir = %path.display(), "no disk cache here: {e}"),
+                Err(e) => tracing::warn!(dir = %shown(path), "no disk cache here: {e}"),
             }
         }
         for dir in &cache.dirs {

@@ -1,96 +1,158 @@
 //! Parsing: flags anywhere, one or two dashes, `--flag=value` or `--flag value` (`spec/cli.md` 2.1).
+//!
+//! Whatever names a place on this machine is resolved here, from the caller's directory: [`flags`] says which words do.
+//! Commands get places of any bytes that mean the same wherever the process goes afterwards.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use ciderfs_format::shown;
 
 use crate::failure::{Failure, Result};
 use crate::flags::{self, Flag, Kind, Status};
-use crate::values;
+use crate::{cache_dirs, places, values};
+
+/// The value of a flag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// A text, number or switch.
+    Text(String),
+    /// An absolute place on this machine, or a path within the volume as it was written.
+    Place(OsString),
+    /// Cache directories.
+    Dirs(Vec<cache_dirs::Entry>),
+    /// A text, and the absolute directory that it means to a storage of files.
+    Bucket(String, PathBuf),
+}
+
+/// An argument that is no flag.
+#[derive(Debug, Clone)]
+struct Word {
+    given: OsString,
+    /// The place that it names, absolute.
+    place: OsString,
+}
 
 /// A parsed command line.
 #[derive(Debug, Default)]
 pub struct Args {
-    /// Positional arguments.
-    pub positional: Vec<String>,
-    given: HashMap<&'static str, String>,
+    words: Vec<Word>,
+    given: HashMap<&'static str, Value>,
     /// Boolean flags turned off in so many words.
     off: HashSet<&'static str>,
 }
 
 impl Args {
     /// Parses what follows the command's name.
-    pub fn parse(command: &str, words: &[String]) -> Result<Self> {
+    pub fn parse<S: AsRef<OsStr>>(command: &str, words: &[S]) -> Result<Self> {
         let mut out = Self::default();
-        let mut words = words.iter();
+        let mut positional = Vec::new();
+        let mut words = words.iter().map(AsRef::as_ref);
         while let Some(word) = words.next() {
+            let bytes = word.as_bytes();
             let Some(body) =
-                word.strip_prefix("--").or_else(|| word.strip_prefix('-')).filter(|b| !b.is_empty())
+                bytes.strip_prefix(b"--").or_else(|| bytes.strip_prefix(b"-")).filter(|b| !b.is_empty())
             else {
-                out.positional.push(word.clone());
+                positional.push(word);
                 continue;
             };
-            let (name, value) = match body.split_once('=') {
-                Some((n, v)) => (n, Some(v.to_owned())),
+            let (name, value) = match body.iter().position(|b| *b == b'=') {
+                Some(at) => (&body[..at], Some(OsStr::from_bytes(&body[at + 1..]))),
                 None => (body, None),
             };
-            let flag = flags::of(command).find(|f| f.name == name || f.aliases.contains(&name)).ok_or_else(
-                || Failure::new(format!("unknown option: \"{}\"", word.split('=').next().unwrap_or(word))),
-            )?;
+            let is_called = |n: &str| n.as_bytes() == name;
+            let flag = flags::of(command)
+                .find(|f| is_called(f.name) || f.aliases.iter().any(|a| is_called(a)))
+                .ok_or_else(|| {
+                    let word = OsStr::from_bytes(bytes.split(|b| *b == b'=').next().unwrap_or(bytes));
+                    Failure::new(format!("unknown option: \"{}\"", shown(word)))
+                })?;
             let value = match (flag.kind, value) {
-                (Kind::Bool, None) => "true".to_owned(),
+                (Kind::Bool, None) => OsStr::new("true"),
                 (_, Some(v)) => v,
                 (_, None) => words
                     .next()
-                    .cloned()
                     .ok_or_else(|| Failure::new(format!("flag needs an argument: --{}", flag.name)))?,
             };
             out.set(flag, value)?;
         }
+        for (i, word) in positional.into_iter().enumerate() {
+            let place = match flags::positional(command, i) {
+                Kind::Source => places::source(word)?,
+                // An inode instead.
+                Kind::Path if out.is_on("inode") => text_of(word, || "an argument".into())?.into(),
+                Kind::Path => places::absolute(word)?.into(),
+                _ => text_of(word, || "an argument".into())?.into(),
+            };
+            out.words.push(Word { given: word.to_owned(), place });
+        }
         Ok(out)
     }
 
-    fn set(&mut self, flag: &'static Flag, value: String) -> Result<()> {
-        check(flag, &value)?;
-        if value == "false" && flag.kind == Kind::Bool {
-            self.given.remove(flag.name);
-            self.off.insert(flag.name);
-            return Ok(());
+    fn set(&mut self, flag: &'static Flag, value: &OsStr) -> Result<()> {
+        let text = || text_of(value, || format!("the value of --{}", flag.name));
+        let value = match flag.kind {
+            Kind::Path if value.is_empty() => Value::Place(OsString::new()),
+            Kind::Path => Value::Place(places::absolute(value)?.into()),
+            Kind::Inside => Value::Place(value.to_owned()),
+            Kind::Dirs => Value::Dirs(cache_dirs::parse(value)?),
+            Kind::Bucket if value.is_empty() => Value::Text(String::new()),
+            Kind::Bucket => Value::Bucket(text()?.into(), places::absolute(value)?),
+            _ => Value::Text(text()?.into()),
+        };
+        if let Value::Text(value) = &value {
+            check(flag, value)?;
+            if value == "false" && flag.kind == Kind::Bool {
+                self.given.remove(flag.name);
+                self.off.insert(flag.name);
+                return Ok(());
+            }
         }
         self.off.remove(flag.name);
-        match flag.status {
-            Status::Missing(why) => {
+        match (flag.status, &value) {
+            (Status::Missing(why), _) => {
                 return Err(Failure::new(format!("--{} is not supported in this version: {why}", flag.name)));
             }
-            Status::Only(values, why) if !values.contains(&value.as_str()) => {
+            (Status::Only(values, why), Value::Text(value)) if !values.contains(&value.as_str()) => {
                 return Err(Failure::new(format!(
                     "--{}={value} is not supported in this version: {why}; use {}",
                     flag.name, values[0]
                 )));
             }
-            Status::Only(..) => {}
-            Status::NoOp(why) => tracing::debug!("--{} has no effect: {why}", flag.name),
-            Status::Ready => {}
+            (Status::NoOp(why), _) => tracing::debug!("--{} has no effect: {why}", flag.name),
+            (Status::Only(..) | Status::Ready, _) => {}
         }
-        // Mount options add up.
-        match self.given.get_mut(flag.name).filter(|_| flag.name == "o") {
-            Some(list) => *list = format!("{list},{value}"),
-            None => _ = self.given.insert(flag.name, value),
+        match (self.given.get_mut(flag.name), value) {
+            // Mount options add up.
+            (Some(Value::Text(list)), Value::Text(more)) if flag.name == "o" => {
+                *list = format!("{list},{more}");
+            }
+            (_, value) => _ = self.given.insert(flag.name, value),
         }
         Ok(())
     }
 
-    /// Sets a flag by name, as a mount option does. False if there is no such flag.
-    pub fn set_by_name(&mut self, command: &str, name: &str, value: Option<&str>) -> Result<bool> {
-        let Some(flag) = flags::of(command).find(|f| f.name == name && f.name.len() > 1) else {
-            return Ok(false);
-        };
-        let value = match (flag.kind, value) {
-            (Kind::Bool, None) => "true",
-            (_, Some(v)) => v,
-            (_, None) => return Err(Failure::new(format!("option {name} needs a value"))),
-        };
-        self.set(flag, value.to_owned())?;
-        Ok(true)
+    /// The number of arguments that are no flags.
+    pub fn count(&self) -> usize {
+        self.words.len()
+    }
+
+    /// An argument as it was written; empty if there is none.
+    pub fn given(&self, i: usize) -> &OsStr {
+        self.words.get(i).map_or(OsStr::new(""), |w| &w.given)
+    }
+
+    /// An argument that is a text; empty if there is none.
+    pub fn word(&self, i: usize) -> &str {
+        self.given(i).to_str().unwrap_or_default()
+    }
+
+    /// The absolute place, or the address of metadata with absolute places, that an argument names.
+    pub fn place(&self, i: usize) -> &Path {
+        Path::new(self.words.get(i).map_or(OsStr::new(""), |w| &w.place))
     }
 
     /// These arguments with the flags of others added that are not set here.
@@ -106,10 +168,10 @@ impl Args {
         self
     }
 
-    /// All flags that were given, with their values.
-    pub fn settings(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        let off = self.off.iter().map(|name| (*name, "false"));
-        self.given.iter().map(|(name, value)| (*name, value.as_str())).chain(off)
+    /// All flags that were given, with their values; none for a switch that was turned off.
+    pub fn settings(&self) -> impl Iterator<Item = (&'static str, Option<&Value>)> {
+        let off = self.off.iter().map(|name| (*name, None));
+        self.given.iter().map(|(name, value)| (*name, Some(value))).chain(off)
     }
 
     /// Was it given?
@@ -119,7 +181,35 @@ impl Args {
 
     /// The text given, if any.
     pub fn text(&self, name: &str) -> Option<&str> {
-        self.given.get(name).map(String::as_str)
+        match self.given.get(name) {
+            Some(Value::Text(text) | Value::Bucket(text, _)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The absolute place given, or the path within the volume.
+    pub fn path(&self, name: &str) -> Option<&Path> {
+        match self.given.get(name) {
+            Some(Value::Place(place)) => Some(Path::new(place)),
+            _ => None,
+        }
+    }
+
+    /// The cache directories given.
+    pub fn dirs(&self, name: &str) -> Option<&[cache_dirs::Entry]> {
+        match self.given.get(name) {
+            Some(Value::Dirs(dirs)) => Some(dirs),
+            _ => None,
+        }
+    }
+
+    /// The bucket given, and the directory that it means to a storage of files.
+    pub fn bucket(&self) -> Option<(&str, &Path)> {
+        match self.given.get("bucket") {
+            Some(Value::Bucket(text, dir)) => Some((text, dir)),
+            Some(Value::Text(text)) => Some((text, Path::new(text))),
+            _ => None,
+        }
     }
 
     /// A boolean.
@@ -161,19 +251,27 @@ impl Args {
     pub fn exactly(&self, command: &str, names: &[&str]) -> Result<()> {
         let n = names.len();
         let usage = format!("USAGE: ciderfs {command} [options] {}", names.join(" "));
-        if self.positional.len() < n {
+        if self.count() < n {
             return Err(Failure::new(format!(
                 "ERROR: This command requires at least {n} arguments; {usage}"
             )));
         }
-        if self.positional.len() > n {
-            let got = self.positional.join(" ");
+        if self.count() > n {
+            let got: Vec<_> = self.words.iter().map(|w| shown(&w.given)).collect();
+            let got = got.join(" ");
             return Err(Failure::new(format!(
                 "ERROR: accept at most {n} arguments but got [{got}]; {usage}"
             )));
         }
         Ok(())
     }
+}
+
+/// What must be a text, as text.
+fn text_of(word: &OsStr, what: impl FnOnce() -> String) -> Result<&str> {
+    word.to_str().ok_or_else(|| {
+        Failure::new(format!("{} is not UTF-8, which only names of places may be: {}", what(), shown(word)))
+    })
 }
 
 /// Is the value one that the flag takes?
@@ -195,14 +293,14 @@ mod tests {
     use super::*;
 
     fn parse(command: &str, line: &str) -> Result<Args> {
-        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        let words: Vec<&str> = line.split_whitespace().collect();
         Args::parse(command, &words)
     }
 
     #[test]
     fn flags_stand_anywhere_with_one_or_two_dashes() {
         let a = parse("format", "--storage=s3 META -trash-days 3 NAME --hash-prefix").unwrap();
-        assert_eq!(a.positional, ["META", "NAME"]);
+        assert_eq!((a.count(), a.word(0), a.word(1)), (2, "META", "NAME"));
         assert_eq!(
             (a.text("storage"), a.int("trash-days", 1), a.is_on("hash-prefix")),
             (Some("s3"), 3, true)
@@ -220,6 +318,40 @@ mod tests {
         assert!(parse("format", "--trash-days").is_err());
         assert!(parse("format", "-abc A B").is_err());
         assert!(parse("mount", "--cache-size=10X A B").is_err());
+    }
+
+    #[test]
+    fn what_names_a_place_is_resolved_and_keeps_its_bytes() {
+        let here = std::env::current_dir().unwrap();
+        let odd = OsStr::from_bytes(b"m\xff\n \\");
+        let words = [
+            OsStr::new("sqlite3://v.db"),
+            odd,
+            OsStr::from_bytes(b"--log=l\xfe"),
+            OsStr::new("--cache-dir"),
+            OsStr::from_bytes(b"c\xfd"),
+            OsStr::from_bytes(b"--subdir=a/\xfc"),
+            OsStr::new("--bucket=o"),
+        ];
+        let a = Args::parse("mount", &words).unwrap();
+        assert_eq!(a.place(0).as_os_str(), OsStr::new(&format!("sqlite3://{}/v.db", here.display())));
+        assert_eq!(a.place(1), here.join(odd));
+        assert_eq!(a.path("log"), Some(&*here.join(OsStr::from_bytes(b"l\xfe"))));
+        let cache = cache_dirs::Entry::Dir(here.join(OsStr::from_bytes(b"c\xfd")));
+        assert_eq!(a.dirs("cache-dir"), Some(&[cache][..]));
+        assert_eq!(a.path("subdir"), Some(Path::new(OsStr::from_bytes(b"a/\xfc"))));
+        assert_eq!(a.bucket(), Some(("o", &*here.join("o"))));
+        let info = Args::parse("info", &["a", "/b", "--raw"]).unwrap();
+        assert_eq!((info.place(0), info.place(1)), (&*here.join("a"), Path::new("/b")));
+        let info = Args::parse("info", &["12", "-i"]).unwrap();
+        assert_eq!(info.place(0), Path::new("12"));
+        for (command, words) in [
+            ("format", [OsStr::new("redis://h/1"), OsStr::from_bytes(b"v\xff")]),
+            ("mount", [OsStr::from_bytes(b"--metrics=\xff"), OsStr::new("m")]),
+        ] {
+            let text = Args::parse(command, &words).unwrap_err().text;
+            assert!(text.contains("not UTF-8") && text.contains("\\377"), "{text}");
+        }
     }
 
     #[test]

@@ -13,7 +13,11 @@ mod table;
 mod umount;
 mod up;
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
 use std::process::ExitCode;
+
+use ciderfs_format::shown;
 
 use crate::args::Args;
 use crate::failure::{EXIT_UNKNOWN_COMMAND, Result};
@@ -38,12 +42,12 @@ fn version() -> String {
 }
 
 /// Is it the name of a command?
-fn is_command(word: &str) -> bool {
+fn is_command(word: &OsStr) -> bool {
     COMMANDS.iter().any(|(name, _, _)| *name == word)
 }
 
 /// Runs the command line.
-pub fn run(argv: &[String]) -> ExitCode {
+pub fn run(argv: &[OsString]) -> ExitCode {
     let argv = match helper::translate(argv) {
         Ok(helper::Call::Command(argv)) => argv,
         Ok(helper::Call::Remount(mountpoint, options)) => {
@@ -53,14 +57,18 @@ pub fn run(argv: &[String]) -> ExitCode {
     };
     let words = &argv[1..];
     // Global flags may stand before the command, which is the first other word.
-    let at = words.iter().position(|w| !w.starts_with('-'));
+    let is_flag = |w: &OsString| w.as_bytes().starts_with(b"-");
+    let at = words.iter().position(|w| !is_flag(w));
     let Some(at) = at.filter(|&at| is_command(&words[at])) else {
-        return match words.iter().find(|w| !w.starts_with('-')) {
+        return match words.iter().find(|w| !is_flag(w)) {
             Some(word) => {
-                eprintln!("No help topic for '{word}'");
+                eprintln!("No help topic for '{}'", shown(word));
                 ExitCode::from(EXIT_UNKNOWN_COMMAND)
             }
-            None if words.iter().any(|w| matches!(w.trim_start_matches('-'), "version" | "V")) => {
+            None if words
+                .iter()
+                .any(|w| matches!(w.as_bytes(), b"-version" | b"--version" | b"-V" | b"--V")) =>
+            {
                 println!("{}", version());
                 ExitCode::SUCCESS
             }
@@ -70,8 +78,9 @@ pub fn run(argv: &[String]) -> ExitCode {
             }
         };
     };
-    let command = words[at].as_str();
-    let rest: Vec<String> = [&words[..at], &words[at + 1..]].concat();
+    // One of ours, so it is a text.
+    let command = words[at].to_str().unwrap_or_default();
+    let rest: Vec<OsString> = [&words[..at], &words[at + 1..]].concat();
     let args = match Args::parse(command, &rest) {
         Ok(args) => args,
         Err(e) => return finish(Err(e)),

@@ -1,18 +1,23 @@
 //! Going to the background: the command starts itself again as a session of its own and waits for the word that the mount is
 //! ready.
 
-use std::fs::OpenOptions;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::Path;
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use ciderfs_format::shown;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::descriptors;
 use crate::failure::{Failure, Result};
 
 /// Set for the process that serves in the background.
 const ENV: &str = "CIDERFS_DAEMON";
 /// First word of the line that says that the mount is ready.
 const READY: &str = "READY";
-/// First word of the line that says why it is not.
+/// First word of what says why it is not, up to the end.
 const FAILED: &str = "FAILED";
 
 /// Is this the process in the background?
@@ -20,15 +25,20 @@ pub fn is_daemon() -> bool {
     std::env::var_os(ENV).is_some()
 }
 
-/// Starts the same command in the background and waits until it is ready or has failed.
-pub fn start(argv: &[String], log: &Path) -> Result<()> {
-    if let Some(dir) = log.parent() {
-        std::fs::create_dir_all(dir)?;
-    }
-    let file = OpenOptions::new().create(true).append(true).open(log);
-    let file = file
-        .map_err(|e| Failure::new(format!("cannot open the log file {}: {e}; use --log", log.display())))?;
+fn open_log(log: &Path) -> Result<File> {
+    let file = log
+        .parent()
+        .map_or(Ok(()), std::fs::create_dir_all)
+        .and_then(|()| OpenOptions::new().create(true).append(true).open(log));
+    file.map_err(|e| Failure::new(format!("cannot open the log file {}: {e}; use --log", shown(log))))
+}
+
+/// Starts the same command in the background and waits until it is ready or has failed. It finds the caller's directory and
+/// environment, and no descriptor of the caller but the log: a lock or the end of a pipe must not live on in it.
+pub fn start(argv: &[OsString], log: &Path) -> Result<()> {
+    let file = open_log(log)?;
     let exe = std::env::current_exe()?;
+    descriptors::close_on_exec();
     let mut child = Command::new(exe)
         .args(argv.get(1..).unwrap_or_default())
         .env(ENV, "1")
@@ -36,19 +46,22 @@ pub fn start(argv: &[String], log: &Path) -> Result<()> {
         .stdout(Stdio::piped())
         .stderr(file)
         .spawn()?;
-    let lines = child.stdout.take().map(BufReader::new);
-    for line in lines.into_iter().flat_map(BufReader::lines) {
-        let line = line?;
+    let mut said = child.stdout.take().map(BufReader::new);
+    let mut line = String::new();
+    while said.as_mut().map_or(Ok(0), |said| said.read_line(&mut line))? > 0 {
         if let Some(text) = line.strip_prefix(READY) {
             println!("{}", text.trim());
             return Ok(());
         }
         if let Some(text) = line.strip_prefix(FAILED) {
+            let mut text = text.to_owned();
+            said.as_mut().map_or(Ok(0), |said| said.read_to_string(&mut text))?;
             return Err(Failure::new(text.trim()));
         }
+        line.clear();
     }
     let status = child.wait()?;
-    Err(Failure::new(format!("the mount process ended ({status}); see {}", log.display())))
+    Err(Failure::new(format!("the mount process ended ({status}); see {}", shown(log))))
 }
 
 /// In the background process: leaves the caller's session.
@@ -57,9 +70,10 @@ pub fn detach() {
     let _ = std::env::set_current_dir("/");
 }
 
-/// Tells the waiting command that the mount is ready.
-pub fn ready(text: &str) {
+/// Tells the waiting command that the mount is ready, and keeps nothing of it: what is still printed goes to the log.
+pub fn ready(text: &str, log: &Path) {
     tell(READY, text);
+    reopen(log);
 }
 
 /// Tells the waiting command why there will be no mount. After [`ready`] nobody listens any more.
@@ -70,4 +84,24 @@ pub fn failed(text: &str) {
 fn tell(what: &str, text: &str) {
     let mut out = std::io::stdout();
     let _ = writeln!(out, "{what} {text}").and_then(|()| out.flush());
+}
+
+/// Opens the log again whenever SIGHUP says that it was moved away. Call it within a runtime.
+pub fn follow_log(log: PathBuf) -> Result<()> {
+    let mut hangups = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            reopen(&log);
+            tracing::info!("the log file was opened again");
+        }
+    });
+    Ok(())
+}
+
+fn reopen(log: &Path) {
+    let opened = open_log(log).and_then(|file| Ok(descriptors::write_to(&file)?));
+    if let Err(e) = opened {
+        // To the old one.
+        tracing::error!("{e}");
+    }
 }

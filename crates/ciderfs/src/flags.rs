@@ -15,6 +15,25 @@ pub enum Kind {
     Size(char),
     /// A duration; a bare number is seconds.
     Duration,
+    /// A place on this machine.
+    Path,
+    /// A path within the volume, in any bytes.
+    Inside,
+    /// A list of cache directories.
+    Dirs,
+    /// A bucket, or a directory where objects are files.
+    Bucket,
+    /// The address of metadata, which may name files.
+    Source,
+}
+
+/// What an argument of a command is that is no flag.
+pub fn positional(command: &str, index: usize) -> Kind {
+    match (command, index) {
+        ("format" | "config" | "mount" | "status", 0) | ("quota", 1) => Kind::Source,
+        ("mount", 1) | ("umount" | "up", 0) | ("info", _) => Kind::Path,
+        _ => Kind::Text,
+    }
 }
 
 /// Is a flag there?
@@ -49,7 +68,7 @@ pub struct Flag {
     pub status: Status,
 }
 
-use Kind::{Bool, Duration, Float, Int, Size, Text};
+use Kind::{Bool, Bucket, Dirs, Duration, Float, Inside, Int, Path, Size, Text};
 use Status::{Missing, NoOp, Only, Ready};
 
 const ALL: &[&str] = &["*"];
@@ -89,7 +108,7 @@ pub const FLAGS: &[Flag] = &[
     flag!(
         "bucket",
         &[],
-        Text,
+        Bucket,
         "",
         &["format", "config", "mount"],
         Ready,
@@ -106,7 +125,7 @@ pub const FLAGS: &[Flag] = &[
     flag!(
         "encrypt-rsa-key",
         &[],
-        Text,
+        Path,
         "",
         FORMAT,
         Ready,
@@ -121,7 +140,7 @@ pub const FLAGS: &[Flag] = &[
     flag!("enable-acl", &[], Bool, "", FORMAT_CONFIG, Ready, "POSIX ACLs; cannot be turned off again"),
     flag!("ranger-rest-url", &[], Text, "", FORMAT_CONFIG, LATER, "Ranger"),
     flag!("ranger-service", &[], Text, "", FORMAT_CONFIG, LATER, "Ranger"),
-    flag!("kerberos-config-file", &[], Text, "", FORMAT_CONFIG, LATER, "Kerberos"),
+    flag!("kerberos-config-file", &[], Path, "", FORMAT_CONFIG, LATER, "Kerberos"),
     flag!("force", &[], Bool, "", &["format", "config", "mount", "umount"], Ready, "skip safety checks"),
     flag!("no-update", &["if-absent"], Bool, "", FORMAT, Ready, "leave an existing volume as it is"),
     flag!("yes", &["y"], Bool, "", &["config"], Ready, "ask nothing"),
@@ -132,7 +151,7 @@ pub const FLAGS: &[Flag] = &[
     flag!("max-client-version", &[], Text, "", &["config"], LATER, "newest client allowed"),
     flag!("dir-stats", &[], Bool, "", &["config"], Ready, "usage per directory"),
     flag!("user-group-quota", &[], Bool, "", &["config"], Ready, "quotas of users and groups"),
-    flag!("path", &[], Text, "", &["quota"], Ready, "directory, from the root of the volume"),
+    flag!("path", &[], Inside, "", &["quota"], Ready, "directory, from the root of the volume"),
     flag!("uid", &[], Int, "", &["quota"], Ready, "user"),
     flag!("gid", &[], Int, "", &["quota"], Ready, "group"),
     flag!("create", &[], Bool, "", &["quota"], Ready, "create the directory if it does not exist"),
@@ -164,13 +183,13 @@ pub const FLAGS: &[Flag] = &[
     ),
     flag!("raw", &[], Bool, "", &["info"], Ready, "slices instead of objects"),
     flag!("json", &[], Bool, "", &["info", "quota"], Ready, "for machines"),
-    flag!("data", &[], Text, "", &["up"], Ready, "directory of the volume"),
+    flag!("data", &[], Path, "", &["up"], Ready, "directory of the volume"),
     flag!("background", &["d"], Bool, "", &["mount"], Ready, "go to the background when mounted"),
     flag!("foreground", &["f"], Bool, "", &["mount"], Ready, "stay in the foreground"),
     flag!("no-syslog", &[], Bool, "", &["mount"], NoOp("nothing is sent to syslog"), "do not log to syslog"),
-    flag!("log", &[], Text, "", &["mount"], Ready, "log file of a background mount"),
+    flag!("log", &[], Path, "", &["mount"], Ready, "log file of a background mount"),
     flag!("o", &[], Text, "", MOUNT, Ready, "mount options, comma separated"),
-    flag!("subdir", &[], Text, "", MOUNT, Ready, "mount this directory of the volume"),
+    flag!("subdir", &[], Inside, "", MOUNT, Ready, "mount this directory of the volume"),
     flag!("read-only", &[], Bool, "", MOUNT, Ready, "refuse every change"),
     flag!("heartbeat", &[], Duration, "12s", MOUNT, Ready, "interval of session refresh"),
     flag!("no-bgjob", &[], Bool, "", MOUNT, Ready, "no background jobs"),
@@ -228,7 +247,15 @@ pub const FLAGS: &[Flag] = &[
     flag!("writeback-threshold-size", &[], Size('B'), "0", MOUNT, SAFE, "stage only small blocks"),
     flag!("upload-delay", &[], Duration, "0s", MOUNT, SAFE, "delay of staged uploads"),
     flag!("upload-hours", &[], Text, "", MOUNT, SAFE, "hours of staged uploads"),
-    flag!("cache-dir", &[], Text, "", MOUNT, Ready, "cache directories, separated by :"),
+    flag!(
+        "cache-dir",
+        &[],
+        Dirs,
+        "",
+        MOUNT,
+        Ready,
+        "cache directories and patterns (* ? []), separated by : or by commas; memory for none"
+    ),
     flag!(
         "cache-mode",
         &[],

@@ -62,6 +62,8 @@ pub fn start(args: &Args, usual: &str) {
     let colour = std::io::stderr().is_terminal() && !args.is_on("no-color");
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // Of the fields, which have a style of their own.
+        .with_ansi(colour)
         .with_writer(std::io::stderr)
         .event_format(Lines { colour })
         .try_init();

@@ -1,13 +1,16 @@
 //! `ciderfs`: the command line.
 
 mod args;
+mod cache_dirs;
 mod commands;
 mod daemon;
+mod descriptors;
 mod failure;
 mod flags;
 mod http;
 mod log;
 mod opening;
+mod places;
 mod values;
 
 use std::process::ExitCode;
@@ -28,6 +31,6 @@ fn tame_allocator() {
 
 fn main() -> ExitCode {
     tame_allocator();
-    let argv: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
+    let argv: Vec<std::ffi::OsString> = std::env::args_os().collect();
     commands::run(&argv)
 }

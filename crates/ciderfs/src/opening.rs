@@ -1,10 +1,11 @@
 //! Opening what a volume consists of: its metadata engine and its object store.
 
+use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ciderfs_format::Settings;
 use ciderfs_format::envelope::{Envelope, PrivateKey};
+use ciderfs_format::{Settings, shown};
 use ciderfs_meta::store::Store;
 use ciderfs_meta_redis::RedisStore;
 use ciderfs_meta_sql::SqliteStore;
@@ -14,6 +15,7 @@ use ciderfs_object::layers::{
 use ciderfs_object::{ObjectStore, StoreConfig};
 
 use crate::failure::{Failure, Result};
+use crate::values;
 
 /// Engines of this version.
 const ENGINES: &str = "sqlite3://PATH, redis://HOST[:PORT]/DB, rediss://, unix://";
@@ -30,9 +32,11 @@ pub enum Purpose {
 }
 
 /// Opens a metadata engine by its URL.
-pub async fn meta(url: &str, purpose: Purpose) -> Result<Arc<dyn Store>> {
+pub async fn meta(url: &(impl AsRef<OsStr> + ?Sized), purpose: Purpose) -> Result<Arc<dyn Store>> {
+    let url = url.as_ref();
     let read_only = purpose == Purpose::Look;
-    let scheme = url.split_once("://").map_or("redis", |(s, _)| s);
+    let text = shown(url);
+    let scheme = text.split_once("://").map_or("redis", |(s, _)| s);
     match scheme {
         "sqlite3" | "sqlite" => {
             let must_exist = purpose != Purpose::Create;
@@ -41,6 +45,10 @@ pub async fn meta(url: &str, purpose: Purpose) -> Result<Arc<dyn Store>> {
         }
         "redis" | "rediss" | "unix" => {
             let options = ciderfs_meta_redis::Options { read_only };
+            // Places in it are percent-encoded.
+            let url = url.to_str().ok_or_else(|| {
+                Failure::new(format!("{}: the address is not UTF-8", values::masked(&text)))
+            })?;
             let store = RedisStore::open(url, options).await;
             Ok(Arc::new(store.map_err(|e| Failure::new(e.to_string()))?))
         }

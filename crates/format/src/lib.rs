@@ -20,6 +20,7 @@ pub mod quota;
 pub mod redis_keys;
 pub mod session;
 pub mod settings;
+mod shown;
 pub mod slice;
 #[cfg(test)]
 mod testing;
@@ -31,6 +32,7 @@ pub use codec::Compression;
 pub use edge::Edge;
 pub use ino::Ino;
 pub use settings::Settings;
+pub use shown::shown;
 pub use slice::{CHUNK_SIZE, Extent, Slice};
 
 /// A stored value that cannot be decoded.

@@ -1,6 +1,8 @@
 //! Addresses of Redis volumes (`spec/meta-redis.md` 1).
 
+use std::ffi::OsString;
 use std::fmt;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -99,7 +101,10 @@ impl Address {
         };
         let (place, mut db) = match scheme {
             "unix" => (
-                Place::Unix(PathBuf::from(decode(rest)?.ok_or_else(|| bad("the address names no socket"))?)),
+                match rest {
+                    "" => return Err(bad("the address names no socket")),
+                    path => Place::Unix(file(path)),
+                },
                 0,
             ),
             "redis" | "rediss" => {
@@ -116,7 +121,9 @@ impl Address {
         let mut tls = (scheme == "rediss").then(Tls::default);
         let (mut read_timeout, mut connect_timeout) = (READ_TIMEOUT, CONNECT_TIMEOUT);
         let (mut cert, mut key) = (None, None);
-        for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let raw = pair.split_once('=').map_or("", |(_, value)| value);
+            let Some((name, value)) = url::form_urlencoded::parse(pair.as_bytes()).next() else { continue };
             match name.replace('_', "-").as_str() {
                 "db" => db = value.parse().map_err(|_| bad(format!("{value:?} is no database number")))?,
                 "read-timeout" => read_timeout = duration(&name, &value)?,
@@ -128,11 +135,11 @@ impl Address {
                 }
                 "tls-ca-cert-file" => {
                     if let Some(tls) = &mut tls {
-                        tls.ca = Some(PathBuf::from(&*value));
+                        tls.ca = Some(file(&raw.replace('+', " ")));
                     }
                 }
-                "tls-cert-file" => cert = Some(PathBuf::from(&*value)),
-                "tls-key-file" => key = Some(PathBuf::from(&*value)),
+                "tls-cert-file" => cert = Some(file(&raw.replace('+', " "))),
+                "tls-key-file" => key = Some(file(&raw.replace('+', " "))),
                 "tls-server-name" => {
                     return Err(bad(
                         "tls-server-name is not supported in this version: name the host as in its certificate",
@@ -167,6 +174,11 @@ impl Address {
         let shown = format!("{scheme}://{masked}{rest}");
         Ok(Self { place, tls, user, password, db, read_timeout, connect_timeout, shown })
     }
+}
+
+/// Percent-decodes the name of a file, which may hold any bytes.
+fn file(part: &str) -> PathBuf {
+    OsString::from_vec(percent_decode_str(part).collect()).into()
 }
 
 /// Percent-decodes; an empty part is none.
@@ -308,6 +320,11 @@ mod tests {
         .unwrap();
         let want = Tls { insecure: true, ca: Some("/ca".into()), client: Some(("/c".into(), "/k".into())) };
         assert_eq!(a.tls, Some(want));
+        let odd = Address::parse("rediss://h?tls-ca-cert-file=/c%FF+%2B&db=1").unwrap();
+        assert_eq!(odd.tls.unwrap().ca.unwrap().as_os_str().as_encoded_bytes(), b"/c\xff +");
+        let odd = Address::parse("unix:///s%FF%40?db=2").unwrap();
+        let Place::Unix(path) = odd.place else { panic!("no socket") };
+        assert_eq!(path.as_os_str().as_encoded_bytes(), b"/s\xff@");
         assert!(Address::parse("rediss://h?tls-cert-file=/c").is_err());
         assert!(Address::parse("rediss://h?tls-server-name=x").is_err());
     }

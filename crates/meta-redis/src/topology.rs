@@ -1,5 +1,6 @@
 //! Which server to talk to: asked anew for every connection, so that failovers and moved slots are followed.
 
+use ciderfs_format::shown;
 use ciderfs_meta::store::StoreError;
 use redis::aio::MultiplexedConnection;
 use redis::{
@@ -35,7 +36,7 @@ impl Servers {
             None => password_from_environment()?,
         };
         let read = |path: &std::path::Path| {
-            std::fs::read(path).map_err(|e| StoreError::Fatal(format!("TLS file {}: {e}", path.display())))
+            std::fs::read(path).map_err(|e| StoreError::Fatal(format!("TLS file {}: {e}", shown(path))))
         };
         if address.tls.is_some() {
             // The one that the S3 client uses; an error means that the program has chosen one already.
@@ -74,8 +75,7 @@ impl Servers {
         match &self.address.place {
             Place::Single(node) => self.node(node, true).await,
             Place::Unix(path) => {
-                self.open(ConnectionAddr::Unix(path.clone()), &path.display().to_string(), self.data(true))
-                    .await
+                self.open(ConnectionAddr::Unix(path.clone()), &shown(path), self.data(true)).await
             }
             Place::Sentinel { master, sentinels } => self.connect_master(master, sentinels).await,
             Place::Cluster(nodes) => self.connect_slot(nodes).await,

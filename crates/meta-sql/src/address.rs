@@ -1,9 +1,12 @@
 //! Addresses of SQLite volumes (`spec/meta-sql-kv.md` 1.2).
 
+use std::ffi::OsStr;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ciderfs_format::shown;
 use ciderfs_meta::store::StoreError;
 
 /// How long a call waits for a lock that another process holds, unless `_timeout` says otherwise.
@@ -78,17 +81,24 @@ pub struct Address {
 
 impl Address {
     /// Parses `sqlite3://PATH[?options]`, `sqlite://PATH[?options]` or a plain path.
-    pub fn parse(text: &str) -> Result<Self, StoreError> {
-        let rest = match text.split_once("://") {
-            Some(("sqlite3" | "sqlite", rest)) => rest,
+    pub fn parse(text: &(impl AsRef<OsStr> + ?Sized)) -> Result<Self, StoreError> {
+        let text = text.as_ref().as_bytes();
+        let scheme = text.windows(3).position(|w| w == b"://");
+        let rest = match scheme.map(|at| text.split_at(at)) {
+            Some((b"sqlite3" | b"sqlite", rest)) => &rest[3..],
             Some((other, _)) => {
                 return Err(StoreError::Fatal(format!(
-                    "{other}:// is not a SQLite address; use sqlite3://PATH"
+                    "{}:// is not a SQLite address; use sqlite3://PATH",
+                    shown(OsStr::from_bytes(other))
                 )));
             }
             None => text,
         };
-        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let mut parts = rest.splitn(2, |b| *b == b'?').map(OsStr::from_bytes);
+        let (path, query) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let query = query.to_str().ok_or_else(|| {
+            StoreError::Fatal(format!("options of the SQLite address are not UTF-8: {}", shown(query)))
+        })?;
         if path.is_empty() {
             return Err(StoreError::Fatal("the address names no file; use sqlite3://PATH".into()));
         }
@@ -163,7 +173,7 @@ impl Address {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sqlite3://{}", self.path.display())
+        write!(f, "sqlite3://{}", shown(&self.path))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ciderfs_format::FormatError;
+use ciderfs_format::{FormatError, shown};
 use ciderfs_meta::store::StoreError;
 use rusqlite::{Error as Sql, ErrorCode};
 
@@ -59,7 +59,7 @@ fn missing_table(e: &Sql) -> bool {
 }
 
 fn explain(e: &Sql, path: &Path) -> StoreError {
-    let file = path.display();
+    let file = shown(path);
     if missing_table(e) {
         return StoreError::Fatal(format!(
             "{file} holds no volume; create one with `format` or check the table prefix"
@@ -98,18 +98,18 @@ fn explain(e: &Sql, path: &Path) -> StoreError {
 
 /// SQLite only says "unable to open database file"; the file system knows why.
 fn cannot_open(path: &Path) -> String {
-    let file = path.display();
+    let file = shown(path);
     if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
         match std::fs::metadata(dir) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 return format!(
                     "cannot open {file}: directory {} does not exist; create it first",
-                    dir.display()
+                    shown(dir)
                 );
             }
-            Err(e) => return format!("cannot open {file}: {}: {e}", dir.display()),
+            Err(e) => return format!("cannot open {file}: {}: {e}", shown(dir)),
             Ok(m) if !m.is_dir() => {
-                return format!("cannot open {file}: {} is not a directory", dir.display());
+                return format!("cannot open {file}: {} is not a directory", shown(dir));
             }
             Ok(_) => {}
         }

@@ -1,5 +1,6 @@
 //! The store: threads, queues and the trait.
 
+use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -71,7 +72,7 @@ impl SqliteStore {
     ///
     /// # Errors
     /// `Fatal` with a remedy if the file cannot be opened or is no database.
-    pub fn open(url: &str, options: Options) -> Result<Self, StoreError> {
+    pub fn open(url: &(impl AsRef<OsStr> + ?Sized), options: Options) -> Result<Self, StoreError> {
         let address = Address::parse(url)?;
         let read_only = options.read_only || address.read_only;
         let shared = Arc::new(Shared { statements: Statements::new(&address.prefix, ATTR_COLUMNS), address });

@@ -1,5 +1,7 @@
 //! An opened volume and what all operations share.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -7,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use bytes::Bytes;
 use ciderfs_format::settings::Settings;
-use ciderfs_format::{Attr, Ino, Time};
+use ciderfs_format::{Attr, Ino, Time, shown};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
@@ -47,7 +49,7 @@ pub struct MetaConfig {
     /// Every change fails with `EROFS`; no session, no background work.
     pub read_only: bool,
     /// Directory presented as the root; created if missing.
-    pub subdir: Option<String>,
+    pub subdir: Option<Vec<u8>>,
     /// Interval of session refresh and settings reload; 0 refreshes never.
     pub heartbeat: Duration,
     /// No background jobs.
@@ -282,11 +284,16 @@ impl Meta {
         (self.ledger.space().max(0) as u64, self.ledger.inodes().max(0) as u64)
     }
 
-    /// Size and use of the volume (`spec/meta-redis.md` 5.18).
+    /// Size and use of the volume as presented (`spec/meta-redis.md` 5.18).
     pub async fn statfs(&self) -> Result<VolumeStat> {
+        self.statfs_at(Ino::ROOT).await
+    }
+
+    /// The same as a file or directory sees it: under the quotas of the directories above it.
+    pub async fn statfs_at(&self, ino: Ino) -> Result<VolumeStat> {
         self.refresh_usage().await?;
         let s = self.settings();
-        self.clamp_by_quotas(volume_stat(s.capacity, s.inodes, self.used())).await
+        self.clamp_by_quotas(self.real(ino), volume_stat(s.capacity, s.inodes, self.used())).await
     }
 
     pub(crate) async fn refresh_usage(&self) -> Result<()> {
@@ -309,11 +316,20 @@ impl Meta {
         ino == Ino::ROOT || ino == self.root
     }
 
-    async fn find_subdir(&self, subdir: &str) -> Result<Ino> {
+    async fn find_subdir(&self, subdir: &[u8]) -> Result<Ino> {
         let root = Caller::root();
         let mut at = Ino::ROOT;
-        for name in subdir.split('/').filter(|s| !s.is_empty() && *s != ".") {
-            let (ino, attr) = match self.lookup(&root, at, name.as_bytes()).await {
+        let shown = |name: &[u8]| shown(OsStr::from_bytes(name)).into_owned();
+        for name in path_names(subdir) {
+            let (ino, attr) = match self.lookup(&root, at, name).await {
+                Err(e) if e.errno() == Errno::ENOENT && self.cfg.read_only => {
+                    return Err(Error::Volume(format!(
+                        "--subdir {}: the volume has no directory {} there, and a read-only mount makes none; \
+                         name one that exists, or mount once without --read-only",
+                        shown(subdir),
+                        shown(name)
+                    )));
+                }
                 Err(e) if e.errno() == Errno::ENOENT => {
                     let node = crate::types::NewNode {
                         kind: ciderfs_format::FileType::Directory,
@@ -322,22 +338,26 @@ impl Meta {
                         rdev: 0,
                         target: b"",
                     };
-                    match self.create(&root, at, name.as_bytes(), &node).await {
-                        Err(e) if e.errno() == Errno::EEXIST => {
-                            self.lookup(&root, at, name.as_bytes()).await?
-                        }
+                    match self.create(&root, at, name, &node).await {
+                        Err(e) if e.errno() == Errno::EEXIST => self.lookup(&root, at, name).await?,
                         other => other?,
                     }
                 }
                 other => other?,
             };
             if !attr.is_dir() {
+                let (subdir, name) = (shown(subdir), shown(name));
                 return Err(Error::Volume(format!("--subdir {subdir}: {name} is not a directory")));
             }
             at = ino;
         }
         Ok(at)
     }
+}
+
+/// The names in a path of the volume.
+pub(crate) fn path_names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|b| *b == b'/').filter(|name| !matches!(*name, b"" | b"."))
 }
 
 /// Settings that this version cannot honour are refused rather than broken.

@@ -427,7 +427,7 @@ impl Bridge {
                 Answered::Written(n)
             }
             Op::Statfs => {
-                let s = vfs.statfs().await?;
+                let s = vfs.statfs(ino).await?;
                 Answered::Statfs(Statfs {
                     blocks: s.total_space / 4096,
                     bfree: s.avail_space / 4096,

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use ciderfs_format::shown;
 use rustix::fs::OFlags;
 
 use crate::buffers::{ALIGN, Buffer, Buffers};
@@ -46,7 +47,7 @@ impl NewFiles {
             let file = direct.custom_flags(OFlags::DIRECT.bits().cast_signed()).open(path);
             match file.and_then(|file| bounce.write(&file, parts).map(|()| file)) {
                 Err(e) if is_unsupported(&e) => {
-                    tracing::debug!("no direct writes to {}: {e}", path.display());
+                    tracing::debug!("no direct writes to {}: {e}", shown(path));
                     self.direct.store(false, Ordering::Relaxed);
                     // Made already, if only the writes were refused.
                     match std::fs::remove_file(path) {

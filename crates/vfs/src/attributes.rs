@@ -159,9 +159,9 @@ impl Vfs {
         if ino.is_virtual() { Ok(()) } else { self.meta.access(c, ino, mask).await }
     }
 
-    /// Size and use of the volume.
-    pub async fn statfs(&self) -> Result<VolumeStat> {
-        self.meta.statfs().await
+    /// Size and use of the volume, or of the quota under which an inode is.
+    pub async fn statfs(&self, ino: Ino) -> Result<VolumeStat> {
+        self.meta.statfs_at(if ino.is_virtual() { Ino::ROOT } else { ino }).await
     }
 
     /// Attributes fetched since a moment, with the unflushed data of this mount; `None` if the file has changed since, so that

@@ -1,11 +1,13 @@
 //! What `info` tells of an inode (`spec/data-path.md` 8.3).
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
 use ciderfs_format::lock::LockRecord;
 use ciderfs_format::objname::{block_key, block_len, full_key};
-use ciderfs_format::{CHUNK_SIZE, Extent, Ino};
+use ciderfs_format::{CHUNK_SIZE, Extent, Ino, shown};
 use ciderfs_meta::{Error, Result, TreeUsage};
 use serde_json::{Value, json};
 
@@ -48,7 +50,7 @@ impl Vfs {
         progress.set(usage.files, usage.size);
         let attr = self.meta.getattr(ino).await?;
         let paths: Vec<String> =
-            self.meta.paths(ino).await?.iter().map(|p| String::from_utf8_lossy(p).into_owned()).collect();
+            self.meta.paths(ino).await?.iter().map(|p| shown(OsStr::from_bytes(p)).into_owned()).collect();
         let (mut chunks, mut objects) = (Vec::new(), Vec::new());
         if attr.is_file() {
             let count = attr.length.div_ceil(CHUNK_SIZE) as u32;

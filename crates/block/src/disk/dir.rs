@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use bytes::Bytes;
+use ciderfs_format::shown;
 use ciderfs_object::NewFiles;
 use parking_lot::{Condvar, Mutex};
 
@@ -106,7 +107,7 @@ impl CacheDir {
         let surplus = index.make_room(0);
         let changes: Vec<_> = surplus.iter().map(|&block| Change::removed(block)).collect();
         journal.append(&changes)?;
-        tracing::debug!(root = %held.named().display(), ?loaded, blocks = index.len(), "disk cache opened");
+        tracing::debug!(root = %shown(held.named()), ?loaded, blocks = index.len(), "disk cache opened");
         let dir = Arc::new(Self {
             held,
             root,
@@ -282,9 +283,9 @@ impl CacheDir {
         count(&self.counters.disk_errors, 1);
         if self.breaker.lock().error(Instant::now()) {
             count(&self.counters.disk_trips, 1);
-            tracing::warn!(root = %self.held.named().display(), %error, "cache disk fails ({what}), left alone for a minute");
+            tracing::warn!(root = %shown(self.held.named()), %error, "cache disk fails ({what}), left alone for a minute");
         } else {
-            tracing::debug!(root = %self.held.named().display(), %error, "cache disk: {what} failed");
+            tracing::debug!(root = %shown(self.held.named()), %error, "cache disk: {what} failed");
         }
     }
 

@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use ciderfs_format::shown;
 use rustix::fs::FlockOperation;
 
 use super::dir::CacheDir;
@@ -85,7 +86,7 @@ impl CacheDir {
             FileError::Io(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             FileError::Io(e) => self.disk_error("read", e),
             FileError::Damaged(what) => {
-                tracing::warn!(file = %self.named(block).display(), "cache file is damaged ({what}), removed");
+                tracing::warn!(file = %shown(&self.named(block)), "cache file is damaged ({what}), removed");
                 count(&self.counters.corrupt, 1);
             }
         }

@@ -13,8 +13,7 @@ pub fn run(args: &Args) -> Result<()> {
     args.exactly("config", &["META-URL"])?;
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
-        let url = &args.positional[0];
-        let store = opening::meta(url, opening::Purpose::Change).await?;
+        let store = opening::meta(args.place(0), opening::Purpose::Change).await?;
         let old = Meta::read_settings(store.as_ref()).await?;
         let old = old.ok_or_else(|| Failure::new(format!("no volume at {}", store.describe())))?;
         let mut new = old.clone();

@@ -1,8 +1,9 @@
 //! `ciderfs format META-URL NAME`.
 
-use ciderfs_format::Settings;
+use std::path::Path;
+
 use ciderfs_format::settings::{round_block_size, validate_name};
-use ciderfs_format::version;
+use ciderfs_format::{Settings, shown, version};
 use ciderfs_meta::Meta;
 use ciderfs_object::{ObjectError, has_other_objects, probe};
 
@@ -19,13 +20,13 @@ const IMMUTABLE: &[&str] =
 pub fn run(args: &Args) -> Result<()> {
     args.exactly("format", &["META-URL", "NAME"])?;
     let runtime = tokio::runtime::Runtime::new()?;
-    runtime.block_on(format(args, &args.positional[0], &args.positional[1]))
+    runtime.block_on(format(args, args.place(0), args.word(1)))
 }
 
 /// Creates the volume, or updates its settings.
-pub async fn format(args: &Args, url: &str, name: &str) -> Result<()> {
+pub async fn format(args: &Args, url: &Path, name: &str) -> Result<()> {
     validate_name(name)?;
-    tracing::info!("Meta address: {}", values::masked(url));
+    tracing::info!("Meta address: {}", values::masked(&shown(url)));
     let store = opening::meta(url, opening::Purpose::Create).await?;
     if let Some(old) = Meta::read_settings(store.as_ref()).await? {
         if args.is_on("no-update") {
@@ -84,11 +85,15 @@ pub async fn check_storage(args: &Args, old: &Settings, new: &Settings) -> Resul
 
 fn new_settings(args: &Args, name: &str) -> Result<Settings> {
     let storage = args.text("storage").unwrap_or("file");
-    let mut bucket = args.text("bucket").map_or_else(super::up::default_bucket, str::to_owned);
+    let default = super::up::default_bucket;
+    let (mut bucket, dir) = match args.bucket() {
+        Some((text, dir)) => (text.to_owned(), dir.to_owned()),
+        None => default().map(|dir| (shown(&dir).into_owned(), dir))?,
+    };
     if let Some(endpoint) = args.text("endpoint") {
         bucket = format!("{}/{bucket}", endpoint.trim_end_matches('/'));
     }
-    let bucket = stored_bucket(storage, &bucket)?;
+    let bucket = stored_bucket(storage, &bucket, &dir)?;
     let mut s = Settings::new(name, &uuid::Uuid::new_v4().to_string(), storage, &bucket);
     s.block_size_kib = round_block_size(args.size("block-size", 'K', 4 << 20)?) >> 10;
     s.compression = args.text("compress").unwrap_or("none").to_owned();
@@ -98,9 +103,9 @@ fn new_settings(args: &Args, name: &str) -> Result<Settings> {
     let env = |name: &str| std::env::var(name).unwrap_or_default();
     (s.access_key, s.secret_key, s.session_token) =
         (env("ACCESS_KEY"), env("SECRET_KEY"), env("SESSION_TOKEN"));
-    if let Some(path) = args.text("encrypt-rsa-key") {
-        s.encrypt_key =
-            std::fs::read_to_string(path).map_err(|e| Failure::new(format!("private key {path}: {e}")))?;
+    if let Some(path) = args.path("encrypt-rsa-key") {
+        s.encrypt_key = std::fs::read_to_string(path)
+            .map_err(|e| Failure::new(format!("private key {}: {e}", shown(path))))?;
     }
     if let Some(algo) = args.text("encrypt-algo") {
         s.encrypt_algo = algo.to_owned();
@@ -110,13 +115,20 @@ fn new_settings(args: &Args, name: &str) -> Result<Settings> {
     Ok(s)
 }
 
-/// The bucket as it is stored: a directory absolute and with a slash at the end, as every client expects it.
-fn stored_bucket(storage: &str, bucket: &str) -> Result<String> {
-    if storage != "file" {
+/// The bucket as it is stored: a directory absolute and with a slash at the end, as every client expects it. `dir` is what
+/// the text means as a directory.
+pub fn stored_bucket(storage: &str, bucket: &str, dir: &Path) -> Result<String> {
+    if !storage.eq_ignore_ascii_case("file") {
         return Ok(bucket.to_owned());
     }
-    let path = std::path::absolute(bucket)?;
-    Ok(format!("{}/", path.display().to_string().trim_end_matches('/')))
+    // Settings are a document of text.
+    let dir = dir.to_str().ok_or_else(|| {
+        Failure::new(format!(
+            "--bucket: the settings of a volume cannot hold {}, which is not UTF-8; choose another directory",
+            shown(dir)
+        ))
+    })?;
+    Ok(format!("{}/", dir.trim_end_matches('/')))
 }
 
 /// Applies the flags that may change at any time.
@@ -124,8 +136,8 @@ pub fn change(args: &Args, s: &mut Settings) -> Result<()> {
     if let Some(v) = args.text("storage") {
         s.storage = v.to_owned();
     }
-    if let Some(v) = args.text("bucket") {
-        s.bucket = stored_bucket(&s.storage, v)?;
+    if let Some((text, dir)) = args.bucket() {
+        s.bucket = stored_bucket(&s.storage, text, dir)?;
     }
     if let Some(v) = args.text("access-key") {
         s.access_key = v.to_owned();

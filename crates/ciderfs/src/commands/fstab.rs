@@ -1,20 +1,23 @@
 //! `--update-fstab`: a line of `/etc/fstab` that mounts the same again (`spec/cli.md` 5.8).
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::args::Args;
+use ciderfs_format::shown;
+
+use crate::args::{Args, Value};
 use crate::failure::{Failure, Result};
-use crate::{flags, values};
+use crate::flags::Kind;
+use crate::{cache_dirs, flags, values};
 
 /// Types by which mount(8) finds a helper: the first is what the official client writes.
 const TYPES: [&str; 2] = ["juicefs", "ciderfs"];
 /// Flags that say how this call runs, not how to mount.
 const LEFT_OUT: [&str; 4] = ["o", "background", "foreground", "update-fstab"];
-/// Flags that hold paths, separated by `:`.
-const PATHS: [&str; 2] = ["cache-dir", "log"];
 /// What a mount may take from its environment, which is not there when the system starts.
 const ENVIRONMENT: [&str; 4] = ["META_PASSWORD", "JFS_RSA_PASSPHRASE", "ACCESS_KEY", "SECRET_KEY"];
 
@@ -24,7 +27,7 @@ pub fn enter(args: &Args) {
         return;
     }
     match may_enter().and_then(|()| update(args, Path::new("/"))) {
-        Ok(()) => tracing::info!("/etc/fstab mounts {} from now on", args.positional[1]),
+        Ok(()) => tracing::info!("/etc/fstab mounts {} from now on", shown(args.place(1))),
         Err(e) => return tracing::warn!("/etc/fstab was not updated: {e}"),
     }
     for name in ENVIRONMENT.iter().filter(|name| std::env::var_os(name).is_some()) {
@@ -52,8 +55,8 @@ fn update(args: &Args, root: &Path) -> Result<()> {
     // One of us at a time: what another one enters meanwhile must not be lost.
     rustix::fs::flock(&directory, rustix::fs::FlockOperation::LockExclusive).map_err(std::io::Error::from)?;
     let (old, owner, mode) = match fs::metadata(&path) {
-        Ok(meta) => (fs::read_to_string(&path)?, Some((meta.uid(), meta.gid())), meta.mode() & 0o7777),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => (String::new(), None, 0o644),
+        Ok(meta) => (fs::read(&path)?, Some((meta.uid(), meta.gid())), meta.mode() & 0o7777),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => (Vec::new(), None, 0o644),
         Err(e) => return Err(e.into()),
     };
     let new = line.put_into(&old);
@@ -66,8 +69,8 @@ fn update(args: &Args, root: &Path) -> Result<()> {
         _ = fs::remove_file(&temporary);
     }
     written?;
-    let source = &args.positional[0];
-    if mode & 0o044 != 0 && values::masked(source) != *source {
+    let source = shown(args.place(0));
+    if mode & 0o044 != 0 && values::masked(&source) != source {
         tracing::warn!("everybody can read /etc/fstab, and now the password in it: chmod 600 it");
     }
     Ok(())
@@ -77,12 +80,12 @@ fn update(args: &Args, root: &Path) -> Result<()> {
 fn replace(
     path: &Path,
     temporary: &Path,
-    text: &str,
+    text: &[u8],
     owner: Option<(u32, u32)>,
     mode: u32,
 ) -> std::io::Result<()> {
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary)?;
-    file.write_all(text.as_bytes())?;
+    file.write_all(text)?;
     if let Some((uid, gid)) = owner {
         std::os::unix::fs::fchown(&file, Some(uid), Some(gid))?;
     }
@@ -107,60 +110,69 @@ fn helper(root: &Path) -> Result<&'static str> {
     Err(Failure::new("/sbin/mount.juicefs and /sbin/mount.ciderfs are other programs; remove one of them"))
 }
 
-/// The fields of a line that tell what is mounted where and how.
+/// The fields of a line that tell what is mounted where and how, as they stand in the table: names in it are bytes.
 #[derive(Debug, PartialEq, Eq)]
 struct Line {
     kind: &'static str,
-    source: String,
-    mountpoint: String,
-    options: String,
+    source: Vec<u8>,
+    mountpoint: Vec<u8>,
+    options: Vec<u8>,
 }
 
 impl Line {
     fn of(args: &Args, kind: &'static str) -> Result<Self> {
-        let mut options: Vec<String> = Vec::new();
-        let of_mount = |name: &str| !LEFT_OUT.contains(&name) && flags::of("mount").any(|f| f.name == name);
-        for (name, value) in args.settings().filter(|(name, _)| of_mount(name)) {
-            let value = match name {
+        let mut options: Vec<Vec<u8>> = Vec::new();
+        let flags = flags::of("mount").filter(|f| !LEFT_OUT.contains(&f.name));
+        for flag in flags {
+            let Some((_, value)) = args.settings().find(|(name, _)| *name == flag.name) else { continue };
+            let value: Vec<u8> = match value {
+                None => b"false".to_vec(),
+                // Only a switch may stand alone: "true" may also be a name.
+                Some(Value::Text(_)) if flag.kind == Kind::Bool => {
+                    options.push(flag.name.into());
+                    continue;
+                }
                 // A directory, where objects are files.
-                "bucket" if !value.contains("://") && Path::new(value).is_dir() => absolute(value),
-                _ if PATHS.contains(&name) => value.split(':').map(absolute).collect::<Vec<_>>().join(":"),
-                _ => value.to_owned(),
+                Some(Value::Bucket(text, dir)) if !text.contains("://") && dir.is_dir() => {
+                    dir.as_os_str().as_bytes().to_vec()
+                }
+                Some(Value::Text(text) | Value::Bucket(text, _)) => text.as_bytes().to_vec(),
+                Some(Value::Place(place)) => place.as_bytes().to_vec(),
+                Some(Value::Dirs(dirs)) => listed(dirs)?,
             };
-            options.push(if value == "true" { name.to_owned() } else { format!("{name}={value}") });
+            options.push([flag.name.as_bytes(), b"=", &value].concat());
         }
-        if let Some(bad) = options.iter().find(|o| o.contains(',')) {
+        if let Some(bad) = options.iter().find(|o| o.contains(&b',')) {
+            let bad = shown(OsStr::from_bytes(bad)).into_owned();
             return Err(Failure::new(format!("a line of fstab cannot hold --{bad}: there is a comma in it")));
         }
         options.sort_unstable();
         // Of these the last one wins: they stay in their order.
-        let words = args
-            .text("o")
-            .unwrap_or_default()
-            .split(',')
-            .filter(|w| !matches!(*w, "" | "_netdev" | "nofail"));
-        options.extend(words.map(str::to_owned));
-        options.splice(..0, ["_netdev".to_owned(), "nofail".to_owned()]);
-        let mountpoint = std::path::absolute(&args.positional[1])?;
+        let words = args.text("o").unwrap_or_default().split(',');
+        let words = words.filter(|w| !matches!(*w, "" | "_netdev" | "nofail"));
+        options.extend(words.map(Vec::from));
+        options.splice(..0, [b"_netdev".to_vec(), b"nofail".to_vec()]);
         Ok(Self {
             kind,
-            source: escaped(&absolute_source(&args.positional[0])),
-            mountpoint: escaped(&mountpoint.to_string_lossy()),
-            options: escaped(&options.join(",")),
+            source: escaped(args.place(0).as_os_str().as_bytes()),
+            mountpoint: escaped(args.place(1).as_os_str().as_bytes()),
+            options: escaped(&options.join(&b',')),
         })
     }
 
     /// The text of a table with this line in it, in the place of one for the same mount if there is one.
-    fn put_into(&self, table: &str) -> String {
-        let line = format!("{}  {}  {}  {}  0 0", self.source, self.mountpoint, self.kind, self.options);
-        let is_same = |old: &str| {
-            let mut fields = old.split_whitespace();
-            fields.next() == Some(&self.source)
+    fn put_into(&self, table: &[u8]) -> Vec<u8> {
+        let line = [&self.source[..], &self.mountpoint, self.kind.as_bytes(), &self.options, b"0 0"];
+        let line = [line[..4].join(&b"  "[..]), line[4].to_vec()].join(&b"  "[..]);
+        let is_same = |old: &[u8]| {
+            let mut fields = old.split(|b| matches!(b, b' ' | b'\t')).filter(|f| !f.is_empty());
+            fields.next() == Some(&self.source[..])
                 && fields.next().map(trimmed) == Some(trimmed(&self.mountpoint))
         };
         let mut found = false;
-        let mut lines: Vec<&str> = Vec::new();
-        for old in table.lines() {
+        let mut lines: Vec<&[u8]> = Vec::new();
+        let table = table.strip_suffix(b"\n").unwrap_or(table);
+        for old in table.split(|b| *b == b'\n').skip(usize::from(table.is_empty())) {
             if !is_same(old) {
                 lines.push(old);
             } else if !std::mem::replace(&mut found, true) {
@@ -170,41 +182,42 @@ impl Line {
         if !found {
             lines.push(&line);
         }
-        lines.join("\n") + "\n"
+        let mut out = lines.join(&b'\n');
+        out.push(b'\n');
+        out
     }
 }
 
-/// A path without a slash at its end.
-fn trimmed(path: &str) -> &str {
-    path.trim_end_matches('/')
+/// A path without slashes at its end.
+fn trimmed(mut path: &[u8]) -> &[u8] {
+    while let Some(shorter) = path.strip_suffix(b"/") {
+        path = shorter;
+    }
+    path
 }
 
-/// Where the table is read there is another working directory.
-fn absolute(path: &str) -> String {
-    match path {
-        "" | "memory" => path.to_owned(),
-        _ => std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path)).display().to_string(),
+/// `--cache-dir` for any working directory, without a comma if that can be.
+fn listed(dirs: &[cache_dirs::Entry]) -> Result<Vec<u8>> {
+    if dirs.is_empty() {
+        return Ok(b"memory".to_vec());
     }
-}
-
-fn absolute_source(url: &str) -> String {
-    for scheme in ["sqlite3://", "sqlite://"] {
-        if let Some(rest) = url.strip_prefix(scheme) {
-            let (path, options) = rest.split_once('?').map_or((rest, None), |(p, o)| (p, Some(o)));
-            let options = options.map_or_else(String::new, |o| format!("?{o}"));
-            return format!("{scheme}{}{options}", absolute(path));
-        }
+    let texts: Vec<Vec<u8>> = dirs.iter().map(cache_dirs::Entry::text).collect();
+    match texts.iter().find(|t| t.contains(&b':')) {
+        Some(bad) => Err(Failure::new(format!(
+            "a line of fstab cannot hold the cache directory {}: there is a colon in it",
+            shown(OsStr::from_bytes(bad))
+        ))),
+        None => Ok(texts.join(&b':')),
     }
-    url.to_owned()
 }
 
 /// fstab(5): white space within a field is written in octal.
-fn escaped(field: &str) -> String {
-    let mut out = String::with_capacity(field.len());
-    for c in field.chars() {
-        match c {
-            ' ' | '\t' | '\n' | '\\' => out.push_str(&format!("\\{:03o}", c as u32)),
-            _ => out.push(c),
+fn escaped(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    for b in field {
+        match b {
+            b' ' | b'\t' | b'\n' | b'\\' => out.extend(format!("\\{b:03o}").bytes()),
+            _ => out.push(*b),
         }
     }
     out
@@ -212,12 +225,36 @@ fn escaped(field: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt as _;
+
     use super::*;
     use crate::commands::helper::{Call, translate};
 
     fn args(words: &[&str]) -> Args {
-        let words: Vec<String> = words.iter().map(|w| (*w).to_owned()).collect();
-        Args::parse("mount", &words).unwrap()
+        Args::parse("mount", words).unwrap()
+    }
+
+    fn text(field: &[u8]) -> &str {
+        std::str::from_utf8(field).unwrap()
+    }
+
+    /// What mount(8) makes of a line.
+    fn mounted(line: &Line) -> Args {
+        let unescaped = |field: &[u8]| {
+            let mut parts = field.split(|b| *b == b'\\');
+            let mut out = parts.next().unwrap().to_vec();
+            for part in parts {
+                out.push(u8::from_str_radix(text(&part[..3]), 8).unwrap());
+                out.extend(&part[3..]);
+            }
+            OsString::from_vec(out)
+        };
+        let [source, mountpoint, options] =
+            [&line.source, &line.mountpoint, &line.options].map(|f| unescaped(f));
+        let helper = ["/sbin/mount.juicefs".into(), source, mountpoint, "-o".into(), options];
+        let Call::Command(command) = translate(&helper).unwrap() else { panic!("no command") };
+        Args::parse("mount", &command[2..]).unwrap()
     }
 
     #[test]
@@ -237,21 +274,56 @@ mod tests {
         ]);
         let line = Line::of(&a, "juicefs").unwrap();
         let options = "_netdev,nofail,cache-dir=/a:/b,enable-xattr=false,hide-internal,max-uploads=5,suid,nosuid,allow_other";
-        assert_eq!((line.source.as_str(), line.options.as_str()), ("redis://h/1", options));
-        assert_eq!(line.mountpoint, "/mnt/my\\040data/");
+        assert_eq!((text(&line.source), text(&line.options)), ("redis://h/1", options));
+        assert_eq!(text(&line.mountpoint), "/mnt/my\\040data/");
         // And mount(8) makes the same command of it.
-        let helper = ["/sbin/mount.juicefs", "redis://h/1", "/mnt/my data", "-o", options].map(str::to_owned);
-        let Call::Command(command) = translate(&helper).unwrap() else { panic!("no command") };
-        let again = Args::parse("mount", &command[2..]).unwrap();
-        for name in ["max-uploads", "cache-dir", "hide-internal"] {
-            assert_eq!(again.text(name), a.text(name), "{name}");
-        }
-        assert!(again.is_off("enable-xattr"));
+        let again = mounted(&line);
+        assert_eq!(again.text("max-uploads"), Some("5"));
+        assert_eq!(again.dirs("cache-dir"), a.dirs("cache-dir"));
+        assert!(again.is_on("hide-internal") && again.is_off("enable-xattr"));
         assert!(Line::of(&args(&["redis://h/1", "/m", "--subdir=a,b"]), "juicefs").is_err());
+        assert!(Line::of(&args(&["redis://h/1", "/m", "--cache-dir=/a:/b,c"]), "juicefs").is_err());
+    }
+
+    #[test]
+    fn texts_that_look_like_switches_are_texts() {
+        let words = ["redis://h/1", "/m", "--subdir=true", "--log=/false", "--metrics=true", "--umask=false"];
+        for words in
+            [&words[..], &["redis://h/1", "/m", "--subdir", "--read-only", "--metrics=", "--umask=off"]]
+        {
+            let a = args(words);
+            let again = mounted(&Line::of(&a, "juicefs").unwrap());
+            for name in ["subdir", "log"] {
+                assert_eq!(again.path(name), a.path(name), "{name}");
+            }
+            for name in ["metrics", "umask"] {
+                assert_eq!(again.text(name), a.text(name), "{name}");
+            }
+            assert!(!again.is_on("read-only"));
+        }
+    }
+
+    #[test]
+    fn a_line_names_places_absolutely_in_their_bytes() {
         let here = std::env::current_dir().unwrap();
-        let relative = Line::of(&args(&["sqlite://a:b.db?max_open_conns=3", "m"]), "juicefs").unwrap();
-        assert_eq!(relative.source, format!("sqlite://{}/a:b.db?max_open_conns=3", here.display()));
-        assert_eq!(relative.mountpoint, format!("{}/m", here.display()));
+        let words = [
+            OsStr::new("sqlite://a:b #.db?max_open_conns=3"),
+            OsStr::from_bytes(b"m\xff \n\\"),
+            OsStr::from_bytes(b"--log=l\xfe"),
+            OsStr::new("--cache-dir=c1,c2,disk*"),
+            OsStr::from_bytes(b"--subdir=s \xfd"),
+        ];
+        let a = Args::parse("mount", &words).unwrap();
+        let line = Line::of(&a, "juicefs").unwrap();
+        let source = format!("sqlite://{}/a:b\\040#.db?max_open_conns=3", here.display());
+        assert_eq!(text(&line.source), source);
+        let again = mounted(&line);
+        assert_eq!((again.place(0), again.place(1)), (a.place(0), a.place(1)));
+        for name in ["log", "subdir"] {
+            assert_eq!(again.path(name), a.path(name), "{name}");
+        }
+        let text = |a: &Args| a.dirs("cache-dir").unwrap().iter().map(|d| d.text()).collect::<Vec<_>>();
+        assert_eq!(text(&again), text(&a));
     }
 
     #[test]

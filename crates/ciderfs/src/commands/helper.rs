@@ -4,31 +4,38 @@
 //! For `mount -o remount,...` mount(8) looks for a helper of the type that it finds in the mount table, `fuse.juicefs`:
 //! `mount.fuse.juicefs` if there is one, else libfuse's `mount.fuse`, which runs the program `juicefs` with the same arguments.
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
+use ciderfs_format::shown;
+
 use crate::failure::{Failure, Result};
-use crate::flags;
+use crate::{flags, places};
 
 /// What a command line asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Call {
     /// One of our commands.
-    Command(Vec<String>),
+    Command(Vec<OsString>),
     /// New flags for what is mounted there.
     Remount(PathBuf, Vec<String>),
 }
 
 /// Translates the arguments of a mount helper; others are left as they are.
-pub fn translate(argv: &[String]) -> Result<Call> {
-    let name = argv.first().map(|a| a.rsplit('/').next().unwrap_or(a)).unwrap_or_default();
+pub fn translate(argv: &[OsString]) -> Result<Call> {
+    let name =
+        argv.first().and_then(|a| Path::new(a).file_name()).and_then(OsStr::to_str).unwrap_or_default();
     let helper =
         matches!(name, "mount.juicefs" | "mount.ciderfs" | "mount.fuse.juicefs" | "mount.fuse.ciderfs")
             || std::env::var_os("CALL_VIA_MOUNT").is_some();
-    let is_command = argv.get(1).is_none_or(|w| super::is_command(w) || w.starts_with('-'));
+    let is_command = argv.get(1).is_none_or(|w| super::is_command(w) || w.as_bytes().starts_with(b"-"));
     let options = options(argv);
-    if (helper || !is_command) && argv.len() > 3 && options.contains(&"remount") {
-        let words = options.into_iter().filter(|o| *o != "remount").map(str::to_owned).collect();
-        return Ok(Call::Remount(PathBuf::from(&argv[2]), words));
+    if (helper || !is_command) && argv.len() > 3 && options.contains(&&b"remount"[..]) {
+        let words = options.into_iter().filter(|o| *o != b"remount");
+        // Flags of the kernel are texts; it is told no others.
+        let words = words.filter_map(|o| std::str::from_utf8(o).ok()).map(str::to_owned).collect();
+        return Ok(Call::Remount(places::absolute(&argv[2])?, words));
     }
     if !helper || argv.get(1).is_some_and(|w| w == "mount") {
         return Ok(Call::Command(if argv.is_empty() { vec!["ciderfs".into()] } else { argv.to_vec() }));
@@ -40,35 +47,38 @@ pub fn translate(argv: &[String]) -> Result<Call> {
     if std::env::var_os("JFS_FOREGROUND").is_none() {
         out.push("-d".into());
     }
-    let mut fuse: Vec<&str> = Vec::new();
+    let mut fuse: Vec<&[u8]> = Vec::new();
     for option in options {
-        let (name, value) = option.split_once('=').map_or((option, None), |(n, v)| (n, Some(v)));
+        let name = option.split(|b| *b == b'=').next().unwrap_or(option);
+        let value = &option[name.len()..];
         let name = match name {
-            "attrcacheto" => "attr-cache",
-            "entrycacheto" => "entry-cache",
-            "direntrycacheto" => "dir-entry-cache",
+            b"attrcacheto" => &b"attr-cache"[..],
+            b"entrycacheto" => b"entry-cache",
+            b"direntrycacheto" => b"dir-entry-cache",
             other => other,
         };
-        match name {
-            "" | "background" => {}
-            _ if name.len() > 1 && flags::of("mount").any(|f| f.name == name) => out.push(match value {
-                Some(v) => format!("--{name}={v}"),
-                None => format!("--{name}"),
-            }),
-            _ => fuse.push(option),
+        let flag = flags::of("mount").find(|f| name.len() > 1 && f.name.as_bytes() == name);
+        match flag {
+            _ if matches!(name, b"" | b"background") => {}
+            // It must not take the next word for its value.
+            Some(flag) if flag.kind != flags::Kind::Bool && value.is_empty() => {
+                return Err(Failure::new(format!("option {} needs a value", flag.name)));
+            }
+            Some(_) => out.push(OsString::from_vec([b"--", name, value].concat())),
+            None => fuse.push(option),
         }
     }
     if !fuse.is_empty() {
-        out.extend(["-o".to_owned(), fuse.join(",")]);
+        out.extend(["-o".into(), OsString::from_vec(fuse.join(&b','))]);
     }
     Ok(Call::Command(out))
 }
 
 /// The words of all `-o` lists after source and mount point.
-fn options(argv: &[String]) -> Vec<&str> {
+fn options(argv: &[OsString]) -> Vec<&[u8]> {
     let words = argv.get(3..).unwrap_or_default();
     let lists = words.windows(2).filter(|w| w[0] == "-o");
-    lists.flat_map(|w| w[1].split(',')).collect()
+    lists.flat_map(|w| w[1].as_bytes().split(|b| *b == b',')).collect()
 }
 
 /// `mount -o remount,...`.
@@ -78,7 +88,7 @@ pub fn remount(mountpoint: &Path, options: &[String]) -> Result<()> {
     if writes && is_served_read_only(mountpoint) {
         return Err(Failure::new(format!(
             "{} is served read-only; unmount it and mount it without ro or --read-only",
-            mountpoint.display()
+            shown(mountpoint)
         )));
     }
     ciderfs_fuse::mount::remount(mountpoint, &options).map_err(|e| Failure::new(e.to_string()))
@@ -95,7 +105,7 @@ mod tests {
     use super::*;
 
     fn call(line: &str) -> Call {
-        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        let words: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
         translate(&words).unwrap()
     }
 
@@ -115,6 +125,8 @@ mod tests {
         }
         assert_eq!(words.last().unwrap(), "rw,_netdev,nofail,x-systemd.automount,noauto");
         assert!(translate(&["mount.juicefs".into(), "x".into()]).is_err());
+        let valueless = ["mount.juicefs", "redis://h/1", "/mnt", "-o", "subdir,ro"].map(OsString::from);
+        assert!(translate(&valueless).unwrap_err().text.contains("subdir needs a value"));
     }
 
     #[test]

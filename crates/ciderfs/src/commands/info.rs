@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use ciderfs_format::shown;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
@@ -24,29 +25,30 @@ const SILENCE: Duration = Duration::from_secs(30);
 
 /// Runs the command. Paths that cannot be shown are reported and do not fail it, as scripts expect.
 pub fn run(args: &Args) -> Result<()> {
-    if args.positional.is_empty() {
+    if args.count() == 0 {
         return Err(Failure::new(
             "ERROR: This command requires at least 1 arguments; USAGE: ciderfs info [options] PATH or INODE",
         ));
     }
     let by_inode = args.is_on("inode");
     let options = [args.is_on("recursive"), args.is_on("raw"), args.is_on("strict")].map(u8::from);
-    for path in &args.positional {
-        if let Err(e) = one(path, by_inode, options, args) {
+    for i in 0..args.count() {
+        if let Err(e) = one(&shown(args.given(i)), args.place(i), by_inode, options, args) {
             tracing::error!("{e}");
         }
     }
     Ok(())
 }
 
-fn one(path: &str, by_inode: bool, options: [u8; 3], args: &Args) -> Result<()> {
+/// `path` is what the user wrote, `place` what it means.
+fn one(path: &str, place: &Path, by_inode: bool, options: [u8; 3], args: &Args) -> Result<()> {
     let (ino, dir) = if by_inode {
         let ino = path.parse::<u64>().map_err(|_| Failure::new(format!("invalid inode: {path}")))?;
         (ino, std::env::current_dir()?)
     } else {
         let meta =
-            std::fs::metadata(path).map_err(|e| Failure::new(format!("lookup inode for {path:?}: {e}")))?;
-        let full = std::fs::canonicalize(path)?;
+            std::fs::metadata(place).map_err(|e| Failure::new(format!("lookup inode for {path:?}: {e}")))?;
+        let full = std::fs::canonicalize(place)?;
         let dir = if meta.is_dir() { full } else { full.parent().map_or_else(|| "/".into(), PathBuf::from) };
         (meta.ino(), dir)
     };

@@ -1,12 +1,14 @@
 //! `ciderfs mount META-URL MOUNTPOINT`.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ciderfs_block::{BlockConfig, BlockStore};
-use ciderfs_format::Settings;
+use ciderfs_format::{Settings, shown};
 use ciderfs_meta::{Meta, MetaConfig};
 use ciderfs_mount::{MountedFs, XattrOptions};
 use ciderfs_object::layers::{Limits, Replaceable};
@@ -15,10 +17,10 @@ use ciderfs_vfs::{Metrics, Vfs, VfsConfig};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::Args;
-use crate::commands::{fstab, mount_options};
+use crate::commands::{format, fstab, mount_options};
 use crate::failure::{EXIT_STOP, Failure, Result};
 use crate::opening::{self, Bounds, Purpose};
-use crate::{daemon, http, values};
+use crate::{daemon, http, places, values};
 
 /// After a signal, the mount may go on flushing as long as this is not without effect for so long.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
@@ -28,10 +30,10 @@ const REPORT: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(100);
 
 /// Runs the command.
-pub fn run(args: &Args, argv: &[String]) -> Result<()> {
+pub fn run(args: &Args, argv: &[OsString]) -> Result<()> {
     args.exactly("mount", &["META-URL", "MOUNTPOINT"])?;
     if args.is_on("background") && !args.is_on("foreground") && !daemon::is_daemon() {
-        daemon::start(argv, &log_path(args))?;
+        daemon::start(argv, &log_path(args)?)?;
         fstab::enter(args);
         return Ok(());
     }
@@ -41,37 +43,38 @@ pub fn run(args: &Args, argv: &[String]) -> Result<()> {
     serve(args, None)
 }
 
-fn log_path(args: &Args) -> PathBuf {
-    match args.text("log") {
-        Some(path) => std::path::absolute(path).unwrap_or_else(|_| path.into()),
-        None if rustix::process::geteuid().is_root() => "/var/log/ciderfs.log".into(),
-        None => {
-            PathBuf::from(std::env::var("HOME").unwrap_or_else(|_| ".".into())).join(".ciderfs/ciderfs.log")
-        }
+fn log_path(args: &Args) -> Result<PathBuf> {
+    match args.path("log") {
+        Some(path) => Ok(path.to_owned()),
+        None => places::default_place("/var/log/ciderfs.log", ".ciderfs/ciderfs.log", "--log FILE"),
     }
 }
 
 /// Mounts and serves until unmounted or told to stop.
 pub fn serve(args: &Args, banner: Option<&str>) -> Result<()> {
-    let (url, mountpoint) = (&args.positional[0], Path::new(&args.positional[1]));
+    let (url, mountpoint) = (args.place(0), args.place(1));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("ciderfs").build()?;
     let result = runtime.block_on(serve_async(args, url, mountpoint, banner));
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
 
-async fn serve_async(args: &Args, url: &str, mountpoint: &Path, banner: Option<&str>) -> Result<()> {
+async fn serve_async(args: &Args, url: &Path, mountpoint: &Path, banner: Option<&str>) -> Result<()> {
+    let log = if daemon::is_daemon() { Some(log_path(args)?) } else { None };
+    if let Some(log) = &log {
+        daemon::follow_log(log.clone())?;
+    }
     prepare(mountpoint)?;
     let mut options = mount_options::serve_options(args)?;
     let read_only = options.mount.read_only;
-    tracing::info!("Meta address: {}", values::masked(url));
+    tracing::info!("Meta address: {}", values::masked(&shown(url)));
     let store = opening::meta(url, if read_only { Purpose::Look } else { Purpose::Change }).await?;
-    let mount_point = std::path::absolute(mountpoint)?.display().to_string();
+    let mount_point = shown(mountpoint).into_owned();
     let meta = Meta::load(
         store,
         MetaConfig {
             read_only,
-            subdir: args.text("subdir").map(str::to_owned),
+            subdir: args.path("subdir").map(|p| p.as_os_str().as_bytes().to_vec()),
             heartbeat: args.duration("heartbeat", Duration::from_secs(12))?,
             no_bgjob: args.is_on("no-bgjob"),
             max_deletes: args.int("max-deletes", 10) as usize,
@@ -95,7 +98,7 @@ async fn serve_async(args: &Args, url: &str, mountpoint: &Path, banner: Option<&
     let mut settings = (*meta.settings()).clone();
     settings.decrypt_secrets()?;
     let place = Place::of(args);
-    place.apply(&mut settings);
+    place.apply(&mut settings)?;
     let labels = HashMap::from([
         ("vol_name".to_owned(), settings.name.clone()),
         ("mp".to_owned(), mount_point.clone()),
@@ -141,15 +144,16 @@ async fn serve_async(args: &Args, url: &str, mountpoint: &Path, banner: Option<&
             if let Err(e) = meta.close_session().await {
                 tracing::warn!("the session is left to other clients: {e}");
             }
-            return Err(Failure::new(format!("cannot mount at {}: {e}", mountpoint.display())));
+            return Err(Failure::new(format!("cannot mount at {}: {e}", shown(mountpoint))));
         }
     };
-    let ready = format!("OK, {} is ready at \"{}\"", settings.name, mountpoint.display());
+    // One line, whatever the name is.
+    let ready = format!("OK, {} is ready at {mountpoint:?}", settings.name);
     tracing::info!("{ready}");
-    match banner {
-        Some(text) => println!("{ready}\n{text}"),
-        None if daemon::is_daemon() => daemon::ready(&ready),
-        None => {}
+    match (banner, &log) {
+        (Some(text), _) => println!("{ready}\n{text}"),
+        (None, Some(log)) => daemon::ready(&ready, log),
+        (None, None) => {}
     }
     if !daemon::is_daemon() {
         fstab::enter(args);
@@ -246,7 +250,7 @@ fn prepare(mountpoint: &Path) -> Result<()> {
         Ok(()) => Ok(()),
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         Err(e) => {
-            Err(Failure::new(format!("mount point {}: {e}; create its parent first", mountpoint.display())))
+            Err(Failure::new(format!("mount point {}: {e}; create its parent first", shown(mountpoint))))
         }
     }
 }
@@ -255,24 +259,25 @@ fn prepare(mountpoint: &Path) -> Result<()> {
 #[derive(Clone)]
 struct Place {
     storage: Option<String>,
-    bucket: Option<String>,
+    bucket: Option<(String, PathBuf)>,
 }
 
 impl Place {
     fn of(args: &Args) -> Self {
         Self {
             storage: args.text("storage").map(str::to_owned),
-            bucket: args.text("bucket").map(str::to_owned),
+            bucket: args.bucket().map(|(text, dir)| (text.to_owned(), dir.to_owned())),
         }
     }
 
-    fn apply(&self, settings: &mut Settings) {
+    fn apply(&self, settings: &mut Settings) -> Result<()> {
         if let Some(v) = &self.storage {
             settings.storage.clone_from(v);
         }
-        if let Some(v) = &self.bucket {
-            settings.bucket.clone_from(v);
+        if let Some((text, dir)) = &self.bucket {
+            settings.bucket = format::stored_bucket(&settings.storage, text, dir)?;
         }
+        Ok(())
     }
 }
 
@@ -291,7 +296,7 @@ fn follow_settings(
     meta.on_settings(Box::new(move |new| {
         let mut new = (**new).clone();
         let opened = new.decrypt_secrets().map_err(Failure::from).and_then(|()| {
-            place.apply(&mut new);
+            place.apply(&mut new)?;
             let Ok(mut current) = current.lock() else { return Ok(()) };
             if *current != address(&new) {
                 objects.replace(open(&new)?);
@@ -342,16 +347,7 @@ async fn open_blocks(
     if args.is_on("check-storage") && !read_only {
         probe(objects.as_ref()).await.map_err(|e| Failure::new(format!("{}: {e}", objects.describe())))?;
     }
-    let default_cache = if rustix::process::geteuid().is_root() {
-        "/var/cache/ciderfs".to_owned()
-    } else {
-        format!("{}/.cache/ciderfs", std::env::var("HOME").unwrap_or_else(|_| ".".into()))
-    };
-    let dirs = args.text("cache-dir").unwrap_or(&default_cache);
-    let cache_dirs = match dirs {
-        "memory" => Vec::new(),
-        dirs => dirs.split(':').map(|d| Path::new(d).join(&settings.uuid)).collect(),
-    };
+    let cache_dirs = cache_dirs(args)?.iter().map(|dir| dir.join(&settings.uuid)).collect();
     let config = BlockConfig {
         block_size: settings.block_size(),
         compression: settings.compression()?,
@@ -369,6 +365,29 @@ async fn open_blocks(
         ..BlockConfig::default()
     };
     Ok(BlockStore::new(objects, config)?)
+}
+
+/// The directories of the disk cache that are there or can be made; none for a cache in memory.
+fn cache_dirs(args: &Args) -> Result<Vec<PathBuf>> {
+    let Some(entries) = args.dirs("cache-dir") else {
+        let flag = "--cache-dir DIR, or --cache-dir memory";
+        return Ok(vec![places::default_place("/var/cache/ciderfs", ".cache/ciderfs", flag)?]);
+    };
+    let mut dirs = Vec::new();
+    for entry in entries {
+        let found = entry.expand();
+        if found.is_empty() {
+            let pattern = OsString::from_vec(entry.text());
+            tracing::warn!("--cache-dir {}: there is no such directory", shown(&pattern));
+        }
+        dirs.extend(found);
+    }
+    if dirs.is_empty() && !entries.is_empty() {
+        tracing::warn!("no disk cache: blocks are kept in memory only");
+    }
+    dirs.sort();
+    dirs.dedup();
+    Ok(dirs)
 }
 
 fn config_json(settings: &Settings, mount_point: &str, read_only: bool) -> Result<serde_json::Value> {

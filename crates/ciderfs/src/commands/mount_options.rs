@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     fn parse(line: &str) -> Args {
-        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        let words: Vec<&str> = line.split_whitespace().collect();
         Args::parse("mount", &words).unwrap()
     }
 

@@ -1,7 +1,11 @@
 //! `ciderfs quota set|get|delete|list|check META-URL` (`spec/cli.md` 4.3).
 
-use ciderfs_format::Ino;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+
 use ciderfs_format::quota::{Quota, QuotaLimits};
+use ciderfs_format::{Ino, shown};
 use ciderfs_meta::store::QuotaKey;
 use ciderfs_meta::{Errno, Meta, MetaConfig, QuotaCheck};
 use serde_json::{Value, json};
@@ -14,7 +18,7 @@ use crate::opening::{self, Purpose};
 /// Whom the command is about.
 enum Target {
     /// A path of the volume, as given.
-    Path(String),
+    Path(PathBuf),
     /// A user or group.
     Owner(QuotaKey),
 }
@@ -30,7 +34,7 @@ impl Target {
         if uid == Some(0) {
             return Err(Failure::new("Invalid --uid: 0 is not allowed"));
         }
-        match (args.text("path"), uid, gid) {
+        match (args.path("path"), uid, gid) {
             (None, None, None) => Ok(None),
             (Some(path), None, None) => Ok(Some(Self::Path(path.to_owned()))),
             (None, Some(uid), None) => Ok(Some(Self::Owner(QuotaKey::User(uid)))),
@@ -45,9 +49,9 @@ impl Target {
     async fn key(&self, meta: &Meta, create: bool) -> Result<QuotaKey> {
         match self {
             Self::Owner(key) => Ok(*key),
-            Self::Path(path) => match meta.dir_at(path, create).await {
+            Self::Path(path) => match meta.dir_at(path.as_os_str().as_bytes(), create).await {
                 Ok(ino) => Ok(QuotaKey::Dir(ino)),
-                Err(e) => Err(Failure::new(format!("resolve dir {path}: {e}"))),
+                Err(e) => Err(Failure::new(format!("resolve dir {}: {e}", shown(path)))),
             },
         }
     }
@@ -62,7 +66,7 @@ impl Target {
 
     fn name(&self) -> String {
         match self {
-            Self::Path(path) => path.clone(),
+            Self::Path(path) => shown(path).into_owned(),
             Self::Owner(key) => id_of(*key),
         }
     }
@@ -70,11 +74,11 @@ impl Target {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
-    let Some(command) = args.positional.first() else {
+    if args.count() == 0 {
         return Err(Failure::new("USAGE: ciderfs quota set|get|delete|list|check META-URL [options]"));
-    };
-    let command = match command.as_str() {
-        "set" | "get" | "check" => command.as_str(),
+    }
+    let command = match args.word(0) {
+        command @ ("set" | "get" | "check") => command,
         "delete" | "del" => "delete",
         "list" | "ls" => "list",
         other => {
@@ -97,7 +101,7 @@ pub fn run(args: &Args) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         let purpose = if writes { Purpose::Change } else { Purpose::Look };
-        let store = opening::meta(&args.positional[1], purpose).await?;
+        let store = opening::meta(args.place(1), purpose).await?;
         let cfg = MetaConfig { read_only: !writes, ..MetaConfig::default() };
         let meta = Meta::load(store, cfg).await?;
         match (command, target) {
@@ -145,7 +149,7 @@ async fn list(args: &Args, meta: &Meta) -> Result<()> {
 
 async fn path_of(meta: &Meta, ino: Ino) -> String {
     let paths = meta.paths(ino).await.unwrap_or_default();
-    paths.first().map_or_else(|| format!("inode:{ino}"), |p| String::from_utf8_lossy(p).into_owned())
+    paths.first().map_or_else(|| format!("inode:{ino}"), |p| shown(OsStr::from_bytes(p)).into_owned())
 }
 
 async fn check(args: &Args, meta: &Meta, target: Option<&Target>) -> Result<()> {

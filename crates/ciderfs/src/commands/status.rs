@@ -13,7 +13,7 @@ pub fn run(args: &Args) -> Result<()> {
     args.exactly("status", &["META-URL"])?;
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
-        let store = opening::meta(&args.positional[0], opening::Purpose::Look).await?;
+        let store = opening::meta(args.place(0), opening::Purpose::Look).await?;
         let meta = Meta::load(store, MetaConfig { read_only: true, ..MetaConfig::default() }).await?;
         let setting: Value = serde_json::from_str(&meta.settings().to_display_json()?)?;
         let mut sessions = Vec::new();

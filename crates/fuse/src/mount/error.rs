@@ -8,19 +8,19 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum MountError {
     /// The mount point does not exist.
-    #[error("mount point {} does not exist", .mountpoint.display())]
+    #[error("mount point {:?} does not exist", .mountpoint)]
     Missing {
         /// Where.
         mountpoint: PathBuf,
     },
     /// The mount point is not a directory.
-    #[error("mount point {} is not a directory", .mountpoint.display())]
+    #[error("mount point {:?} is not a directory", .mountpoint)]
     NotADirectory {
         /// Where.
         mountpoint: PathBuf,
     },
     /// Something is mounted there already, or files there are open.
-    #[error("mount point {} is busy: {by}", .mountpoint.display())]
+    #[error("mount point {:?} is busy: {by}", .mountpoint)]
     Busy {
         /// Where.
         mountpoint: PathBuf,
@@ -29,16 +29,16 @@ pub enum MountError {
     },
     /// A former mount whose server died.
     #[error(
-        "mount point {0} holds a broken mount (\"Transport endpoint is not connected\"); \
-         unmount it first, for example with: umount -l {0}",
-        .mountpoint.display()
+        "mount point {0:?} holds a broken mount (\"Transport endpoint is not connected\"); \
+         unmount it first, for example with: umount -l {0:?}",
+        .mountpoint
     )]
     Broken {
         /// Where.
         mountpoint: PathBuf,
     },
     /// Nothing is mounted there.
-    #[error("nothing is mounted on {}", .mountpoint.display())]
+    #[error("nothing is mounted on {:?}", .mountpoint)]
     NotMounted {
         /// Where.
         mountpoint: PathBuf,
@@ -52,7 +52,7 @@ pub enum MountError {
         source: io::Error,
     },
     /// Not allowed to mount or unmount.
-    #[error("not permitted to mount or unmount {}; root needs the capability SYS_ADMIN", .mountpoint.display())]
+    #[error("not permitted to mount or unmount {:?}; root needs the capability SYS_ADMIN", .mountpoint)]
     Denied {
         /// Where.
         mountpoint: PathBuf,
@@ -75,7 +75,7 @@ pub enum MountError {
         reason: &'static str,
     },
     /// Anything else.
-    #[error("{}: {source}", .path.display())]
+    #[error("{:?}: {source}", .path)]
     Io {
         /// Where.
         path: PathBuf,

@@ -86,7 +86,7 @@ impl MountGuard {
 impl Drop for MountGuard {
     fn drop(&mut self) {
         if let Err(e) = self.unmount(true) {
-            tracing::warn!(mountpoint = %self.mountpoint.display(), "unmounting failed: {e}");
+            tracing::warn!(mountpoint = ?self.mountpoint, "unmounting failed: {e}");
         }
     }
 }

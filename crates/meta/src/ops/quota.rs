@@ -50,11 +50,11 @@ impl Meta {
     ///
     /// # Errors
     /// `ENOENT`, `ENOTDIR`.
-    pub async fn dir_at(&self, path: &str, create: bool) -> Result<Ino> {
+    pub async fn dir_at(&self, path: &[u8], create: bool) -> Result<Ino> {
         let root = Caller::root();
         let mut at = Ino::ROOT;
-        for name in path.split('/').filter(|s| !s.is_empty() && *s != ".") {
-            let found = match self.lookup(&root, at, name.as_bytes()).await {
+        for name in crate::volume::path_names(path) {
+            let found = match self.lookup(&root, at, name).await {
                 Err(e) if create && e.errno() == Errno::ENOENT => {
                     let node = crate::types::NewNode {
                         kind: FileType::Directory,
@@ -63,8 +63,8 @@ impl Meta {
                         rdev: 0,
                         target: b"",
                     };
-                    match self.create(&root, at, name.as_bytes(), &node).await {
-                        Err(e) if e.errno() == Errno::EEXIST => self.lookup(&root, at, name.as_bytes()).await,
+                    match self.create(&root, at, name, &node).await {
+                        Err(e) if e.errno() == Errno::EEXIST => self.lookup(&root, at, name).await,
                         other => other,
                     }
                 }
@@ -399,11 +399,11 @@ impl Meta {
         Ok(())
     }
 
-    /// Lowers what is free by the quotas from the presented root upwards; the nearest says what is used
-    /// (`spec/meta-redis.md` 5.18).
-    pub(crate) async fn clamp_by_quotas(&self, mut stat: VolumeStat) -> Result<VolumeStat> {
+    /// Lowers what is free by the quotas from an inode upwards; the nearest says what is used (`spec/meta-redis.md` 5.18).
+    /// What has no place, or several (removed, in the trash, with more names than one), counts as in the presented root.
+    pub(crate) async fn clamp_by_quotas(&self, from: Ino, mut stat: VolumeStat) -> Result<VolumeStat> {
         let mut used = None;
-        let mut at = self.root;
+        let (mut at, mut placed) = (from, from == self.root);
         for _ in 0..crate::ops::account::DEPTH_MAX {
             if !self.ledger.has_dir_quotas() {
                 break;
@@ -421,12 +421,25 @@ impl Meta {
                 }
                 used.get_or_insert((q.used_space.max(0) as u64, q.used_inodes.max(0) as u64));
             }
-            if at == Ino::ROOT || at.0 == 0 || at.is_trash() {
+            if at == Ino::ROOT {
                 break;
             }
-            at = match self.beliefs.attr(at) {
+            let parent = match self.beliefs.attr(at) {
                 Some(a) => a.parent,
-                None => self.getattr_of(at).await?.parent,
+                None => match self.getattr_of(at).await {
+                    Err(e) if e.errno() == Errno::ENOENT => Ino(0),
+                    other => other?.parent,
+                },
+            };
+            at = match parent {
+                placeless if placeless.0 == 0 || placeless.is_trash() => {
+                    if placed {
+                        break;
+                    }
+                    placed = true;
+                    self.root
+                }
+                parent => parent,
             };
         }
         if let Some((space, inodes)) = used {

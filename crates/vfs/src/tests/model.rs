@@ -118,7 +118,7 @@ async fn run(seed: u64) {
     let fh = late.open(ino).await;
     assert!(late.read(fh, 0, 2 * LIMIT).await == model, "seed {seed}: at the end");
     let (space, inodes) = {
-        let stat = late.vfs.statfs().await.unwrap();
+        let stat = late.vfs.statfs(ciderfs_format::Ino::ROOT).await.unwrap();
         (stat.used_space, stat.used_inodes)
     };
     let want = (model.len() as u64).next_multiple_of(4096);

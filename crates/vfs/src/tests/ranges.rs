@@ -233,7 +233,10 @@ async fn a_full_volume_refuses_the_write_and_not_the_close() {
     // What another mount frees is found at once.
     let late = w.client().await;
     late.unlink("b").await;
-    until("its space is free", async || late.vfs.statfs().await.unwrap().used_space < 500 * KIB as u64).await;
+    until("its space is free", async || {
+        late.vfs.statfs(Ino::ROOT).await.unwrap().used_space < 500 * KIB as u64
+    })
+    .await;
     let fh = c.open(ino).await;
     c.write(fh, 400 * KIB, &pattern(3, 300 * KIB)).await;
     c.close(fh).await.unwrap();

@@ -434,6 +434,17 @@ pub async fn statistics_under_quotas(engine: Engine) {
     assert_eq!((s.used_space, s.avail_space), (8192, (100 << 10) - 12_288));
     let s = w.client_with(sub("a")).await.meta.statfs().await.unwrap();
     assert_eq!((s.total_space, s.used_space), (100 << 10, 12_288));
+    // Within one mount each directory has its own figures, and a file those of the directory that it is in.
+    let at = async |ino| c.meta.statfs_at(ino).await.unwrap();
+    assert_eq!((at(a).await.total_space, at(a).await.used_space), (100 << 10, 12_288));
+    assert_eq!((at(b).await.used_space, at(b).await.avail_space), (8192, (100 << 10) - 12_288));
+    assert_eq!(at(f).await, at(b).await);
+    // What has two names may be in two places, and what is removed in none.
+    let whole = c.meta.statfs().await.unwrap();
+    c.meta.link(&crate::Caller::root(), f, a, b"second").await.unwrap();
+    assert_eq!(at(f).await.total_space, whole.total_space);
+    c.unlink(a, "second").await.unwrap();
+    assert_eq!(at(Ino(999_999)).await, c.meta.statfs().await.unwrap());
     // The root of the volume has none: the volume's own figures.
     let s = c.meta.statfs().await.unwrap();
     assert_eq!((s.total_space, s.used_space), (1 << 30, 16_384));
