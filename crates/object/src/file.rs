@@ -231,7 +231,7 @@ impl ObjectStore for FileStore {
         .await
     }
 
-    async fn create_bucket(&self) -> Result<()> {
+    async fn create_bucket(&self, _key: &str) -> Result<()> {
         let root = self.root.clone();
         blocking(move || fs::create_dir_all(&root).map_err(|e| io_error(&root.to_string_lossy(), &e))).await
     }

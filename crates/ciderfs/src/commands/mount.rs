@@ -10,7 +10,7 @@ use ciderfs_format::Settings;
 use ciderfs_meta::{Meta, MetaConfig};
 use ciderfs_mount::{MountedFs, XattrOptions};
 use ciderfs_object::layers::{Limits, Replaceable};
-use ciderfs_object::{ObjectStore, probe};
+use ciderfs_object::{ObjectStore, named_bucket, probe};
 use ciderfs_vfs::{Metrics, Vfs, VfsConfig};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -94,7 +94,7 @@ async fn serve_async(args: &Args, url: &str, mountpoint: &Path, banner: Option<&
     };
     let mut settings = (*meta.settings()).clone();
     settings.decrypt_secrets()?;
-    let place = Place::of(args);
+    let place = Place::of(args, &settings)?;
     place.apply(&mut settings);
     let labels = HashMap::from([
         ("vol_name".to_owned(), settings.name.clone()),
@@ -259,11 +259,12 @@ struct Place {
 }
 
 impl Place {
-    fn of(args: &Args) -> Self {
-        Self {
-            storage: args.text("storage").map(str::to_owned),
-            bucket: args.text("bucket").map(str::to_owned),
-        }
+    fn of(args: &Args, settings: &Settings) -> Result<Self> {
+        let storage = args.text("storage").unwrap_or(&settings.storage);
+        let bucket = args
+            .text("bucket")
+            .map(|v| if v == settings.bucket { Ok(v.to_owned()) } else { named_bucket(storage, None, v) });
+        Ok(Self { storage: args.text("storage").map(str::to_owned), bucket: bucket.transpose()? })
     }
 
     fn apply(&self, settings: &mut Settings) {
@@ -340,7 +341,8 @@ async fn open_blocks(
         opening::storage(s, bounds, Some(Arc::clone(&observer)))
     });
     if args.is_on("check-storage") && !read_only {
-        probe(objects.as_ref()).await.map_err(|e| Failure::new(format!("{}: {e}", objects.describe())))?;
+        let failed = |e| super::format::unusable(objects.as_ref(), &e);
+        probe(objects.as_ref(), &settings.name, settings.shard_count()).await.map_err(failed)?;
     }
     let default_cache = if rustix::process::geteuid().is_root() {
         "/var/cache/ciderfs".to_owned()
