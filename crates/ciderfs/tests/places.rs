@@ -3,8 +3,9 @@
 
 mod support;
 
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
 
 use ciderfs_testkit::official::Official;
 use ciderfs_testkit::s3::{Op, Policy, S3Options, S3Server, Scripted};
@@ -165,4 +166,97 @@ fn a_missing_right_is_named() {
     let other = Volume::unformatted(Engine::Sqlite);
     let ran = format(&other, &server, &[&url.replace("have", "missing")]);
     assert_eq!(ran.code, 0, "{}", said(&ran));
+}
+
+/// Inverts the byte that is `before_end` bytes before the end of the file's last block. Returns the length of that block: how many
+/// there are depends on how fast the file was written.
+fn damage(dir: &Path, before_end: u64) -> u64 {
+    let blocks = fs::read_dir(dir.join("have")).unwrap().filter_map(|entry| {
+        let path = entry.unwrap().path();
+        let name = path.to_string_lossy().into_owned();
+        let (_, block) = name.rsplit_once("%2F").filter(|_| name.contains("chunks"))?;
+        let numbers: Vec<u64> = block.split('_').map(|n| n.parse().unwrap()).collect();
+        Some(((numbers[0], numbers[1]), numbers[2], path))
+    });
+    let (_, len, path) = blocks.max().unwrap();
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let at = file.metadata().unwrap().len() - before_end;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[!byte[0]], at).unwrap();
+    len
+}
+
+/// Reads 4 KiB at `at` without the kernel reading more.
+fn read_part(path: &Path, at: u64) -> std::io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random)?;
+    let mut part = vec![0; 4096];
+    file.read_exact_at(&mut part, at)?;
+    Ok(part)
+}
+
+/// A byte of an object has changed in the store. A part that is read alone has nothing to be compared with, so it is given out as
+/// it is, while the whole block is refused; with `--verify-reads` every part of the block is refused, with a line in the log that
+/// names the object.
+#[test]
+fn a_damaged_object_is_noticed_by_whole_reads_and_with_verify_reads_by_all() {
+    const LEN: usize = 3 << 20;
+    for flags in [&[][..], &["--compress=lz4"], &["--compress=zstd"]] {
+        let dir = tempfile::tempdir().unwrap();
+        let server = server(Some(dir.path().to_owned()));
+        let volume = Volume::unformatted(Engine::Sqlite);
+        let url = format!("--bucket={}", server.bucket_url("have"));
+        let ran = format(&volume, &server, &[flags, &[&url]].concat());
+        assert_eq!(ran.code, 0, "{}", said(&ran));
+        let content = noise(7, LEN);
+        let mount = volume.mount(&[]);
+        fs::write(mount.join("f"), &content).unwrap();
+        mount.unmount();
+        let len = damage(dir.path(), 100);
+        assert!(len >= 3 * 4096, "{len}");
+        let plain = flags.is_empty();
+        let (bad, good) = (LEN as u64 - 4096, LEN as u64 - len);
+        if plain {
+            let mount = volume.mount(&["--io-retries=1", "--prefetch=0"]);
+            let part = read_part(&mount.join("f"), bad).unwrap();
+            let differs: Vec<_> = (0..4096).filter(|&i| part[i] != content[bad as usize + i]).collect();
+            assert_eq!(differs, [4096 - 100]);
+            assert!(read_part(&mount.join("f"), good).unwrap() == content[good as usize..][..4096]);
+            mount.unmount_after_errors();
+        }
+        for extra in [&[][..], &["--verify-reads"]] {
+            let mount = volume.mount(&[extra, &["--io-retries=1"]].concat());
+            if !plain || !extra.is_empty() {
+                for at in [bad, good] {
+                    let e = read_part(&mount.join("f"), at).unwrap_err();
+                    assert_eq!(e.raw_os_error(), Some(5), "{e}");
+                }
+            }
+            assert_eq!(fs::read(mount.join("f")).unwrap_err().raw_os_error(), Some(5));
+            let log = mount.log();
+            assert!(log.contains("chunks/0/0/") && log.contains(" is damaged"), "{log}");
+            mount.unmount_after_errors();
+        }
+    }
+}
+
+/// Where objects have no checksum `--verify-reads` says so; where they have one it is silent.
+#[test]
+fn verify_reads_warns_where_there_are_no_checksums() {
+    let server = server(None);
+    for (bucket, warns) in [("", true), ("?disable-checksum=true", true), ("?disable-checksum=false", false)]
+    {
+        let volume = Volume::unformatted(Engine::Sqlite);
+        if bucket.is_empty() {
+            volume.format(&[]);
+        } else {
+            let url = format!("--bucket={}{bucket}", server.bucket_url("have"));
+            let ran = format(&volume, &server, &[&url, "--force"]);
+            assert_eq!(ran.code, 0, "{}", said(&ran));
+        }
+        let mount = volume.mount(&["--verify-reads"]);
+        assert_eq!(mount.log().contains("--verify-reads: objects of this volume have no checksum"), warns);
+        mount.unmount();
+    }
 }

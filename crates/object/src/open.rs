@@ -50,6 +50,17 @@ pub fn named_bucket(storage: &str, endpoint: Option<&str>, bucket: &str) -> Resu
     }
 }
 
+/// Does the back end keep a checksum with every object, which reads of whole objects verify?
+pub fn has_checksums(storage: &str, bucket: &str) -> bool {
+    let bucket = bucket.replacen("%d", "0", 1);
+    match storage.to_ascii_lowercase().as_str() {
+        "s3" => Address::parse_s3(&bucket),
+        "minio" => Address::parse_minio(&bucket),
+        _ => return false,
+    }
+    .is_ok_and(|address| address.checksum)
+}
+
 /// Opens the back end, sharded if asked for. Nothing is contacted yet.
 pub fn open(cfg: &StoreConfig) -> Result<Arc<dyn ObjectStore>> {
     if cfg.shards > Sharded::MAX {

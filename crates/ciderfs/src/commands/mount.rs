@@ -10,7 +10,7 @@ use ciderfs_format::Settings;
 use ciderfs_meta::{Meta, MetaConfig};
 use ciderfs_mount::{MountedFs, XattrOptions};
 use ciderfs_object::layers::{Limits, Replaceable};
-use ciderfs_object::{ObjectStore, named_bucket, probe};
+use ciderfs_object::{ObjectStore, has_checksums, named_bucket, probe};
 use ciderfs_vfs::{Metrics, Vfs, VfsConfig};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -310,6 +310,16 @@ fn follow_settings(
     }));
 }
 
+/// Says so where `--verify-reads` can verify little.
+fn tell_what_is_verified(settings: &Settings) {
+    if !has_checksums(&settings.storage, &settings.bucket) && settings.encrypt_key.is_empty() {
+        tracing::warn!(
+            "--verify-reads: objects of this volume have no checksum (only S3 without disable-checksum and encrypted volumes \
+             have one): of what is read, no more than length and compressed form can be verified"
+        );
+    }
+}
+
 async fn open_blocks(
     args: &Args,
     settings: &Settings,
@@ -340,6 +350,9 @@ async fn open_blocks(
     follow_settings(meta, settings.clone(), place, Arc::clone(&objects), move |s| {
         opening::storage(s, bounds, Some(Arc::clone(&observer)))
     });
+    if args.is_on("verify-reads") {
+        tell_what_is_verified(settings);
+    }
     if args.is_on("check-storage") && !read_only {
         let failed = |e| super::format::unusable(objects.as_ref(), &e);
         probe(objects.as_ref(), &settings.name, settings.shard_count()).await.map_err(failed)?;
@@ -368,6 +381,7 @@ async fn open_blocks(
         max_uploads,
         max_downloads,
         read_only,
+        verify_reads: args.is_on("verify-reads"),
         ..BlockConfig::default()
     };
     Ok(BlockStore::new(objects, config)?)
