@@ -345,6 +345,10 @@ async fn open_blocks(
     let observer: opening::Observer = Arc::new(move |r: ciderfs_object::layers::Request<'_>| {
         counted.object(r.method, r.took, r.bytes, r.error.is_some());
     });
+    // Somebody else has stored it so, and it is read as the official client reads it; but not in silence.
+    if let Err(e) = named_bucket(&settings.storage, None, &settings.bucket) {
+        tracing::warn!("the address in the settings: {e}");
+    }
     let first = opening::storage(settings, bounds, Some(Arc::clone(&observer)))?;
     let objects = Arc::new(Replaceable::new(first));
     follow_settings(meta, settings.clone(), place, Arc::clone(&objects), move |s| {
