@@ -44,6 +44,8 @@ pub struct BlockConfig {
     pub cpu_threads: usize,
     /// Refuse uploads and deletes.
     pub read_only: bool,
+    /// Fetch whole blocks only, because a part of an object cannot be verified.
+    pub verify_reads: bool,
 }
 
 impl Default for BlockConfig {
@@ -64,6 +66,7 @@ impl Default for BlockConfig {
             max_downloads: 200,
             cpu_threads: std::thread::available_parallelism().map_or(2, usize::from),
             read_only: false,
+            verify_reads: false,
         }
     }
 }

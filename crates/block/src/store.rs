@@ -88,7 +88,7 @@ impl BlockStore {
         budget.set_reclaim(Arc::downgrade(&reclaim));
         let device = store.device();
         let inner = Arc::new(Inner {
-            ranges_supported: store.supports_range(),
+            ranges_supported: store.supports_range() && !cfg.verify_reads,
             upload_room: UploadRoom::new(&cfg, device.is_some()),
             streams_cached: !(cfg.compression.is_none() && is_beside_objects(&cfg, device)),
             store,

@@ -240,6 +240,7 @@ pub const FLAGS: &[Flag] = &[
     flag!("max-stage-write", &[], Int, "1000", MOUNT, SAFE, "staged writes at a time"),
     flag!("max-deletes", &[], Int, "10", MOUNT, Ready, "deletions at a time, 0 for none"),
     flag!("check-storage", &[], Bool, "", MOUNT, Ready, "probe the storage before mounting"),
+    flag!("verify-reads", &[], Bool, "", MOUNT, Ready, "read and verify whole blocks only"),
     flag!("buffer-size", &[], Size('M'), "300M", MOUNT, Ready, "memory for reading and writing"),
     flag!("max-readahead", &[], Size('M'), "", MOUNT, Ready, "read ahead of a sequential reader"),
     flag!("prefetch", &[], Int, "1", MOUNT, Ready, "blocks fetched at a time after random reads"),

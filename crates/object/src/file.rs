@@ -237,7 +237,7 @@ impl ObjectStore for FileStore {
         .await
     }
 
-    async fn create_bucket(&self) -> Result<()> {
+    async fn create_bucket(&self, _key: &str) -> Result<()> {
         let root = self.root.clone();
         blocking(move || make_dirs(&root).map_err(|e| io_error(&root.to_string_lossy(), &e))).await
     }

@@ -19,8 +19,8 @@ pub use direct::{Bounce, NewFiles};
 pub use error::{ObjectError, Result};
 pub use file::FileStore;
 pub use memory::MemoryStore;
-pub use open::{StoreConfig, open};
-pub use probe::{has_other_objects, probe};
+pub use open::{StoreConfig, has_checksums, named_bucket, open};
+pub use probe::{has_other_objects, prepare, probe};
 pub use store::{Entry, Meta, ObjectStore};
 
 #[cfg(test)]

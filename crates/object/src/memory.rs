@@ -63,7 +63,7 @@ impl ObjectStore for MemoryStore {
             .collect())
     }
 
-    async fn create_bucket(&self) -> Result<()> {
+    async fn create_bucket(&self, _key: &str) -> Result<()> {
         Ok(())
     }
 

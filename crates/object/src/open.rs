@@ -6,7 +6,7 @@ use crate::error::{ObjectError, Result};
 use crate::file::FileStore;
 use crate::layers::Sharded;
 use crate::memory::MemoryStore;
-use crate::s3::{Address, Credentials, S3Store};
+use crate::s3::{Address, Credentials, S3Store, named};
 use crate::store::ObjectStore;
 
 /// Where objects are, and with which credentials.
@@ -37,6 +37,30 @@ impl std::fmt::Debug for StoreConfig {
     }
 }
 
+/// The bucket to store in the settings for what a command line says, checked as far as that is possible without asking the
+/// store: every part has an effect, and every client reads the same address.
+pub fn named_bucket(storage: &str, endpoint: Option<&str>, bucket: &str) -> Result<String> {
+    let storage = storage.to_ascii_lowercase();
+    match (storage.as_str(), endpoint) {
+        ("s3" | "minio", _) => named(&storage, endpoint, bucket),
+        (_, Some(_)) => Err(ObjectError::Config(format!(
+            "--endpoint would have no effect with storage {storage}: leave it out, or say --storage s3 or --storage minio"
+        ))),
+        (_, None) => Ok(bucket.to_owned()),
+    }
+}
+
+/// Does the back end keep a checksum with every object, which reads of whole objects verify?
+pub fn has_checksums(storage: &str, bucket: &str) -> bool {
+    let bucket = bucket.replacen("%d", "0", 1);
+    match storage.to_ascii_lowercase().as_str() {
+        "s3" => Address::parse_s3(&bucket),
+        "minio" => Address::parse_minio(&bucket),
+        _ => return false,
+    }
+    .is_ok_and(|address| address.checksum)
+}
+
 /// Opens the back end, sharded if asked for. Nothing is contacted yet.
 pub fn open(cfg: &StoreConfig) -> Result<Arc<dyn ObjectStore>> {
     if cfg.shards > Sharded::MAX {
@@ -57,6 +81,12 @@ pub fn open(cfg: &StoreConfig) -> Result<Arc<dyn ObjectStore>> {
             .map(|i| open_one(cfg, &cfg.bucket.replacen("%d", &i.to_string(), 1)))
             .collect::<Result<Vec<_>>>()?;
         return Ok(Arc::new(Sharded::new(shards)));
+    }
+    if cfg.bucket.contains("%d") && matches!(cfg.storage.to_ascii_lowercase().as_str(), "s3" | "minio") {
+        return Err(ObjectError::Config(format!(
+            "the %d in the bucket {} stands for the number of a shard: it needs --shards with at least 2",
+            cfg.bucket
+        )));
     }
     open_one(cfg, &cfg.bucket)
 }

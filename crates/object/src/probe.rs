@@ -1,6 +1,10 @@
-//! Checks that `format` makes before it creates a volume.
+//! What is tried before a place for objects is believed in.
+
+use std::time::Duration;
 
 use bytes::Bytes;
+use ciderfs_format::objname::shard_of;
+use tokio::time::{Instant, sleep};
 
 use crate::error::{ObjectError, Result};
 use crate::store::ObjectStore;
@@ -11,21 +15,132 @@ const TESTING: &str = "testing/";
 const NAME_LEN: usize = 10;
 /// Length of a test object, in bytes.
 const BODY_LEN: usize = 100;
+/// A part of it that is read alone.
+const PART: std::ops::Range<u64> = 10..20;
+/// How long a bucket that was just made may stay unknown to its own store.
+const NEW_BUCKET_PATIENCE: Duration = Duration::from_secs(20);
+/// Between two looks at it.
+const NEW_BUCKET_PAUSE: Duration = Duration::from_millis(250);
 
-/// Writes, reads, compares and deletes a small object below `testing/`.
-pub async fn probe(store: &dyn ObjectStore) -> Result<()> {
+fn random_name() -> String {
     const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-    let name: String =
-        (0..NAME_LEN).map(|_| ALPHABET[rand::random::<u32>() as usize % ALPHABET.len()] as char).collect();
-    let key = format!("{TESTING}{name}");
-    let body = Bytes::from((0..BODY_LEN).map(|_| rand::random()).collect::<Vec<u8>>());
-    store.put(&key, body.clone()).await?;
-    let read = store.get(&key, None).await;
-    let deleted = store.delete(&key).await;
-    if read? != body {
-        return Err(ObjectError::Corrupt(key, "it does not read back as it was written".into()));
+    (0..NAME_LEN).map(|_| ALPHABET[rand::random::<u32>() as usize % ALPHABET.len()] as char).collect()
+}
+
+/// One key of a test object for each bucket of the volume `name`.
+fn test_keys(name: &str, shards: u32) -> Vec<String> {
+    let random = || format!("{TESTING}{}", random_name());
+    if shards <= 1 {
+        return vec![random()];
     }
-    deleted
+    (0..shards)
+        .filter_map(|shard| {
+            std::iter::repeat_with(random).find(|key| shard_of(&format!("{name}/{key}"), shards) == shard)
+        })
+        .collect()
+}
+
+/// Tries the store of the volume `name`: writes, reads, reads a part, and deletes a small object below `testing/` in each
+/// of its buckets. All rights that turn out to be missing are told at once. A listing that is refused is only a warning,
+/// because nothing that serves files lists.
+pub async fn probe(store: &dyn ObjectStore, name: &str, shards: u32) -> Result<()> {
+    for key in test_keys(name, shards) {
+        let body = test_body();
+        store.put(&key, body.clone()).await?;
+        rest(store, &key, &body).await?;
+    }
+    Ok(())
+}
+
+/// [`probe`] for a volume that is about to be made: a bucket that is missing is created. Whoever may not create buckets is
+/// never asked to as long as there is one.
+pub async fn prepare(store: &dyn ObjectStore, name: &str, shards: u32) -> Result<()> {
+    for key in test_keys(name, shards) {
+        let body = test_body();
+        match store.put(&key, body.clone()).await {
+            Err(ObjectError::NoBucket(missing)) => {
+                tracing::info!("{missing} does not exist: creating it");
+                put_in_new(store, &key, &body).await?;
+            }
+            other => other?,
+        }
+        rest(store, &key, &body).await?;
+    }
+    Ok(())
+}
+
+fn test_body() -> Bytes {
+    Bytes::from((0..BODY_LEN).map(|_| rand::random()).collect::<Vec<u8>>())
+}
+
+/// Makes the bucket, and waits until it takes an object.
+async fn put_in_new(store: &dyn ObjectStore, key: &str, body: &Bytes) -> Result<()> {
+    let mut created = store.create_bucket(key).await;
+    // Somebody else may have made it since; if so, the object tells.
+    let started = Instant::now();
+    loop {
+        match store.put(key, body.clone()).await {
+            Err(e) if matches!(e, ObjectError::NoBucket(_)) || e.is_retryable() => {
+                if created
+                    .as_ref()
+                    .is_err_and(|e| e.is_retryable() && started.elapsed() < NEW_BUCKET_PATIENCE)
+                {
+                    sleep(NEW_BUCKET_PAUSE).await;
+                    created = store.create_bucket(key).await;
+                    continue;
+                }
+                created.clone()?;
+                if started.elapsed() > NEW_BUCKET_PATIENCE {
+                    return Err(e);
+                }
+                sleep(NEW_BUCKET_PAUSE).await;
+            }
+            // Nothing was made, and somebody else's bucket has the name.
+            Err(e) => return created.and(Err(e)),
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
+/// Everything after the first write.
+async fn rest(store: &dyn ObjectStore, key: &str, body: &Bytes) -> Result<()> {
+    let whole = store.get(key, None).await;
+    let part = match (&whole, store.supports_range()) {
+        (Ok(_), true) => store.get(key, Some(PART)).await,
+        _ => Ok(body.slice(PART.start as usize..PART.end as usize)),
+    };
+    match store.list(TESTING, "", 1).await {
+        Err(e) => tracing::warn!(
+            "{e}; files can be used without it, but nothing that lists objects, as gc and fsck do"
+        ),
+        Ok(page) if page.is_empty() => {
+            tracing::warn!("{}: the listing does not have what was just written", store.describe());
+        }
+        Ok(_) => {}
+    }
+    let deleted = store.delete(key).await;
+    let mut denied = Vec::new();
+    let mut sort = |outcome: Result<()>| match outcome {
+        Err(ObjectError::AccessDenied(text)) => {
+            denied.push(text);
+            Ok(())
+        }
+        other => other,
+    };
+    let differs =
+        |key: &str| ObjectError::Corrupt(key.to_owned(), "it does not read back as it was written".into());
+    sort(whole.and_then(|read| if read == *body { Ok(()) } else { Err(differs(key)) }))?;
+    let wanted = &body[PART.start as usize..PART.end as usize];
+    sort(part.and_then(|read| if read == wanted { Ok(()) } else { Err(differs(key)) }))?;
+    let left_over = deleted.is_err();
+    sort(deleted)?;
+    if denied.is_empty() {
+        return Ok(());
+    }
+    if left_over {
+        denied.push(format!("the test object {key} stays behind"));
+    }
+    Err(ObjectError::AccessDenied(denied.join("; ")))
 }
 
 /// Does the volume's prefix hold anything but remains of checks?

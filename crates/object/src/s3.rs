@@ -4,10 +4,12 @@ mod address;
 mod bucket;
 mod client;
 mod error;
+mod named;
 mod store;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use address::Address;
 pub(crate) use client::Credentials;
+pub(crate) use named::named;
 pub(crate) use store::S3Store;

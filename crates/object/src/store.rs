@@ -47,8 +47,8 @@ pub trait ObjectStore: Send + Sync + Debug {
     /// At most `limit` objects whose key begins with `prefix` and is greater than `start_after`, in ascending byte order.
     async fn list(&self, prefix: &str, start_after: &str, limit: usize) -> Result<Vec<Entry>>;
 
-    /// Creates the bucket or directory if it is missing and can be created.
-    async fn create_bucket(&self) -> Result<()>;
+    /// Creates the bucket or directory that an object `key` would be in, if it is missing and can be created.
+    async fn create_bucket(&self, key: &str) -> Result<()>;
 
     /// The address, without secrets.
     fn describe(&self) -> String;

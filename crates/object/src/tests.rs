@@ -11,8 +11,8 @@ use crate::{FileStore, MemoryStore, ObjectError, ObjectStore, StoreConfig, has_o
 
 /// What every store must do.
 async fn behaves(store: &dyn ObjectStore) {
-    store.create_bucket().await.unwrap();
-    probe(store).await.unwrap();
+    store.create_bucket("k").await.unwrap();
+    probe(store, "vol", 1).await.unwrap();
     assert!(!has_other_objects(store).await.unwrap());
     assert!(matches!(store.get("a/b", None).await, Err(ObjectError::NotFound(_))));
     assert!(matches!(store.head("a/b").await, Err(ObjectError::NotFound(_))));
@@ -60,7 +60,7 @@ async fn prefixed_and_sharded_stores_behave() {
 async fn file_store_stays_below_its_directory_and_ignores_leftovers() {
     let dir = tempfile::tempdir().unwrap();
     let store = FileStore::new(dir.path().join("bucket"));
-    store.create_bucket().await.unwrap();
+    store.create_bucket("k").await.unwrap();
     for key in ["../outside", "a/../../outside", "/outside", "a//b", "a/", "", "."] {
         assert!(store.put(key, Bytes::new()).await.is_err(), "{key}");
         assert!(store.get(key, None).await.is_err(), "{key}");
@@ -111,7 +111,7 @@ async fn encrypted_store_keeps_only_ciphertext_and_cuts_ranges_itself() {
     assert!(!store.supports_range());
     inner.put("k", Bytes::from_static(b"foreign")).await.unwrap();
     assert!(matches!(store.get("k", None).await, Err(ObjectError::Corrupt(..))));
-    probe(&store).await.unwrap();
+    probe(&store, "vol", 1).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -182,6 +182,7 @@ fn configurations_that_cannot_work_are_refused() {
     assert!(text(cfg("s3", "http://h/b", 4)).contains("%d"));
     assert!(text(cfg("file", "/x/%d/", 257)).contains("256"));
     assert!(text(cfg("minio", "http://h:9000", 0)).contains("bucket"));
+    assert!(text(cfg("s3", "http://h:9000/b%d", 1)).contains("--shards"));
     let secret =
         StoreConfig { access_key: "a".into(), secret_key: "hush".into(), ..cfg("s3", "http://h/b", 0) };
     assert!(!format!("{secret:?} {:?}", open(&secret).unwrap()).contains("hush"));

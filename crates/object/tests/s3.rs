@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ciderfs_object::layers::{Limited, Limits, Prefixed, Retried};
-use ciderfs_object::{Entry, ObjectError, ObjectStore, StoreConfig, has_other_objects, open, probe};
+use ciderfs_object::{Entry, ObjectError, ObjectStore, StoreConfig, has_other_objects, open, prepare, probe};
 use ciderfs_testkit::redis::{RedisOptions, RedisServer};
-use ciderfs_testkit::s3::{Faults, Op, S3Options, S3Server};
+use ciderfs_testkit::s3::{Faults, Op, Policy, S3Options, S3Server, Scripted};
 use ciderfs_testkit::{require, s3fs};
 
 const BUCKET: &str = "volume";
@@ -40,9 +40,12 @@ fn keys(page: Vec<Entry>) -> Vec<String> {
 }
 
 async fn behaves(store: &dyn ObjectStore) {
-    store.create_bucket().await.unwrap();
-    store.create_bucket().await.unwrap();
-    probe(store).await.unwrap();
+    // Some say so, some take it for another's; `prepare` asks only if there is none.
+    if let Err(e) = store.create_bucket("k").await {
+        assert!(e.to_string().contains("BucketAlreadyExists"), "{e}");
+    }
+    prepare(store, "vol", 1).await.unwrap();
+    probe(store, "vol", 1).await.unwrap();
     assert!(!has_other_objects(store).await.unwrap());
     assert!(matches!(store.get("a/b", None).await, Err(ObjectError::NotFound(_))));
     assert!(matches!(store.get("a/b", Some(0..1)).await, Err(ObjectError::NotFound(_))));
@@ -139,8 +142,8 @@ async fn a_missing_bucket_is_named_and_can_be_made() {
         assert!(matches!(e, ObjectError::NoBucket(_)), "{e}");
         assert!(e.to_string().contains(BUCKET) && !e.is_retryable(), "{e}");
     }
-    store.create_bucket().await.unwrap();
-    probe(store.as_ref()).await.unwrap();
+    store.create_bucket("k").await.unwrap();
+    probe(store.as_ref(), "vol", 1).await.unwrap();
 }
 
 #[tokio::test]
@@ -153,7 +156,7 @@ async fn wrong_keys_are_denied_with_the_remedy() {
         for e in [
             store.put("k", Bytes::from_static(b"x")).await.unwrap_err(),
             store.list("", "", 1).await.unwrap_err(),
-            store.create_bucket().await.unwrap_err(),
+            store.create_bucket("k").await.unwrap_err(),
         ] {
             assert!(matches!(e, ObjectError::AccessDenied(_)), "{e}");
             assert!(e.to_string().contains(remedy) && !e.is_retryable(), "{e}");
@@ -171,7 +174,7 @@ async fn an_unreachable_endpoint_is_named() {
     let e = store.get("k", None).await.unwrap_err();
     assert!(matches!(e, ObjectError::Unreachable(_)) && e.is_retryable(), "{e:?}");
     assert!(e.to_string().contains("refused") && e.to_string().contains("127.0.0.1"), "{e}");
-    let e = store.create_bucket().await.unwrap_err();
+    let e = store.create_bucket("k").await.unwrap_err();
     assert!(matches!(e, ObjectError::Unreachable(_)), "{e:?}");
     let nowhere = StoreConfig { bucket: "http://no-such-host.invalid/b".to_owned(), ..config(&server) };
     let e = open(&nowhere).unwrap().get("k", None).await.unwrap_err();
@@ -336,4 +339,156 @@ async fn certificates_are_checked_and_authorities_can_be_added() {
         ..StoreConfig::default()
     };
     assert!(open(&cfg).unwrap_err().to_string().contains("/nowhere"));
+}
+
+fn volume(server: &S3Server) -> Prefixed {
+    Prefixed::new(store(server), "vol")
+}
+
+fn below() -> Policy {
+    Policy { only_below: Some(format!("{BUCKET}/vol/")), deny: Vec::new() }
+}
+
+/// A key with put, get, list and delete on one prefix is enough: nothing is asked about the bucket.
+#[tokio::test]
+async fn a_key_for_one_prefix_is_enough() {
+    let server = server().await;
+    server.control().restrict(below());
+    prepare(&volume(&server), "vol", 1).await.unwrap();
+    probe(&volume(&server), "vol", 1).await.unwrap();
+    assert!(!has_other_objects(&volume(&server)).await.unwrap());
+    let seen = server.control().requests();
+    assert!(seen.iter().all(|r| r.status < 400), "{seen:?}");
+    for op in [Op::CreateBucket, Op::Head, Op::Other] {
+        assert_eq!(server.control().count(op), 0, "{op:?}");
+    }
+    // Another prefix is out of reach, and the text says which right is missing.
+    let e = prepare(&Prefixed::new(store(&server), "other"), "other", 1).await.unwrap_err();
+    assert!(e.to_string().contains(&format!("s3:PutObject on {BUCKET}/other/*")), "{e}");
+}
+
+#[tokio::test]
+async fn every_missing_right_is_named() {
+    let server = server().await;
+    for (deny, rights) in [
+        (vec![Op::Put], vec!["s3:PutObject on volume/vol/*"]),
+        (vec![Op::Get], vec!["s3:GetObject on volume/vol/*"]),
+        (vec![Op::Delete], vec!["s3:DeleteObject on volume/vol/*", "stays behind"]),
+        (vec![Op::Get, Op::Delete], vec!["s3:GetObject on volume/vol/*", "s3:DeleteObject on volume/vol/*"]),
+    ] {
+        server.control().restrict(Policy { deny, ..below() });
+        let e = prepare(&volume(&server), "vol", 1).await.unwrap_err();
+        assert!(matches!(e, ObjectError::AccessDenied(_)), "{e}");
+        for right in rights {
+            assert!(e.to_string().contains(right) && e.to_string().contains("volume at http://127"), "{e}");
+        }
+    }
+    // Nothing that serves files lists; whoever needs a listing is told.
+    server.control().restrict(Policy { deny: vec![Op::List], ..below() });
+    probe(&volume(&server), "vol", 1).await.unwrap();
+    let e = has_other_objects(&volume(&server)).await.unwrap_err();
+    assert!(e.to_string().contains("s3:ListBucket on volume with the prefix \"vol/\""), "{e}");
+    assert_eq!(server.control().count(Op::CreateBucket), 0);
+}
+
+#[tokio::test]
+async fn a_bucket_is_created_only_if_it_is_missing() {
+    let server = S3Server::start(S3Options::default()).await.unwrap();
+    server.control().restrict(Policy { deny: vec![Op::CreateBucket], ..Policy::default() });
+    let e = prepare(&volume(&server), "vol", 1).await.unwrap_err().to_string();
+    for part in ["CreateBucket", "does not exist", "s3:CreateBucket on volume", "create the bucket"] {
+        assert!(e.contains(part), "{e}");
+    }
+    server.control().restrict(Policy::default());
+    // The new bucket is not known everywhere at once, and another request for it is under way.
+    server.control().prescribe(vec![
+        Scripted { times: 1, ..Scripted::always(Op::CreateBucket, 409, "OperationAborted") },
+        Scripted { times: 3, ..Scripted::always(Op::Put, 404, "NoSuchBucket") },
+    ]);
+    prepare(&volume(&server), "vol", 1).await.unwrap();
+    assert_eq!(server.control().count(Op::CreateBucket), 3);
+    server.control().clear();
+    prepare(&volume(&server), "vol", 1).await.unwrap();
+    assert_eq!(server.control().count(Op::CreateBucket), 0);
+    // Shards are tried one by one, and only what is missing is made.
+    let bucket = format!("{BUCKET}%d");
+    let server = S3Server::start(S3Options {
+        buckets: vec![bucket.replace("%d", "0"), bucket.replace("%d", "2")],
+        ..S3Options::default()
+    })
+    .await
+    .unwrap();
+    let shards = StoreConfig { bucket: server.bucket_url(&bucket), shards: 4, ..config(&server) };
+    prepare(&Prefixed::new(open(&shards).unwrap(), "vol"), "vol", 4).await.unwrap();
+    let made: Vec<_> = server
+        .control()
+        .requests()
+        .into_iter()
+        .filter(|r| r.op == Op::CreateBucket)
+        .map(|r| r.path)
+        .collect();
+    assert_eq!(made, ["/volume1", "/volume3"]);
+}
+
+/// Whatever a store answers, the text names the call, the bucket and what to do.
+#[tokio::test]
+async fn every_answer_of_a_store_becomes_a_text() {
+    let server = server().await;
+    let prepared = |script: Vec<Scripted>| {
+        server.control().prescribe(script);
+        let volume = volume(&server);
+        async move { prepare(&volume, "vol", 1).await.unwrap_err().to_string() }
+    };
+    for (status, code, want) in [
+        (403, "AccessDenied", "s3:PutObject on volume/vol/*"),
+        (403, "", "s3:PutObject on volume/vol/*"),
+        (403, "InvalidAccessKeyId", "--access-key"),
+        (403, "SignatureDoesNotMatch", "--secret-key"),
+        (403, "RequestTimeTooSkewed", "clock"),
+        (400, "InvalidRegion", "AWS_REGION"),
+        (400, "InvalidBucketName", "address"),
+        (405, "MethodNotAllowed", "S3 service"),
+        (409, "OperationAborted", "try again"),
+        (411, "MissingContentLength", "Content-Length"),
+        (411, "", "Content-Length"),
+        (501, "NotImplemented", "S3 service"),
+        (501, "", "S3 service"),
+        (503, "SlowDown", "overloaded"),
+    ] {
+        let text = prepared(vec![Scripted::always(Op::Put, status, code)]).await;
+        for part in [want, "PutObject", "bucket volume at http://127.0.0.1"] {
+            assert!(text.contains(part), "{status} {code}: {text}");
+        }
+    }
+    let malformed = Scripted {
+        region: Some("eu-west-3"),
+        ..Scripted::always(Op::Put, 400, "AuthorizationHeaderMalformed")
+    };
+    let text = prepared(vec![malformed]).await;
+    assert!(text.contains("AWS_REGION=eu-west-3") && text.contains("PutObject"), "{text}");
+    let moved = |op| Scripted {
+        region: Some("eu-west-3"),
+        elements: "<Endpoint>volume.s3.eu-west-3.example</Endpoint>",
+        ..Scripted::always(op, 301, "PermanentRedirect")
+    };
+    let text = prepared(vec![moved(Op::Put), moved(Op::Get)]).await;
+    for part in ["PutObject", "at volume.s3.eu-west-3.example", "AWS_REGION=eu-west-3"] {
+        assert!(text.contains(part), "{text}");
+    }
+    for (status, code, want) in [
+        (403, "AccessDenied", "s3:CreateBucket on volume"),
+        (409, "BucketAlreadyExists", "another account"),
+        (400, "TooManyBuckets", "one that exists"),
+        (400, "IllegalLocationConstraintException", "AWS_REGION"),
+        (501, "NotImplemented", "S3 service"),
+    ] {
+        let script = [
+            Scripted::always(Op::Put, 404, "NoSuchBucket"),
+            Scripted::always(Op::CreateBucket, status, code),
+        ];
+        let text = prepared(script.to_vec()).await;
+        for part in [want, "CreateBucket", "bucket volume at http://127.0.0.1"] {
+            assert!(text.contains(part), "{status} {code}: {text}");
+        }
+    }
 }

@@ -4,6 +4,7 @@
 mod faults;
 mod front;
 mod objects;
+mod policy;
 mod service;
 
 use std::io;
@@ -16,6 +17,7 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 pub use faults::{Control, Faults, Op, Request};
 use front::Running;
 use objects::Objects;
+pub use policy::{Policy, Scripted};
 use service::Service;
 
 /// How to start a server.

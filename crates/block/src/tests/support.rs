@@ -177,7 +177,7 @@ impl ObjectStore for TestStore {
         unreachable!()
     }
 
-    async fn create_bucket(&self) -> Result<()> {
+    async fn create_bucket(&self, _key: &str) -> Result<()> {
         unreachable!()
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use ciderfs_format::settings::{round_block_size, validate_name};
 use ciderfs_format::{Settings, shown, version};
 use ciderfs_meta::Meta;
-use ciderfs_object::{ObjectError, has_other_objects, probe};
+use ciderfs_object::{ObjectError, ObjectStore, has_other_objects, named_bucket, prepare, probe};
 
 use crate::args::Args;
 use crate::failure::{Failure, Result};
@@ -47,23 +47,47 @@ pub async fn format(args: &Args, url: &Path, name: &str) -> Result<()> {
     }
     let settings = new_settings(args, name)?;
     let objects = opening::storage(&settings, Bounds::interactive(), None)?;
-    objects.create_bucket().await.map_err(|e| match e {
-        ObjectError::Timeout(_) => {
-            Failure::new(format!("{}: {e}; check --bucket and the network", objects.describe()))
-        }
-        e => e.into(),
-    })?;
+    tell_place(&settings, objects.as_ref());
     if std::env::var_os("JFS_NO_CHECK_OBJECT_STORAGE").is_none() {
-        probe(objects.as_ref()).await.map_err(|e| Failure::new(format!("{}: {e}", objects.describe())))?;
-        if !args.is_on("force") && has_other_objects(objects.as_ref()).await? {
+        let failed = |e: ObjectError| unusable(objects.as_ref(), &e);
+        prepare(objects.as_ref(), &settings.name, settings.shard_count()).await.map_err(failed)?;
+        if !args.is_on("force") && is_in_use(objects.as_ref()).await? {
             return Err(Failure::new(format!(
                 "{} is not empty: choose another name, clean it up, or use --force",
                 objects.describe()
             )));
         }
-        objects.put("juicefs_uuid", settings.uuid.clone().into()).await?;
+        objects.put("juicefs_uuid", settings.uuid.clone().into()).await.map_err(failed)?;
     }
     save(store.as_ref(), settings, None).await
+}
+
+/// Says where objects will be: the address as it was understood.
+fn tell_place(s: &Settings, objects: &dyn ObjectStore) {
+    let plain = s.storage == "s3" && !s.bucket.contains(['/', '.', ':']);
+    let why = if plain { " (Amazon S3, because --bucket is a plain name without --endpoint)" } else { "" };
+    tracing::info!("Objects: {}{why}", objects.describe());
+}
+
+/// What a store answered when it was tried. The address is said once.
+pub fn unusable(objects: &dyn ObjectStore, e: &ObjectError) -> Failure {
+    let hint = if matches!(e, ObjectError::Timeout(_)) { "; check --bucket and the network" } else { "" };
+    Failure::new(format!("{}: {e}{hint}", objects.describe()))
+}
+
+/// Are there objects below the prefix? Without the right to list nobody can know, and two volumes in one place would overwrite
+/// each other's objects.
+async fn is_in_use(objects: &dyn ObjectStore) -> Result<bool> {
+    has_other_objects(objects).await.map_err(|e| {
+        let failure = unusable(objects, &e);
+        match e {
+            ObjectError::AccessDenied(_) => Failure::new(format!(
+                "{}; the listing tells whether another volume is there: if you know that none is, use --force",
+                failure.text
+            )),
+            _ => failure,
+        }
+    })
 }
 
 /// Tries the object store if its address or a key has changed, unless `--force`.
@@ -75,7 +99,8 @@ pub async fn check_storage(args: &Args, old: &Settings, new: &Settings) -> Resul
         return Ok(());
     }
     let objects = opening::storage(new, Bounds::interactive(), None)?;
-    probe(objects.as_ref()).await.map_err(|e| {
+    tell_place(new, objects.as_ref());
+    probe(objects.as_ref(), &new.name, new.shard_count()).await.map_err(|e| {
         Failure::new(format!(
             "{}: {e}; nothing was changed, --force changes it all the same",
             objects.describe()
@@ -85,15 +110,18 @@ pub async fn check_storage(args: &Args, old: &Settings, new: &Settings) -> Resul
 
 fn new_settings(args: &Args, name: &str) -> Result<Settings> {
     let storage = args.text("storage").unwrap_or("file");
-    let default = super::up::default_bucket;
-    let (mut bucket, dir) = match args.bucket() {
-        Some((text, dir)) => (text.to_owned(), dir.to_owned()),
-        None => default().map(|dir| (shown(&dir).into_owned(), dir))?,
-    };
-    if let Some(endpoint) = args.text("endpoint") {
-        bucket = format!("{}/{bucket}", endpoint.trim_end_matches('/'));
+    if storage != "file" && !args.has("bucket") {
+        return Err(Failure::new(format!(
+            "--storage {storage} needs --bucket: the name of a bucket or its URL"
+        )));
     }
-    let bucket = stored_bucket(storage, &bucket, &dir)?;
+    // One that is named is set below.
+    let bucket = if args.has("bucket") {
+        String::new()
+    } else {
+        let dir = super::up::default_bucket()?;
+        stored_bucket(storage, &shown(&dir), &dir)?
+    };
     let mut s = Settings::new(name, &uuid::Uuid::new_v4().to_string(), storage, &bucket);
     s.block_size_kib = round_block_size(args.size("block-size", 'K', 4 << 20)?) >> 10;
     s.compression = args.text("compress").unwrap_or("none").to_owned();
@@ -136,8 +164,16 @@ pub fn change(args: &Args, s: &mut Settings) -> Result<()> {
     if let Some(v) = args.text("storage") {
         s.storage = v.to_owned();
     }
-    if let Some((text, dir)) = args.bucket() {
-        s.bucket = stored_bucket(&s.storage, text, dir)?;
+    match (args.bucket(), args.text("endpoint")) {
+        // As stored: nothing is changed, whatever it says.
+        (Some((v, _)), None) if v == s.bucket => {}
+        (Some((v, dir)), endpoint) => {
+            s.bucket = stored_bucket(&s.storage, &named_bucket(&s.storage, endpoint, v)?, dir)?;
+        }
+        (None, Some(_)) => {
+            return Err(Failure::new("--endpoint has no effect without --bucket: name the bucket, too"));
+        }
+        (None, None) => {}
     }
     if let Some(v) = args.text("access-key") {
         s.access_key = v.to_owned();

@@ -12,7 +12,7 @@ use ciderfs_format::{Settings, shown};
 use ciderfs_meta::{Meta, MetaConfig};
 use ciderfs_mount::{MountedFs, XattrOptions};
 use ciderfs_object::layers::{Limits, Replaceable};
-use ciderfs_object::{ObjectStore, probe};
+use ciderfs_object::{ObjectStore, has_checksums, named_bucket, probe};
 use ciderfs_vfs::{Metrics, Vfs, VfsConfig};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -97,7 +97,7 @@ async fn serve_async(args: &Args, url: &Path, mountpoint: &Path, banner: Option<
     };
     let mut settings = (*meta.settings()).clone();
     settings.decrypt_secrets()?;
-    let place = Place::of(args);
+    let place = Place::of(args, &settings)?;
     place.apply(&mut settings)?;
     let labels = HashMap::from([
         ("vol_name".to_owned(), settings.name.clone()),
@@ -263,11 +263,15 @@ struct Place {
 }
 
 impl Place {
-    fn of(args: &Args) -> Self {
-        Self {
-            storage: args.text("storage").map(str::to_owned),
-            bucket: args.bucket().map(|(text, dir)| (text.to_owned(), dir.to_owned())),
-        }
+    fn of(args: &Args, settings: &Settings) -> Result<Self> {
+        let storage = args.text("storage").unwrap_or(&settings.storage);
+        let named = |(text, dir): (&str, &Path)| -> Result<_> {
+            let text =
+                if text == settings.bucket { text.to_owned() } else { named_bucket(storage, None, text)? };
+            Ok((text, dir.to_owned()))
+        };
+        let bucket = args.bucket().map(named).transpose()?;
+        Ok(Self { storage: args.text("storage").map(str::to_owned), bucket })
     }
 
     fn apply(&self, settings: &mut Settings) -> Result<()> {
@@ -314,6 +318,16 @@ fn follow_settings(
     }));
 }
 
+/// Says so where `--verify-reads` can verify little.
+fn tell_what_is_verified(settings: &Settings) {
+    if !has_checksums(&settings.storage, &settings.bucket) && settings.encrypt_key.is_empty() {
+        tracing::warn!(
+            "--verify-reads: objects of this volume have no checksum (only S3 without disable-checksum and encrypted volumes \
+             have one): of what is read, no more than length and compressed form can be verified"
+        );
+    }
+}
+
 async fn open_blocks(
     args: &Args,
     settings: &Settings,
@@ -339,13 +353,21 @@ async fn open_blocks(
     let observer: opening::Observer = Arc::new(move |r: ciderfs_object::layers::Request<'_>| {
         counted.object(r.method, r.took, r.bytes, r.error.is_some());
     });
+    // Somebody else has stored it so, and it is read as the official client reads it; but not in silence.
+    if let Err(e) = named_bucket(&settings.storage, None, &settings.bucket) {
+        tracing::warn!("the address in the settings: {e}");
+    }
     let first = opening::storage(settings, bounds, Some(Arc::clone(&observer)))?;
     let objects = Arc::new(Replaceable::new(first));
     follow_settings(meta, settings.clone(), place, Arc::clone(&objects), move |s| {
         opening::storage(s, bounds, Some(Arc::clone(&observer)))
     });
+    if args.is_on("verify-reads") {
+        tell_what_is_verified(settings);
+    }
     if args.is_on("check-storage") && !read_only {
-        probe(objects.as_ref()).await.map_err(|e| Failure::new(format!("{}: {e}", objects.describe())))?;
+        let failed = |e| super::format::unusable(objects.as_ref(), &e);
+        probe(objects.as_ref(), &settings.name, settings.shard_count()).await.map_err(failed)?;
     }
     let cache_dirs = cache_dirs(args)?.iter().map(|dir| dir.join(&settings.uuid)).collect();
     let config = BlockConfig {
@@ -362,6 +384,7 @@ async fn open_blocks(
         max_uploads,
         max_downloads,
         read_only,
+        verify_reads: args.is_on("verify-reads"),
         ..BlockConfig::default()
     };
     Ok(BlockStore::new(objects, config)?)

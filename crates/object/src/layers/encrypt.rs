@@ -89,8 +89,8 @@ impl ObjectStore for Encrypted {
         self.inner.list(prefix, start_after, limit).await
     }
 
-    async fn create_bucket(&self) -> Result<()> {
-        self.inner.create_bucket().await
+    async fn create_bucket(&self, key: &str) -> Result<()> {
+        self.inner.create_bucket(key).await
     }
 
     fn describe(&self) -> String {

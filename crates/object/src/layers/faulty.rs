@@ -116,8 +116,8 @@ impl ObjectStore for Faulty {
         self.run("LIST", self.inner.list(prefix, start_after, limit)).await
     }
 
-    async fn create_bucket(&self) -> Result<()> {
-        self.inner.create_bucket().await
+    async fn create_bucket(&self, key: &str) -> Result<()> {
+        self.inner.create_bucket(key).await
     }
 
     fn describe(&self) -> String {

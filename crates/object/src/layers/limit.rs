@@ -92,8 +92,8 @@ impl ObjectStore for Limited {
         bounded(&self.others, self.limits.get_timeout, self.inner.list(prefix, start_after, limit)).await
     }
 
-    async fn create_bucket(&self) -> Result<()> {
-        bounded(&self.others, self.limits.put_timeout, self.inner.create_bucket()).await
+    async fn create_bucket(&self, key: &str) -> Result<()> {
+        bounded(&self.others, self.limits.put_timeout, self.inner.create_bucket(key)).await
     }
 
     fn describe(&self) -> String {

@@ -56,8 +56,8 @@ impl ObjectStore for Prefixed {
         Ok(page)
     }
 
-    async fn create_bucket(&self) -> Result<()> {
-        self.inner.create_bucket().await
+    async fn create_bucket(&self, key: &str) -> Result<()> {
+        self.inner.create_bucket(&self.full(key)).await
     }
 
     fn describe(&self) -> String {

@@ -52,8 +52,8 @@ impl ObjectStore for Replaceable {
         self.now().list(prefix, start_after, limit).await
     }
 
-    async fn create_bucket(&self) -> Result<()> {
-        self.now().create_bucket().await
+    async fn create_bucket(&self, key: &str) -> Result<()> {
+        self.now().create_bucket(key).await
     }
 
     fn describe(&self) -> String {

@@ -79,8 +79,8 @@ impl ObjectStore for Retried {
         self.run("LIST", prefix, || self.inner.list(prefix, start_after, limit)).await
     }
 
-    async fn create_bucket(&self) -> Result<()> {
-        self.inner.create_bucket().await
+    async fn create_bucket(&self, key: &str) -> Result<()> {
+        self.run("CREATE", "", || self.inner.create_bucket(key)).await
     }
 
     fn describe(&self) -> String {

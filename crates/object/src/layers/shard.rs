@@ -57,9 +57,8 @@ impl ObjectStore for Sharded {
         Ok(all)
     }
 
-    async fn create_bucket(&self) -> Result<()> {
-        try_join_all(self.shards.iter().map(|s| s.create_bucket())).await?;
-        Ok(())
+    async fn create_bucket(&self, key: &str) -> Result<()> {
+        self.shard(key).create_bucket(key).await
     }
 
     fn describe(&self) -> String {

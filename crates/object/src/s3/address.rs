@@ -106,6 +106,21 @@ fn aws_region(host: &str) -> String {
     }
 }
 
+/// `eu-west-1`, `us-gov-west-1`: anything else where a region is expected would make up a host.
+fn is_region(text: &str) -> bool {
+    let labels: Vec<&str> = text.split('-').collect();
+    labels.len() >= 3
+        && labels.last().is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+        && labels[..labels.len() - 1]
+            .iter()
+            .all(|l| !l.is_empty() && l.bytes().all(|b| b.is_ascii_lowercase()))
+}
+
+/// Scheme of an address of storage `s3` that has none.
+pub(super) fn default_scheme(host: &str) -> &'static str {
+    if host.contains('.') && !is_aws(host) { "http" } else { "https" }
+}
+
 fn aws_endpoint(region: &str) -> String {
     let cn = if region.starts_with("cn-") { ".cn" } else { "" };
     format!("https://s3.{region}.amazonaws.com{cn}")
@@ -182,7 +197,7 @@ impl Address {
     }
 
     pub(crate) fn s3(text: &str, env: Env<'_>) -> Result<Self> {
-        let parts = split(text, |host| if host.contains('.') && !is_aws(host) { "http" } else { "https" })?;
+        let parts = split(text, default_scheme)?;
         let Parts { scheme, host, authority, path, query } = parts;
         let custom = |bucket: &str, authority: &str, region: Option<String>| Self {
             bucket: bucket.to_owned(),
@@ -199,7 +214,14 @@ impl Address {
         };
         let aws = |bucket: &str, region: Option<String>| {
             let region = query.region.clone().or(region);
-            Self {
+            let foreign = host.ends_with(".cn") && !region.as_deref().unwrap_or_default().starts_with("cn-");
+            if is_aws(&host) && (foreign || !region.as_deref().is_some_and(is_region)) {
+                return Err(bad(
+                    text,
+                    "names a host of Amazon without a region that can be read: write https://s3.REGION.amazonaws.com/BUCKET",
+                ));
+            }
+            Ok(Self {
                 bucket: bucket.to_owned(),
                 endpoint: aws_endpoint(region.as_deref().unwrap_or(DEFAULT_REGION)),
                 region,
@@ -207,18 +229,18 @@ impl Address {
                 virtual_host: !bucket.contains('.'),
                 checksum: query.checksum,
                 tls: query.tls.clone(),
-            }
+            })
         };
         let address = if let Some(bucket) = path.split('/').next().filter(|b| !b.is_empty()) {
             if is_aws(&host) && !host.contains(".vpce.") {
-                aws(bucket, Some(aws_region(&host)))
+                aws(bucket, Some(aws_region(&host)))?
             } else {
                 custom(bucket, &authority, known_region(&host))
             }
         } else if host.starts_with('[') || host.parse::<std::net::Ipv4Addr>().is_ok() {
             return Err(bad(text, "names no bucket: write http://HOST:PORT/BUCKET"));
         } else if !host.contains('.') && host == authority {
-            aws(&host, env_region(env))
+            aws(&host, env_region(env))?
         } else {
             let (bucket, rest) = authority.split_once('.').unwrap_or_default();
             let rest_host = rest.split(':').next().unwrap_or_default();
@@ -231,7 +253,7 @@ impl Address {
                     .find(".s3")
                     .map(|at| host.split_at(at))
                     .ok_or_else(|| bad(text, "has no bucket before \".s3\""))?;
-                aws(bucket, Some(aws_region(tail.trim_start_matches('.'))))
+                aws(bucket, Some(aws_region(tail.trim_start_matches('.'))))?
             } else {
                 custom(bucket, rest, known_region(rest_host))
             }
@@ -247,7 +269,10 @@ impl Address {
         let path = path.strip_prefix("minio/").unwrap_or(&path);
         let bucket = path.split('/').next().unwrap_or_default();
         if bucket.is_empty() {
-            return Err(bad(text, "names no bucket: write http://HOST:PORT/BUCKET"));
+            return Err(bad(
+                text,
+                "names no bucket: write http://HOST:PORT/BUCKET, or BUCKET beside --endpoint",
+            ));
         }
         Ok(Self {
             bucket: bucket.to_owned(),
@@ -284,12 +309,9 @@ impl Address {
         }
     }
 
-    /// Services that want to hear the region when a bucket is made.
+    /// The region to name when a bucket is made.
     pub(crate) fn location_constraint(&self) -> Option<&str> {
-        let host = host_of(&self.endpoint).unwrap_or_default();
-        self.region
-            .as_deref()
-            .filter(|region| *region != DEFAULT_REGION && (is_aws(host) || known_region(host).is_some()))
+        self.region.as_deref().filter(|region| *region != DEFAULT_REGION)
     }
 }
 

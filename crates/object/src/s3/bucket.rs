@@ -9,7 +9,7 @@ use reqwest::Client;
 
 use super::address::Address;
 use super::client::Credentials;
-use super::error::{from_code, from_status, from_transport};
+use super::error::{Asked, Call, from_code, from_status, from_transport};
 use crate::error::{ObjectError, Result};
 
 /// Bytes of an answer that we look at.
@@ -40,23 +40,25 @@ pub(super) async fn find_region(client: &Client, address: &Address, store: &str)
     Ok(region.unwrap_or("us-east-1").to_owned())
 }
 
-/// Makes the bucket; one that is ours already is fine.
-pub(super) async fn create(
+/// What a store answers to a request without a body of interest.
+struct Answer {
+    status: http::StatusCode,
+    region: Option<String>,
+    text: String,
+}
+
+/// Sends a signed request.
+async fn send(
     client: &Client,
     address: &Address,
     keys: &Credentials,
     store: &str,
-) -> Result<()> {
-    let body = address.location_constraint().map_or_else(String::new, |region| {
-        format!(
-            "<CreateBucketConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><LocationConstraint>{region}\
-             </LocationConstraint></CreateBucketConfiguration>"
-        )
-    });
+    (method, url, body): (Method, String, String),
+) -> Result<Answer> {
     let other = |detail: String| ObjectError::Other(format!("{store}: {detail}"));
     let (mut parts, ()) = Request::builder()
-        .method(Method::PUT)
-        .uri(address.bucket_url())
+        .method(method)
+        .uri(url)
         .header("content-length", body.len())
         .body(())
         .map_err(|e| other(e.to_string()))?
@@ -79,18 +81,67 @@ pub(super) async fn create(
         reqwest::Request::try_from(Request::from_parts(parts, body)).map_err(|e| other(e.to_string()))?;
     let answer = client.execute(request).await.map_err(|e| from_transport(store, &e))?;
     let status = answer.status();
-    if status.is_success() {
-        return Ok(());
-    }
+    let header = answer.headers().get("x-amz-bucket-region");
+    let region = header.and_then(|v| v.to_str().ok()).map(str::to_owned);
     let text = answer.bytes().await.map_err(|e| from_transport(store, &e))?;
-    let text = String::from_utf8_lossy(text.get(..text.len().min(MAX_ANSWER)).unwrap_or_default());
-    let code = element(&text, "Code").unwrap_or_default();
-    if matches!(code, "BucketAlreadyOwnedByYou" | "BucketAlreadyExists") {
+    let text =
+        String::from_utf8_lossy(text.get(..text.len().min(MAX_ANSWER)).unwrap_or_default()).into_owned();
+    Ok(Answer { status, region, text })
+}
+
+/// Makes the bucket; one that is ours already is fine.
+pub(super) async fn create(
+    client: &Client,
+    address: &Address,
+    keys: &Credentials,
+    store: &str,
+) -> Result<()> {
+    let body = address.location_constraint().map_or_else(String::new, |region| {
+        format!(
+            "<CreateBucketConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><LocationConstraint>{region}\
+             </LocationConstraint></CreateBucketConfiguration>"
+        )
+    });
+    let put = |body| send(client, address, keys, store, (Method::PUT, address.bucket_url(), body));
+    let mut answer = put(body).await?;
+    // Elsewhere a region may be no more than part of the signature, and not a place that a bucket can be in.
+    let unknown = element(&answer.text, "Code").is_some_and(|code| code.contains("LocationConstraint"));
+    if unknown && !address.is_aws() && address.location_constraint().is_some() {
+        answer = put(String::new()).await?;
+    }
+    if answer.status.is_success() {
         return Ok(());
     }
-    let message = element(&text, "Message").unwrap_or_default();
-    let said = format!("bucket cannot be created: {status} {code} {message}");
-    Err(from_code(store, code, message).unwrap_or_else(|| from_status(store, status.as_u16(), &said)))
+    let code = element(&answer.text, "Code").unwrap_or_default();
+    if code == "BucketAlreadyOwnedByYou" {
+        return Ok(());
+    }
+    let mut message = element(&answer.text, "Message").unwrap_or_default().to_owned();
+    if let Some(region) = element(&answer.text, "Region").or(answer.region.as_deref()) {
+        message = format!("{message} expecting '{region}'");
+    }
+    let asked = Asked { store, bucket: &address.bucket, call: Call::CreateBucket, key: "" };
+    let said = format!("{} {code} {message}", answer.status);
+    Err(from_code(&asked, code, message.trim())
+        .unwrap_or_else(|| from_status(&asked, answer.status.as_u16(), said.trim())))
+}
+
+/// Where a store says that the bucket is, when it refuses to serve it here: region and endpoint.
+pub(super) async fn locate(
+    client: &Client,
+    address: &Address,
+    keys: &Credentials,
+    key: &str,
+) -> (Option<String>, Option<String>) {
+    let url = format!("{}/{key}", address.bucket_url().trim_end_matches('/'));
+    // Only makes a text better: what fails here was told already.
+    match send(client, address, keys, "", (Method::GET, url, String::new())).await {
+        Ok(answer) => (
+            element(&answer.text, "Region").map(str::to_owned).or(answer.region),
+            element(&answer.text, "Endpoint").map(str::to_owned),
+        ),
+        Err(_) => (None, None),
+    }
 }
 
 fn element<'a>(text: &'a str, name: &str) -> Option<&'a str> {

@@ -6,6 +6,88 @@ use opendal::{Error, ErrorKind};
 
 use crate::error::ObjectError;
 
+/// Kinds of requests, by the names that policies have for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Call {
+    Put,
+    Get,
+    Head,
+    Delete,
+    List,
+    CreateBucket,
+}
+
+/// A request, as its errors tell of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    /// Bucket and endpoint in words.
+    pub(super) store: &'a str,
+    /// Name of the bucket.
+    pub(super) bucket: &'a str,
+    /// What was asked for.
+    pub(super) call: Call,
+    /// Key, or prefix of a listing.
+    pub(super) key: &'a str,
+}
+
+impl Asked<'_> {
+    fn name(&self) -> &'static str {
+        match self.call {
+            Call::Put => "PutObject",
+            Call::Get => "GetObject",
+            Call::Head => "HeadObject",
+            Call::Delete => "DeleteObject",
+            Call::List => "ListObjectsV2",
+            Call::CreateBucket => "CreateBucket",
+        }
+    }
+
+    /// The right that the request needs, and on what, in the terms of policies.
+    fn right(&self) -> String {
+        let Self { bucket, key, .. } = self;
+        let prefix = key.split_once('/').map(|(first, _)| format!("{first}/")).unwrap_or_default();
+        match self.call {
+            Call::Put => format!("s3:PutObject on {bucket}/{prefix}*"),
+            Call::Get | Call::Head => format!("s3:GetObject on {bucket}/{prefix}*"),
+            Call::Delete => format!("s3:DeleteObject on {bucket}/{prefix}*"),
+            Call::List => format!("s3:ListBucket on {bucket} with the prefix {prefix:?}"),
+            Call::CreateBucket => format!("s3:CreateBucket on {bucket}"),
+        }
+    }
+
+    /// What was asked of whom, for the begin of a text.
+    pub(super) fn at(&self) -> String {
+        let of = match self.call {
+            Call::CreateBucket => String::new(),
+            Call::List => format!(" of {:?}", self.key),
+            _ => format!(" of {}", self.key),
+        };
+        format!("{}: {}{of}", self.store, self.name())
+    }
+
+    /// What to do where the right is missing.
+    fn grant(&self) -> String {
+        let more = match self.call {
+            Call::CreateBucket => "; or let somebody with this right create the bucket",
+            Call::Get | Call::Head => " (without s3:ListBucket a missing object is answered like this, too)",
+            _ => "",
+        };
+        let missing = if self.call == Call::CreateBucket { "the bucket does not exist, and " } else { "" };
+        format!(
+            "{missing}the key lacks the right {}: add it to the policy of the user or bucket, or check the keys{more}",
+            self.right()
+        )
+    }
+}
+
+/// The region that an answer expects: in its text, or in a header that opendal keeps with the error.
+fn expected_region(text: &str) -> Option<&str> {
+    ["expecting '", "expecting \"", "x-amz-bucket-region\": \""].iter().find_map(|before| {
+        let (_, rest) = text.split_once(before)?;
+        rest.split(['\'', '"']).next().filter(|region| !region.is_empty())
+    })
+}
+
 /// Value of a field in the text that opendal makes of an S3 error document.
 fn field<'a>(message: &'a str, name: &str) -> Option<&'a str> {
     let start = message.find(&format!("{name}: \""))? + name.len() + 3;
@@ -67,12 +149,14 @@ pub(super) fn from_transport(store: &str, e: &reqwest::Error) -> ObjectError {
 }
 
 /// An error by the code and text of an S3 service. `None` for codes that say no more than the HTTP status.
-pub(super) fn from_code(store: &str, code: &str, message: &str) -> Option<ObjectError> {
+pub(super) fn from_code(asked: &Asked<'_>, code: &str, message: &str) -> Option<ObjectError> {
     let said = if message.is_empty() { code.to_owned() } else { format!("{code}: {message}") };
-    let at = || format!("{store}: {said}");
-    let denied = |remedy: &str| Some(ObjectError::AccessDenied(format!("{store}: {said}; {remedy}")));
+    let at = || format!("{}: {said}", asked.at());
+    let because = |remedy: &str| format!("{} was refused ({said}); {remedy}", asked.at());
+    let denied = |remedy: &str| Some(ObjectError::AccessDenied(because(remedy)));
+    let config = |remedy: &str| Some(ObjectError::Config(because(remedy)));
     match code {
-        "NoSuchBucket" => Some(ObjectError::NoBucket(store.to_owned())),
+        "NoSuchBucket" => Some(ObjectError::NoBucket(asked.store.to_owned())),
         "InvalidAccessKeyId" | "NotSignedUp" => {
             denied("the access key is not known there: check --access-key")
         }
@@ -83,36 +167,84 @@ pub(super) fn from_code(store: &str, code: &str, message: &str) -> Option<Object
         "RequestTimeTooSkewed" | "RequestExpired" => {
             denied("the clocks of this machine and the store differ: correct the time here")
         }
-        "AccessDenied" | "AllAccessDisabled" | "AccountProblem" => {
-            denied("the key may not do this: check the keys and the policy of bucket and user")
+        "AllAccessDisabled" | "AccountProblem" => {
+            denied("the account is blocked: ask the operator of the store")
         }
+        "AccessDenied" | "UnauthorizedAccess" | "Forbidden" => denied(&asked.grant()),
         "AuthorizationHeaderMalformed"
-        | "PermanentRedirect"
+        | "AuthorizationQueryParametersError"
         | "IllegalLocationConstraintException"
-        | "InvalidRegion" => Some(ObjectError::Config(format!(
-            "{store}: {said}; the bucket is in another region: put region=REGION into the bucket address"
-        ))),
-        "InvalidBucketName" => {
-            Some(ObjectError::Config(format!("{store}: {said}; correct the bucket address")))
+        | "InvalidLocationConstraint"
+        | "InvalidRegion" => {
+            let region = expected_region(message).unwrap_or("REGION");
+            config(&format!(
+                "the bucket is in another region: set AWS_REGION={region}, or put ?region={region} at the end of --bucket"
+            ))
         }
+        "PermanentRedirect" | "MovedPermanently" => config(&elsewhere(expected_region(message), None)),
+        "TemporaryRedirect" => Some(ObjectError::Server(at())),
+        "BucketAlreadyExists" => config(
+            "the name belongs to another account: choose another name for the bucket, or use the keys of its owner",
+        ),
+        "TooManyBuckets" => config("the account has as many buckets as it may: use one that exists"),
+        "InvalidBucketName" => config("correct the bucket address"),
+        "NotImplemented" | "MethodNotAllowed" | "XNotImplemented" => Some(ObjectError::Other(because(
+            "the store does not offer this request: check that the address is that of an S3 service, not of its console or a proxy",
+        ))),
+        "MissingContentLength" => Some(ObjectError::Other(because(
+            "the length of the request got lost on the way: a proxy in between must pass Content-Length on",
+        ))),
+        "EntityTooLarge" => Some(ObjectError::Other(because(
+            "the store takes only smaller objects: create the volume with a smaller --block-size",
+        ))),
         "SlowDown" | "TooManyRequests" | "RequestLimitExceeded" | "Throttling" | "ThrottlingException" => {
             Some(ObjectError::Throttled(at()))
         }
         "QuotaExceeded" | "XMinioStorageFull" | "StorageFull" | "InsufficientStorage" => {
             Some(ObjectError::NoSpace(at()))
         }
-        "InternalError" | "ServiceUnavailable" | "RequestTimeout" | "OperationAborted" | "Busy" => {
-            Some(ObjectError::Server(at()))
-        }
+        "OperationAborted" => Some(ObjectError::Server(because(
+            "another request makes or removes this bucket or object: try again in a minute",
+        ))),
+        "InternalError" | "ServiceUnavailable" | "RequestTimeout" | "Busy" => Some(ObjectError::Server(at())),
         _ => None,
     }
 }
 
+/// What to do about a bucket that is served somewhere else.
+pub(super) fn elsewhere(region: Option<&str>, endpoint: Option<&str>) -> String {
+    let place = match (endpoint, region) {
+        (Some(endpoint), Some(region)) => format!("at {endpoint}, region {region}"),
+        (Some(endpoint), None) => format!("at {endpoint}"),
+        (None, Some(region)) => format!("in the region {region}"),
+        (None, None) => "in another region or at another endpoint".to_owned(),
+    };
+    let region = region.unwrap_or("REGION");
+    format!(
+        "the bucket is {place}: name that endpoint in --bucket, and set AWS_REGION={region} or put ?region={region} at the end \
+         of --bucket"
+    )
+}
+
 /// An error by the status of an answer that says no more.
-pub(super) fn from_status(store: &str, status: u16, said: &str) -> ObjectError {
-    let at = format!("{store}: {said}");
+pub(super) fn from_status(asked: &Asked<'_>, status: u16, said: &str) -> ObjectError {
+    let code = match status {
+        301 | 308 => "PermanentRedirect",
+        302 | 307 => "TemporaryRedirect",
+        401 | 403 => "AccessDenied",
+        405 | 501 => "NotImplemented",
+        411 => "MissingContentLength",
+        413 => "EntityTooLarge",
+        _ => "",
+    };
+    if let Some(error) = from_code(asked, code, said) {
+        return error;
+    }
+    let at = format!("{}: {said}", asked.at());
     match status {
-        401 | 403 => ObjectError::AccessDenied(format!("{at}; check the keys and the policy of the bucket")),
+        // Nothing that is missing but the bucket makes these requests fail.
+        404 if matches!(asked.call, Call::Put | Call::List) => ObjectError::NoBucket(asked.store.to_owned()),
+        404 => ObjectError::NotFound(asked.key.to_owned()),
         429 => ObjectError::Throttled(at),
         507 => ObjectError::NoSpace(at),
         408 | 499 | 500..=599 => ObjectError::Server(at),
@@ -120,16 +252,29 @@ pub(super) fn from_status(store: &str, status: u16, said: &str) -> ObjectError {
     }
 }
 
-/// An error of an opendal operation on `key`.
-pub(super) fn from_opendal(store: &str, key: &str, e: &Error) -> ObjectError {
+/// The status of the answer that an error of opendal tells of.
+fn status_of(e: &Error) -> Option<u16> {
+    let text = e.to_string();
+    let (_, rest) = text.split_once("status: ")?;
+    rest.get(..3)?.parse().ok()
+}
+
+/// An error of an opendal operation.
+pub(super) fn from_opendal(asked: &Asked<'_>, e: &Error) -> ObjectError {
     let message = e.message();
     let code = field(message, "code");
     let said = field(message, "message").unwrap_or_default();
-    if let Some(error) = code.and_then(|code| from_code(store, code, said)) {
-        return error;
+    if let Some(code) = code {
+        // The region of a bucket is often only in a header.
+        let all = e.to_string();
+        let region = expected_region(said).is_none().then(|| expected_region(&all)).flatten();
+        let said = region.map_or_else(|| said.to_owned(), |region| format!("{said} expecting '{region}'"));
+        if let Some(error) = from_code(asked, code, said.trim()) {
+            return error;
+        }
     }
     if let Some(broken) = e.source().and_then(transport) {
-        return from_transport(store, broken);
+        return from_transport(asked.store, broken);
     }
     let detail = match (code, e.source()) {
         (Some(code), _) => format!("{code}: {said}"),
@@ -137,16 +282,19 @@ pub(super) fn from_opendal(store: &str, key: &str, e: &Error) -> ObjectError {
         (None, None) if message.is_empty() => e.kind().to_string(),
         (None, None) => message.to_owned(),
     };
-    let at = format!("{store}: {detail}");
+    let at = format!("{}: {detail}", asked.at());
     match e.kind() {
-        ErrorKind::NotFound => ObjectError::NotFound(key.to_owned()),
-        ErrorKind::PermissionDenied => from_status(store, 403, &detail),
+        ErrorKind::NotFound => from_status(asked, 404, &detail),
+        ErrorKind::PermissionDenied => from_status(asked, 403, &detail),
         ErrorKind::RateLimited => ObjectError::Throttled(at),
         ErrorKind::ConfigInvalid => ObjectError::Config(at),
         _ if detail.to_ascii_lowercase().contains("credential") => ObjectError::AccessDenied(format!(
             "{at}; no usable keys: set --access-key and --secret-key, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )),
-        _ if e.is_temporary() => ObjectError::Server(at),
-        _ => ObjectError::Other(at),
+        _ => match status_of(e) {
+            Some(status) if status >= 300 => from_status(asked, status, &detail),
+            _ if e.is_temporary() => ObjectError::Server(at),
+            _ => ObjectError::Other(at),
+        },
     }
 }

@@ -16,6 +16,7 @@ use tokio::sync::OnceCell;
 
 use super::address::Address;
 use super::client::{Credentials, http_client};
+use super::error::{Asked, Call};
 use super::{bucket, error};
 use crate::error::{ObjectError, Result};
 use crate::store::{Entry, Meta, ObjectStore};
@@ -89,8 +90,26 @@ impl S3Store {
         Ok(&self.bound().await?.1)
     }
 
-    fn error(&self, key: &str, e: &opendal::Error) -> ObjectError {
-        error::from_opendal(&self.describe(), key, e)
+    fn error(&self, call: Call, key: &str, e: &opendal::Error) -> ObjectError {
+        let asked = Asked { store: &self.describe(), bucket: &self.address.bucket, call, key };
+        error::from_opendal(&asked, e)
+    }
+
+    /// The error of a write, which is the first request to a bucket: where the bucket is somewhere else, ask where.
+    async fn write_error(&self, key: &str, e: &opendal::Error) -> ObjectError {
+        let error = self.error(Call::Put, key, e);
+        if !e.message().contains("PermanentRedirect") {
+            return error;
+        }
+        let address = self.bound.get().map_or(&self.address, |(address, _)| address);
+        match bucket::locate(&self.client, address, &self.keys, key).await {
+            (region, Some(endpoint)) => ObjectError::Config(format!(
+                "{}: PutObject of {key} was refused (PermanentRedirect); {}",
+                self.describe(),
+                error::elsewhere(region.as_deref(), Some(&endpoint))
+            )),
+            _ => error,
+        }
     }
 
     fn verify(&self, key: &str, body: &Bytes, expected: Option<&str>) -> Result<()> {
@@ -116,8 +135,10 @@ impl ObjectStore for S3Store {
             options.user_metadata = Some([(CRC_NAME.to_owned(), crc)].into());
         }
         let operator = self.operator().await?;
-        operator.write_options(key, body, options).await.map_err(|e| self.error(key, &e))?;
-        Ok(())
+        match operator.write_options(key, body, options).await {
+            Ok(_) => Ok(()),
+            Err(e) => Err(self.write_error(key, &e).await),
+        }
     }
 
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {
@@ -125,7 +146,7 @@ impl ObjectStore for S3Store {
             return Ok(Bytes::new());
         }
         let operator = self.operator().await?;
-        let fail = |e: opendal::Error| self.error(key, &e);
+        let fail = |e: opendal::Error| self.error(Call::Get, key, &e);
         let reader = operator.reader(key).await.map_err(fail)?;
         let Some(range) = range else {
             let body = reader.read(..).await.map_err(fail)?.to_bytes();
@@ -158,12 +179,12 @@ impl ObjectStore for S3Store {
     }
 
     async fn head(&self, key: &str) -> Result<Meta> {
-        let meta = self.operator().await?.stat(key).await.map_err(|e| self.error(key, &e))?;
+        let meta = self.operator().await?.stat(key).await.map_err(|e| self.error(Call::Head, key, &e))?;
         Ok(Meta { size: meta.content_length(), mtime: meta.last_modified().map(SystemTime::from) })
     }
 
     async fn delete(&self, key: &str) -> Result<()> {
-        match self.operator().await?.delete(key).await.map_err(|e| self.error(key, &e)) {
+        match self.operator().await?.delete(key).await.map_err(|e| self.error(Call::Delete, key, &e)) {
             Err(ObjectError::NotFound(_)) => Ok(()),
             other => other,
         }
@@ -176,7 +197,7 @@ impl ObjectStore for S3Store {
             start_after: Some(start_after.to_owned()).filter(|s| !s.is_empty()),
             ..ListOptions::default()
         };
-        let fail = |e: opendal::Error| self.error(prefix, &e);
+        let fail = |e: opendal::Error| self.error(Call::List, prefix, &e);
         let mut lister = self.operator().await?.lister_options(prefix, options).await.map_err(fail)?;
         let mut found: Vec<Entry> = Vec::new();
         while found.len() < limit {
@@ -202,7 +223,7 @@ impl ObjectStore for S3Store {
         Ok(found)
     }
 
-    async fn create_bucket(&self) -> Result<()> {
+    async fn create_bucket(&self, _key: &str) -> Result<()> {
         let address = match self.address.region {
             Some(_) => &self.address,
             // The bucket does not exist yet, so nobody knows its region.

@@ -1,6 +1,7 @@
 use super::address::Address;
 use super::client::Credentials;
-use super::error::from_code;
+use super::error::{Asked, Call, from_code, from_status};
+use super::named::named_in;
 use crate::ObjectError;
 
 fn none(_: &str) -> Option<String> {
@@ -137,7 +138,8 @@ fn regions_are_told_at_creation_where_that_is_wanted() {
     assert_eq!(s3("https://s3.gra.io.cloud.ovh.net/c").location_constraint(), Some("gra"));
     assert_eq!(s3("https://c.s3.eu-west-3.amazonaws.com").location_constraint(), Some("eu-west-3"));
     assert_eq!(s3("https://c.s3.us-east-1.amazonaws.com").location_constraint(), None);
-    assert_eq!(s3("http://127.0.0.1:9000/c?region=eu").location_constraint(), None);
+    assert_eq!(s3("http://127.0.0.1:9000/c?region=eu").location_constraint(), Some("eu"));
+    assert_eq!(s3("http://127.0.0.1:9000/c").location_constraint(), None);
 }
 
 #[test]
@@ -153,14 +155,133 @@ fn credentials_are_complete_and_secret() {
 
 #[test]
 fn codes_become_errors_with_a_remedy() {
-    let text = |code: &str| from_code("bucket b", code, "").unwrap().to_string();
+    let asked = Asked { store: "bucket b at h", bucket: "b", call: Call::Put, key: "vol/chunks/1" };
+    let text = |code: &str| from_code(&asked, code, "").unwrap().to_string();
     assert!(text("InvalidAccessKeyId").contains("--access-key"));
     assert!(text("SignatureDoesNotMatch").contains("--secret-key"));
     assert!(text("ExpiredToken").contains("--session-token"));
     assert!(text("RequestTimeTooSkewed").contains("clock"));
     assert!(text("PermanentRedirect").contains("region="));
-    assert!(from_code("b", "SlowDown", "").unwrap().is_retryable());
-    assert!(from_code("b", "InternalError", "").unwrap().is_retryable());
-    assert!(!from_code("b", "NoSuchBucket", "").unwrap().is_retryable());
-    assert!(from_code("b", "Whatever", "").is_none());
+    assert!(from_code(&asked, "SlowDown", "").unwrap().is_retryable());
+    assert!(from_code(&asked, "InternalError", "").unwrap().is_retryable());
+    assert!(!from_code(&asked, "NoSuchBucket", "").unwrap().is_retryable());
+    assert!(from_code(&asked, "Whatever", "").is_none());
+}
+
+/// What is stored for `--bucket` and `--endpoint`.
+fn stored(storage: &str, endpoint: &str, bucket: &str) -> Result<String, String> {
+    let endpoint = Some(endpoint).filter(|e| !e.is_empty());
+    named_in(storage, endpoint, bucket, &none).map_err(|e| e.to_string())
+}
+
+#[test]
+fn an_endpoint_beside_a_bucket_is_used() {
+    for (storage, endpoint, bucket, want) in [
+        ("s3", "http://127.0.0.1:9000", "have", "http://127.0.0.1:9000/have"),
+        ("s3", "http://127.0.0.1:9000/", "have/", "http://127.0.0.1:9000/have"),
+        ("s3", "127.0.0.1:9000", "have", "http://127.0.0.1:9000/have"),
+        ("s3", "store.example.com", "have", "http://store.example.com/have"),
+        ("s3", "localhost:9000", "have", "https://localhost:9000/have"),
+        ("minio", "localhost:9000", "have", "http://localhost:9000/have"),
+        ("s3", "http://minio", "my.bucket", "http://minio/my.bucket"),
+        ("s3", "http://h:9000", "have?region=eu", "http://h:9000/have?region=eu"),
+        ("s3", "http://h:9000", "have-%d", "http://h:9000/have-%d"),
+        // The same place twice.
+        ("s3", "http://h:9000", "http://h:9000/have/", "http://h:9000/have"),
+        ("s3", "h:9000", "http://h:9000/have", "http://h:9000/have"),
+        ("s3", "http://h:9000", "h:9000/have", "http://h:9000/have"),
+        ("s3", "http://store.example.com", "have.store.example.com", "http://have.store.example.com"),
+        ("s3", "https://s3.eu-west-1.amazonaws.com", "have", "https://s3.eu-west-1.amazonaws.com/have"),
+        (
+            "s3",
+            "https://s3.eu-west-1.amazonaws.com",
+            "have.s3.eu-west-1.amazonaws.com",
+            "https://have.s3.eu-west-1.amazonaws.com",
+        ),
+        // Without an endpoint.
+        ("s3", "", "have", "have"),
+        ("s3", "", "http://h:9000/have/?region=eu", "http://h:9000/have?region=eu"),
+        ("minio", "", "h:9000/minio/have", "h:9000/minio/have"),
+    ] {
+        assert_eq!(stored(storage, endpoint, bucket).as_deref(), Ok(want), "{endpoint} {bucket}");
+    }
+}
+
+#[test]
+fn no_part_of_an_address_is_dropped() {
+    for (storage, endpoint, bucket, why) in [
+        ("s3", "", "http://h:9000/have/some/where", "bucket have at http://h:9000: the path \"some/where\""),
+        ("s3", "", "http://h:9000//have", "after the bucket"),
+        ("s3", "", "have/some", "https://have/some"),
+        ("s3", "", "http://h:9000/have#x", "#"),
+        ("s3", "", "Have", "small letters"),
+        ("s3", "", "http://h:9000/ha%20ve", "small letters"),
+        ("s3", "", "http://h:9000", "no bucket"),
+        ("minio", "", "have", "--endpoint"),
+        ("minio", "", "h:9000/have/more", "\"more\""),
+        ("s3", "", "https://s3.eu-west-1.amazonaws.com:8443/have", "port"),
+        // Would be bucket `volume` at s3.have.amazonaws.com.
+        ("s3", "", "https://have.s3.eu-west-1.amazonaws.com/volume", "region"),
+        ("s3", "", "https://s3-fips.us-east-1.amazonaws.com/have", "region"),
+        ("s3", "", "https://s3.amazonaws.com.cn/have", "region"),
+        ("s3", "http://h:9000", "http://other:9000/have", "different places"),
+        ("s3", "http://h:9000", "http://h:9001/have", "different places"),
+        ("s3", "http://h:9000", "https://h:9000/have", "different places"),
+        ("s3", "http://h:9000", "have.s3.amazonaws.com", "different places"),
+        ("s3", "http://h:9000", "have/more", "different places"),
+        ("s3", "http://h:9000", "http://h:9000/have/more", "\"more\""),
+        ("s3", "http://h:9000", "http://h:9000", "no bucket"),
+        ("s3", "http://h:9000", "", "no bucket"),
+        ("s3", "http://h:9000/s3/api", "have", "host h:9000 with the path /s3/api"),
+        ("s3", "http://h:9000?region=eu", "have", "--bucket NAME?region"),
+        ("s3", "ftp://h", "have", "http://"),
+        ("s3", "http://", "have", "no host"),
+        ("s3", "http://user:hush@h", "have", "user or password"),
+        ("s3", "http://h", "http://user:hush@h/have", "user or password"),
+    ] {
+        let text = stored(storage, endpoint, bucket).unwrap_err();
+        assert!(text.contains(why) && !text.contains("hush"), "{endpoint} {bucket}: {text}");
+    }
+}
+
+#[test]
+fn every_refusal_names_the_call_the_bucket_and_what_to_do() {
+    let asked = |call, key| Asked { store: "bucket b at http://h", bucket: "b", call, key };
+    for (call, key, right) in [
+        (Call::Put, "vol/x", "; the key lacks the right s3:PutObject on b/vol/*: add it"),
+        (Call::Get, "vol/x", "s3:GetObject on b/vol/*"),
+        (Call::Head, "vol/x", "s3:GetObject on b/vol/*"),
+        (Call::Delete, "vol/x", "s3:DeleteObject on b/vol/*"),
+        (Call::List, "vol/", "s3:ListBucket on b with the prefix \"vol/\""),
+        (Call::CreateBucket, "", "s3:CreateBucket on b"),
+    ] {
+        let text = from_code(&asked(call, key), "AccessDenied", "").unwrap().to_string();
+        assert!(text.contains(right) && text.contains("bucket b at http://h"), "{text}");
+        let text = from_status(&asked(call, key), 403, "nothing").to_string();
+        assert!(text.contains(right), "{text}");
+    }
+    let asked = asked(Call::Put, "vol/x");
+    for (status, want) in [
+        (301, "region"),
+        (405, "S3 service"),
+        (411, "Content-Length"),
+        (413, "--block-size"),
+        (501, "S3 service"),
+    ] {
+        let e = from_status(&asked, status, "said");
+        assert!(
+            e.to_string().contains(want) && e.to_string().contains("PutObject") && !e.is_retryable(),
+            "{e}"
+        );
+    }
+    assert!(matches!(from_status(&asked, 404, ""), ObjectError::NoBucket(_)));
+    let e = from_code(
+        &asked,
+        "AuthorizationHeaderMalformed",
+        "the region 'us-east-1' is wrong; expecting 'eu-west-3'",
+    )
+    .unwrap();
+    assert!(e.to_string().contains("AWS_REGION=eu-west-3"), "{e}");
+    let e = from_code(&asked, "BucketAlreadyExists", "").unwrap();
+    assert!(e.to_string().contains("another account"), "{e}");
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
+use super::policy::{Policy, Scripted};
+
 /// Requests that the log keeps; later ones are only counted.
 const MAX_LOG: usize = 100_000;
 
@@ -170,6 +172,8 @@ struct Log {
 #[derive(Debug)]
 pub struct Control {
     faults: Mutex<(Faults, SmallRng)>,
+    policy: Mutex<Policy>,
+    script: Mutex<Vec<Scripted>>,
     log: Mutex<Log>,
 }
 
@@ -179,7 +183,33 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Control {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { faults: Mutex::new((Faults::default(), SmallRng::seed_from_u64(seed))), log: Mutex::default() }
+        Self {
+            faults: Mutex::new((Faults::default(), SmallRng::seed_from_u64(seed))),
+            policy: Mutex::default(),
+            script: Mutex::default(),
+            log: Mutex::default(),
+        }
+    }
+
+    /// Restricts the key.
+    pub fn restrict(&self, policy: Policy) {
+        *lock(&self.policy) = policy;
+    }
+
+    /// Replaces the prescribed answers.
+    pub fn prescribe(&self, script: Vec<Scripted>) {
+        *lock(&self.script) = script;
+    }
+
+    pub(crate) fn allows(&self, op: Op, path: &str, query: &str) -> bool {
+        lock(&self.policy).allows(op, path, query)
+    }
+
+    pub(crate) fn prescribed(&self, op: Op) -> Option<Scripted> {
+        let mut script = lock(&self.script);
+        let next = script.iter_mut().find(|s| s.op == op && s.times > 0)?;
+        next.times -= 1;
+        Some(next.clone())
     }
 
     /// Replaces the faults.

@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::faults::{Control, Fate, Faults, Op, Request};
+use super::policy::Scripted;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Answer = Response<UnsyncBoxBody<Bytes, BoxError>>;
@@ -149,6 +150,14 @@ async fn answer(
             let _ = req.into_body().collect().await;
             refusal(status)
         }
+        _ if !control.allows(op, req.uri().path(), req.uri().query().unwrap_or_default()) => {
+            let _ = req.into_body().collect().await;
+            refusal(403)
+        }
+        _ if let Some(script) = control.prescribed(op) => {
+            let _ = req.into_body().collect().await;
+            prescribed(&script)
+        }
         _ => {
             let req = req.map(s3s::Body::from);
             service.call(req).await?.map(|body| body.map_err(|e| e.to_string().into()).boxed_unsync())
@@ -188,6 +197,16 @@ fn refusal(status: u16) -> Answer {
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>injected fault</Message></Error>"
     );
     full(status, "application/xml", text)
+}
+
+fn prescribed(script: &Scripted) -> Answer {
+    let status = StatusCode::from_u16(script.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut answer = full(status, "application/xml", script.document());
+    if let Some(region) = script.region {
+        let region = hyper::header::HeaderValue::from_static(region);
+        answer.headers_mut().insert("x-amz-bucket-region", region);
+    }
+    answer
 }
 
 /// The answer with half of its body, then an end of the connection.
