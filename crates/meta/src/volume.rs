@@ -20,7 +20,7 @@ use crate::locks::LockTable;
 use crate::open::OpenFiles;
 use crate::run::RunCounters;
 use crate::session::Lease;
-use crate::store::{Counter, Read, Store, Value};
+use crate::store::{Counter, Read, Store, StoreError, Value};
 use crate::types::{Caller, VolumeStat};
 use crate::xattrs::KnownXattrs;
 
@@ -284,19 +284,23 @@ impl Meta {
 
     /// Size and use of the volume (`spec/meta-redis.md` 5.18).
     pub async fn statfs(&self) -> Result<VolumeStat> {
-        self.refresh_usage().await?;
+        let (space, inodes) = self.refresh_usage().await?;
         let s = self.settings();
-        self.clamp_by_quotas(volume_stat(s.capacity, s.inodes, self.used())).await
+        let used = (space.max(0) as u64, inodes.max(0) as u64);
+        self.clamp_by_quotas(volume_stat(s.capacity, s.inodes, used)).await
     }
 
-    pub(crate) async fn refresh_usage(&self) -> Result<()> {
+    /// Fetches the bytes and inodes that the volume uses.
+    pub(crate) async fn refresh_usage(&self) -> Result<(i64, i64)> {
+        let asked = self.ledger.ask();
         let values =
             self.read(&[Read::Counter(Counter::UsedSpace), Read::Counter(Counter::TotalInodes)]).await?;
-        if let [Value::Int(space), Value::Int(inodes)] = values[..] {
-            self.ledger.set_space(space);
-            self.ledger.set_inodes(inodes);
-        }
-        Ok(())
+        let [Value::Int(space), Value::Int(inodes)] = values[..] else {
+            return Err(StoreError::another_question().into());
+        };
+        asked.space(space);
+        asked.inodes(inodes);
+        Ok((space, inodes))
     }
 
     /// The inode behind a number given by a front door: 1 is the presented root.
