@@ -23,6 +23,7 @@ on_engines!(
     the_greatest_file,
     a_descriptor_that_becomes_direct_and_back_while_it_is_written_to,
     a_full_volume_refuses_the_write,
+    what_eight_writers_of_a_full_volume_were_promised_arrives,
     both_clients_punch_and_copy,
     copies_while_the_official_client_compacts,
 );
@@ -182,6 +183,15 @@ fn a_full_volume_refuses_the_write(engine: Engine) {
     let volume = Volume::new(engine, &["--trash-days=0", "--capacity=1"]);
     let mount = volume.mount(&[]);
     let said = python(mount.path(), include_str!("data_ops/full.py"), &[]);
+    assert_eq!(said, "done\n");
+    mount.unmount();
+    volume.check();
+}
+
+fn what_eight_writers_of_a_full_volume_were_promised_arrives(engine: Engine) {
+    let volume = Volume::new(engine, &["--trash-days=0", "--capacity=16M"]);
+    let mount = volume.mount(&[]);
+    let said = python(mount.path(), include_str!("data_ops/full_writers.py"), &[]);
     assert_eq!(said, "done\n");
     mount.unmount();
     volume.check();

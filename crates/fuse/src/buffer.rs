@@ -69,11 +69,26 @@ pub struct PoolStats {
     pub overflows: u64,
 }
 
+#[derive(Default)]
+struct Idle {
+    buffers: Vec<Pages>,
+    /// The fewest idle buffers since the last [`BufferPool::trim`]: nobody needed those.
+    least: usize,
+}
+
+impl Idle {
+    fn pop(&mut self) -> Option<Pages> {
+        let pages = self.buffers.pop();
+        self.least = self.least.min(self.buffers.len());
+        pages
+    }
+}
+
 /// Buffers of one size.
 pub(crate) struct BufferPool {
     size: usize,
     limit: usize,
-    idle: Mutex<Vec<Pages>>,
+    idle: Mutex<Idle>,
     returned: Condvar,
     allocated: AtomicUsize,
     overflows: AtomicU64,
@@ -84,7 +99,7 @@ impl BufferPool {
         Arc::new(Self {
             size,
             limit,
-            idle: Mutex::new(Vec::new()),
+            idle: Mutex::default(),
             returned: Condvar::new(),
             allocated: AtomicUsize::new(0),
             overflows: AtomicU64::new(0),
@@ -116,6 +131,17 @@ impl BufferPool {
         PooledBuf { pages: Some(pages), filled: 0, pool: self.clone() }
     }
 
+    /// Gives the buffers back to the system that were idle since the last call.
+    pub fn trim(&self) {
+        let mut idle = self.idle.lock();
+        let surplus = idle.least;
+        let freed: Vec<Pages> = idle.buffers.drain(..surplus).collect();
+        idle.least = idle.buffers.len();
+        self.allocated.fetch_sub(freed.len(), Ordering::Relaxed);
+        drop(idle);
+        drop(freed);
+    }
+
     pub fn count_overflow(&self) {
         self.overflows.fetch_add(1, Ordering::Relaxed);
     }
@@ -126,7 +152,7 @@ impl BufferPool {
             buffer_size: self.size,
             limit: self.limit,
             allocated: self.allocated.load(Ordering::Relaxed),
-            idle: idle.len(),
+            idle: idle.buffers.len(),
             overflows: self.overflows.load(Ordering::Relaxed),
         }
     }
@@ -164,8 +190,8 @@ impl Drop for PooledBuf {
     fn drop(&mut self) {
         let Some(pages) = self.pages.take() else { return };
         let mut idle = self.pool.idle.lock();
-        if idle.len() < MAX_IDLE {
-            idle.push(pages);
+        if idle.buffers.len() < MAX_IDLE {
+            idle.buffers.push(pages);
         } else {
             self.pool.allocated.fetch_sub(1, Ordering::Relaxed);
         }
@@ -209,6 +235,20 @@ mod tests {
         assert_eq!(pool.stats().idle, 1);
         let _c = pool.take(Duration::ZERO).unwrap().unwrap();
         assert_eq!(pool.stats().allocated, 2);
+    }
+
+    #[test]
+    fn what_no_request_needs_is_freed() {
+        let pool = BufferPool::new(8192, 8);
+        let take = || pool.take(Duration::ZERO).unwrap().unwrap();
+        drop([take(), take(), take()]);
+        pool.trim();
+        assert_eq!((pool.stats().idle, pool.stats().allocated), (3, 3), "needed a moment ago");
+        let used = take();
+        pool.trim();
+        assert_eq!((pool.stats().idle, pool.stats().allocated), (0, 1));
+        drop(used);
+        assert_eq!((pool.stats().idle, pool.stats().allocated), (1, 1));
     }
 
     #[test]

@@ -176,6 +176,11 @@ impl Monitor {
         self.dispatcher.inflight.len()
     }
 
+    /// Frees the receive buffers that no request needed since the last call.
+    pub fn trim_buffers(&self) {
+        self.pool.trim();
+    }
+
     /// State of the receive buffers.
     pub fn buffers(&self) -> PoolStats {
         self.pool.stats()

@@ -1,23 +1,27 @@
 //! What this client knows of usage and limits: of the volume, and of quotas.
 //!
 //! Figures here are beliefs. An operation that relies on one sends it along as a guard; only checks before data is
-//! buffered rest on them alone.
+//! buffered rest on them alone. So that what was accepted has room later, the figures are never too small by what this
+//! client itself takes: each byte is counted as claimed, as held by an operation under way, or as used, and where two
+//! requests cross each other, so that the order of their answers does not tell whether a figure holds a change, twice
+//! rather than not at all.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ciderfs_format::Ino;
-use ciderfs_format::quota::Quota;
-use parking_lot::{Mutex, RwLock};
+use ciderfs_format::quota::{Quota, QuotaLimits};
+use parking_lot::Mutex;
 
+use crate::figure::Figure;
 use crate::store::QuotaKey;
 
 /// Directories remembered as lacking a usage record; more are left to the next operation in them.
 const MISSING_STATS_MAX: usize = 10_000;
 
 /// Something that has a limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Place {
     /// The volume.
     Volume,
@@ -25,43 +29,209 @@ pub(crate) enum Place {
     Quota(QuotaKey),
 }
 
+impl Place {
+    /// Which of several full ones is told, as [`crate::Meta::account`] checks them.
+    fn rank(self) -> u8 {
+        match self {
+            Self::Quota(QuotaKey::User(_)) => 0,
+            Self::Quota(QuotaKey::Group(_)) => 1,
+            Self::Volume => 2,
+            Self::Quota(QuotaKey::Dir(_)) => 3,
+        }
+    }
+}
+
+/// What limits the growth of a file, and how often a byte of it counts there: a directory pays for each name.
+pub(crate) type Places = BTreeMap<Place, i64>;
+
+/// What limits the growth of a file.
+#[derive(Debug, Clone)]
+pub struct ClaimPlaces(pub(crate) Places);
+
 /// Usage and limits as last seen, and what is claimed here for data not committed yet.
 #[derive(Default)]
 pub(crate) struct Ledger {
-    space: AtomicI64,
-    inodes: AtomicI64,
-    quotas: RwLock<HashMap<QuotaKey, Quota>>,
+    books: Mutex<Books>,
     /// Quotas of directories.
     dirs: AtomicUsize,
     /// Quotas with a limit.
     limited: AtomicUsize,
-    /// Bytes that buffered writes will take, by what limits them.
-    claimed: Mutex<HashMap<Place, i64>>,
     missing_stats: Mutex<HashSet<Ino>>,
 }
 
+#[derive(Default)]
+struct Books {
+    /// Counts requests and answers.
+    clock: u64,
+    /// Requests under way that may tell a figure, by the moment when they were sent, ascending.
+    asked: Vec<u64>,
+    space: Figure,
+    inodes: Figure,
+    quotas: HashMap<QuotaKey, Account>,
+    /// Bytes that buffered writes and operations under way will take, by what limits them.
+    claimed: HashMap<Place, i64>,
+}
+
+/// A quota as last seen.
+struct Account {
+    limits: QuotaLimits,
+    space: Figure,
+    inodes: Figure,
+}
+
+impl Account {
+    fn new(limits: QuotaLimits) -> Self {
+        Self { limits, space: Figure::default(), inodes: Figure::default() }
+    }
+
+    fn quota(&self) -> Quota {
+        Quota { limits: self.limits, used_space: self.space.used(), used_inodes: self.inodes.used() }
+    }
+}
+
+impl Books {
+    fn now(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+
+    /// The moment of the oldest request under way that may still tell a figure, but for the one sent at `but`.
+    fn oldest(&self, but: u64) -> Option<u64> {
+        self.asked.iter().copied().find(|at| *at != but)
+    }
+
+    fn learn(&mut self, key: QuotaKey, quota: Option<Quota>, asked: u64) {
+        let now = self.now();
+        match quota {
+            Some(q) => {
+                let account = self.quotas.entry(key).or_insert_with(|| Account::new(q.limits));
+                account.limits = q.limits;
+                account.space.tell(asked, now, q.used_space);
+                account.inodes.tell(asked, now, q.used_inodes);
+            }
+            None => _ = self.quotas.remove(&key),
+        }
+    }
+
+    fn used(&self, place: Place) -> i64 {
+        match place {
+            Place::Volume => self.space.used(),
+            Place::Quota(key) => self.quotas.get(&key).map_or(0, |a| a.space.used()),
+        }
+    }
+
+    /// Most bytes that may be used.
+    fn most(&self, place: Place, capacity: i64) -> Option<i64> {
+        let most = match place {
+            Place::Volume => capacity,
+            Place::Quota(key) => self.quotas.get(&key)?.limits.max_space,
+        };
+        Some(most).filter(|n| *n > 0)
+    }
+
+    fn hold(&mut self, places: &Places, bytes: i64) {
+        for (place, times) in places {
+            let n = self.claimed.entry(*place).or_default();
+            *n += bytes * times;
+            if *n == 0 {
+                self.claimed.remove(place);
+            }
+        }
+    }
+}
+
+/// A request under way. What it tells was so after it was sent.
+pub(crate) struct Asked {
+    ledger: Arc<Ledger>,
+    at: u64,
+}
+
+impl Asked {
+    /// Bytes used by the volume.
+    pub(crate) fn space(&self, n: i64) {
+        let mut books = self.ledger.books.lock();
+        let now = books.now();
+        books.space.tell(self.at, now, n);
+    }
+
+    /// Inodes used by the volume.
+    pub(crate) fn inodes(&self, n: i64) {
+        let mut books = self.ledger.books.lock();
+        let now = books.now();
+        books.inodes.tell(self.at, now, n);
+    }
+
+    /// A quota; `None` if there is none.
+    pub(crate) fn quota(&self, key: QuotaKey, quota: Option<Quota>) {
+        let mut books = self.ledger.books.lock();
+        books.learn(key, quota, self.at);
+        self.ledger.recount(&books);
+    }
+
+    /// All quotas there are.
+    pub(crate) fn quotas(&self, quotas: HashMap<QuotaKey, Quota>) {
+        let mut books = self.ledger.books.lock();
+        books.quotas.retain(|key, _| quotas.contains_key(key));
+        for (key, quota) in quotas {
+            books.learn(key, Some(quota), self.at);
+        }
+        self.ledger.recount(&books);
+    }
+
+    /// This request has changed the volume's space, and told the figure with it, if its answer has come.
+    pub(crate) fn took_space(&self, more: i64, told: Option<i64>) {
+        let mut books = self.ledger.books.lock();
+        let (now, oldest) = (books.now(), books.oldest(self.at));
+        books.space.land(self.at, now, more, told, oldest);
+    }
+
+    /// The same for inodes.
+    pub(crate) fn took_inodes(&self, more: i64, told: Option<i64>) {
+        let mut books = self.ledger.books.lock();
+        let (now, oldest) = (books.now(), books.oldest(self.at));
+        books.inodes.land(self.at, now, more, told, oldest);
+    }
+
+    /// This request has changed the usage of a quota.
+    pub(crate) fn took_quota(&self, key: QuotaKey, space: i64, inodes: i64) {
+        let mut books = self.ledger.books.lock();
+        let (now, oldest) = (books.now(), books.oldest(self.at));
+        if let Some(account) = books.quotas.get_mut(&key) {
+            account.space.land(self.at, now, space, None, oldest);
+            account.inodes.land(self.at, now, inodes, None, oldest);
+        }
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        let mut books = self.ledger.books.lock();
+        books.asked.retain(|at| *at != self.at);
+    }
+}
+
 impl Ledger {
+    /// A request is about to be sent that may tell figures or change them.
+    pub(crate) fn ask(self: &Arc<Self>) -> Asked {
+        let mut books = self.books.lock();
+        let at = books.now();
+        books.asked.push(at);
+        Asked { ledger: Arc::clone(self), at }
+    }
+
     /// Bytes used by the volume.
     pub(crate) fn space(&self) -> i64 {
-        self.space.load(Ordering::Relaxed)
+        self.books.lock().space.used()
     }
 
     /// Inodes used by the volume.
     pub(crate) fn inodes(&self) -> i64 {
-        self.inodes.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_space(&self, n: i64) {
-        self.space.store(n, Ordering::Relaxed);
-    }
-
-    pub(crate) fn set_inodes(&self, n: i64) {
-        self.inodes.store(n, Ordering::Relaxed);
+        self.books.lock().inodes.used()
     }
 
     /// Limits and usage of a quota.
     pub(crate) fn quota(&self, key: QuotaKey) -> Option<Quota> {
-        self.quotas.read().get(&key).copied()
+        self.books.lock().quotas.get(&key).map(Account::quota)
     }
 
     /// Has any directory a quota?
@@ -74,63 +244,36 @@ impl Ledger {
         self.limited.load(Ordering::Relaxed) > 0
     }
 
-    /// Replaces all that is known of quotas.
-    pub(crate) fn set_quotas(&self, quotas: HashMap<QuotaKey, Quota>) {
-        let mut table = self.quotas.write();
-        *table = quotas;
-        self.recount(&table);
-    }
-
     /// All quotas.
     pub(crate) fn quotas(&self) -> Vec<(QuotaKey, Quota)> {
-        self.quotas.read().iter().map(|(key, quota)| (*key, *quota)).collect()
+        self.books.lock().quotas.iter().map(|(key, account)| (*key, account.quota())).collect()
     }
 
     /// Directories with a quota.
     pub(crate) fn quota_dirs(&self) -> HashSet<Ino> {
         let dir = |key: &QuotaKey| if let QuotaKey::Dir(ino) = key { Some(*ino) } else { None };
-        self.quotas.read().keys().filter_map(dir).collect()
-    }
-
-    /// Learns about one quota; `None` if there is none.
-    pub(crate) fn learn(&self, key: QuotaKey, quota: Option<Quota>) {
-        let mut table = self.quotas.write();
-        match quota {
-            Some(q) => {
-                table.insert(key, q);
-            }
-            None => {
-                table.remove(&key);
-            }
-        }
-        self.recount(&table);
-    }
-
-    /// Adds what this client has just committed.
-    pub(crate) fn add(&self, key: QuotaKey, space: i64, inodes: i64) {
-        if let Some(q) = self.quotas.write().get_mut(&key) {
-            q.used_space += space;
-            q.used_inodes += inodes;
-        }
+        self.books.lock().quotas.keys().filter_map(dir).collect()
     }
 
     /// A quota that is gone, if it is known at all.
     pub(crate) fn forget(&self, key: QuotaKey) {
-        if self.quota(key).is_some() {
-            self.learn(key, None);
+        let mut books = self.books.lock();
+        if books.quotas.remove(&key).is_some() {
+            self.recount(&books);
         }
     }
 
-    fn recount(&self, table: &HashMap<QuotaKey, Quota>) {
-        let dirs = table.keys().filter(|k| matches!(k, QuotaKey::Dir(_))).count();
-        let limited = table.values().filter(|q| q.limits.max_space > 0 || q.limits.max_inodes > 0).count();
+    fn recount(&self, books: &Books) {
+        let dirs = books.quotas.keys().filter(|k| matches!(k, QuotaKey::Dir(_))).count();
+        let limited =
+            books.quotas.values().filter(|a| a.limits.max_space > 0 || a.limits.max_inodes > 0).count();
         self.dirs.store(dirs, Ordering::Relaxed);
         self.limited.store(limited, Ordering::Relaxed);
     }
 
-    /// Bytes claimed for buffered writes.
+    /// Bytes claimed for buffered writes, or held by operations under way.
     pub(crate) fn claimed(&self, place: Place) -> i64 {
-        self.claimed.lock().get(&place).copied().unwrap_or(0)
+        self.books.lock().claimed.get(&place).copied().unwrap_or(0)
     }
 
     pub(crate) fn note_missing_stat(&self, dir: Ino) {
@@ -145,24 +288,52 @@ impl Ledger {
     }
 }
 
+/// Bytes that an operation takes which is not committed yet: whoever claims room meanwhile must see them, or both would be
+/// given the same room. Given back when dropped, which is after its figures are entered.
+pub struct Hold {
+    ledger: Arc<Ledger>,
+    held: Vec<(Place, i64)>,
+}
+
+impl Hold {
+    pub(crate) fn new(ledger: &Arc<Ledger>, held: Vec<(Place, i64)>) -> Self {
+        let mut books = ledger.books.lock();
+        for (place, bytes) in &held {
+            books.hold(&Places::from([(*place, 1)]), *bytes);
+        }
+        drop(books);
+        Self { ledger: Arc::clone(ledger), held }
+    }
+
+    /// What others have claimed.
+    pub(crate) fn others(&self, place: Place) -> i64 {
+        let mine: i64 = self.held.iter().filter(|(p, _)| *p == place).map(|(_, bytes)| bytes).sum();
+        self.ledger.claimed(place) - mine
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut books = self.ledger.books.lock();
+        for (place, bytes) in &self.held {
+            books.hold(&Places::from([(*place, 1)]), -bytes);
+        }
+    }
+}
+
 /// Bytes that buffered writes of one file will take when they are committed. They count against every limit that binds the
 /// file, so that what was accepted has room later. Given back when dropped.
 pub struct Claim {
     ledger: Arc<Ledger>,
     bytes: i64,
-    places: Vec<Place>,
-}
-
-/// A limit as a claim sees it: what binds, used bytes, most bytes.
-pub(crate) struct Limit {
-    pub(crate) place: Place,
-    pub(crate) used: i64,
-    pub(crate) most: i64,
+    places: Places,
+    /// Were the places looked for since nothing was claimed?
+    placed: bool,
 }
 
 impl Claim {
     pub(crate) fn new(ledger: Arc<Ledger>) -> Self {
-        Self { ledger, bytes: 0, places: Vec::new() }
+        Self { ledger, bytes: 0, places: Places::new(), placed: false }
     }
 
     /// Bytes held.
@@ -170,63 +341,58 @@ impl Claim {
         self.bytes.max(0) as u64
     }
 
-    /// Raises the claim to `bytes` under these limits, in their order; the first one that has no room is returned.
-    pub(crate) fn raise(&mut self, bytes: i64, limits: &[Limit]) -> Result<(), Place> {
-        let ledger = Arc::clone(&self.ledger);
-        let mut claimed = ledger.claimed.lock();
-        for l in limits {
-            let mine = if self.places.contains(&l.place) { self.bytes } else { 0 };
-            let others = claimed.get(&l.place).map_or(0, |n| n - mine);
-            if l.used.saturating_add(others).saturating_add(bytes) > l.most {
-                return Err(l.place);
-            }
+    /// What limits the file, as last said.
+    pub fn places(&self) -> ClaimPlaces {
+        ClaimPlaces(self.places.clone())
+    }
+
+    pub(crate) fn is_placed(&self) -> bool {
+        self.placed
+    }
+
+    /// Says what limits the file. Bytes that are held move there.
+    pub fn place(&mut self, places: ClaimPlaces) {
+        let mut books = self.ledger.books.lock();
+        books.hold(&self.places, -self.bytes);
+        books.hold(&places.0, self.bytes);
+        drop(books);
+        (self.places, self.placed) = (places.0, true);
+    }
+
+    /// Raises the claim to `bytes`, if all limits have room; the first one that has none is returned.
+    pub(crate) fn raise(&mut self, bytes: i64, capacity: i64) -> Result<(), Place> {
+        let more = bytes - self.bytes;
+        let mut books = self.ledger.books.lock();
+        let full = self.places.iter().filter(|(place, times)| {
+            let Some(most) = books.most(**place, capacity) else { return false };
+            let claimed = books.claimed.get(place).copied().unwrap_or(0);
+            let claimed = claimed.saturating_add(more.saturating_mul(**times));
+            books.used(**place).saturating_add(claimed) > most
+        });
+        if let Some((place, _)) = full.min_by_key(|(place, _)| place.rank()) {
+            self.placed &= self.bytes > 0;
+            return Err(*place);
         }
-        self.release(&mut claimed);
-        self.bytes = bytes;
-        self.places.extend(limits.iter().map(|l| l.place));
-        for place in &self.places {
-            *claimed.entry(*place).or_default() += bytes;
-        }
+        books.hold(&self.places, more);
+        drop(books);
+        (self.bytes, self.placed) = (bytes, true);
         Ok(())
     }
 
-    /// Lowers the claim to what is still to be committed.
-    pub fn lower(&mut self, bytes: u64) {
+    /// Sets the claim to what is still to be committed, whether there is room or not.
+    pub fn settle(&mut self, bytes: u64) {
         let bytes = bytes as i64;
-        if bytes >= self.bytes {
-            return;
-        }
-        let ledger = Arc::clone(&self.ledger);
-        let mut claimed = ledger.claimed.lock();
-        let places = self.places.clone();
-        self.release(&mut claimed);
-        if bytes > 0 {
-            for place in &places {
-                *claimed.entry(*place).or_default() += bytes;
-            }
-            self.places = places;
+        if self.placed && bytes != self.bytes {
+            self.ledger.books.lock().hold(&self.places, bytes - self.bytes);
             self.bytes = bytes;
+            self.placed = bytes > 0;
         }
-    }
-
-    fn release(&mut self, claimed: &mut HashMap<Place, i64>) {
-        for place in self.places.drain(..) {
-            let left = claimed.get_mut(&place).map(|n| {
-                *n -= self.bytes;
-                *n
-            });
-            if left.is_some_and(|n| n <= 0) {
-                claimed.remove(&place);
-            }
-        }
-        self.bytes = 0;
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        let ledger = Arc::clone(&self.ledger);
-        self.release(&mut ledger.claimed.lock());
+        self.settle(0);
     }
 }
 
@@ -234,46 +400,80 @@ impl Drop for Claim {
 mod tests {
     use super::*;
 
-    fn volume(used: i64, most: i64) -> Vec<Limit> {
-        vec![Limit { place: Place::Volume, used, most }]
+    const USER: QuotaKey = QuotaKey::User(7);
+
+    fn ledger(used: i64) -> Arc<Ledger> {
+        let ledger = Arc::new(Ledger::default());
+        ledger.ask().space(used);
+        ledger
+    }
+
+    fn claim(ledger: &Arc<Ledger>, places: &[(Place, i64)]) -> Claim {
+        let mut claim = Claim::new(Arc::clone(ledger));
+        claim.place(ClaimPlaces(places.iter().copied().collect()));
+        claim
+    }
+
+    fn volume(ledger: &Arc<Ledger>) -> Claim {
+        claim(ledger, &[(Place::Volume, 1)])
     }
 
     #[test]
     fn claims_share_a_limit() {
-        let ledger = Arc::new(Ledger::default());
-        let (mut a, mut b) = (Claim::new(Arc::clone(&ledger)), Claim::new(Arc::clone(&ledger)));
-        a.raise(60, &volume(0, 100)).unwrap();
-        assert_eq!(b.raise(60, &volume(0, 100)), Err(Place::Volume));
+        let ledger = ledger(0);
+        let (mut a, mut b) = (volume(&ledger), volume(&ledger));
+        a.raise(60, 100).unwrap();
+        assert_eq!(b.raise(60, 100), Err(Place::Volume));
         assert_eq!(b.bytes(), 0);
-        b.raise(40, &volume(0, 100)).unwrap();
+        b.raise(40, 100).unwrap();
         // Its own claim does not stand in the way of a file.
-        a.raise(60, &volume(0, 100)).unwrap();
-        assert_eq!(a.raise(61, &volume(0, 100)), Err(Place::Volume));
+        a.raise(60, 100).unwrap();
+        assert_eq!(a.raise(61, 100), Err(Place::Volume));
         assert_eq!(a.bytes(), 60);
-        a.lower(10);
+        a.settle(10);
         assert_eq!(ledger.claimed(Place::Volume), 50);
-        a.lower(20);
-        assert_eq!(a.bytes(), 10);
+        // What must be held is held, room or not.
+        a.settle(80);
+        assert_eq!(ledger.claimed(Place::Volume), 120);
         drop(b);
-        assert_eq!(ledger.claimed(Place::Volume), 10);
+        assert_eq!(ledger.claimed(Place::Volume), 80);
         drop(a);
         assert_eq!(ledger.claimed(Place::Volume), 0);
-        assert!(ledger.claimed.lock().is_empty());
+        assert!(ledger.books.lock().claimed.is_empty());
     }
 
     #[test]
-    fn the_first_full_limit_is_named() {
-        let ledger = Arc::new(Ledger::default());
-        let user = Place::Quota(QuotaKey::User(7));
-        let mut claim = Claim::new(Arc::clone(&ledger));
-        let limits = |most| {
-            vec![Limit { place: user, used: 5, most }, Limit { place: Place::Volume, used: 5, most: 100 }]
-        };
-        assert_eq!(claim.raise(6, &limits(10)), Err(user));
-        claim.raise(5, &limits(10)).unwrap();
-        assert_eq!(claim.raise(96, &limits(1000)), Err(Place::Volume));
-        // Limits that came and went are given back all the same.
-        claim.raise(3, &volume(0, 100)).unwrap();
-        assert_eq!((ledger.claimed(user), ledger.claimed(Place::Volume)), (0, 3));
+    fn the_first_full_limit_is_named_and_names_count() {
+        let ledger = ledger(5);
+        let limits = QuotaLimits { max_space: 10, max_inodes: 0 };
+        ledger.ask().quota(USER, Some(Quota { limits, used_space: 5, used_inodes: 0 }));
+        let user = Place::Quota(USER);
+        let mut a = claim(&ledger, &[(Place::Volume, 1), (user, 2)]);
+        assert_eq!(a.raise(3, 1000), Err(user));
+        a.raise(2, 1000).unwrap();
+        assert_eq!(ledger.claimed(user), 4);
+        let free = QuotaLimits { max_space: 0, max_inodes: 0 };
+        ledger.ask().quota(USER, Some(Quota { limits: free, used_space: 5, used_inodes: 0 }));
+        assert_eq!(a.raise(96, 100), Err(Place::Volume));
+        // It moves to another place.
+        a.place(ClaimPlaces(Places::from([(Place::Volume, 1)])));
+        assert_eq!((ledger.claimed(user), ledger.claimed(Place::Volume)), (0, 2));
+    }
+
+    #[test]
+    fn an_operation_under_way_and_a_claim_are_not_given_the_same_room() {
+        let ledger = ledger(90);
+        let held = Hold::new(&ledger, vec![(Place::Volume, 8)]);
+        assert_eq!(held.others(Place::Volume), 0);
+        let mut a = volume(&ledger);
+        assert_eq!(a.raise(4, 100), Err(Place::Volume));
+        a.raise(2, 100).unwrap();
+        assert_eq!(held.others(Place::Volume), 2);
+        let asked = ledger.ask();
+        asked.took_space(8, Some(98));
+        drop((asked, held));
+        assert_eq!(a.raise(4, 100), Err(Place::Volume));
+        assert_eq!((ledger.space(), ledger.claimed(Place::Volume)), (98, 2));
+        assert!(ledger.books.lock().asked.is_empty());
     }
 }

@@ -9,6 +9,7 @@ mod charges;
 mod deletion;
 mod departed;
 pub mod error;
+mod figure;
 mod ids;
 mod jobs;
 mod known;
@@ -32,7 +33,7 @@ mod xattrs;
 
 pub use departed::set_unrecorded;
 pub use error::{Errno, Error, Result};
-pub use ledger::Claim;
+pub use ledger::{Claim, ClaimPlaces, Hold};
 pub use locks::{Lock, LockCaller};
 pub use ops::inspect::{Holdings, Locks, TreeUsage};
 pub use ops::quota::QuotaCheck;

@@ -4,6 +4,7 @@ pub(crate) mod account;
 mod acl;
 mod atime;
 mod attributes;
+mod claims;
 mod copy;
 mod data;
 mod exchange;

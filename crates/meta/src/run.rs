@@ -10,6 +10,7 @@ use rand::RngExt as _;
 use crate::beliefs::believe;
 use crate::error::{Errno, Error, Result};
 use crate::known::Known;
+use crate::ledger::Asked;
 use crate::lost::{Lost, pin};
 use crate::store::{
     Commit, Counter, Guard, Outcome, Output, QuotaKey, Read, Scan, Scanned, StoreError, Value, Write,
@@ -73,7 +74,7 @@ impl Meta {
         let deadline = Instant::now() + self.cfg.retry_patience;
         while (attempts < ATTEMPTS_MIN || Instant::now() < deadline) && fetches < FETCHES_MAX {
             // The transaction borrows `known`; everything that outlives the attempt is taken out of it here.
-            let (result, missing, believed, unsettled, mut commit, proof) = {
+            let (result, missing, believed, unsettled, mut commit, proof, _hold) = {
                 let mut t = Txn::new(&known, &self.beliefs, stamp.unwrap_or_else(|| self.clock.now()));
                 let result = op(&mut t).and_then(|value| self.account(&mut t).map(|()| value));
                 let settles = match &result {
@@ -84,7 +85,7 @@ impl Meta {
                 let unsettled = if settles { t.unsettled(proofs.collect()) } else { Vec::new() };
                 let proof = t.proof.map(|p| (p, t.now));
                 let missing = (t.missing_inode, t.missing, t.missing_trees);
-                (result, missing, t.believed, unsettled, t.commit, proof)
+                (result, missing, t.believed, unsettled, t.commit, proof, t.hold)
             };
             let value = match result {
                 Err(Stop::Need) if missing.0 => {
@@ -121,19 +122,19 @@ impl Meta {
             }
             attempts += 1;
             commit.guards.extend(lost.iter().flat_map(|l| l.pin.clone()));
-            let sent = Instant::now();
+            let (sent, asked) = (Instant::now(), self.ledger.ask());
             match self.store.commit(&commit).await {
                 Ok(Outcome::Done(outputs)) => {
                     self.counters.commits.fetch_add(1, Ordering::Relaxed);
                     believe(&commit, &outputs, &self.beliefs);
-                    self.note_usage(&commit, &outputs);
+                    self.note_usage(&asked, &commit, &outputs);
                     return Ok(Ran { value, outputs });
                 }
                 Ok(Outcome::Conflict(truths)) => {
                     self.counters.conflicts.fetch_add(1, Ordering::Relaxed);
                     known.begin_turn();
                     for (guard, truth) in commit.guards.iter().zip(truths) {
-                        self.note_figures(&guard.read(), &truth);
+                        self.note_figures(&asked, &guard.read(), &truth);
                         known.learn(guard.read(), truth, &self.beliefs);
                     }
                     let (found, values) = self.look_for(&mut lost).await?;
@@ -158,6 +159,8 @@ impl Meta {
                 }
                 Err(StoreError::Ambiguous(why)) => {
                     self.counters.retries.fetch_add(1, Ordering::Relaxed);
+                    // It may have been made: what it takes is counted until the engine is asked again.
+                    self.note_usage(&asked, &commit, &[]);
                     let Some((proof, now)) = proof else { return Err(StoreError::Ambiguous(why).into()) };
                     tracing::warn!(
                         "a reply of the metadata engine was lost ({why}); checking whether the change was made"
@@ -192,10 +195,11 @@ impl Meta {
         if wanted.is_empty() {
             return Ok(());
         }
+        let asked = self.ledger.ask();
         let values = self.read(&wanted).await?;
         known.begin_turn();
         for (read, value) in wanted.into_iter().zip(values) {
-            self.note_figures(&read, &value);
+            self.note_figures(&asked, &read, &value);
             known.learn(read, value, &self.beliefs);
         }
         Ok(())
@@ -253,19 +257,26 @@ impl Meta {
         self.retry(|| self.store.scan(&scan, limit)).await
     }
 
-    fn note_usage(&self, commit: &Commit, outputs: &[Output]) {
-        for (write, output) in commit.writes.iter().zip(outputs) {
-            match (write, output) {
-                (Write::AddCounter(Counter::UsedSpace, _), Output::Int(n)) => self.ledger.set_space(*n),
-                (Write::AddCounter(Counter::TotalInodes, _), Output::Int(n)) => self.ledger.set_inodes(*n),
-                (Write::AddDirStat(dir, _), Output::Int(0)) => self.ledger.note_missing_stat(*dir),
-                (Write::AddQuota(key @ QuotaKey::Dir(_), ..), Output::Int(0)) => {
-                    self.ledger.learn(*key, None)
+    /// Enters what a commit has changed. Without outputs nobody knows whether it was made: only what it takes is entered.
+    fn note_usage(&self, asked: &Asked, commit: &Commit, outputs: &[Output]) {
+        let known = !outputs.is_empty();
+        let counted = |n: i64| if known { n } else { n.max(0) };
+        for (at, write) in commit.writes.iter().enumerate() {
+            let told = match outputs.get(at) {
+                Some(Output::Int(n)) => Some(*n),
+                _ => None,
+            };
+            match write {
+                Write::AddCounter(Counter::UsedSpace, n) => asked.took_space(counted(*n), told),
+                Write::AddCounter(Counter::TotalInodes, n) => asked.took_inodes(counted(*n), told),
+                Write::AddDirStat(dir, _) if told == Some(0) => self.ledger.note_missing_stat(*dir),
+                Write::AddQuota(key @ QuotaKey::Dir(_), ..) if told == Some(0) => asked.quota(*key, None),
+                Write::AddQuota(key, space, inodes) => {
+                    asked.took_quota(*key, counted(*space), counted(*inodes));
                 }
-                (Write::AddQuota(key, space, inodes), _) => self.ledger.add(*key, *space, *inodes),
-                (Write::DelDirStat(dir), _) => self.ledger.forget(QuotaKey::Dir(*dir)),
-                (Write::PutAcl(id, rule), _) if self.rules.learn(*id, rule).is_ok() => {
-                    self.rules.looked_at(*id)
+                Write::DelDirStat(dir) if known => self.ledger.forget(QuotaKey::Dir(*dir)),
+                Write::PutAcl(id, rule) if known && self.rules.learn(*id, rule).is_ok() => {
+                    self.rules.looked_at(*id);
                 }
                 _ => {}
             }

@@ -17,6 +17,7 @@ use crate::beliefs::{Beliefs, Flocks, Plocks};
 use crate::charges::Charges;
 use crate::error::{Errno, Error};
 use crate::known::{Known, Turn};
+use crate::ledger::Hold;
 use crate::proof::Proof;
 use crate::store::{
     AttrMask, Commit, Counter, DirStat, Guard, LockKind, LockOwner, QuotaKey, Read, StoreError, Value, Write,
@@ -57,6 +58,8 @@ pub(crate) struct Txn<'a> {
     guarded: HashSet<Read>,
     /// What the operation takes or gives back; see [`crate::Meta::account`].
     pub(crate) charges: Charges,
+    /// Room that the operation needs, until its commit has been answered.
+    pub(crate) hold: Option<Hold>,
     pub(crate) commit: Commit,
     pub(crate) proof: Option<Proof>,
 }
@@ -74,6 +77,7 @@ impl<'a> Txn<'a> {
             fetched: Vec::new(),
             guarded: HashSet::new(),
             charges: Charges::default(),
+            hold: None,
             commit: Commit::default(),
             proof: None,
         }

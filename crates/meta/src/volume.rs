@@ -22,7 +22,7 @@ use crate::locks::LockTable;
 use crate::open::OpenFiles;
 use crate::run::RunCounters;
 use crate::session::Lease;
-use crate::store::{Counter, Read, Store, Value};
+use crate::store::{Counter, Read, Store, StoreError, Value};
 use crate::types::{Caller, VolumeStat};
 use crate::xattrs::KnownXattrs;
 
@@ -291,19 +291,23 @@ impl Meta {
 
     /// The same as a file or directory sees it: under the quotas of the directories above it.
     pub async fn statfs_at(&self, ino: Ino) -> Result<VolumeStat> {
-        self.refresh_usage().await?;
+        let (space, inodes) = self.refresh_usage().await?;
         let s = self.settings();
-        self.clamp_by_quotas(self.real(ino), volume_stat(s.capacity, s.inodes, self.used())).await
+        let used = (space.max(0) as u64, inodes.max(0) as u64);
+        self.clamp_by_quotas(self.real(ino), volume_stat(s.capacity, s.inodes, used)).await
     }
 
-    pub(crate) async fn refresh_usage(&self) -> Result<()> {
+    /// Fetches the bytes and inodes that the volume uses.
+    pub(crate) async fn refresh_usage(&self) -> Result<(i64, i64)> {
+        let asked = self.ledger.ask();
         let values =
             self.read(&[Read::Counter(Counter::UsedSpace), Read::Counter(Counter::TotalInodes)]).await?;
-        if let [Value::Int(space), Value::Int(inodes)] = values[..] {
-            self.ledger.set_space(space);
-            self.ledger.set_inodes(inodes);
-        }
-        Ok(())
+        let [Value::Int(space), Value::Int(inodes)] = values[..] else {
+            return Err(StoreError::another_question().into());
+        };
+        asked.space(space);
+        asked.inodes(inodes);
+        Ok((space, inodes))
     }
 
     /// The inode behind a number given by a front door: 1 is the presented root.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use ciderfs_format::Ino;
 use ciderfs_fuse::{
-    InitConfig, MountError, MountGuard, MountOptions, Notifier, Session, SessionConfig, SessionError,
-    SessionHandle,
+    InitConfig, Monitor, MountError, MountGuard, MountOptions, Notifier, Session, SessionConfig,
+    SessionError, SessionHandle,
 };
 use ciderfs_vfs::{Growth, Stale, Vfs};
 use tokio::runtime::Handle;
@@ -194,6 +194,11 @@ fn grower(notifier: Notifier, runtime: Handle) -> Box<dyn Fn(Growth) -> Grown + 
 }
 
 impl MountedFs {
+    /// For watching the session from elsewhere.
+    pub fn monitor(&self) -> Monitor {
+        self.session.monitor()
+    }
+
     /// Has the file system been unmounted?
     pub fn is_finished(&self) -> bool {
         self.session.is_finished()

@@ -117,6 +117,7 @@ impl Vfs {
         if set.atime.is_some() {
             self.forget_access(ino).await;
         }
+        let _room = self.room_for_owners(c, ino, set).await?;
         let since = moment();
         let changed = match self.meta.setattr(c, ino, set).await {
             Err(e) if e.errno() == Errno::ENOENT => {

@@ -10,6 +10,7 @@ use ciderfs_meta::{Changed, ChunkView, Claim, Errno, Version};
 use parking_lot::Mutex;
 
 use crate::pending::Pending;
+use crate::room::Arriving;
 
 /// Resolved chunks kept per open file.
 const VIEWS_MAX: usize = 64;
@@ -57,6 +58,10 @@ pub(crate) struct State {
     pub(crate) moved: bool,
     /// Room held for what is not committed yet.
     pub(crate) claim: Option<Claim>,
+    /// Writes that were given room and are not in `pending` yet.
+    pub(crate) arriving: Arriving,
+    /// A truncation to this length is under way.
+    pub(crate) shrinks_to: Option<u64>,
     /// Resolved chunks, as of `attr`.
     pub(crate) views: HashMap<u32, ChunkView>,
     /// The first chunk, fetched along with an open, until somebody reads.
@@ -85,6 +90,8 @@ impl File {
             committing: 0,
             moved: false,
             claim: None,
+            arriving: Arriving::default(),
+            shrinks_to: None,
             views: HashMap::new(),
             first: None,
             chunks: None,
@@ -156,9 +163,7 @@ impl File {
     #[must_use]
     pub(crate) fn adopt_change(&self, changed: &Changed, generation: u64) -> bool {
         let mut s = self.state.lock();
-        let known = s.adopt_own(changed, generation);
-        s.settle_claim();
-        known
+        s.adopt_own(changed, generation)
     }
 
     /// The error of a flush that failed after so many failures.
@@ -210,6 +215,7 @@ impl State {
         self.place_appends(attr.length);
         self.attr = self.overlay(attr);
         self.behind = false;
+        self.settle_claim();
     }
 
     /// Attributes with what is not flushed yet, for somebody who is told them. They are believed if they are `current`, unless a
@@ -333,12 +339,23 @@ impl<'a> UnderWay<'a> {
         s.under_way = Some(s.version);
         Self { file, generation: s.generation }
     }
+
+    /// The change is a truncation to this length: what is written beyond it from now on grows the file from there.
+    pub(crate) fn shrinking(self, to: u64) -> Self {
+        let mut s = self.file.state.lock();
+        s.shrinks_to = Some(to);
+        s.settle_claim();
+        drop(s);
+        self
+    }
 }
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         let mut s = self.file.state.lock();
         (s.committing, s.under_way) = (0, None);
+        s.shrinks_to = None;
+        s.settle_claim();
         drop(s);
         self.file.settled.notify_waiters();
     }

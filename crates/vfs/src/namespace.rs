@@ -79,11 +79,14 @@ impl Vfs {
     }
 
     /// Gives a node another name.
-    pub async fn link(&self, c: &Caller, ino: Ino, dir: Ino, name: &[u8]) -> Result<Entry> {
+    pub async fn link(self: &Arc<Self>, c: &Caller, ino: Ino, dir: Ino, name: &[u8]) -> Result<Entry> {
         if ino.is_virtual() {
             return Err(Errno::EPERM.into());
         }
         self.refuse_virtual(dir, name, Errno::EEXIST)?;
+        if self.meta.has_dir_limits() {
+            self.settle_writes(|file, _| file == ino).await;
+        }
         let since = moment();
         let attr = self.meta.link(c, ino, dir, name).await?;
         self.changed_dir(dir);
@@ -96,8 +99,9 @@ impl Vfs {
     }
 
     /// Removes a name.
-    pub async fn unlink(&self, c: &Caller, dir: Ino, name: &[u8]) -> Result<()> {
+    pub async fn unlink(self: &Arc<Self>, c: &Caller, dir: Ino, name: &[u8]) -> Result<()> {
         self.refuse_virtual(dir, name, Errno::EPERM)?;
+        let _room = self.room_for_trash(dir).await;
         let removed = self.meta.unlink(c, dir, name).await?;
         self.changed.note(removed.ino);
         self.changed_dir(dir);
@@ -105,8 +109,9 @@ impl Vfs {
     }
 
     /// Removes an empty directory.
-    pub async fn rmdir(&self, c: &Caller, dir: Ino, name: &[u8]) -> Result<()> {
+    pub async fn rmdir(self: &Arc<Self>, c: &Caller, dir: Ino, name: &[u8]) -> Result<()> {
         self.refuse_virtual(dir, name, Errno::EPERM)?;
+        let _room = self.room_for_trash(dir).await;
         self.meta.rmdir(c, dir, name).await?;
         self.changed_dir(dir);
         Ok(())
@@ -114,7 +119,7 @@ impl Vfs {
 
     /// Renames.
     pub async fn rename(
-        &self,
+        self: &Arc<Self>,
         c: &Caller,
         (sdir, sname): (Ino, &[u8]),
         (ddir, dname): (Ino, &[u8]),
@@ -122,6 +127,11 @@ impl Vfs {
     ) -> Result<()> {
         self.refuse_virtual(sdir, sname, Errno::EPERM)?;
         self.refuse_virtual(ddir, dname, Errno::EPERM)?;
+        if sdir != ddir && self.meta.has_dir_limits() {
+            // What moves along with a directory is not known here.
+            self.settle_writes(|_, _| true).await;
+        }
+        let _room = self.room_for_trash(ddir).await;
         let renamed = self.meta.rename(c, sdir, sname, ddir, dname, flags).await?;
         for ino in renamed.moved.into_iter().chain(renamed.replaced.map(|r| r.ino)) {
             self.changed.note(ino);

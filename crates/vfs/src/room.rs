@@ -3,51 +3,198 @@
 
 use std::sync::Arc;
 
-use ciderfs_format::align4k;
-use ciderfs_meta::{Meta, Result};
+use ciderfs_format::{Attr, Ino, align4k};
+use ciderfs_meta::{Caller, Errno, Hold, Meta, Result, SetAttr};
 
 use crate::file::{File, State};
 use crate::vfs::Vfs;
 
-impl State {
-    /// Bytes, in whole blocks, by which the file has grown since its last commit if it ends at `length`.
-    fn growth(&self, length: u64) -> u64 {
-        align4k(length).saturating_sub(align4k(self.version.length))
-    }
+/// How often the engine is asked whether there is room, while commits of this mount come between.
+const ASKED_MAX: u32 = 4;
 
-    /// Holds room for a file that ends at `length`.
-    fn claim(&mut self, meta: &Meta, length: u64) -> Result<()> {
-        let bytes = self.growth(length.max(self.attr.length));
-        let claim = self.claim.get_or_insert_with(|| meta.claim_room());
-        if bytes <= claim.bytes() {
-            return Ok(());
+/// Writes that were given room and are not buffered yet.
+#[derive(Default)]
+pub(crate) struct Arriving {
+    /// Where those by offset end.
+    ends: Vec<u64>,
+    /// Bytes of those that go to the end of the file.
+    appended: u64,
+}
+
+/// Where a write ends, or how long it is if it goes to the end of the file.
+type Reach = std::result::Result<u64, u64>;
+
+impl Arriving {
+    fn add(&mut self, write: Reach) {
+        match write {
+            Ok(end) => self.ends.push(end),
+            Err(bytes) => self.appended += bytes,
         }
-        meta.raise_claim(claim, &self.attr, bytes)
     }
 
-    /// Gives back what has been committed or lost.
-    pub(crate) fn settle_claim(&mut self) {
-        let bytes = self.growth(self.attr.length);
-        if let Some(claim) = &mut self.claim {
-            claim.lower(bytes);
+    fn remove(&mut self, write: Reach) {
+        match write {
+            Ok(end) => {
+                if let Some(at) = self.ends.iter().position(|e| *e == end) {
+                    self.ends.swap_remove(at);
+                }
+            }
+            Err(bytes) => self.appended -= bytes,
         }
     }
 }
 
+impl State {
+    /// Bytes, in whole blocks, by which the file has grown since its last commit, with all writes that were given room.
+    fn growth(&self) -> u64 {
+        // A truncation under way takes what lies beyond, but for what is written meanwhile.
+        let (base, length) = match self.shrinks_to {
+            Some(to) => (to.min(self.version.length), self.written_length()),
+            None => (self.version.length, self.attr.length),
+        };
+        let reach = self.arriving.ends.iter().fold(length, |reach, end| reach.max(*end));
+        align4k(reach.saturating_add(self.arriving.appended)).saturating_sub(align4k(base))
+    }
+
+    /// Holds room for one more write; it arrives only if there is some. False if it is not known yet what limits the file.
+    fn admit(&mut self, meta: &Meta, ino: Ino, write: Reach) -> Result<bool> {
+        self.arriving.add(write);
+        let bytes = self.growth();
+        let claim = self.claim.get_or_insert_with(|| meta.claim_room());
+        let admitted =
+            if bytes <= claim.bytes() { Ok(true) } else { meta.raise_claim(claim, ino, &self.attr, bytes) };
+        if !matches!(admitted, Ok(true)) {
+            self.arriving.remove(write);
+        }
+        admitted
+    }
+
+    /// Gives back what has been committed or lost, and holds what is still to be committed. While a change is under way nothing
+    /// is given back: what it takes is not among the figures before its reply.
+    pub(crate) fn settle_claim(&mut self) {
+        let bytes = self.growth();
+        let under_way = self.under_way.is_some();
+        if let Some(claim) = self.claim.as_mut().filter(|claim| !under_way || bytes > claim.bytes()) {
+            claim.settle(bytes);
+        }
+    }
+
+    fn claims_room(&self) -> bool {
+        self.claim.as_ref().is_some_and(|claim| claim.bytes() > 0)
+    }
+}
+
+/// A write on its way into the buffers, which has room from [`Vfs::make_room`] on.
+pub(crate) struct Room<'a> {
+    file: &'a File,
+    write: Reach,
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        let mut s = self.file.state.lock();
+        s.arriving.remove(self.write);
+        s.settle_claim();
+    }
+}
+
 impl Vfs {
-    /// Holds room for a write that ends at `end`. Costs a turn only where there seems to be none: others may have made some.
+    /// Holds room for a write of so many bytes at an offset, or at the end of the file, until it is buffered. Costs turns only
+    /// where there seems to be none: others may have made some.
     ///
     /// # Errors
     /// `ENOSPC`, `EDQUOT`; nothing is held more than before.
-    pub(crate) async fn make_room(&self, file: &Arc<File>, end: u64) -> Result<()> {
-        let attr = {
-            let mut s = file.state.lock();
-            if s.claim(&self.meta, end).is_ok() {
-                return Ok(());
+    pub(crate) async fn make_room<'a>(
+        &self,
+        file: &'a Arc<File>,
+        offset: Option<u64>,
+        bytes: u64,
+    ) -> Result<Room<'a>> {
+        let write = offset.map(|at| at.saturating_add(bytes)).ok_or(bytes);
+        let mut asked = 0;
+        loop {
+            let (full, attr, places) = {
+                let mut s = file.state.lock();
+                let full = match s.admit(&self.meta, file.ino, write) {
+                    Ok(true) => return Ok(Room { file, write }),
+                    Ok(false) => None,
+                    Err(e) => Some(e),
+                };
+                (full, s.attr.clone(), s.claim.as_ref().map(ciderfs_meta::Claim::places))
+            };
+            let Some(full) = full else {
+                let places = self.meta.find_places(file.ino, &attr).await?;
+                if let Some(claim) = &mut file.state.lock().claim {
+                    claim.place(places);
+                }
+                continue;
+            };
+            // What is being committed counts twice for a moment, as used and as claimed.
+            let counted_twice = asked > 0 && self.commits_settled().await;
+            if asked > 0 && (!counted_twice || asked >= ASKED_MAX) {
+                return Err(full);
             }
-            s.attr.clone()
+            asked += 1;
+            if let Some(places) = places {
+                self.meta.refresh_room(places).await?;
+            }
+        }
+    }
+
+    /// Waits for the commits that are under way; false if there was none.
+    async fn commits_settled(&self) -> bool {
+        let mut waited = false;
+        for file in self.files.all() {
+            if file.state.lock().under_way.is_some() {
+                file.settled().await;
+                waited = true;
+            }
+        }
+        waited
+    }
+
+    /// Before a removal in a directory: the trash may need a directory of its own, which takes room beyond every limit. Held
+    /// until the removal is over.
+    pub(crate) async fn room_for_trash(self: &Arc<Self>, dir: Ino) -> Option<Hold> {
+        let hold = self.meta.hold_trash_room(dir)?;
+        self.settle_writes(|_, _| true).await;
+        Some(hold)
+    }
+
+    /// Before a file gets other owners: the superuser may give it beyond their quotas. Held until that is done.
+    pub(crate) async fn room_for_owners(
+        self: &Arc<Self>,
+        c: &Caller,
+        ino: Ino,
+        set: &SetAttr,
+    ) -> Result<Option<Hold>> {
+        if set.uid.is_none() && set.gid.is_none() || !self.meta.has_owner_limits() {
+            return Ok(None);
+        }
+        let grows = |a: &Attr| set.uid == Some(a.uid) || set.gid == Some(a.gid);
+        self.settle_writes(|file, _| file == ino).await;
+        if c.uid != 0 {
+            return Ok(None);
+        }
+        let hold = match self.meta.getattr(ino).await {
+            Ok(attr) => Some(self.meta.hold_owner_room(&attr, set)),
+            Err(e) if e.errno() == Errno::ENOENT => None,
+            Err(e) => return Err(e),
         };
-        self.meta.refresh_room(&attr).await?;
-        file.state.lock().claim(&self.meta, end)
+        self.settle_writes(|_, attr| grows(attr)).await;
+        Ok(hold)
+    }
+
+    /// Commits what was written to files that are about to be charged elsewhere: it was given room where they are now.
+    pub(crate) async fn settle_writes(self: &Arc<Self>, concerned: impl Fn(Ino, &Attr) -> bool) {
+        for file in self.files.all() {
+            let due = {
+                let s = file.state.lock();
+                s.claims_room() && concerned(file.ino, &s.attr)
+            };
+            if due && let Err(e) = self.flush(&file).await {
+                tracing::error!("inode {}: {e}", file.ino);
+            }
+        }
     }
 }

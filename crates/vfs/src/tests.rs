@@ -14,6 +14,7 @@ mod errors;
 mod listing;
 mod model;
 mod overtaken;
+mod promised;
 mod ranges;
 mod room;
 mod sharing;

@@ -38,7 +38,7 @@ impl Vfs {
         let Some(end) = at.checked_add(data.len() as u64).filter(|end| *end < MAX_FILE_SIZE) else {
             return Err(Errno::EFBIG.into());
         };
-        self.make_room(file, end).await?;
+        let _room = self.make_room(file, offset, data.len() as u64).await?;
         if offset.is_some() && !data.is_empty() {
             let (moving, beyond) = {
                 let s = file.state.lock();
@@ -260,7 +260,6 @@ impl Vfs {
                     false
                 }
             };
-            s.settle_claim();
             if let Some(e) = error {
                 s.fail(e);
             }
@@ -313,7 +312,7 @@ impl Vfs {
                 Some(file) => {
                     let one = file.flushing.lock().await;
                     let lists = vfs.flush_locked(&file).await;
-                    let under_way = UnderWay::begin(&file, 0);
+                    let under_way = UnderWay::begin(&file, 0).shrinking(length);
                     let changed = vfs.meta.truncate(&c, ino, length, by_handle).await?;
                     let at = vfs.adopt_change(&file, &changed, under_way).await;
                     drop(one);

@@ -20,7 +20,7 @@ use crate::args::Args;
 use crate::commands::{format, fstab, mount_options};
 use crate::failure::{EXIT_STOP, Failure, Result};
 use crate::opening::{self, Bounds, Purpose};
-use crate::{daemon, http, places, values};
+use crate::{daemon, http, memory, places, values};
 
 /// After a signal, the mount may go on flushing as long as this is not without effect for so long.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
@@ -50,10 +50,18 @@ fn log_path(args: &Args) -> Result<PathBuf> {
     }
 }
 
+/// How long a thread for blocking work lives without any. Whatever there is to do wakes another one of those that wait: with
+/// a longer time a little work now and then keeps all of them alive.
+const IDLE_THREAD: Duration = Duration::from_secs(1);
+
 /// Mounts and serves until unmounted or told to stop.
 pub fn serve(args: &Args, banner: Option<&str>) -> Result<()> {
     let (url, mountpoint) = (args.place(0), args.place(1));
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("ciderfs").build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("ciderfs")
+        .thread_keep_alive(IDLE_THREAD)
+        .build()?;
     let result = runtime.block_on(serve_async(args, url, mountpoint, banner));
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
@@ -147,6 +155,7 @@ async fn serve_async(args: &Args, url: &Path, mountpoint: &Path, banner: Option<
             return Err(Failure::new(format!("cannot mount at {}: {e}", shown(mountpoint))));
         }
     };
+    memory::keep_small(&blocks, mounted.monitor())?;
     // One line, whatever the name is.
     let ready = format!("OK, {} is ready at {mountpoint:?}", settings.name);
     tracing::info!("{ready}");

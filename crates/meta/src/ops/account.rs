@@ -7,13 +7,13 @@
 
 use std::collections::BTreeMap;
 
+use ciderfs_format::Ino;
 use ciderfs_format::quota::Quota;
-use ciderfs_format::{Attr, Ino};
 
 use crate::charges::{Amount, Charges, add};
-use crate::error::{Errno, Result};
-use crate::ledger::{Claim, Limit, Place};
-use crate::store::{AttrMask, Counter, Guard, QuotaKey, Read, Scan, Scanned, Value, Write};
+use crate::error::Errno;
+use crate::ledger::{Hold, Place};
+use crate::store::{AttrMask, Counter, Guard, QuotaKey, Write};
 use crate::txn::{Step, Txn};
 use crate::volume::Meta;
 
@@ -29,16 +29,18 @@ impl Meta {
         }
         let by_owner = if self.settings().user_group_quota { &charges.owners } else { &BTreeMap::new() };
         let by_dir = self.by_quota_dir(t, &charges)?;
+        let hold = self.hold(&charges, by_owner.iter().chain(&by_dir));
         for (key, amount) in by_owner {
-            self.require_quota(t, &charges, *key, *amount)?;
+            self.require_quota(t, &charges, &hold, *key, *amount)?;
         }
-        self.require_volume(t, &charges)?;
+        self.require_volume(t, &charges, &hold)?;
         for (key, amount) in &by_dir {
-            self.require_quota(t, &charges, *key, *amount)?;
+            self.require_quota(t, &charges, &hold, *key, *amount)?;
         }
         if charges.probe {
             return Ok(());
         }
+        t.hold = Some(hold);
         for (counter, n) in [(Counter::UsedSpace, charges.volume.0), (Counter::TotalInodes, charges.volume.1)]
         {
             if n != 0 {
@@ -51,6 +53,15 @@ impl Meta {
             }
         }
         Ok(())
+    }
+
+    /// Holds what the operation takes, but for what is claimed already. Before its checks: a claim that is raised meanwhile is
+    /// either seen by them or sees what is held.
+    fn hold<'a>(&self, charges: &Charges, quotas: impl Iterator<Item = (&'a QuotaKey, &'a Amount)>) -> Hold {
+        let volume = std::iter::once((Place::Volume, charges.volume.0));
+        let places = volume.chain(quotas.map(|(key, amount)| (Place::Quota(*key), amount.0)));
+        let held = places.filter(|(_, bytes)| *bytes > 0 && !charges.claimed && !charges.probe);
+        Hold::new(&self.ledger, held.collect())
     }
 
     /// Are there usage records of directories, and quotas?
@@ -96,9 +107,9 @@ impl Meta {
         Ok(out)
     }
 
-    fn require_volume(&self, t: &mut Txn<'_>, charges: &Charges) -> Step<()> {
+    fn require_volume(&self, t: &mut Txn<'_>, charges: &Charges, hold: &Hold) -> Step<()> {
         let s = self.settings();
-        let claimed = if charges.claimed { 0 } else { self.ledger.claimed(Place::Volume) };
+        let claimed = if charges.claimed { 0 } else { hold.others(Place::Volume) };
         let limits = [
             (Counter::UsedSpace, s.capacity, charges.volume.0, claimed, self.ledger.space()),
             (Counter::TotalInodes, s.inodes, charges.volume.1, 0, self.ledger.inodes()),
@@ -117,13 +128,21 @@ impl Meta {
         Ok(())
     }
 
-    fn require_quota(&self, t: &mut Txn<'_>, charges: &Charges, key: QuotaKey, more: Amount) -> Step<()> {
+    fn require_quota(
+        &self,
+        t: &mut Txn<'_>,
+        charges: &Charges,
+        hold: &Hold,
+        key: QuotaKey,
+        more: Amount,
+    ) -> Step<()> {
         if (more.0 <= 0 && more.1 <= 0) || charges.exempt {
             return Ok(());
         }
+        // Asked for before the usage: what is committed meanwhile is then counted twice, not never.
+        let claimed = if charges.claimed { 0 } else { hold.others(Place::Quota(key)) };
         let Some(believed) = self.ledger.quota(key).filter(is_limited) else { return Ok(()) };
         let Some(q) = t.quota_or(key, believed).filter(is_limited) else { return Ok(()) };
-        let claimed = if charges.claimed { 0 } else { self.ledger.claimed(Place::Quota(key)) };
         let space = room(q.limits.max_space, more.0, claimed);
         let inodes = room(q.limits.max_inodes, more.1, 0);
         if q.used_space > space || q.used_inodes > inodes {
@@ -141,111 +160,4 @@ fn is_limited(q: &Quota) -> bool {
 /// The most that may be used already if `more` is to fit; what is not limited, or does not grow, fits always.
 fn room(limit: i64, more: i64, claimed: i64) -> i64 {
     if limit <= 0 || more <= 0 { i64::MAX } else { limit.saturating_sub(more).saturating_sub(claimed) }
-}
-
-/// Room for writes that are buffered first and committed later.
-impl Meta {
-    /// A claim without bytes, for a file that is to be written.
-    pub fn claim_room(&self) -> Claim {
-        Claim::new(std::sync::Arc::clone(&self.ledger))
-    }
-
-    /// Raises a claim to `bytes`, the growth of the file in whole blocks since its last commit. Rests on what is known
-    /// here, without a turn; after [`Meta::refresh_room`] the answer rests on fetched values. A file with several names is
-    /// not checked against the quotas of their directories before its commit.
-    ///
-    /// # Errors
-    /// `EDQUOT`, `ENOSPC`; the claim is then what it was.
-    pub fn raise_claim(&self, claim: &mut Claim, attr: &Attr, bytes: u64) -> Result<()> {
-        let capacity = self.settings.read().capacity;
-        if capacity == 0 && !self.ledger.has_limits() {
-            return Ok(());
-        }
-        let limits: Vec<Limit> = self
-            .places_of(attr)
-            .into_iter()
-            .filter_map(|place| match place {
-                Place::Volume => Some(Limit {
-                    place,
-                    used: self.ledger.space(),
-                    most: i64::try_from(capacity).ok().filter(|c| *c > 0)?,
-                }),
-                Place::Quota(key) => {
-                    let q = self.ledger.quota(key).filter(|q| q.limits.max_space > 0)?;
-                    Some(Limit { place, used: q.used_space, most: q.limits.max_space })
-                }
-            })
-            .collect();
-        claim.raise(bytes as i64, &limits).map_err(|place| match place {
-            Place::Volume => Errno::ENOSPC.into(),
-            Place::Quota(_) => Errno::EDQUOT.into(),
-        })
-    }
-
-    /// Fetches all quotas. Those that are gone bind nobody any more.
-    pub(crate) async fn reload_quotas(&self) -> Result<()> {
-        let mut rows = self.scan(Scan::DirQuotas, usize::MAX).await?;
-        if self.settings().user_group_quota {
-            rows.extend(self.scan(Scan::OwnerQuotas, usize::MAX).await?);
-        }
-        let rows = rows.into_iter();
-        self.ledger.set_quotas(
-            rows.filter_map(|r| if let Scanned::Quota(k, q) = r { Some((k, q)) } else { None }).collect(),
-        );
-        Ok(())
-    }
-
-    /// Fetches the figures that bind a file, in one turn.
-    ///
-    /// # Errors
-    /// Those of the engine.
-    pub async fn refresh_room(&self, attr: &Attr) -> Result<()> {
-        let mut reads = vec![Read::Counter(Counter::UsedSpace), Read::Counter(Counter::TotalInodes)];
-        reads.extend(self.places_of(attr).into_iter().filter_map(|p| match p {
-            Place::Quota(key) => Some(Read::Quota(key)),
-            Place::Volume => None,
-        }));
-        let values = self.read(&reads).await?;
-        for (read, value) in reads.iter().zip(&values) {
-            self.note_figures(read, value);
-        }
-        Ok(())
-    }
-
-    /// Keeps what a fetched record says about usage.
-    pub(crate) fn note_figures(&self, read: &Read, value: &Value) {
-        match (read, value) {
-            (Read::Counter(Counter::UsedSpace), Value::Int(n)) => self.ledger.set_space(*n),
-            (Read::Counter(Counter::TotalInodes), Value::Int(n)) => self.ledger.set_inodes(*n),
-            (Read::Quota(key), Value::Quota(q)) => self.ledger.learn(*key, *q),
-            _ => {}
-        }
-    }
-
-    /// What limits the growth of a file, in the order of the checks, as far as it is known without asking.
-    fn places_of(&self, attr: &Attr) -> Vec<Place> {
-        let mut out = Vec::new();
-        if self.settings.read().user_group_quota {
-            out.push(Place::Quota(QuotaKey::User(attr.uid)));
-            out.push(Place::Quota(QuotaKey::Group(attr.gid)));
-        }
-        out.push(Place::Volume);
-        if !self.ledger.has_dir_quotas() || attr.nlink == 0 {
-            return out;
-        }
-        let mut at = attr.parent;
-        for _ in 0..DEPTH_MAX {
-            if at.0 == 0 || at.is_trash() {
-                break;
-            }
-            if self.ledger.quota(QuotaKey::Dir(at)).is_some() {
-                out.push(Place::Quota(QuotaKey::Dir(at)));
-            }
-            match self.beliefs.attr(at) {
-                Some(a) if at != Ino::ROOT => at = a.parent,
-                _ => break,
-            }
-        }
-        out
-    }
 }

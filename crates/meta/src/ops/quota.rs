@@ -91,6 +91,14 @@ impl Meta {
         }
     }
 
+    /// Fetches a quota, and remembers it.
+    async fn learn_quota(&self, key: QuotaKey) -> Result<Option<Quota>> {
+        let asked = self.ledger.ask();
+        let quota = self.quota_record(key).await?;
+        asked.quota(key, quota);
+        Ok(quota)
+    }
+
     /// All quotas, in the order of their keys; of users and groups those that limit something.
     pub async fn quotas(&self) -> Result<Vec<(QuotaKey, Quota)>> {
         Ok(self.quota_records().await?.into_iter().filter(|(k, q)| is_set(*k, q)).collect())
@@ -154,9 +162,7 @@ impl Meta {
                 let (space, inodes) = self.steady_sum(ino).await?.amount;
                 self.put_usage(key, space, inodes).await?;
             }
-            let now = self.quota_record(key).await?;
-            self.ledger.learn(key, now);
-            return now.ok_or_else(|| Errno::ENOENT.into());
+            return self.learn_quota(key).await?.ok_or_else(|| Errno::ENOENT.into());
         }
         Err(Errno::EIO.into())
     }
@@ -169,8 +175,7 @@ impl Meta {
             _ => Write::PutQuotaLimits(key, QuotaLimits::UNLIMITED),
         };
         self.commit_repeatable(&Commit { guards: Vec::new(), writes: vec![write] }).await?;
-        let now = self.quota_record(key).await?;
-        self.ledger.learn(key, now);
+        self.learn_quota(key).await?;
         Ok(())
     }
 
@@ -206,8 +211,7 @@ impl Meta {
         }
         for dir in dirs {
             if self.count_usage(dir).await? {
-                let now = self.quota_record(QuotaKey::Dir(dir)).await?;
-                self.ledger.learn(QuotaKey::Dir(dir), now);
+                self.learn_quota(QuotaKey::Dir(dir)).await?;
                 self.young_quotas.lock().remove(&dir);
             }
         }
@@ -409,9 +413,8 @@ impl Meta {
                 break;
             }
             if self.ledger.quota(QuotaKey::Dir(at)).is_some()
-                && let Some(q) = self.quota_record(QuotaKey::Dir(at)).await?
+                && let Some(q) = self.learn_quota(QuotaKey::Dir(at)).await?
             {
-                self.ledger.learn(QuotaKey::Dir(at), Some(q));
                 let left = |limit: i64, used: i64| limit.saturating_sub(used).max(0) as u64;
                 if q.limits.max_space > 0 {
                     stat.avail_space = stat.avail_space.min(left(q.limits.max_space, q.used_space));
@@ -451,7 +454,7 @@ impl Meta {
     }
 
     /// Attributes of an inode by its real number.
-    async fn getattr_of(&self, ino: Ino) -> Result<Attr> {
+    pub(super) async fn getattr_of(&self, ino: Ino) -> Result<Attr> {
         match self.read(&[Read::Attr(ino)]).await?.into_iter().next() {
             Some(Value::Attr(Some(a))) => {
                 self.beliefs.set_attr(ino, Some(a.clone()));

@@ -4,9 +4,13 @@ use ciderfs_format::trash::hour_name;
 use ciderfs_format::{Attr, Edge, FileType, Ino, Time};
 
 use crate::error::Result;
+use crate::ledger::{Hold, Place};
 use crate::proof::Proof;
 use crate::store::{Counter, Read, StoreError, Value, Write};
 use crate::volume::{Meta, synthetic_dir};
+
+/// Bytes that a directory of the trash takes.
+const TRASH_DIR_SPACE: i64 = 4096;
 
 impl Meta {
     /// How many names of each of these files are in the trash; files with one name only are not asked about that way.
@@ -30,6 +34,17 @@ impl Meta {
             return Ok(None);
         }
         self.trash_hour_dir().await.map(Some)
+    }
+
+    /// Must the next removal in `dir` make the trash's directory of this hour? It gets its room whether there is any or not:
+    /// whoever holds data that was promised room commits it first, while this holds what the directory takes.
+    pub fn hold_trash_room(&self, dir: Ino) -> Option<Hold> {
+        if dir.is_trash() || !self.settings().trash_enabled() || self.settings().capacity == 0 {
+            return None;
+        }
+        let hour = hour_name(self.clock.now().sec);
+        let there = self.trash_hour.lock().as_ref().is_some_and(|(name, _)| *name == hour);
+        (!there).then(|| Hold::new(&self.ledger, vec![(Place::Volume, TRASH_DIR_SPACE)]))
     }
 
     /// The directory of the current hour (UTC), created by whoever comes first.
@@ -57,7 +72,7 @@ impl Meta {
                     t.write(Write::InitDirStat(ino));
                 }
                 // Nobody's: the official client charges no owner either.
-                t.charge(None, 4096, 1);
+                t.charge(None, TRASH_DIR_SPACE, 1);
                 // Removing must work on a full volume.
                 t.charges.exempt = true;
                 t.proof(Proof::Edge(Ino::TRASH, name.to_vec(), Edge { kind: FileType::Directory, ino }));
