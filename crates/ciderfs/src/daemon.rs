@@ -51,14 +51,17 @@ pub fn start(argv: &[String], log: &Path) -> Result<()> {
     Err(Failure::new(format!("the mount process ended ({status}); see {}", log.display())))
 }
 
-/// In the background process: leaves the caller's session.
+/// In the background process: leaves the caller's session. Until the mount is ready it still ends with the command that waits
+/// for it.
 pub fn detach() {
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
     let _ = rustix::process::setsid();
     let _ = std::env::set_current_dir("/");
 }
 
 /// Tells the waiting command that the mount is ready.
 pub fn ready(text: &str) {
+    let _ = rustix::process::set_parent_process_death_signal(None);
     tell(READY, text);
 }
 

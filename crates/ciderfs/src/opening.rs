@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ciderfs_format::Settings;
 use ciderfs_format::envelope::{Envelope, PrivateKey};
+use ciderfs_meta::MetaConfig;
 use ciderfs_meta::store::Store;
 use ciderfs_meta_redis::RedisStore;
 use ciderfs_meta_sql::SqliteStore;
@@ -40,7 +41,8 @@ pub async fn meta(url: &str, purpose: Purpose) -> Result<Arc<dyn Store>> {
             Ok(Arc::new(SqliteStore::open(url, options).map_err(|e| Failure::new(e.to_string()))?))
         }
         "redis" | "rediss" | "unix" => {
-            let options = ciderfs_meta_redis::Options { read_only };
+            let patience = MetaConfig::default().retry_patience;
+            let options = ciderfs_meta_redis::Options { read_only, patience };
             let store = RedisStore::open(url, options).await;
             Ok(Arc::new(store.map_err(|e| Failure::new(e.to_string()))?))
         }

@@ -272,6 +272,11 @@ impl Meta {
         }
     }
 
+    /// Grows while the engine answers and objects are removed.
+    pub fn progress(&self) -> u64 {
+        self.counters.progress.load(Ordering::Relaxed)
+    }
+
     /// Does the presented root show the trash? Not below a sub-directory.
     pub fn shows_trash(&self) -> bool {
         self.root == Ino::ROOT && self.settings().trash_enabled()
