@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -16,7 +16,7 @@ use redis::{Cmd, Value as Reply};
 
 use crate::address::{Address, Place};
 use crate::encode::{Existing, Reports, encode};
-use crate::error::{explain, is_no_script, is_nobody};
+use crate::error::{Refusal, explain, is_no_script, is_nobody};
 use crate::link::{CallError, Link};
 use crate::reads::{self, Ask};
 use crate::reply::{self, Result};
@@ -57,6 +57,8 @@ pub struct RedisStore {
     shown: String,
     options: Options,
     turns: AtomicU64,
+    /// The server does not tell its time.
+    clockless: AtomicBool,
 }
 
 impl RedisStore {
@@ -86,6 +88,7 @@ impl RedisStore {
             shown,
             options,
             turns: AtomicU64::new(0),
+            clockless: AtomicBool::new(false),
         })
     }
 
@@ -405,6 +408,26 @@ impl Store for RedisStore {
 
     async fn create_schema(&self) -> Result<()> {
         Ok(())
+    }
+
+    async fn now(&self) -> Result<Option<i64>> {
+        self.turn();
+        match self.quick.send(&redis::cmd("TIME")).await {
+            Ok(answer) => {
+                let mut parts = reply::array(answer)?.into_iter();
+                reply::int(parts.next().unwrap_or_default())
+            }
+            Err(CallError::Failed(e)) if Refusal::of(&e).is_some() => {
+                if !self.clockless.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        "{}; sessions are judged by what this client sees of them",
+                        explain(&self.shown, &e, false)
+                    );
+                }
+                Ok(None)
+            }
+            Err(e) => Err(self.error(e, false)),
+        }
     }
 
     fn turns(&self) -> u64 {

@@ -104,6 +104,17 @@ pub trait SliceRemover: Send + Sync {
 pub trait Clock: Send + Sync {
     /// Wall-clock time.
     fn now(&self) -> Time;
+
+    /// Time since some moment. It is never set, and goes on while the machine sleeps or the program is frozen.
+    fn steady(&self) -> Duration {
+        let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Duration::new(t.tv_sec.unsigned_abs(), t.tv_nsec as u32)
+    }
+
+    /// Is it the engine's clock as well, as in tests that move both?
+    fn is_the_engines(&self) -> bool {
+        false
+    }
 }
 
 /// The machine's clock.
@@ -153,6 +164,7 @@ pub struct Meta {
     pub(crate) sid: AtomicU64,
     pub(crate) locks: LockTable,
     pub(crate) lease: Mutex<Option<Lease>>,
+    pub(crate) liveness: crate::liveness::Liveness,
     pub(crate) session_info: Mutex<Bytes>,
     pub(crate) root: Ino,
     pub(crate) trash_hour: Mutex<Option<(String, Ino)>>,
@@ -205,6 +217,7 @@ impl Meta {
             sid: AtomicU64::new(0),
             locks: LockTable::default(),
             lease: Mutex::default(),
+            liveness: crate::liveness::Liveness::default(),
             session_info: Mutex::default(),
             root: Ino::ROOT,
             trash_hour: Mutex::default(),

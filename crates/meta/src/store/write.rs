@@ -200,10 +200,10 @@ impl Commit {
                 Write::PutAttr(..) | Write::PutSymlink(..) | Write::PutXattr(..) | Write::PutAcl(..) => {
                     return true;
                 }
-                Write::AppendSlices(ino, _, list) => {
-                    if list.iter().any(|s| s.id > 0) || !self.shortens(*ino) {
-                        return true;
-                    }
+                Write::AppendSlices(ino, _, list)
+                    if list.iter().any(|s| s.id > 0) || !self.shortens(*ino) =>
+                {
+                    return true;
                 }
                 Write::PutEdge(dir, name, _) if !dir.is_trash() && !self.replaces(*dir, name) => names += 1,
                 Write::DelEdge(..) => names -= 1,
