@@ -115,6 +115,7 @@ fn finish(result: Result<()>) -> ExitCode {
                 daemon::failed(&e.text);
             }
             log::fatal(&e.text);
+            e.die();
             ExitCode::from(e.code)
         }
     }

@@ -64,14 +64,17 @@ pub fn start(argv: &[OsString], log: &Path) -> Result<()> {
     Err(Failure::new(format!("the mount process ended ({status}); see {}", shown(log))))
 }
 
-/// In the background process: leaves the caller's session.
+/// In the background process: leaves the caller's session. Until the mount is ready it still ends with the command that waits
+/// for it.
 pub fn detach() {
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
     let _ = rustix::process::setsid();
     let _ = std::env::set_current_dir("/");
 }
 
 /// Tells the waiting command that the mount is ready, and keeps nothing of it: what is still printed goes to the log.
 pub fn ready(text: &str, log: &Path) {
+    let _ = rustix::process::set_parent_process_death_signal(None);
     tell(READY, text);
     reopen(log);
 }

@@ -9,6 +9,9 @@ pub const EXIT_UNKNOWN_COMMAND: u8 = 3;
 /// Exit code of a mount that must not be restarted as it is.
 pub const EXIT_STOP: u8 = 11;
 
+/// Exit codes of programs that a signal ended, as shells tell them, begin after this.
+const EXIT_SIGNAL: u8 = 128;
+
 /// A failed command.
 #[derive(Debug)]
 pub struct Failure {
@@ -22,6 +25,25 @@ impl Failure {
     /// An ordinary error.
     pub fn new(text: impl Into<String>) -> Self {
         Self { text: text.into(), code: EXIT_ERROR }
+    }
+
+    /// Ended by a signal before the work was done.
+    pub fn signal(signal: libc::c_int) -> Self {
+        let name = match signal {
+            libc::SIGINT => "SIGINT",
+            _ => "SIGTERM",
+        };
+        Self { text: format!("ended by {name}"), code: EXIT_SIGNAL | u8::try_from(signal).unwrap_or(0) }
+    }
+
+    /// Dies of the signal that ended the command, if one did, so that whoever started it sees that.
+    pub fn die(&self) {
+        let Some(signal) = self.code.checked_sub(EXIT_SIGNAL).filter(|s| *s > 0) else { return };
+        // SAFETY: the default action needs nothing of this process; nothing runs any more that the signal could interrupt.
+        unsafe {
+            libc::signal(signal.into(), libc::SIG_DFL);
+            libc::raise(signal.into());
+        }
     }
 }
 

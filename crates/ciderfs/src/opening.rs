@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ciderfs_format::envelope::{Envelope, PrivateKey};
 use ciderfs_format::{Settings, shown};
+use ciderfs_meta::MetaConfig;
 use ciderfs_meta::store::Store;
 use ciderfs_meta_redis::RedisStore;
 use ciderfs_meta_sql::SqliteStore;
@@ -44,7 +45,8 @@ pub async fn meta(url: &(impl AsRef<OsStr> + ?Sized), purpose: Purpose) -> Resul
             Ok(Arc::new(SqliteStore::open(url, options).map_err(|e| Failure::new(e.to_string()))?))
         }
         "redis" | "rediss" | "unix" => {
-            let options = ciderfs_meta_redis::Options { read_only };
+            let patience = MetaConfig::default().retry_patience;
+            let options = ciderfs_meta_redis::Options { read_only, patience };
             // Places in it are percent-encoded.
             let url = url.to_str().ok_or_else(|| {
                 Failure::new(format!("{}: the address is not UTF-8", values::masked(&text)))

@@ -17,6 +17,9 @@ const SPELLED_CHUNKS_MAX: u32 = 64;
 /// Arguments of one command within the script (`unpack` of Lua has a limit near 8,000).
 const COMMAND_ARGS_MAX: usize = 1000;
 
+/// A key that no volume has.
+pub(crate) const NOTHING: &str = "ciderfs-nothing";
+
 /// How the output of a write is found in the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reports {
@@ -68,9 +71,14 @@ pub(crate) fn lock_key(keys: &Keys, ino: Ino, kind: LockKind) -> String {
 /// our encoding of the same values. `chunks` names the chunks of files over which a commit reaches far.
 pub(crate) fn encode(keys: &Keys, commit: &Commit, raw: &[Option<Vec<u8>>], chunks: &Existing) -> Encoded {
     let mut e = Encoded::default();
+    let always = !commit.adds();
+    e.arg(if always { "1" } else { "0" });
     e.num(commit.guards.len());
     for (i, guard) in commit.guards.iter().enumerate() {
         e.guard(keys, guard, raw.get(i).and_then(Option::as_ref));
+    }
+    if always {
+        e.key(format!("{}{NOTHING}", keys.prefix));
     }
     for write in &commit.writes {
         let reports = e.write(keys, write, chunks);

@@ -50,13 +50,14 @@ impl Lua {
 
 impl Scripts {
     pub fn new() -> Self {
+        let call = include_str!("scripts/call.lua");
         let decimal = include_str!("scripts/decimal.lua");
         Self {
-            commit: Lua::new(&[decimal, include_str!("scripts/commit.lua")]),
-            read: Lua::new(&[decimal, include_str!("scripts/read.lua")]),
-            list: Lua::new(&[decimal, include_str!("scripts/list.lua")]),
-            claim: Lua::new(&[include_str!("scripts/claim.lua")]),
-            forget: Lua::new(&[include_str!("scripts/forget.lua")]),
+            commit: Lua::new(&[call, decimal, include_str!("scripts/commit.lua")]),
+            read: Lua::new(&[call, decimal, include_str!("scripts/read.lua")]),
+            list: Lua::new(&[call, decimal, include_str!("scripts/list.lua")]),
+            claim: Lua::new(&[call, include_str!("scripts/claim.lua")]),
+            forget: Lua::new(&[call, include_str!("scripts/forget.lua")]),
         }
     }
 }

@@ -4,15 +4,38 @@ use ciderfs_meta::store::StoreError;
 use redis::aio::MultiplexedConnection;
 use redis::{Value as Reply, cmd};
 
-use crate::error::explain;
+use crate::encode::NOTHING;
+use crate::error::{Refusal, explain, explain_connect, is_read_only};
 use crate::reply;
 
 /// Oldest server that we test.
 const OLDEST: (u32, u32) = (6, 2);
 
-/// What `INFO` told.
+/// What a server told of itself.
+#[derive(Default)]
 pub(crate) struct Server {
     pub cluster: bool,
+    /// It takes no writes; whose replica it is, as far as it told.
+    pub replica_of: Option<String>,
+}
+
+/// Asks for what is nice to know: `None`, and a word about it, if that is refused.
+async fn comfort(
+    shown: &str,
+    conn: &mut MultiplexedConnection,
+    ask: &redis::Cmd,
+    without: &str,
+) -> Result<Option<Reply>, StoreError> {
+    match conn.send_packed_command(ask).await.and_then(Reply::extract_error) {
+        Ok(answer) => Ok(Some(answer)),
+        Err(e) if Refusal::of(&e).is_some() => {
+            if !without.is_empty() {
+                tracing::warn!("{}; {without}", explain(shown, &e, false));
+            }
+            Ok(None)
+        }
+        Err(e) => Err(explain_connect(shown, &e)),
+    }
 }
 
 /// Looks at a server. Warns of settings that endanger data.
@@ -21,8 +44,11 @@ pub(crate) async fn check(
     conn: &mut MultiplexedConnection,
     read_only: bool,
 ) -> Result<Server, StoreError> {
-    let answer = conn.send_packed_command(&cmd("INFO")).await.and_then(Reply::extract_error);
-    let raw = reply::bytes(answer.map_err(|e| explain(shown, &e, false))?)?.unwrap_or_default();
+    let without = "its version and its settings are not looked at";
+    let Some(answer) = comfort(shown, conn, &cmd("INFO"), without).await? else {
+        return ask_otherwise(shown, conn, read_only).await;
+    };
+    let raw = reply::bytes(answer)?.unwrap_or_default();
     let info = String::from_utf8_lossy(&raw).into_owned();
     let field = |name: &str| {
         info.lines().find_map(|l| l.strip_prefix(name).and_then(|l| l.strip_prefix(':'))).map(str::trim)
@@ -49,9 +75,55 @@ pub(crate) async fn check(
         match conn.send_packed_command(&set).await.and_then(Reply::extract_error) {
             Ok(_) => tracing::info!("maxmemory-policy of {shown} was {policy}, now noeviction"),
             Err(e) => tracing::warn!(
-                "maxmemory-policy of {shown} is {policy}: Redis may drop metadata; set it to noeviction ({e})"
+                "maxmemory-policy of {shown} is {policy}: Redis may drop metadata; set it to noeviction ({})",
+                explain(shown, &e, false)
             ),
         }
     }
-    Ok(Server { cluster: field("cluster_enabled") == Some("1") })
+    let replica_of = (field("role") == Some("slave"))
+        .then(|| format!("{}:{}", field("master_host").unwrap_or("?"), field("master_port").unwrap_or("?")));
+    Ok(Server { cluster: field("cluster_enabled") == Some("1"), replica_of })
+}
+
+/// The same without `INFO`.
+async fn ask_otherwise(
+    shown: &str,
+    conn: &mut MultiplexedConnection,
+    read_only: bool,
+) -> Result<Server, StoreError> {
+    let mut slots = cmd("CLUSTER");
+    slots.arg("SLOTS");
+    let cluster = match conn.send_packed_command(&slots).await.and_then(Reply::extract_error) {
+        Ok(_) => true,
+        // A server that is not part of a cluster says no, too.
+        Err(e) if e.code().is_some() => false,
+        Err(e) => return Err(explain_connect(shown, &e)),
+    };
+    if read_only || cluster {
+        return Ok(Server { cluster, replica_of: None });
+    }
+    if let Some(role) = comfort(shown, conn, &cmd("ROLE"), "").await? {
+        let mut parts = reply::array(role)?.into_iter();
+        let mut next = || parts.next().unwrap_or_default();
+        let role = reply::bytes(next())?.unwrap_or_default();
+        let replica_of = match &role[..] {
+            b"slave" => {
+                let host = reply::bytes(next())?.unwrap_or_default();
+                let port = reply::int(next())?.unwrap_or(0);
+                Some(format!("{}:{port}", String::from_utf8_lossy(&host)))
+            }
+            _ => None,
+        };
+        return Ok(Server { cluster, replica_of });
+    }
+    // A removal of nothing changes nothing, and a replica refuses it.
+    let mut nothing = cmd("DEL");
+    nothing.arg(NOTHING);
+    match conn.send_packed_command(&nothing).await.and_then(Reply::extract_error) {
+        Err(e) if is_read_only(&e) => {
+            Ok(Server { cluster, replica_of: Some("a server that it does not name".to_owned()) })
+        }
+        Err(e) if e.code().is_none() => Err(explain_connect(shown, &e)),
+        _ => Ok(Server { cluster, replica_of: None }),
+    }
 }

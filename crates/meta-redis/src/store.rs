@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use ciderfs_format::redis_keys::{self, Keys};
@@ -11,16 +12,16 @@ use ciderfs_meta::store::{
     Commit, Counter, DirCursor, DirEntry, Guard, Job, Outcome, Output, Read, Scan, Scanned, Store,
     StoreError, Value, Write,
 };
-use redis::{Cmd, Value as Reply, cmd};
+use redis::{Cmd, Value as Reply};
 
 use crate::address::{Address, Place};
-use crate::encode::{Existing, Reports, counter_key, encode};
-use crate::error::{explain, is_no_script};
+use crate::encode::{Existing, Reports, encode};
+use crate::error::{Refusal, explain, is_no_script, is_nobody};
 use crate::link::{CallError, Link};
 use crate::reads::{self, Ask};
 use crate::reply::{self, Result};
 use crate::script::{Lua, Scripts};
-use crate::server;
+use crate::server::{self, Server};
 use crate::topology::Servers;
 
 /// Directories up to this size are listed whole, in one turn.
@@ -30,12 +31,19 @@ const WHOLE_DIR_MAX: usize = 1000;
 const LOOPED_CHUNKS_MAX: u32 = 1 << 14;
 /// Commits that hold although the script says no: records that are equal in meaning but not in bytes.
 const REPHRASED_MAX: usize = 3;
+/// First pause before a server that is not ready is asked again, and the longest.
+const READY_PAUSE_MIN: Duration = Duration::from_millis(50);
+const READY_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Where nobody answers it is said after this.
+const NOBODY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How a store is opened.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
     /// Never write.
     pub read_only: bool,
+    /// How long a server may have to become ready before the store is opened.
+    pub patience: Duration,
 }
 
 /// A volume in Redis.
@@ -49,19 +57,21 @@ pub struct RedisStore {
     shown: String,
     options: Options,
     turns: AtomicU64,
+    /// The server does not tell its time.
+    clockless: AtomicBool,
 }
 
 impl RedisStore {
-    /// Opens an address (see [`Address`]) and looks at the server.
+    /// Opens an address (see [`Address`]) and looks at the server. One that is not ready yet is waited for.
     ///
     /// # Errors
-    /// `Fatal` with a remedy for a wrong address, password or version; `Unavailable` if nobody answers within 5 s.
+    /// `Fatal` with a remedy for a wrong address, password or version, for missing rights, and for a replica that is to be
+    /// written; `Unavailable` if the server was not ready in time.
     pub async fn open(url: &str, options: Options) -> Result<Self> {
         let address = Address::parse(url)?;
         let shown = address.to_string();
         let mut servers = Servers::new(address)?;
-        let mut conn = servers.probe().await?;
-        let found = server::check(&shown, &mut conn, options.read_only).await?;
+        let found = wait_until_ready(options.patience, || look(&servers, &shown, options.read_only)).await?;
         if let (true, None, Place::Single(node)) = (found.cluster, &servers.cluster, &servers.address.place) {
             servers.cluster = Some(vec![node.clone()]);
         }
@@ -78,6 +88,7 @@ impl RedisStore {
             shown,
             options,
             turns: AtomicU64::new(0),
+            clockless: AtomicBool::new(false),
         })
     }
 
@@ -192,6 +203,52 @@ impl RedisStore {
             truths.values.push(reads::truth(&guard.read(), v)?);
         }
         Ok(Err(truths))
+    }
+}
+
+/// Connects and looks at the server.
+async fn look(servers: &Servers, shown: &str, read_only: bool) -> Result<Server> {
+    let mut conn = servers.probe().await?;
+    let found = server::check(shown, &mut conn, read_only).await?;
+    match (&found.replica_of, &servers.address.place) {
+        (Some(master), _) if read_only => tracing::debug!("{shown} is a replica of {master}"),
+        // The sentinels have not agreed on another master yet, or this one does not know that it is one.
+        (Some(master), Place::Sentinel { .. }) => {
+            return Err(StoreError::Unavailable(format!(
+                "{shown}: the master is still a replica of {master}"
+            )));
+        }
+        (Some(master), _) => {
+            return Err(StoreError::Fatal(format!(
+                "{shown} is a read-only replica of {master}; use the address of its master"
+            )));
+        }
+        (None, _) => {}
+    }
+    Ok(found)
+}
+
+/// Tries again as long as a server is not ready. Where nobody answers at all, the address is probably wrong: that is said soon.
+async fn wait_until_ready<T, F: Future<Output = Result<T>>>(
+    patience: Duration,
+    mut attempt: impl FnMut() -> F,
+) -> Result<T> {
+    let begun = Instant::now();
+    let mut pause = READY_PAUSE_MIN;
+    loop {
+        let e = match attempt().await {
+            Err(e @ StoreError::Unavailable(_)) => e,
+            other => return other,
+        };
+        let whole = if is_nobody(&e) { patience.min(NOBODY_PATIENCE) } else { patience };
+        if begun.elapsed() >= whole {
+            return Err(e);
+        }
+        if pause == READY_PAUSE_MIN {
+            tracing::warn!("{e}; trying again for {} s", whole.as_secs());
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(READY_PAUSE_MAX);
     }
 }
 
@@ -312,13 +369,20 @@ impl Store for RedisStore {
             other => return Err(StoreError::Corrupt(format!("{other:?} hands out no numbers"))),
         };
         loop {
-            let mut ask = cmd("INCRBY");
-            ask.arg(counter_key(&self.keys, counter)).arg(count);
-            self.turn();
-            let last = self.quick.send(&ask).await.map_err(|e| self.error(e, false))?;
-            let last = reply::int(last)?.and_then(|n| u64::try_from(n).ok());
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            // Numbers take no room, and compaction, which frees some, needs them.
+            let ask = Commit { guards: Vec::new(), writes: vec![Write::AddCounter(counter, count)] };
+            let answer = self.run(&ask, &[], &Existing::new()).await.map_err(|e| match e {
+                // A lost reply burns numbers, nothing more.
+                StoreError::Ambiguous(text) => StoreError::Unavailable(text),
+                other => other,
+            })?;
+            let last = match answer.unwrap_or_default().first() {
+                Some(Output::Int(n)) => u64::try_from(*n).ok(),
+                _ => None,
+            };
             let last = last.ok_or_else(|| StoreError::Corrupt(format!("{counter:?} is negative")))?;
-            let range = (last + 1).saturating_sub(count).max(first)..last + 1;
+            let range = (last + 1).saturating_sub(count.unsigned_abs()).max(first)..last + 1;
             if !range.is_empty() {
                 return Ok(range);
             }
@@ -344,6 +408,26 @@ impl Store for RedisStore {
 
     async fn create_schema(&self) -> Result<()> {
         Ok(())
+    }
+
+    async fn now(&self) -> Result<Option<i64>> {
+        self.turn();
+        match self.quick.send(&redis::cmd("TIME")).await {
+            Ok(answer) => {
+                let mut parts = reply::array(answer)?.into_iter();
+                reply::int(parts.next().unwrap_or_default())
+            }
+            Err(CallError::Failed(e)) if Refusal::of(&e).is_some() => {
+                if !self.clockless.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        "{}; sessions are judged by what this client sees of them",
+                        explain(&self.shown, &e, false)
+                    );
+                }
+                Ok(None)
+            }
+            Err(e) => Err(self.error(e, false)),
+        }
     }
 
     fn turns(&self) -> u64 {

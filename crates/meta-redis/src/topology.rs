@@ -9,7 +9,7 @@ use redis::{
 };
 
 use crate::address::{Address, Node, Place};
-use crate::error::{explain, explain_connect};
+use crate::error::{Refusal, explain, explain_auth, explain_connect};
 use crate::reply;
 
 /// Environment variable with the password of the data servers.
@@ -83,18 +83,12 @@ impl Servers {
     }
 
     /// Credentials and database of the data servers.
-    fn data(&self, select: bool) -> RedisConnectionInfo {
-        let mut info = RedisConnectionInfo::default();
-        if select {
-            info = info.set_db(i64::from(self.address.db));
+    fn data(&self, select: bool) -> Login<'_> {
+        Login {
+            user: self.address.user.as_deref(),
+            password: self.password.as_deref(),
+            db: if select { self.address.db } else { 0 },
         }
-        if let Some(user) = &self.address.user {
-            info = info.set_username(user);
-        }
-        if let Some(password) = &self.password {
-            info = info.set_password(password);
-        }
-        info
     }
 
     async fn node(&self, node: &Node, select: bool) -> Result<MultiplexedConnection, StoreError> {
@@ -117,10 +111,11 @@ impl Servers {
         &self,
         addr: ConnectionAddr,
         shown: &str,
-        info: RedisConnectionInfo,
+        login: Login<'_>,
     ) -> Result<MultiplexedConnection, StoreError> {
         let tls = matches!(addr, ConnectionAddr::TcpTls { .. });
-        let info = addr.into_connection_info().map(|c| c.set_redis_settings(info));
+        let bare = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let info = addr.into_connection_info().map(|c| c.set_redis_settings(bare));
         let client = info.and_then(|info| {
             if tls { Client::build_with_tls(info, self.tls.clone()) } else { Client::open(info) }
         });
@@ -128,10 +123,12 @@ impl Servers {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.address.connect_timeout))
             .set_response_timeout(Some(self.address.read_timeout));
-        client
+        let mut conn = client
             .get_multiplexed_async_connection_with_config(&config)
             .await
-            .map_err(|e| explain_connect(shown, &e))
+            .map_err(|e| explain_connect(shown, &e))?;
+        login.enter(shown, &mut conn).await?;
+        Ok(conn)
     }
 
     /// Asks the sentinels, in turn, for the master.
@@ -152,11 +149,8 @@ impl Servers {
 
     async fn ask_sentinel(&self, master: &str, sentinel: &Node) -> Result<Node, StoreError> {
         let shown = format!("sentinel {}:{}", sentinel.0, sentinel.1);
-        let mut info = RedisConnectionInfo::default();
-        if let Some(password) = &self.sentinel_password {
-            info = info.set_password(password);
-        }
-        let mut conn = self.open(self.addr(sentinel), &shown, info).await?;
+        let login = Login { user: None, password: self.sentinel_password.as_deref(), db: 0 };
+        let mut conn = self.open(self.addr(sentinel), &shown, login).await?;
         let mut ask = cmd("SENTINEL");
         ask.arg("get-master-addr-by-name").arg(master);
         let answer = conn.send_packed_command(&ask).await.and_then(Reply::extract_error);
@@ -209,6 +203,60 @@ impl Servers {
             return Ok(((host, port), conn));
         }
         Err(StoreError::Unavailable(format!("{shown}: no node of the cluster serves slot {slot}")))
+    }
+}
+
+/// What a new connection begins with. The driver would do that itself, and tell refusals in words of its own, by which those that
+/// pass cannot be told from others.
+struct Login<'a> {
+    user: Option<&'a str>,
+    password: Option<&'a str>,
+    db: u32,
+}
+
+impl Login<'_> {
+    /// One turn also where there is nothing to say: a server that has no room for us, or that still loads, says so now.
+    async fn enter(&self, shown: &str, conn: &mut MultiplexedConnection) -> Result<(), StoreError> {
+        let mut pipe = redis::pipe();
+        if let Some(password) = self.password {
+            pipe.cmd("AUTH");
+            if let Some(user) = self.user {
+                pipe.arg(user);
+            }
+            pipe.arg(password);
+        }
+        let select = self.db != 0;
+        if select {
+            pipe.cmd("SELECT").arg(self.db);
+        } else {
+            pipe.cmd("PING");
+        }
+        let count = pipe.len();
+        let answers =
+            conn.send_packed_commands(&pipe, 0, count).await.map_err(|e| explain_connect(shown, &e))?;
+        let mut answers = answers.into_iter().map(Reply::extract_error);
+        if self.password.is_some()
+            && let Some(Err(e)) = answers.next()
+        {
+            return Err(self.silent(explain_auth(shown, &e)));
+        }
+        match answers.next() {
+            // Only asked for its answer, whichever it is.
+            Some(Err(e)) if !select && Refusal::of(&e).is_some() => Ok(()),
+            Some(Err(e)) => Err(self.silent(explain_connect(shown, &e))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Servers repeat in an error what they were sent.
+    fn silent(&self, e: StoreError) -> StoreError {
+        let Some(password) = self.password.filter(|p| !p.is_empty()) else { return e };
+        let hide = |text: String| text.replace(password, "***");
+        match e {
+            StoreError::Fatal(text) => StoreError::Fatal(hide(text)),
+            StoreError::Unavailable(text) => StoreError::Unavailable(hide(text)),
+            other => other,
+        }
     }
 }
 

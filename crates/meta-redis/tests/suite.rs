@@ -1,5 +1,7 @@
-//! The suite of every metadata engine over Redis servers.
-#![allow(clippy::unwrap_used)]
+//! The suite of every metadata engine over Redis servers, with the rights that `docs/redis.md` asks for and no others.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
 
 use std::sync::Arc;
 
@@ -10,7 +12,7 @@ use ciderfs_testkit::redis::{RedisOptions, RedisServer};
 
 async fn engine() -> Engine {
     let server = RedisServer::start(RedisOptions::default()).unwrap();
-    let url = server.url();
+    let url = common::user(&server, 0, &common::documented_rights());
     Engine::new(server, move || {
         let url = url.clone();
         async move { Arc::new(RedisStore::open(&url, Options::default()).await.unwrap()) as Arc<dyn Store> }

@@ -186,8 +186,8 @@ impl Meta {
         for batch in slices.chunks(CHUNKS_PER_COMMIT) {
             // Each future owns what it needs: borrowing from the batch across the stream defeats the Send check.
             let calls: Vec<_> = batch.iter().map(|&slice| remove_one(Arc::clone(&remover), slice)).collect();
-            let gone: Vec<Option<(u64, u32)>> =
-                stream::iter(calls).buffer_unordered(self.cfg.max_deletes).collect().await;
+            let gone = stream::iter(calls).buffer_unordered(self.cfg.max_deletes);
+            let gone: Vec<Option<(u64, u32)>> = gone.inspect(|_| self.counters.progress()).collect().await;
             let writes: Vec<Write> =
                 gone.into_iter().flatten().map(|(id, size)| Write::DropSliceRef(id, size)).collect();
             if !writes.is_empty()

@@ -14,6 +14,7 @@ mod ids;
 mod jobs;
 mod known;
 mod ledger;
+mod liveness;
 mod locks;
 mod lost;
 pub mod memory;

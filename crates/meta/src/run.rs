@@ -35,6 +35,14 @@ pub(crate) struct RunCounters {
     pub(crate) commits: AtomicU64,
     pub(crate) conflicts: AtomicU64,
     pub(crate) retries: AtomicU64,
+    /// Calls of the store that were answered, objects that were removed.
+    pub(crate) progress: AtomicU64,
+}
+
+impl RunCounters {
+    pub(crate) fn progress(&self) {
+        self.progress.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// Result of a committed operation.
@@ -126,6 +134,7 @@ impl Meta {
             match self.store.commit(&commit).await {
                 Ok(Outcome::Done(outputs)) => {
                     self.counters.commits.fetch_add(1, Ordering::Relaxed);
+                    self.counters.progress();
                     believe(&commit, &outputs, &self.beliefs);
                     self.note_usage(&asked, &commit, &outputs);
                     return Ok(Ran { value, outputs });
@@ -210,7 +219,10 @@ impl Meta {
         let mut patience = Patience::new(self.cfg.retry_patience);
         loop {
             match self.store.read(reads).await {
-                Ok(values) if values.len() == reads.len() => return Ok(values),
+                Ok(values) if values.len() == reads.len() => {
+                    self.counters.progress();
+                    return Ok(values);
+                }
                 Ok(_) => {
                     return Err(StoreError::another_question().into());
                 }
@@ -226,14 +238,7 @@ impl Meta {
     /// Commits unconditional, repeatable writes (maintenance), with retries. A lost reply is answered by sending again, so
     /// nothing that counts may be among the writes.
     pub(crate) async fn commit_repeatable(&self, commit: &Commit) -> Result<Outcome> {
-        let mut patience = Patience::new(self.cfg.retry_patience);
-        loop {
-            match self.store.commit(commit).await {
-                Ok(outcome) => return Ok(outcome),
-                Err(e @ (StoreError::Unavailable(_) | StoreError::Ambiguous(_))) => patience.pause(e).await?,
-                Err(e) => return Err(e.into()),
-            }
-        }
+        self.retry(|| self.store.commit(commit)).await
     }
 
     /// Retries a call of the store that may be repeated.
@@ -245,7 +250,10 @@ impl Meta {
         let mut patience = Patience::new(self.cfg.retry_patience);
         loop {
             match call().await {
-                Ok(v) => return Ok(v),
+                Ok(v) => {
+                    self.counters.progress();
+                    return Ok(v);
+                }
                 Err(e @ (StoreError::Unavailable(_) | StoreError::Ambiguous(_))) => patience.pause(e).await?,
                 Err(e) => return Err(e.into()),
             }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use ciderfs_format::settings::Settings;
@@ -18,11 +18,10 @@ use crate::volume::Meta;
 const LIFE_HEARTBEATS: i64 = 5;
 /// Life of a session that is never refreshed: one year.
 const LIFE_WITHOUT_HEARTBEAT: i64 = 365 * 86_400;
-/// When the session was refreshed last, by both clocks.
+/// When the session was refreshed last, by the steady clock of this machine.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Lease {
-    at: Instant,
-    wall: i64,
+    at: Duration,
 }
 
 /// Sustained inodes and locks cleaned per scan.
@@ -38,6 +37,10 @@ struct Info<'a> {
     mount_time: String,
     #[serde(rename = "ProcessID")]
     process_id: u32,
+    /// Ours: seconds that it lives without a refresh.
+    life: i64,
+    /// Ours: its expiry is by the engine's clock.
+    engine_clock: bool,
 }
 
 impl Meta {
@@ -53,6 +56,7 @@ impl Meta {
 
     /// Registers this client and starts its heartbeat and background jobs. A read-only client only reloads settings.
     pub async fn start_session(self: &Arc<Self>) -> Result<()> {
+        self.compare_clocks().await?;
         if !self.cfg.read_only {
             let sid = self.new_sid().await?;
             let info = Info {
@@ -61,6 +65,8 @@ impl Meta {
                 mount_point: &self.cfg.mount_point,
                 mount_time: jiff::Timestamp::now().to_string(),
                 process_id: std::process::id(),
+                life: self.session_life(),
+                engine_clock: self.engine_now().await?.is_some(),
             };
             let info = serde_json::to_vec(&info).map_err(|e| Error::Volume(e.to_string()))?;
             *self.session_info.lock() = Bytes::from(info);
@@ -136,14 +142,14 @@ impl Meta {
     /// Moves the expiry of the session; false if it was not registered.
     async fn refresh_session(&self) -> Result<(Lease, bool)> {
         let sid = self.sid();
-        let lease = Lease { at: Instant::now(), wall: self.clock.now().sec };
+        let lease = Lease { at: self.clock.steady() };
         if sid == 0 {
             return Ok((lease, true));
         }
-        let life = self.session_life();
+        let now = self.engine_now().await?.unwrap_or_else(|| self.clock.now().sec);
+        let expire = now + self.session_life();
         let info = self.session_info.lock().clone();
-        let commit =
-            Commit { guards: Vec::new(), writes: vec![Write::PutSession(sid, lease.wall + life, info)] };
+        let commit = Commit { guards: Vec::new(), writes: vec![Write::PutSession(sid, expire, info)] };
         let outcome = self.commit_repeatable(&commit).await?;
         Ok((lease, matches!(outcome, Outcome::Done(out) if out.first() != Some(&Output::Int(0)))))
     }
@@ -165,11 +171,11 @@ impl Meta {
         Ok(())
     }
 
-    /// May others have declared the session dead? By either clock: one stops while the machine sleeps, the other can be set.
+    /// May others have declared the session dead? By a clock that nobody sets and that goes on while the machine sleeps.
     pub(crate) fn lease_is_over(&self) -> bool {
         let Some(lease) = *self.lease.lock() else { return false };
         let life = self.session_life();
-        lease.at.elapsed().as_secs() as i64 >= life || self.clock.now().sec >= lease.wall + life
+        self.clock.steady().saturating_sub(lease.at).as_secs() as i64 >= life
     }
 
     async fn heartbeat_loop(self: Arc<Self>) {

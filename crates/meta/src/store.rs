@@ -93,6 +93,11 @@ pub trait Store: Send + Sync + 'static {
     /// Creates the engine's tables for a new volume, where it has tables. Idempotent.
     async fn create_schema(&self) -> Result<(), StoreError>;
 
+    /// Unix seconds by the engine's own clock, if it has one that all clients share.
+    async fn now(&self) -> Result<Option<i64>, StoreError> {
+        Ok(None)
+    }
+
     /// Number of turns made so far, for tests and metrics.
     fn turns(&self) -> u64;
 }

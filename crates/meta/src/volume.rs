@@ -106,6 +106,17 @@ pub trait SliceRemover: Send + Sync {
 pub trait Clock: Send + Sync {
     /// Wall-clock time.
     fn now(&self) -> Time;
+
+    /// Time since some moment. It is never set, and goes on while the machine sleeps or the program is frozen.
+    fn steady(&self) -> Duration {
+        let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Duration::new(t.tv_sec.unsigned_abs(), t.tv_nsec as u32)
+    }
+
+    /// Is it the engine's clock as well, as in tests that move both?
+    fn is_the_engines(&self) -> bool {
+        false
+    }
 }
 
 /// The machine's clock.
@@ -155,6 +166,7 @@ pub struct Meta {
     pub(crate) sid: AtomicU64,
     pub(crate) locks: LockTable,
     pub(crate) lease: Mutex<Option<Lease>>,
+    pub(crate) liveness: crate::liveness::Liveness,
     pub(crate) session_info: Mutex<Bytes>,
     pub(crate) root: Ino,
     pub(crate) trash_hour: Mutex<Option<(String, Ino)>>,
@@ -207,6 +219,7 @@ impl Meta {
             sid: AtomicU64::new(0),
             locks: LockTable::default(),
             lease: Mutex::default(),
+            liveness: crate::liveness::Liveness::default(),
             session_info: Mutex::default(),
             root: Ino::ROOT,
             trash_hour: Mutex::default(),
@@ -272,6 +285,11 @@ impl Meta {
             conflicts: self.counters.conflicts.load(Ordering::Relaxed),
             retries: self.counters.retries.load(Ordering::Relaxed),
         }
+    }
+
+    /// Grows while the engine answers and objects are removed.
+    pub fn progress(&self) -> u64 {
+        self.counters.progress.load(Ordering::Relaxed)
     }
 
     /// Does the presented root show the trash? Not below a sub-directory.

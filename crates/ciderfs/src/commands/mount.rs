@@ -24,6 +24,10 @@ use crate::{daemon, http, memory, places, values};
 
 /// After a signal, the mount may go on flushing as long as this is not without effect for so long.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
+/// The same when everything is stored and only the metadata engine does not answer: it ends the session by itself later.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(5);
+/// A session that was being registered when a signal came has this long to end.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(2);
 /// Between reports while it does.
 const REPORT: Duration = Duration::from_secs(2);
 /// How often the serving loop looks whether it was unmounted from outside.
@@ -137,8 +141,15 @@ async fn serve_async(args: &Args, url: &Path, mountpoint: &Path, banner: Option<
         }
     }
     // From the moment when the mount appears somebody may want it to end.
-    let signals = Signals::new()?;
-    meta.start_session().await?;
+    let mut signals = Signals::new()?;
+    tokio::select! {
+        started = meta.start_session() => started?,
+        failure = signals.end() => {
+            // What was sent before is carried out before this.
+            let _ = tokio::time::timeout(CANCEL_PATIENCE, meta.close_session()).await;
+            return Err(failure);
+        }
+    }
     let served = {
         let (vfs, path) = (Arc::clone(&vfs), mountpoint.to_owned());
         let mut options = options;
@@ -167,7 +178,8 @@ async fn serve_async(args: &Args, url: &Path, mountpoint: &Path, banner: Option<
     if !daemon::is_daemon() {
         fstab::enter(args);
     }
-    let stopped = wait(&mut mounted, &meta, signals).await?;
+    let stopped = wait(&mut mounted, &meta, &mut signals).await?;
+    let ending = Arc::clone(&meta);
     let end = async {
         tokio::task::spawn_blocking(move || mounted.join()).await??;
         vfs.shutdown().await;
@@ -176,7 +188,9 @@ async fn serve_async(args: &Args, url: &Path, mountpoint: &Path, banner: Option<
     };
     let ended = tokio::select! {
         ended = end => Some(ended),
-        () = stuck(&blocks) => None,
+        () = stuck(&blocks, &ending) => None,
+        // Whoever asks again does not want to wait.
+        failure = signals.end() => return Err(failure),
     };
     match (ended, stopped) {
         (None, _) => Err(Failure { text: "the mount did not end in time".into(), code: EXIT_STOP }),
@@ -185,15 +199,22 @@ async fn serve_async(args: &Args, url: &Path, mountpoint: &Path, banner: Option<
     }
 }
 
-/// Says now and then how much is still to be stored. Returns when that has not become less for too long.
-async fn stuck(blocks: &BlockStore) {
-    let (mut least, mut since) = (u64::MAX, Instant::now());
-    while since.elapsed() < STOP_PATIENCE {
+/// Says now and then how much is still to be stored. Returns when that has not become less for too long, or when all is stored
+/// and the metadata engine does not answer.
+async fn stuck(blocks: &BlockStore, meta: &Meta) {
+    let (mut least, mut answers, mut since) = (u64::MAX, 0, Instant::now());
+    loop {
         tokio::time::sleep(REPORT).await;
         let left = blocks.stats().buffer_used;
-        tracing::info!("unmounting: {} KiB are still to be stored", left.div_ceil(1024));
-        if left < least {
-            (least, since) = (left, Instant::now());
+        if left > 0 {
+            tracing::info!("unmounting: {} KiB are still to be stored", left.div_ceil(1024));
+        }
+        let now = meta.progress();
+        if left < least || (left == 0 && answers != now) {
+            (least, answers, since) = (left, now, Instant::now());
+        }
+        if since.elapsed() >= if left > 0 { STOP_PATIENCE } else { ENGINE_PATIENCE } {
+            return;
         }
     }
 }
@@ -214,11 +235,19 @@ impl Signals {
             hup: signal(SignalKind::hangup())?,
         })
     }
+
+    /// Waits for one that ends the program.
+    async fn end(&mut self) -> Failure {
+        tokio::select! {
+            _ = self.term.recv() => Failure::signal(libc::SIGTERM),
+            _ = self.int.recv() => Failure::signal(libc::SIGINT),
+        }
+    }
 }
 
 /// Waits until the file system is unmounted, by whomever. Returns why the mount had to stop by itself, if it had.
-async fn wait(mounted: &mut MountedFs, meta: &Meta, signals: Signals) -> Result<Option<String>> {
-    let Signals { mut term, mut int, mut hup } = signals;
+async fn wait(mounted: &mut MountedFs, meta: &Meta, signals: &mut Signals) -> Result<Option<String>> {
+    let Signals { term, int, hup } = signals;
     let mut fatal = meta.fatal();
     let mut reason = None;
     loop {

@@ -1,10 +1,10 @@
 -- One page of a directory. KEYS: directory; ARGV: cursor, entries wanted, largest directory that is returned whole,
 -- '1' for attributes, prefix of keys. Answers {cursor, names and entries, attributes}.
 local cursor, flat = '0', nil
-if ARGV[1] == '0' and redis.call('HLEN', KEYS[1]) <= tonumber(ARGV[3]) then
-  flat = redis.call('HGETALL', KEYS[1])
+if ARGV[1] == '0' and call('HLEN', KEYS[1]) <= tonumber(ARGV[3]) then
+  flat = call('HGETALL', KEYS[1])
 else
-  local page = redis.call('HSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2])
+  local page = call('HSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2])
   cursor, flat = page[1], page[2]
 end
 local attrs = {}
@@ -13,7 +13,7 @@ if ARGV[4] == '1' then
   for i = 2, #flat, 2 do
     keys[#keys + 1] = ARGV[5] .. 'i' .. (#flat[i] == 9 and dec(string.sub(flat[i], 2)) or '0')
     if #keys == 1000 or i == #flat then
-      for _, v in ipairs(redis.call('MGET', unpack(keys))) do attrs[#attrs + 1] = v end
+      for _, v in ipairs(call('MGET', unpack(keys))) do attrs[#attrs + 1] = v end
       keys = {}
     end
   end

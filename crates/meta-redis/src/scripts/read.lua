@@ -3,10 +3,10 @@ local at = 0
 local function arg() at = at + 1 return ARGV[at] end
 
 local function lookup(key, name, prefix)
-  local edge = redis.call('HGET', key, name)
+  local edge = call('HGET', key, name)
   if not edge then return false end
   if #edge ~= 9 then return {edge, false} end
-  return {edge, redis.call('GET', prefix .. 'i' .. dec(string.sub(edge, 2)))}
+  return {edge, call('GET', prefix .. 'i' .. dec(string.sub(edge, 2)))}
 end
 
 local out = {}
@@ -15,12 +15,12 @@ for i, key in ipairs(KEYS) do
   if command == 'LOOKUP' then
     out[i] = lookup(key, arg(), arg())
   elseif n == 0 then
-    out[i] = redis.call(command, key)
+    out[i] = call(command, key)
   elseif n == 1 then
-    out[i] = redis.call(command, key, arg())
+    out[i] = call(command, key, arg())
   else
     local first = arg()
-    out[i] = redis.call(command, key, first, arg())
+    out[i] = call(command, key, first, arg())
   end
 end
 return out

@@ -18,6 +18,22 @@ pub fn server(config: &[&str]) -> RedisServer {
     RedisServer::start(RedisOptions { config, ..RedisOptions::default() }).unwrap()
 }
 
+/// What `docs/redis.md` tells an administrator to grant.
+pub fn documented_rights() -> Vec<String> {
+    let text = include_str!("../../../../docs/redis.md");
+    let start = text.find("ACL SETUSER ciderfs").expect("the rule");
+    let rule = text[start..].split("```").next().unwrap();
+    rule.split_whitespace().skip(3).filter(|w| *w != "\\" && !w.starts_with('>')).map(str::to_owned).collect()
+}
+
+/// A user with these rules and the password `s3cret`; the address that names it.
+pub fn user<S: AsRef<str>>(redis: &RedisServer, db: u32, rules: &[S]) -> String {
+    let mut command = vec!["ACL", "SETUSER", "ciderfs", "reset", "on", ">s3cret"];
+    command.extend(rules.iter().map(AsRef::as_ref));
+    redis.command(&command).unwrap();
+    format!("redis://ciderfs:s3cret@127.0.0.1:{}/{db}", redis.port())
+}
+
 pub async fn open(url: &str) -> RedisStore {
     RedisStore::open(url, Options::default()).await.unwrap()
 }

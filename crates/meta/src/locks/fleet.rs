@@ -9,8 +9,8 @@
 //! of the record. The official client tells nothing: circles through it are not found.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ciderfs_format::Ino;
 
@@ -31,9 +31,13 @@ const LOOKS: u32 = 3;
 /// A client whose record has not been written again for so many looks is frozen, or waits no longer.
 const STALE_AFTER: u32 = 2;
 
-/// The time of a wait: microseconds since 1970.
+/// The time of a wait: microseconds since 1970, from a clock that is not set while the program runs. Among several clients it
+/// decides only who gives up.
 pub(super) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64)
+    static START: OnceLock<(Duration, Instant)> = OnceLock::new();
+    let (wall, at) = START
+        .get_or_init(|| (SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), Instant::now()));
+    (*wall + at.elapsed()).as_micros() as u64
 }
 
 /// Tells these waits instead of what the session has told before.

@@ -299,7 +299,7 @@ impl Meta {
         let replaced: Vec<(u64, u32)> =
             raw[skipped..].iter().filter(|s| s.id > 0).map(|s| (s.id, s.size)).collect();
         let keep = self.settings().trash_enabled();
-        let now = self.clock.now();
+        let now = self.fleet_now();
         let mut commit = crate::store::Commit {
             guards: vec![Guard::SlicesPrefix { ino, indx, prefix: raw.to_vec() }],
             writes: vec![Write::ReplaceSlices {
@@ -315,7 +315,7 @@ impl Meta {
         let first_ref = commit.writes.len();
         if keep {
             if !replaced.is_empty() {
-                commit.writes.push(Write::PutDelayedSlices(new.id, now.sec, replaced.clone()));
+                commit.writes.push(Write::PutDelayedSlices(new.id, now, replaced.clone()));
             }
         } else {
             commit.writes.extend(replaced.iter().map(|&(id, size)| Write::AddSliceRef(id, size, -1)));

@@ -221,7 +221,7 @@ impl Meta {
     /// Has no other living client an older session, and are all of this kind? The official client charges what it does later,
     /// and would charge again what is counted here.
     async fn counts_for_the_fleet(&self) -> Result<bool> {
-        let now = self.clock.now().sec;
+        let now = self.fleet_now();
         let sessions = self.sessions().await?;
         let mut living = sessions.iter().filter(|s| s.expire >= now);
         let like_me = |info: &[u8]| String::from_utf8_lossy(info).contains(&self.cfg.version);

@@ -49,7 +49,7 @@ impl Meta {
 
     /// The directory of the current hour (UTC), created by whoever comes first.
     async fn trash_hour_dir(&self) -> Result<Ino> {
-        let hour = hour_name(self.clock.now().sec);
+        let hour = hour_name(self.fleet_now());
         if let Some((name, ino)) = &*self.trash_hour.lock()
             && *name == hour
         {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use ciderfs_format::quota::QuotaLimits;
 use ciderfs_format::{Attr, Edge, Ino, Slice, Time};
 
-use super::{Counter, DirStat, Guard, LockOwner, Name, QuotaKey, Value};
+use super::{AttrMask, Counter, DirStat, Guard, LockOwner, Name, QuotaKey, Value};
 
 /// Changes to some fields of an existing inode; `None` leaves a field as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -185,6 +185,53 @@ pub struct Commit {
     pub guards: Vec<Guard>,
     /// Changes, applied in order.
     pub writes: Vec<Write>,
+}
+
+impl Commit {
+    /// Does it add what somebody wants to keep: nodes, names, data, attributes? An engine that has no room left refuses that and
+    /// makes every other change: removals above all, with what they need (the trash of a new hour, a mark on a file that is still
+    /// open, counters), truncation to less, the upkeep of sessions, locks, compaction and background jobs, changes of settings.
+    pub fn adds(&self) -> bool {
+        let mut names = 0;
+        for write in &self.writes {
+            match write {
+                // An hourly directory.
+                Write::PutAttr(ino, _) if ino.is_trash() => {}
+                Write::PutAttr(..) | Write::PutSymlink(..) | Write::PutXattr(..) | Write::PutAcl(..) => {
+                    return true;
+                }
+                Write::AppendSlices(ino, _, list)
+                    if list.iter().any(|s| s.id > 0) || !self.shortens(*ino) =>
+                {
+                    return true;
+                }
+                Write::PutEdge(dir, name, _) if !dir.is_trash() && !self.replaces(*dir, name) => names += 1,
+                Write::DelEdge(..) => names -= 1,
+                _ => {}
+            }
+        }
+        names > 0
+    }
+
+    /// Is there an entry already? Without a guard nobody knows.
+    fn replaces(&self, at: Ino, called: &[u8]) -> bool {
+        self.guards
+            .iter()
+            .any(|g| matches!(g, Guard::Edge { dir, name, expect: Some(_) } if *dir == at && name == called))
+    }
+
+    /// Does a file become shorter, or stay as long as it is?
+    fn shortens(&self, ino: Ino) -> bool {
+        let new = self.writes.iter().find_map(|w| match w {
+            Write::PatchAttr(i, patch) if *i == ino => patch.length,
+            _ => None,
+        });
+        let Some(new) = new else { return false };
+        self.guards.iter().any(|g| {
+            matches!(g, Guard::Attr { ino: i, expect: Some(a), mask }
+                if *i == ino && mask.contains(AttrMask::LENGTH) && a.length >= new)
+        })
+    }
 }
 
 /// What became of a commit.

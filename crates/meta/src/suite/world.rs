@@ -39,6 +39,14 @@ impl Clock for TestClock {
         let micros = self.0.fetch_add(1, Ordering::SeqCst);
         Time { sec: micros / 1_000_000, nsec: (micros % 1_000_000) as u32 * 1000 }
     }
+
+    fn steady(&self) -> std::time::Duration {
+        std::time::Duration::from_micros(self.0.load(Ordering::SeqCst).unsigned_abs())
+    }
+
+    fn is_the_engines(&self) -> bool {
+        true
+    }
 }
 
 /// Remembers which slices were to be deleted, and can refuse.
