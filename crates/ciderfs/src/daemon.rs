@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -13,6 +14,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::descriptors;
 use crate::failure::{Failure, Result};
 
+/// Mode of a new log: it names files and addresses of everybody.
+const LOG_MODE: u32 = 0o600;
 /// Set for the process that serves in the background.
 const ENV: &str = "CIDERFS_DAEMON";
 /// First word of the line that says that the mount is ready.
@@ -29,7 +32,7 @@ fn open_log(log: &Path) -> Result<File> {
     let file = log
         .parent()
         .map_or(Ok(()), std::fs::create_dir_all)
-        .and_then(|()| OpenOptions::new().create(true).append(true).open(log));
+        .and_then(|()| OpenOptions::new().create(true).append(true).mode(LOG_MODE).open(log));
     file.map_err(|e| Failure::new(format!("cannot open the log file {}: {e}; use --log", shown(log))))
 }
 

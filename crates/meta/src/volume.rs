@@ -399,23 +399,12 @@ pub(crate) const UNLIMITED_SPACE: u64 = 1 << 50;
 /// Totals and free figures from limits and use.
 fn volume_stat(capacity: u64, inodes: u64, (used_space, used_inodes): (u64, u64)) -> VolumeStat {
     const UNLIMITED_INODES: u64 = 10 << 20;
-    let total_space = if capacity > 0 {
-        capacity
-    } else {
-        let mut total = UNLIMITED_SPACE;
-        while used_space > total / 10 * 8 {
-            total *= 2;
-        }
-        total
-    };
+    let total_space =
+        if capacity > 0 { capacity } else { doubled(UNLIMITED_SPACE, |total| used_space > total / 10 * 8) };
     let avail_inodes = if inodes > 0 {
         inodes.saturating_sub(used_inodes)
     } else {
-        let mut avail = UNLIMITED_INODES;
-        while used_inodes > avail * 4 {
-            avail *= 2;
-        }
-        avail
+        doubled(UNLIMITED_INODES, |avail| used_inodes > avail.saturating_mul(4))
     };
     VolumeStat {
         total_space,
@@ -424,6 +413,16 @@ fn volume_stat(capacity: u64, inodes: u64, (used_space, used_inodes): (u64, u64)
         used_inodes,
         avail_inodes,
     }
+}
+
+/// Doubles a figure as long as it is too small, and as it can be: sparse files of a few users take usage to any number.
+fn doubled(start: u64, is_small: impl Fn(u64) -> bool) -> u64 {
+    let mut n = start;
+    while is_small(n) {
+        let Some(more) = n.checked_mul(2) else { return u64::MAX };
+        n = more;
+    }
+    n
 }
 
 /// Attributes of the root or trash root where the record is missing: better than an unusable mount.
@@ -444,5 +443,21 @@ pub(crate) fn synthetic_dir(ino: Ino) -> Attr {
         access_acl: 0,
         default_acl: 0,
         tier: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_size_of_a_volume_without_limit_is_found_for_any_usage() {
+        for used in [0, UNLIMITED_SPACE, 1 << 60, i64::MAX as u64, u64::MAX] {
+            let stat = volume_stat(0, 0, (used, used));
+            assert!(stat.total_space >= UNLIMITED_SPACE && stat.total_space >= used / 2, "{used}");
+            assert_eq!(stat.avail_space, stat.total_space.saturating_sub(used));
+            assert!(stat.avail_inodes > 0);
+        }
+        assert_eq!(volume_stat(0, 0, (UNLIMITED_SPACE, 0)).total_space, 2 * UNLIMITED_SPACE);
     }
 }
