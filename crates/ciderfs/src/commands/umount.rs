@@ -2,13 +2,24 @@
 
 use std::path::Path;
 
+use ciderfs_fuse::mount::{absolute, find_mount, unmount};
+
 use crate::args::Args;
+use crate::commands::mountpoint;
 use crate::failure::{Failure, Result};
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
     args.exactly("umount", &["MOUNTPOINT"])?;
     let path = &args.positional[0];
-    ciderfs_fuse::mount::unmount(Path::new(path), args.is_on("force"))
-        .map_err(|e| Failure::new(format!("umount {path}: {e}")))
+    let failed = |e: &dyn std::fmt::Display| Failure::new(format!("umount {path}: {e}"));
+    let full = absolute(Path::new(path)).map_err(|e| failed(&e))?;
+    if let Some(other) = find_mount(&full)?.filter(|mount| !mountpoint::is_volume(mount)) {
+        let what = format!(
+            "a mount of {} ({}) and no volume of ours; for that there is umount(8)",
+            other.source, other.fstype
+        );
+        return Err(failed(&what));
+    }
+    unmount(&full, args.is_on("force")).map_err(|e| failed(&e))
 }
