@@ -29,5 +29,7 @@ fn tame_allocator() {
 fn main() -> ExitCode {
     tame_allocator();
     let argv: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
-    commands::run(&argv)
+    let code = commands::run(&argv);
+    opening::close();
+    code
 }
