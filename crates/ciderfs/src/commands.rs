@@ -7,6 +7,7 @@ mod helper;
 mod info;
 mod mount;
 mod mount_options;
+mod mountpoint;
 mod quota;
 mod status;
 mod table;

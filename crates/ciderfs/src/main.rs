@@ -19,5 +19,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     memory::tame_allocator();
     let argv: Vec<std::ffi::OsString> = std::env::args_os().collect();
-    commands::run(&argv)
+    let code = commands::run(&argv);
+    opening::close();
+    code
 }

@@ -1,7 +1,7 @@
 //! Opening what a volume consists of: its metadata engine and its object store.
 
 use std::ffi::OsStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use ciderfs_format::envelope::{Envelope, PrivateKey};
@@ -32,6 +32,18 @@ pub enum Purpose {
     Look,
 }
 
+/// SQLite files that were opened, for [`close`].
+static FILES: Mutex<Vec<Weak<SqliteStore>>> = Mutex::new(Vec::new());
+
+/// Closes the SQLite files before the process ends, whoever still refers to them: a thread that is cut off leaves rows in the
+/// `-wal` file.
+pub fn close() {
+    let files = std::mem::take(&mut *FILES.lock().unwrap_or_else(PoisonError::into_inner));
+    for file in files.iter().filter_map(Weak::upgrade) {
+        file.close();
+    }
+}
+
 /// Opens a metadata engine by its URL.
 pub async fn meta(url: &(impl AsRef<OsStr> + ?Sized), purpose: Purpose) -> Result<Arc<dyn Store>> {
     let url = url.as_ref();
@@ -42,7 +54,9 @@ pub async fn meta(url: &(impl AsRef<OsStr> + ?Sized), purpose: Purpose) -> Resul
         "sqlite3" | "sqlite" => {
             let must_exist = purpose != Purpose::Create;
             let options = ciderfs_meta_sql::Options { read_only, must_exist };
-            Ok(Arc::new(SqliteStore::open(url, options).map_err(|e| Failure::new(e.to_string()))?))
+            let store = Arc::new(SqliteStore::open(url, options).map_err(|e| Failure::new(e.to_string()))?);
+            FILES.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&store));
+            Ok(store)
         }
         "redis" | "rediss" | "unix" => {
             let patience = MetaConfig::default().retry_patience;

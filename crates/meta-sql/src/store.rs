@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
-use crate::address::Address;
+use crate::address::{Address, Journal};
 use crate::codec::ATTR_COLUMNS;
 use crate::error::{Failure, Result as Inner};
 use crate::queue::Queue;
@@ -92,7 +92,10 @@ impl SqliteStore {
             writer::retry_busy(patience, || schema::complete(&conn, &shared.address.prefix))
                 .map_err(explain)?;
             let (shared, writes) = (Arc::clone(&shared), Arc::clone(&writes));
-            threads.push(spawn("sqlite-writer", move || writer::run(&conn, &shared, &writes))?);
+            threads.push(spawn("sqlite-writer", move || {
+                writer::run(&conn, &shared, &writes);
+                empty_wal(&conn, &shared.address);
+            })?);
         }
         for _ in 0..READERS {
             let conn = connect(&shared.address, true).map_err(explain)?;
@@ -100,6 +103,21 @@ impl SqliteStore {
             threads.push(spawn("sqlite-reader", move || reader::run(&conn, &shared, &reads))?);
         }
         Ok(Self { shared, reads, writes, threads: Mutex::new(threads), read_only, turns: AtomicU64::new(0) })
+    }
+
+    /// Ends the connections, the writing one last: only it can move what is in the `-wal` file into the database. Calls that wait
+    /// are carried out, later ones fail. Dropping the store does the same, for a process that lives on.
+    pub fn close(&self) {
+        self.reads.close();
+        let mut threads = std::mem::take(&mut *self.threads.lock());
+        let readers = threads.split_off(usize::from(!self.read_only).min(threads.len()));
+        for thread in readers {
+            let _ = thread.join();
+        }
+        self.writes.close();
+        for thread in threads {
+            let _ = thread.join();
+        }
     }
 
     async fn ask<T>(&self, task: impl FnOnce(Answer<T>) -> ReadTask) -> Result<T, StoreError> {
@@ -121,6 +139,17 @@ impl SqliteStore {
             return Err(closed());
         }
         rx.await.map_err(|_| StoreError::Ambiguous("the writer of the SQLite file ended".into()))?
+    }
+}
+
+/// Moves what is in the `-wal` file into the database, so that the database may be copied alone. Other processes that have it
+/// open may be in the way; then the last of them does it.
+fn empty_wal(conn: &Connection, address: &Address) {
+    if address.journal != Journal::Wal {
+        return;
+    }
+    if let Err(e) = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
+        tracing::debug!("emptying the log of {}: {e}", address.path.display());
     }
 }
 
@@ -171,11 +200,7 @@ fn connect(address: &Address, read_only: bool) -> Inner<Connection> {
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
-        self.reads.close();
-        self.writes.close();
-        for thread in self.threads.lock().drain(..) {
-            let _ = thread.join();
-        }
+        self.close();
     }
 }
 

@@ -49,6 +49,11 @@ pub(crate) struct Bridge {
 
 pub(crate) type Answer<T> = Result<T, Error>;
 
+/// The kernel wants 0 for the root, which it also meets as `..`. Numbers of other inodes are used once.
+fn generation(ino: Ino) -> u64 {
+    u64::from(ino != Ino::ROOT)
+}
+
 impl Bridge {
     fn caller(&self, req: &Request) -> Caller {
         self.identity.caller(req)
@@ -76,7 +81,7 @@ impl Bridge {
         };
         Entry {
             nodeid: e.ino.0,
-            generation: 1,
+            generation: generation(e.ino),
             entry_valid,
             attr_valid: if is_virtual { VIRTUAL_VALID } else { self.valid.attr },
             attr: self.attr(e.ino, &e.attr),
@@ -550,5 +555,16 @@ fn method_name(req: &Request) -> &'static str {
         Ok(Op::Readdir { .. } | Op::Readdirplus { .. }) => "readdir",
         Ok(Op::Ioctl { .. }) => "ioctl",
         _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_generation_of_the_root_is_0_as_the_kernel_wants_it() {
+        assert_eq!(generation(Ino::ROOT), 0);
+        assert_eq!(generation(Ino(2)), 1);
     }
 }

@@ -17,7 +17,7 @@ use ciderfs_vfs::{Metrics, Vfs, VfsConfig};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::Args;
-use crate::commands::{format, fstab, mount_options};
+use crate::commands::{format, fstab, mount_options, mountpoint as place};
 use crate::failure::{EXIT_STOP, Failure, Result};
 use crate::opening::{self, Bounds, Purpose};
 use crate::{daemon, http, memory, places, values};
@@ -37,6 +37,10 @@ const POLL: Duration = Duration::from_millis(100);
 pub fn run(args: &Args, argv: &[OsString]) -> Result<()> {
     args.exactly("mount", &["META-URL", "MOUNTPOINT"])?;
     if args.is_on("background") && !args.is_on("foreground") && !daemon::is_daemon() {
+        if is_mounted(args)? {
+            fstab::enter(args);
+            return Ok(());
+        }
         daemon::start(argv, &log_path(args)?)?;
         fstab::enter(args);
         return Ok(());
@@ -45,6 +49,32 @@ pub fn run(args: &Args, argv: &[OsString]) -> Result<()> {
         daemon::detach();
     }
     serve(args, None)
+}
+
+/// Whether the volume is mounted there already, which is what was asked for. Asks the engine only if something is there.
+fn is_mounted(args: &Args) -> Result<bool> {
+    let Some(occupant) = place::prepare(args.place(1))? else { return Ok(false) };
+    let settings = tokio::runtime::Runtime::new()?.block_on(async {
+        let store = opening::meta(args.place(0), Purpose::Look).await?;
+        let meta = Meta::load(store, MetaConfig { read_only: true, ..MetaConfig::default() }).await?;
+        Ok::<_, Failure>(meta.settings())
+    })?;
+    println!("{}", occupant.must_be(&settings, subdir(args).as_deref())?);
+    Ok(true)
+}
+
+/// The directory of the volume that is mounted, as it is told.
+fn subdir(args: &Args) -> Option<String> {
+    args.path("subdir").map(|dir| shown(dir).into_owned())
+}
+
+/// Says that nothing needs to be done.
+fn already(text: &str, log: Option<&Path>) {
+    tracing::info!("{text}");
+    match log {
+        Some(log) => daemon::ready(text, log),
+        None => println!("{text}"),
+    }
 }
 
 fn log_path(args: &Args) -> Result<PathBuf> {
@@ -76,7 +106,7 @@ async fn serve_async(args: &Args, url: &Path, mountpoint: &Path, banner: Option<
     if let Some(log) = &log {
         daemon::follow_log(log.clone())?;
     }
-    prepare(mountpoint)?;
+    let occupant = place::prepare(mountpoint)?;
     let mut options = mount_options::serve_options(args)?;
     let read_only = options.mount.read_only;
     tracing::info!("Meta address: {}", values::masked(&shown(url)));
@@ -100,6 +130,13 @@ async fn serve_async(args: &Args, url: &Path, mountpoint: &Path, banner: Option<
         },
     )
     .await?;
+    if let Some(occupant) = occupant {
+        already(&occupant.must_be(&meta.settings(), subdir(args).as_deref())?, log.as_deref());
+        if !daemon::is_daemon() {
+            fstab::enter(args);
+        }
+        return Ok(());
+    }
     options.init.posix_acl = meta.has_acls();
     options.xattr = XattrOptions {
         // ACLs are attributes.
@@ -130,7 +167,7 @@ async fn serve_async(args: &Args, url: &Path, mountpoint: &Path, banner: Option<
             prefix_internal: args.is_on("prefix-internal"),
             sort_dir: args.is_on("sort-dir"),
             attr_valid: options.attr_valid,
-            config_json: config_json(&settings, &mount_point, read_only)?,
+            config_json: config_json(&settings, &mount_point, read_only, subdir(args).as_deref())?,
             metrics,
         },
     );
@@ -155,15 +192,31 @@ async fn serve_async(args: &Args, url: &Path, mountpoint: &Path, banner: Option<
         let mut options = options;
         options.mount.fsname = format!("JuiceFS:{}", settings.name);
         let handle = tokio::runtime::Handle::current();
-        tokio::task::spawn_blocking(move || ciderfs_mount::serve(vfs, &path, &options, handle)).await?
+        tokio::task::spawn_blocking(move || {
+            // Another command may have mounted meanwhile. Mounting is one step with looking.
+            let turn = place::lock(&path)?;
+            Ok(match place::look(&path, &turn)? {
+                Some(occupant) => Err(occupant),
+                None => Ok(ciderfs_mount::serve(vfs, &path, &options, handle)
+                    .map_err(|e| Failure::new(format!("cannot mount at {}: {e}", shown(&path))))?),
+            })
+        })
+        .await?
+        .and_then(|served: std::result::Result<_, place::Occupant>| match served {
+            Ok(mounted) => Ok(Some(mounted)),
+            Err(occupant) => {
+                already(&occupant.must_be(&meta.settings(), subdir(args).as_deref())?, log.as_deref());
+                Ok(None)
+            }
+        })
     };
     let mut mounted = match served {
-        Ok(m) => m,
-        Err(e) => {
+        Ok(Some(mounted)) => mounted,
+        not_mounted => {
             if let Err(e) = meta.close_session().await {
                 tracing::warn!("the session is left to other clients: {e}");
             }
-            return Err(Failure::new(format!("cannot mount at {}: {e}", shown(mountpoint))));
+            return not_mounted.map(drop);
         }
     };
     memory::keep_small(&blocks, mounted.monitor())?;
@@ -275,20 +328,6 @@ fn unmount(mounted: &mut MountedFs) {
         // Somebody still uses it: it disappears for everybody else, and ends with its last user.
         if let Err(e) = mounted.unmount(true) {
             tracing::error!("cannot unmount: {e}");
-        }
-    }
-}
-
-/// Makes sure that there is something to mount on.
-fn prepare(mountpoint: &Path) -> Result<()> {
-    if mountpoint == Path::new("/") {
-        return Err(Failure::new("cannot mount at /: choose another directory"));
-    }
-    match std::fs::create_dir(mountpoint) {
-        Ok(()) => Ok(()),
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        Err(e) => {
-            Err(Failure::new(format!("mount point {}: {e}; create its parent first", shown(mountpoint))))
         }
     }
 }
@@ -451,10 +490,15 @@ fn cache_dirs(args: &Args) -> Result<Vec<PathBuf>> {
     Ok(dirs)
 }
 
-fn config_json(settings: &Settings, mount_point: &str, read_only: bool) -> Result<serde_json::Value> {
+fn config_json(
+    settings: &Settings,
+    mount_point: &str,
+    read_only: bool,
+    subdir: Option<&str>,
+) -> Result<serde_json::Value> {
     let format: serde_json::Value = serde_json::from_str(&settings.to_display_json()?)?;
     Ok(serde_json::json!({
-        "Meta": { "ReadOnly": read_only },
+        "Meta": { "ReadOnly": read_only, "Subdir": subdir.unwrap_or_default() },
         "Format": format,
         "Mountpoint": mount_point,
         "Version": ciderfs_format::version::presented_version(env!("CARGO_PKG_VERSION")),

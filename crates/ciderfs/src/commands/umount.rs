@@ -2,12 +2,23 @@
 
 use ciderfs_format::shown;
 
+use ciderfs_fuse::mount::{absolute, find_mount, unmount};
+
 use crate::args::Args;
+use crate::commands::mountpoint;
 use crate::failure::{Failure, Result};
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
     args.exactly("umount", &["MOUNTPOINT"])?;
-    ciderfs_fuse::mount::unmount(args.place(0), args.is_on("force"))
-        .map_err(|e| Failure::new(format!("umount {}: {e}", shown(args.given(0)))))
+    let failed = |e: &dyn std::fmt::Display| Failure::new(format!("umount {}: {e}", shown(args.given(0))));
+    let full = absolute(args.place(0)).map_err(|e| failed(&e))?;
+    if let Some(other) = find_mount(&full)?.filter(|mount| !mountpoint::is_volume(mount)) {
+        let what = format!(
+            "a mount of {} ({}) and no volume of ours; for that there is umount(8)",
+            other.source, other.fstype
+        );
+        return Err(failed(&what));
+    }
+    unmount(&full, args.is_on("force")).map_err(|e| failed(&e))
 }

@@ -87,7 +87,10 @@ pub fn set_read_ahead_kb(mountpoint: &Path, kb: u32) -> io::Result<()> {
 }
 
 /// The path without symbolic links, found without touching what is mounted at its end.
-pub(crate) fn absolute(path: &Path) -> io::Result<PathBuf> {
+///
+/// # Errors
+/// When a directory on the way to it cannot be followed.
+pub fn absolute(path: &Path) -> io::Result<PathBuf> {
     match (path.parent(), path.file_name()) {
         (Some(parent), Some(name)) => {
             let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
