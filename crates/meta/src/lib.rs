@@ -9,6 +9,7 @@ mod charges;
 mod deletion;
 mod departed;
 pub mod error;
+mod holds;
 mod ids;
 mod jobs;
 mod known;
@@ -32,6 +33,7 @@ mod xattrs;
 
 pub use departed::set_unrecorded;
 pub use error::{Errno, Error, Result};
+pub use holds::HeldDir;
 pub use ledger::Claim;
 pub use locks::{Lock, LockCaller};
 pub use ops::inspect::{Holdings, Locks, TreeUsage};
