@@ -30,6 +30,7 @@ on_engines!(
     devices_pipes_and_sockets,
     removed_nodes_are_still_seen_by_who_holds_them,
     a_file_removed_by_another_mount_keeps_its_attributes,
+    what_another_mount_has_put_into_the_trash_is_its_holders,
     the_trash_gives_back_only_to_root,
     names_in_the_trash_are_no_links,
 );
@@ -370,6 +371,8 @@ fn umask() -> u32 {
 fn removed_nodes_are_still_seen_by_who_holds_them(engine: Engine) {
     let script = "import os
 top = os.getcwd()
+os.mkdir('c'); os.chdir('c'); os.rmdir('../c')
+os.chmod('.', 0o710); s = os.stat('.'); print(oct(s.st_mode), s.st_nlink); os.chdir(top)
 os.mkdir('d'); d = os.open('d', os.O_RDONLY); os.chdir('d'); os.rmdir('../d')
 print(os.fstat(d).st_nlink, os.stat('.').st_nlink, os.listdir(d))
 for f in (os.getcwd, lambda: open('x', 'w'), lambda: os.mkdir('y'), lambda: os.stat('x')):
@@ -391,7 +394,12 @@ f = os.open('f', os.O_RDWR | os.O_CREAT, 0o644); os.write(f, b'before')
 os.remove('f')
 g = os.open('over', os.O_RDWR | os.O_CREAT, 0o600); os.write(g, b'target')
 open('new', 'w').close(); os.rename('new', 'over')
+os.mkdir('e'); e = os.open('e', os.O_RDONLY); os.mkdir('e2'); os.rename('e2', 'e'); os.rmdir('e')
+os.fchmod(e, 0o710); os.fchown(e, 3, 4); s = os.fstat(e)
+print(oct(s.st_mode), s.st_uid, s.st_gid, s.st_nlink); xattrs(e)
 for fd in (f, g):
+    again = os.open(f'/proc/self/fd/{fd}', os.O_RDWR); os.pwrite(again, b'BE', 0); os.posix_fallocate(again, 0, 20); os.close(again)
+    os.truncate(f'/proc/self/fd/{fd}', 5); os.chmod(f'/proc/self/fd/{fd}', 0o777)
     os.fchmod(fd, 0o640); os.utime(fd, ns=(5, 7)); os.fchown(fd, 3, 4)
     os.ftruncate(fd, 3); os.pwrite(fd, b'after', 10); os.fsync(fd)
     s = os.fstat(fd)
@@ -400,12 +408,15 @@ for fd in (f, g):
     xattrs(fd)
 print(sorted(n for n in os.listdir('.') if not n.startswith('.')))";
     let run = |root: &Path| sh(root, &format!("python3 - <<'E'\n{script}\nE"));
-    let volume = Volume::new(engine, &["--trash-days=0"]);
-    let mount = volume.mount(&[]);
     let local = tempfile::tempdir().unwrap();
-    assert_eq!(run(mount.path()), run(local.path()), "ours and the local file system's");
-    mount.unmount();
-    volume.check();
+    let want = run(local.path());
+    for trash in ["--trash-days=0", "--trash-days=1"] {
+        let volume = Volume::new(engine, &[trash]);
+        let mount = volume.mount(&[]);
+        assert_eq!(run(mount.path()), want, "ours, with {trash}, and the local file system's");
+        mount.unmount();
+        volume.check();
+    }
 }
 
 fn a_file_removed_by_another_mount_keeps_its_attributes(engine: Engine) {
@@ -430,6 +441,31 @@ fn a_file_removed_by_another_mount_keeps_its_attributes(engine: Engine) {
     assert_eq!(&value[..n], b"value");
     wait_for("the name to be gone", || !a.join("f").exists());
     drop(file);
+    a.unmount();
+    b.unmount();
+    volume.check_but_for_pending();
+}
+
+fn what_another_mount_has_put_into_the_trash_is_its_holders(engine: Engine) {
+    let volume = Volume::new(engine, &["--trash-days=1"]);
+    let (a, b) = (volume.mount(&[]), volume.mount(&[]));
+    let script = "import os, subprocess, sys, time
+f = os.open('f', os.O_CREAT | os.O_RDWR, 0o600); os.write(f, b'content'); os.fsync(f)
+g = os.open('g', os.O_CREAT | os.O_RDWR, 0o600)
+os.mkdir('d'); d = os.open('d', os.O_RDONLY)
+other = sys.argv[1]
+until = time.time() + 30
+while not all(os.path.exists(f'{other}/{n}') for n in 'fgd'): assert time.time() < until; time.sleep(0.01)
+os.unlink(other + '/f'); open(other + '/h', 'w').close(); os.rename(other + '/h', other + '/g'); os.rmdir(other + '/d')
+while any(os.fstat(fd).st_nlink for fd in (f, g, d)): assert time.time() < until; time.sleep(0.01)
+for fd in (f, g, d):
+    os.fchmod(fd, 0o710); os.fchown(fd, 3, 4); os.utime(fd, ns=(5, 7)); os.setxattr(fd, 'user.a', b'1')
+    s = os.fstat(fd); print(oct(s.st_mode & 0o777), s.st_uid, s.st_gid, s.st_mtime_ns, os.getxattr(fd, 'user.a'))
+again = os.open(f'/proc/self/fd/{f}', os.O_RDWR); os.ftruncate(again, 3); os.pwrite(again, b'more', 3); os.fsync(again)
+print(os.pread(f, 100, 0))";
+    let run = format!("python3 - {} <<'E'\n{script}\nE", b.path().display());
+    let same = "0o710 3 4 7 b'1'\n".repeat(3);
+    assert_eq!(sh(a.path(), &run), format!("{same}b'conmore'\n"));
     a.unmount();
     b.unmount();
     volume.check_but_for_pending();

@@ -10,6 +10,7 @@ mod deletion;
 mod departed;
 pub mod error;
 mod figure;
+mod holds;
 mod ids;
 mod jobs;
 mod known;
@@ -34,6 +35,7 @@ mod xattrs;
 
 pub use departed::set_unrecorded;
 pub use error::{Errno, Error, Result};
+pub use holds::HeldDir;
 pub use ledger::{Claim, ClaimPlaces, Hold};
 pub use locks::{Lock, LockCaller};
 pub use ops::inspect::{Holdings, Locks, TreeUsage};

@@ -20,6 +20,8 @@ pub(crate) struct OpenFiles {
 struct Entry {
     opens: u64,
     removing: u32,
+    /// Opened, by one of these or an earlier one, while it was outside the trash.
+    outside: bool,
     /// Without a name when last looked at: the last close removes it.
     unlinked: bool,
     /// Never had a name and may get one.
@@ -53,7 +55,10 @@ impl OpenFiles {
 
     /// Counts an open of an inode that nobody else can know yet.
     pub(crate) fn opened(&self, ino: Ino) {
-        self.files.lock().entry(ino).or_default().opens += 1;
+        let mut files = self.files.lock();
+        let e = files.entry(ino).or_default();
+        e.opens += 1;
+        e.outside = true;
     }
 
     /// Counts an open of a file that was made without a name.
@@ -61,7 +66,19 @@ impl OpenFiles {
         let mut files = self.files.lock();
         let e = files.entry(ino).or_default();
         e.opens += 1;
-        (e.unlinked, e.linkable) = (true, true);
+        (e.unlinked, e.linkable, e.outside) = (true, true, true);
+    }
+
+    /// It is open, and was not in the trash when that was looked at.
+    pub(crate) fn opened_outside(&self, ino: Ino) {
+        if let Some(e) = self.files.lock().get_mut(&ino) {
+            e.outside = true;
+        }
+    }
+
+    /// Is it open since before it went to the trash, if it lies there?
+    pub(crate) fn is_open_from_outside(&self, ino: Ino) -> bool {
+        self.files.lock().get(&ino).is_some_and(|e| e.opens > 0 && e.outside)
     }
 
     /// Was it made without a name and never given one?

@@ -94,7 +94,7 @@ macro_rules! suite {
                 exchange_of_all_kinds exchange_refused exchange_below_itself exchange_race_makes_no_loop
                 whiteouts
                 flags_forbid flags_are_changed access_times far_times very_many_links
-                trash_keeps trash_takes_replaced trash_and_hard_links trash_restrictions
+                trash_keeps trash_takes_replaced trash_and_hard_links trash_restrictions trash_and_those_who_hold
                 trash_names_and_bypass trash_expires trash_contended
                 usage usage_of_hard_links limits missing_usage_records volume_settings
                 refused_volumes usage_records_off

@@ -173,6 +173,7 @@ pub struct Meta {
     pub(crate) remover: Mutex<Option<Arc<dyn SliceRemover>>>,
     pub(crate) deletions: crate::deletion::Queue,
     pub(crate) departed: crate::departed::Departed,
+    pub(crate) holds: Arc<crate::holds::Holds>,
     /// Directories whose quota was new so many heartbeats ago.
     pub(crate) young_quotas: parking_lot::Mutex<std::collections::HashMap<Ino, u32>>,
     pub(crate) fatal: watch::Sender<Option<String>>,
@@ -226,6 +227,7 @@ impl Meta {
             remover: Mutex::default(),
             deletions: crate::deletion::Queue::default(),
             departed: crate::departed::Departed::default(),
+            holds: Arc::default(),
             young_quotas: parking_lot::Mutex::default(),
             fatal: watch::Sender::new(None),
             stop: watch::Sender::new(false),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ciderfs_format::{Attr, FileType, Ino};
 use ciderfs_meta::store::{DirCursor, DirEntry};
-use ciderfs_meta::{Caller, Errno, Result};
+use ciderfs_meta::{Caller, Errno, HeldDir, Result};
 
 use crate::file::moment;
 use crate::vfs::Vfs;
@@ -72,10 +72,11 @@ pub(crate) struct DirStream {
     /// Names given out, where the engine may repeat them.
     seen: Seen,
     pub(crate) changes: Arc<AtomicU64>,
+    _held: Option<HeldDir>,
 }
 
 impl DirStream {
-    pub(crate) fn new(caller: Caller, ino: Ino, changes: Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(caller: Caller, ino: Ino, changes: Arc<AtomicU64>, held: Option<HeldDir>) -> Self {
         Self {
             caller,
             ino,
@@ -88,6 +89,7 @@ impl DirStream {
             fetched_at: 0,
             seen: Seen::default(),
             changes,
+            _held: held,
         }
     }
 

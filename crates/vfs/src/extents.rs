@@ -12,6 +12,7 @@ use ciderfs_meta::{ChunkView, Errno, Result};
 use crate::allocated::Counted;
 use crate::file::{File, State};
 use crate::handles::Handle;
+use crate::ranges::on_descriptor;
 use crate::read::OVERTAKEN_MAX;
 use crate::vfs::Vfs;
 
@@ -196,10 +197,7 @@ impl Vfs {
                 return Err(Errno::ENXIO.into());
             }
             let chunk = (at / CHUNK_SIZE) as u32;
-            let (length, ranges) = match walk.chunk(chunk).await {
-                Err(e) if e.errno() == Errno::ENOENT => return Err(Errno::EBADF.into()),
-                other => other?,
-            };
+            let (length, ranges) = walk.chunk(chunk).await.map_err(on_descriptor)?;
             let ranges = in_blocks(ranges, length);
             let end = length.min((u64::from(chunk) + 1) * CHUNK_SIZE);
             if data {

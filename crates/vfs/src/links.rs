@@ -65,16 +65,16 @@ impl Vfs {
         }
     }
 
-    /// The link count that `stat` tells: names outside the trash. A file that is only in the trash has the names that it has
-    /// there, except for those who still hold it open: to them it is deleted.
+    /// The link count that `stat` tells: names outside the trash. What is only in the trash has the names that it has
+    /// there, except for those who hold it since before it went there: to them it is deleted.
     pub fn links(&self, ino: Ino, attr: &Attr) -> u32 {
         let outside = if has_several_names(attr) {
             attr.nlink.saturating_sub(self.trashed.get(ino, attr.ctime).unwrap_or(0))
-        } else if attr.in_trash() && !attr.is_dir() {
+        } else if attr.in_trash() {
             0
         } else {
             return attr.nlink;
         };
-        if outside == 0 && self.files.get(ino).is_none() { attr.nlink } else { outside }
+        if outside == 0 && !self.meta.is_held(ino) { attr.nlink } else { outside }
     }
 }

@@ -16,6 +16,7 @@ impl Vfs {
         if c.check {
             self.access(c, ino, 4).await?;
         }
+        let held = self.meta.hold_dir(ino).await?;
         let changes = {
             let mut listed = self.listed.lock();
             listed.retain(|_, w| w.strong_count() > 0);
@@ -28,7 +29,7 @@ impl Vfs {
                 }
             }
         };
-        let stream = DirStream::new(c.clone(), ino, changes);
+        let stream = DirStream::new(c.clone(), ino, changes, held);
         Ok(self.handles.add(ino, Handle::Dir(Arc::new(tokio::sync::Mutex::new(stream)))))
     }
 

@@ -45,9 +45,9 @@ fn allocation(mode: u32) -> Result<Allocate, Errno> {
     })
 }
 
-/// A file that went away takes its data along; its descriptor is what tells.
-fn on_descriptor(e: Error) -> Error {
-    if e.errno() == Errno::ENOENT { Errno::EBADF.into() } else { e }
+/// A file that went away takes its data along; that is `ESTALE` to those who have it open.
+pub(crate) fn on_descriptor(e: Error) -> Error {
+    if e.errno() == Errno::ENOENT { Errno::ESTALE.into() } else { e }
 }
 
 impl Vfs {

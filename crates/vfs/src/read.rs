@@ -12,6 +12,7 @@ use ciderfs_meta::{ChunkView, Errno, Result};
 use crate::file::File;
 use crate::handles::FileHandle;
 use crate::pending::Part;
+use crate::ranges::on_descriptor;
 use crate::vfs::Vfs;
 
 /// Attempts to read content that other clients keep changing.
@@ -160,8 +161,7 @@ impl Vfs {
                         s.keep_view(indx, view);
                     }
                 }
-                Err(e) if e.errno() == Errno::ENOENT => return Err(Errno::EBADF.into()),
-                Err(e) => return Err(e),
+                Err(e) => return Err(on_descriptor(e)),
             }
         }
         let s = file.state.lock();

@@ -235,8 +235,8 @@ impl Vfs {
             Some(self.meta.write_since(seen, file.ino, &slices, mtime).await)
         };
         if let Some(Err(e)) = &written {
-            // A deleted file takes its data along; whoever still writes to it learns from the descriptor.
-            let errno = if e.errno() == Errno::ENOENT { Errno::EBADF } else { e.errno() };
+            // A deleted file takes its data along.
+            let errno = if e.errno() == Errno::ENOENT { Errno::ESTALE } else { e.errno() };
             tracing::error!("inode {}: committing {} slices: {e}", file.ino, slices.len());
             error = Some(errno);
             // With an unknown outcome the objects may be in use; garbage collection decides about them.

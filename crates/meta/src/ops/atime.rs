@@ -39,7 +39,7 @@ impl Meta {
     }
 
     /// Writes the access time if the mode still wants it, judged by the attributes as they are now. Nodes in the trash keep
-    /// theirs.
+    /// theirs, but for those that are held.
     ///
     /// # Errors
     /// `ENOENT`. An access time is not worth more than a warning.
@@ -48,7 +48,7 @@ impl Meta {
         let mode = self.atime_mode();
         self.run(|t| {
             let a = t.attr(real, AttrMask::TIMES)?;
-            if mode.wants(&a, at) && !a.in_trash() && !real.is_trash() {
+            if mode.wants(&a, at) && !self.is_kept(real, &a) && !real.is_trash() {
                 t.write(Write::PatchAttr(real, AttrPatch { atime: Some(at), ..AttrPatch::default() }));
             }
             Ok(())

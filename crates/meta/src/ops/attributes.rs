@@ -129,11 +129,15 @@ impl Meta {
         };
         let mask = if how.read { R } else { 0 } | if how.exec { X } else { 0 } | if writes { W } else { 0 };
         self.permit(c, &a, mask).await?;
-        if writes && (a.flags & flags::IMMUTABLE != 0 || a.in_trash()) {
+        let real = self.real(ino);
+        if writes && (a.flags & flags::IMMUTABLE != 0 || self.is_kept(real, &a)) {
             return Err(Errno::EPERM.into());
         }
         if a.flags & flags::APPEND != 0 && ((how.write && !how.append) || how.truncate) {
             return Err(Errno::EPERM.into());
+        }
+        if !a.in_trash() {
+            self.open.opened_outside(real);
         }
         Ok((a, first))
     }
@@ -157,7 +161,7 @@ impl Meta {
 impl Meta {
     /// `spec/meta-redis.md` 5.4.
     fn setattr_step(&self, t: &mut Txn<'_>, c: &Caller, (ino, a): (Ino, &Attr), set: &SetAttr) -> Step<Attr> {
-        if a.in_trash() {
+        if self.is_kept(ino, a) {
             return Err(Errno::EPERM.into());
         }
         let root = c.uid == 0;

@@ -210,7 +210,10 @@ impl Meta {
                 .run_fenced(ino, seen, |t| {
                     t.want([Read::Attr(ino)])?;
                     let a = t.attr(ino, AttrMask::ALL)?;
-                    check_truncation(&a, by_handle)?;
+                    check_truncation(&a)?;
+                    if !by_handle && self.is_kept(ino, &a) {
+                        return Err(Errno::EPERM.into());
+                    }
                     if !by_handle {
                         self.check_access(t, c, &a, W)?;
                     }
@@ -368,15 +371,11 @@ fn needs_scan(old: u64, new: u64) -> bool {
     old.div_ceil(CHUNK_SIZE) > new.div_ceil(CHUNK_SIZE) + EMPTIED_CHUNKS_MAX
 }
 
-fn check_truncation(a: &Attr, by_handle: bool) -> Result<(), Errno> {
+fn check_truncation(a: &Attr) -> Result<(), Errno> {
     if !a.is_file() {
         return Err(if a.is_dir() { Errno::EISDIR } else { Errno::EPERM });
     }
-    check_flags(a, true)?;
-    if !by_handle && a.in_trash() {
-        return Err(Errno::EPERM);
-    }
-    Ok(())
+    check_flags(a, true)
 }
 
 fn view(list: &[Slice]) -> ChunkView {

@@ -39,6 +39,9 @@ impl Meta {
                 }
             }
         }
+        if attrs && real.is_trash() {
+            self.holds.found(entries.iter().map(|e| e.edge.ino));
+        }
         if attrs {
             self.known_xattrs.listed(entries.iter().map(|e| e.edge.ino));
         }

@@ -125,6 +125,7 @@ impl Meta {
         a: &Attr,
         hour: Ino,
     ) {
+        self.holds.leaves(e.ino);
         let mut patch = AttrPatch { ctime: Some(t.now), ..AttrPatch::default() };
         if a.parent.0 == 0 {
             t.write(Write::AddParent(e.ino, hour, 1));

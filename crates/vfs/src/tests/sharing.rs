@@ -56,7 +56,8 @@ async fn a_file_deleted_elsewhere_fails_clearly() {
     a.fsync(fh).await.unwrap();
     b.unlink("f").await;
     a.write(fh, 1, b"y").await;
-    assert_eq!(errno(a.fsync(fh).await), Errno::EBADF);
+    assert_eq!(errno(a.fsync(fh).await), Errno::ESTALE);
+    assert_eq!(errno(a.vfs.read(fh, 0, 1, false).await), Errno::ESTALE);
     a.close(fh).await.unwrap();
     until("no object is left", async || w.objects().await.is_empty()).await;
 }

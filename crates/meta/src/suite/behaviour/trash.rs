@@ -111,6 +111,7 @@ pub async fn trash_restrictions(engine: Engine) {
     let hour = hours(&c).await[0];
     let hour_name = c.ls(Ino::TRASH).await[0].clone();
     let name = c.ls(hour).await[0].clone();
+    assert_eq!(c.find(hour, &name).await.unwrap(), f);
     let m = &c.meta;
     let open = OpenFlags { write: true, ..OpenFlags::default() };
     assert_eq!(errno(m.open(&root(), f, open).await), Errno::EPERM);
@@ -137,6 +138,57 @@ pub async fn trash_restrictions(engine: Engine) {
     w.check().await;
     c.rename((hour, &format!("1-{d}-d")), (ROOT, "d")).await.unwrap();
     c.file(d, "inside").await;
+    w.check().await;
+}
+
+/// Who holds a node since before it was removed, by whomever, changes it as before; others do not, nor those who came through
+/// the trash.
+pub async fn trash_and_those_who_hold(engine: Engine) {
+    let w = World::with_trash(engine).await;
+    let (c, other) = (w.client().await, w.client().await);
+    let (read, write) =
+        (OpenFlags { read: true, ..OpenFlags::default() }, OpenFlags { write: true, ..OpenFlags::default() });
+    let set = SetAttr { mode: Some(0o700), ..SetAttr::default() };
+    let (f, d) = (c.file(ROOT, "f").await, c.dir(ROOT, "d").await);
+    c.meta.open(&root(), f, read).await.unwrap();
+    let held = c.meta.hold_dir(d).await.unwrap();
+    assert!(held.is_some());
+    other.unlink(ROOT, "f").await.unwrap();
+    other.rmdir(ROOT, "d").await.unwrap();
+    let hour = hours(&c).await[0];
+    for client in [&c, &other] {
+        // Both come through the trash now.
+        for name in client.ls(hour).await {
+            client.find(hour, &name).await.unwrap();
+        }
+    }
+    c.meta.setattr(&root(), f, &set).await.unwrap();
+    c.meta.setattr(&root(), d, &set).await.unwrap();
+    c.meta.truncate(&root(), f, 5, false).await.unwrap();
+    c.meta.open(&root(), f, write).await.unwrap();
+    c.meta.close(f).await.unwrap();
+    assert_eq!((c.stat(f).await.mode, c.stat(d).await.mode, c.stat(f).await.length), (0o700, 0o700, 5));
+    other.meta.open(&root(), f, read).await.unwrap();
+    assert!(other.meta.hold_dir(d).await.unwrap().is_none());
+    for ino in [f, d] {
+        assert_eq!(errno(other.meta.setattr(&root(), ino, &set).await), Errno::EPERM);
+    }
+    assert_eq!(errno(other.meta.open(&root(), f, write).await), Errno::EPERM);
+    assert_eq!(errno(other.meta.truncate(&root(), f, 0, false).await), Errno::EPERM);
+    other.meta.close(f).await.unwrap();
+    // Nobody holds them any more.
+    c.meta.close(f).await.unwrap();
+    drop(held);
+    for ino in [f, d] {
+        assert_eq!(errno(c.meta.setattr(&root(), ino, &set).await), Errno::EPERM);
+    }
+    w.check().await;
+    // A node removed here is its holder's until somebody finds it in the trash: not every descriptor is known.
+    let g = c.dir(ROOT, "g").await;
+    c.rmdir(ROOT, "g").await.unwrap();
+    c.meta.setattr(&root(), g, &set).await.unwrap();
+    c.find(hour, &format!("1-{g}-g")).await.unwrap();
+    assert_eq!(errno(c.meta.setattr(&root(), g, &set).await), Errno::EPERM);
     w.check().await;
 }
 

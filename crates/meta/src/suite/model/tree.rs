@@ -110,6 +110,8 @@ pub(super) struct Node {
     /// Has or had several links.
     hard: bool,
     trashed: bool,
+    /// Open since a time when it was outside the trash.
+    held: bool,
 }
 
 /// The reference.
@@ -147,7 +149,7 @@ impl Tree {
             },
             Op::Chmod { ino, mode } => match self.nodes.get_mut(&ino) {
                 None => Err(vec![Errno::ENOENT]),
-                Some(n) if n.trashed => Err(vec![Errno::EPERM]),
+                Some(n) if n.trashed && !n.held => Err(vec![Errno::EPERM]),
                 Some(n) => {
                     n.mode = mode;
                     Ok(Answer::Done)
@@ -161,6 +163,7 @@ impl Tree {
             Op::Open { ino } => match self.nodes.get_mut(&ino) {
                 Some(n) => {
                     n.opens += 1;
+                    n.held |= !n.trashed;
                     Ok(Answer::Done)
                 }
                 None => Err(vec![Errno::ENOENT]),
@@ -168,6 +171,7 @@ impl Tree {
             Op::Close { ino } => {
                 if let Some(n) = self.nodes.get_mut(&ino) {
                     n.opens -= 1;
+                    n.held &= n.opens > 0;
                     if n.opens == 0 && n.nlink == 0 {
                         self.nodes.remove(&ino);
                     }
@@ -504,6 +508,7 @@ impl Node {
             opens: 0,
             hard: false,
             trashed: false,
+            held: false,
         }
     }
 
