@@ -4,9 +4,9 @@
 mod support;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,6 +19,7 @@ use support::{Engine, Volume, noise};
 on_engines!(
     a_file_that_grew_elsewhere_is_not_cut_at_the_length_known_here,
     a_file_replaced_elsewhere_is_opened_by_its_name_at_once,
+    a_name_that_is_replaced_all_the_time_is_always_opened,
     a_deleted_file_is_opened_again_through_its_descriptor,
     an_open_sees_what_another_mount_closed_whatever_this_one_did_meanwhile,
     an_open_sees_what_another_mount_closed_while_others_open_the_file_too,
@@ -69,6 +70,65 @@ fn a_file_replaced_elsewhere_is_opened_by_its_name_at_once(engine: Engine) {
         drop(held);
         reader.unmount();
         writer.unmount();
+    }
+}
+
+/// As `mv` over a file in a tight loop: other mounts open, ask and change it by its name meanwhile.
+fn a_name_that_is_replaced_all_the_time_is_always_opened(engine: Engine) {
+    const OPENS: u32 = 1500;
+    for trash in ["--trash-days=0", "--trash-days=1"] {
+        let volume = Volume::new(engine, &[trash]);
+        let (writer, reader) = (volume.mount(&[]), volume.mount(&[]));
+        fs::write(writer.join("f"), b"0").unwrap();
+        let done = AtomicBool::new(false);
+        let (mut gone, mut read) = (0, 0);
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                let mut n = 0_u32;
+                while !done.load(Ordering::Acquire) {
+                    n += 1;
+                    fs::write(writer.join("new"), n.to_string()).unwrap();
+                    fs::rename(writer.join("new"), writer.join("f")).unwrap();
+                }
+            });
+            let _ends = Ends(&done);
+            let name = reader.join("f");
+            for round in 0..OPENS {
+                let mut how = fs::OpenOptions::new();
+                how.read(true).write(round % 4 == 1).create(round % 4 == 2);
+                let mut f = how.write(round % 4 == 2 || round % 4 == 1).open(&name).unwrap();
+                assert!(f.metadata().unwrap().len() > 0, "{trash}");
+                let mut text = String::new();
+                match f.read_to_string(&mut text) {
+                    Ok(_) => {
+                        assert!(text.parse::<u32>().is_ok(), "{trash}: {text:?}");
+                        read += 1;
+                    }
+                    // Clients do not tell one another what they have open: without a trash the data is gone.
+                    Err(e) => {
+                        assert_eq!(e.raw_os_error(), Some(libc::ESTALE), "{trash}");
+                        gone += 1;
+                    }
+                }
+                fs::metadata(&name).unwrap();
+                if round % 4 == 3 {
+                    fs::set_permissions(&name, fs::Permissions::from_mode(0o640)).unwrap();
+                }
+            }
+        });
+        assert!(read > 0, "{trash}: {gone} of {OPENS} were gone");
+        reader.unmount();
+        writer.unmount();
+        volume.check();
+    }
+}
+
+/// Tells others to end, also if a test fails.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
     }
 }
 

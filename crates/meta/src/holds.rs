@@ -69,6 +69,13 @@ impl Meta {
         known.dirs.contains_key(&ino) || known.left.contains(&ino)
     }
 
+    /// Somebody here has found a node outside the trash, to which another client has moved it since.
+    pub fn met_outside(&self, ino: Ino) {
+        let real = self.real(ino);
+        self.holds.leaves(real);
+        self.open.opened_outside(real);
+    }
+
     /// Does a node lie in the trash, where it is kept as it is?
     pub(crate) fn is_kept(&self, ino: Ino, a: &Attr) -> bool {
         a.in_trash() && !self.is_held(ino)

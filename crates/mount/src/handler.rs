@@ -257,7 +257,7 @@ impl Bridge {
         let changes = changes(&req);
         self.spawn(reply, req.header().pid, changes, async move {
             let method = method_name(&req);
-            let answer: Answered = b.run(&req).await.into();
+            let answer: Answered = b.answer(&req).await.into();
             let errno = if let Answered::Error(e) = &answer { Some(e.name()) } else { None };
             b.vfs.metrics().request(method, began.elapsed(), errno);
             answer
@@ -301,6 +301,17 @@ impl Bridge {
         self.vfs.copy_file_range(c, from, to, len, r.flags).await
     }
 
+    /// Runs a request; where it meets a node that another mount has removed, the name by which it came is looked up again.
+    async fn answer(&self, req: &Request) -> Answer<Answered> {
+        let answer = self.run(req).await;
+        if !is_about_a_node(req) || !answer.as_ref().is_err_and(|e| e.errno() == Errno::ENOENT) {
+            return answer;
+        }
+        let ino = Ino(req.header().nodeid);
+        let answer = if self.vfs.met_gone(&self.caller(req), ino) { self.run(req).await } else { answer };
+        answer.map_err(|e| if e.errno() == Errno::ENOENT { Errno::ESTALE.into() } else { e })
+    }
+
     async fn run(&self, req: &Request) -> Answer<Answered> {
         let vfs = &self.vfs;
         let ino = Ino(req.header().nodeid);
@@ -318,7 +329,7 @@ impl Bridge {
                 Err(e) => return Err(e),
             },
             Op::Getattr { .. } => {
-                let (a, elapsed) = vfs.getattr_within(ino, self.valid.attr).await.map_err(gone)?;
+                let (a, elapsed) = vfs.getattr_within(ino, self.valid.attr).await?;
                 self.measure(ino, &a).await;
                 Answered::Attr(self.attr(ino, &a), self.valid.attr.saturating_sub(elapsed))
             }
@@ -329,7 +340,7 @@ impl Bridge {
                 if s.kill_suidgid && set.mode.is_none() && !chown {
                     self.kill_suidgid(&c, ino).await?;
                 }
-                let (a, since) = vfs.setattr_at(&c, ino, &set, s.size, s.fh).await.map_err(gone)?;
+                let (a, since) = vfs.setattr_at(&c, ino, &set, s.size, s.fh).await?;
                 self.measure(ino, &a).await;
                 // Unlike others, this answer counts for the kernel whatever it was told meanwhile.
                 let a = vfs.still(ino, a, since).await;
@@ -391,7 +402,7 @@ impl Bridge {
                 Answered::Entry(self.entry(&e))
             }
             Op::Open { flags, kill_suidgid } => {
-                let opened = vfs.open(&c, ino, flags as i32).await.map_err(gone)?;
+                let opened = vfs.open(&c, ino, flags as i32).await?;
                 if kill_suidgid
                     && flags as i32 & libc::O_TRUNC != 0
                     && let Err(e) = self.kill_suidgid(&c, ino).await
@@ -513,10 +524,22 @@ impl Bridge {
     }
 }
 
-/// The node of a request is gone, for which the kernel had a name: it looks the name up again when it hears this, and the
-/// program gets whatever has taken that name, or `ENOENT`.
-fn gone(e: Error) -> Error {
-    if e.errno() == Errno::ENOENT { Errno::ESTALE.into() } else { e }
+/// Does a request ask for a node that the kernel has found by a name, so that it looks the name up again when it hears `ESTALE`,
+/// and the program gets whatever has taken that name, or `ENOENT`?
+fn is_about_a_node(req: &Request) -> bool {
+    matches!(
+        req.op(),
+        Ok(Op::Getattr { .. }
+            | Op::Setattr(_)
+            | Op::Open { .. }
+            | Op::Opendir { .. }
+            | Op::Readlink
+            | Op::Access { .. }
+            | Op::Getxattr { .. }
+            | Op::Listxattr { .. }
+            | Op::Setxattr { .. }
+            | Op::Removexattr { .. })
+    )
 }
 
 /// Name of an operation in the metrics.

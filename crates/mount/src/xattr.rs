@@ -14,7 +14,7 @@ pub struct XattrOptions {
     pub enabled: bool,
     /// `security.capability`.
     pub capability: bool,
-    /// `security.selinux`.
+    /// `security.selinux`, the label of SELinux.
     pub selinux: bool,
 }
 
@@ -27,7 +27,12 @@ impl Default for XattrOptions {
 impl XattrOptions {
     /// Is an attribute of that name left out?
     fn hides(self, name: &[u8]) -> bool {
-        (!self.capability && name == b"security.capability") || (!self.selinux && name == b"security.selinux")
+        (!self.capability && name == b"security.capability") || self.has_no_labels(name)
+    }
+
+    /// Is that the label of SELinux, and does this mount have none? Said so, programs ask about one file and not about each.
+    fn has_no_labels(self, name: &[u8]) -> bool {
+        !self.selinux && name == b"security.selinux"
     }
 }
 
@@ -53,6 +58,7 @@ impl Bridge {
     /// Answers GETXATTR, LISTXATTR, SETXATTR and REMOVEXATTR.
     pub(crate) async fn xattr(&self, c: &Caller, ino: Ino, op: Op<'_>) -> Answer<Answered> {
         match op {
+            Op::Getxattr { name, .. } if self.xattr.has_no_labels(name) => Err(Errno::EOPNOTSUPP.into()),
             Op::Getxattr { name, .. } if self.xattr.hides(name) => Err(Errno::ENODATA.into()),
             Op::Getxattr { name, size } => fit(self.vfs.get_xattr(c, ino, name).await?, size),
             Op::Listxattr { size } => {

@@ -13,11 +13,11 @@ use ciderfs_meta::{Caller, Errno, HeldDir, Result};
 use crate::file::moment;
 use crate::vfs::Vfs;
 
-/// Entries asked for at a time.
-const PAGE: usize = 1000;
+/// Entries asked for at a time: a turn of the engine costs as much as hundreds of them, and it answers nobody else meanwhile.
+const PAGE: usize = 4000;
 /// Entries kept behind the reader, so that it can go back to any of them (`seekdir`). Who goes back further reads again from the
 /// start.
-const KEPT_MAX: u64 = 10_000;
+const KEPT_MAX: u64 = 8_000;
 /// Attributes are given along with the name only while they are as fresh as this.
 const FRESH: Duration = Duration::from_secs(1);
 

@@ -9,6 +9,9 @@ use ciderfs_meta::{Caller, Errno, NewNode, Result};
 use crate::file::moment;
 use crate::vfs::{Entry, Opened, Vfs};
 
+/// Times that a name is looked up which other mounts keep giving to other files, until a file is opened by it.
+const LOOKS_MAX: u32 = 16;
+
 impl Vfs {
     /// Finds a name.
     pub async fn lookup(&self, c: &Caller, dir: Ino, name: &[u8]) -> Result<Entry> {
@@ -22,6 +25,7 @@ impl Vfs {
             None => self.getattr(ino).await?,
         };
         self.told.note(ino, &attr);
+        self.stale.found(c.pid, ino, &attr);
         Ok(Entry { ino, attr })
     }
 
@@ -45,21 +49,44 @@ impl Vfs {
         flags: i32,
     ) -> Result<(Entry, Opened)> {
         let node = NewNode { kind: FileType::File, mode, umask, rdev: 0, target: b"" };
-        match self.create(c, dir, name, &node).await {
-            Ok(entry) => {
-                self.meta.opened(entry.ino);
-                let opened = self.open_new(entry.ino, &entry.attr, flags);
-                Ok((entry, opened))
-            }
-            Err(e) if e.errno() == Errno::EEXIST && flags & libc::O_EXCL == 0 => {
-                let entry = self.lookup(c, dir, name).await?;
-                if !entry.attr.is_file() {
-                    return Err(Errno::EEXIST.into());
+        let mut looks = 0;
+        loop {
+            match self.create(c, dir, name, &node).await {
+                Ok(entry) => {
+                    self.meta.opened(entry.ino);
+                    let opened = self.open_new(entry.ino, &entry.attr, flags);
+                    return Ok((entry, opened));
                 }
-                let opened = self.open(c, entry.ino, flags).await?;
-                Ok((Entry { attr: self.getattr(entry.ino).await?, ..entry }, opened))
+                Err(e) if e.errno() == Errno::EEXIST && flags & libc::O_EXCL == 0 => {}
+                Err(e) => return Err(e),
             }
-            Err(e) => Err(e),
+            looks += 1;
+            match self.open_existing(c, dir, name, flags).await {
+                // Another mount has taken the name away, or given it to another file.
+                Err(e) if matches!(e.errno(), Errno::ENOENT | Errno::ESTALE) && looks < LOOKS_MAX => {}
+                other => return other,
+            }
+        }
+    }
+
+    async fn open_existing(
+        self: &Arc<Self>,
+        c: &Caller,
+        dir: Ino,
+        name: &[u8],
+        flags: i32,
+    ) -> Result<(Entry, Opened)> {
+        let entry = self.lookup(c, dir, name).await?;
+        if !entry.attr.is_file() {
+            return Err(Errno::EEXIST.into());
+        }
+        let opened = self.open(c, entry.ino, flags).await?;
+        match self.getattr(entry.ino).await {
+            Ok(attr) => Ok((Entry { attr, ..entry }, opened)),
+            Err(e) => {
+                self.release(opened.fh).await;
+                Err(e)
+            }
         }
     }
 

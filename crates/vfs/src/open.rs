@@ -13,7 +13,7 @@ use crate::handles::{FileHandle, Handle};
 use crate::locks::HandleLocks;
 use crate::pages::{Drops, Seen};
 use crate::readahead::ReadAhead;
-use crate::stale::Stale;
+use crate::stale::{Stale, comes_by_path};
 use crate::vfs::{Opened, Vfs};
 
 /// The kernel's mark of an open for execution (`FMODE_EXEC`), which no program can set.
@@ -45,11 +45,20 @@ impl Vfs {
         // Attributes fetched before a commit of this mount must not undo what the commit told.
         let known = self.files.get(ino).map(|f| f.generation());
         let began = moment();
-        let (attr, first) = self.meta.open_looking_in(c, ino, how).await?;
-        if self.stale.must_look_again(c.pid, &attr, flags) {
-            self.meta.close(ino).await?;
-            return Err(Errno::ESTALE.into());
-        }
+        let (attr, first, gone) = match self.meta.open_looking_in(c, ino, how).await {
+            Ok((attr, first)) => {
+                if comes_by_path(flags) && !self.is_meant(c, ino, &attr) {
+                    self.meta.close(ino).await?;
+                    return Err(Errno::ESTALE.into());
+                }
+                (attr, first, false)
+            }
+            Err(e) if comes_by_path(flags) => {
+                let gone = e.errno() == Errno::ENOENT;
+                (self.open_refused(c, ino, how, e).await?, None, gone)
+            }
+            Err(e) => return Err(e),
+        };
         let version = Version::of(&attr);
         let (file, first_handle) = self.files.open(ino, &attr);
         let as_fetched = if first_handle {
@@ -58,7 +67,10 @@ impl Vfs {
             known.is_some_and(|generation| file.learn(&attr, generation))
         };
         let enough = Some(version).filter(|_| !first_handle);
-        if !as_fetched && let Err(e) = self.catch_up(&file, enough).await {
+        if !as_fetched
+            && !gone
+            && let Err(e) = self.catch_up(&file, enough).await
+        {
             self.files.close(ino);
             self.meta.close(ino).await?;
             return Err(e);
@@ -87,6 +99,7 @@ impl Vfs {
         }
         let opened = self.add_handle(file, flags, seen);
         if how.truncate
+            && !gone
             && let Err(e) = self.truncate_file(c, ino, 0, true).await
         {
             self.pages.forget(ino);

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ciderfs_format::{Attr, Ino};
-use ciderfs_meta::Version;
+use ciderfs_meta::{Caller, Errno, Error, OpenFlags, Result, Version};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
@@ -82,36 +82,153 @@ impl Drop for Waiting {
     }
 }
 
+/// A thread that was told to look again.
+#[derive(Debug, Clone)]
+struct Look {
+    told: Instant,
+    /// Of which inode.
+    of: Ino,
+    /// By which kind of request.
+    by: By,
+    /// What the name led to when it looked.
+    found: Option<(Ino, Attr)>,
+}
+
+/// Kinds of requests that make a thread look again. What it finds counts for the same kind only: an open must not go by what a
+/// `stat` has found some time ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    Open,
+    Other,
+}
+
+/// What a thread is to be told that meets an inode which may not be what its name leads to.
+pub(crate) enum Second {
+    /// It comes for the first time: `ESTALE`, and the kernel looks the name up again.
+    LookAgain,
+    /// It has looked, and the name led here: that counts, whatever has happened to the name since. With the attributes that
+    /// it found; none if it did not come by a name.
+    Meant(Option<Attr>),
+}
+
 /// Tells the kernel.
 #[derive(Default)]
 pub(crate) struct Staleness {
     tell: Mutex<Option<Told>>,
     forget: Mutex<Option<Forgetter>>,
     grow: Mutex<Option<Grower>>,
-    /// Threads that were told to look again, and when.
-    told: Mutex<HashMap<u32, Instant>>,
+    /// Threads that were told to look again.
+    told: Mutex<HashMap<u32, Look>>,
 }
 
 impl Staleness {
-    /// Should this open of a file without a name fail with `ESTALE`? The kernel has found it under a name that is another
-    /// file's by now, and looks again when it is told so. What the same thread then comes back with is what it wants:
-    /// `/proc/self/fd` and the trash lead to such files, and so does a name that has changed hands once more meanwhile.
-    pub(crate) fn must_look_again(&self, pid: u32, attr: &Attr, flags: i32) -> bool {
-        // The kernel opens a node itself, without that flag, to ask for its attribute flags through an open descriptor.
-        if flags & LARGEFILE == 0 {
-            return false;
-        }
+    /// A thread meets an inode that is gone, or has no name any more. The kernel has found it under a name that may be
+    /// another file's by now, and looks that name up again, once, when it is told so. What the same thread then comes back with is
+    /// what it wants: `/proc/self/fd` and the trash lead to such inodes, and so does a name that has changed hands once
+    /// more meanwhile.
+    pub(crate) fn second(&self, pid: u32, ino: Ino, by: By) -> Second {
         let mut told = self.told.lock();
-        let again = told.remove(&pid).is_some_and(|when| when.elapsed() < AGAIN);
-        if again || (attr.nlink > 0 && !attr.parent.is_trash()) {
-            return false;
+        let look = told.remove(&pid).filter(|look| look.by == by && look.told.elapsed() < AGAIN);
+        match look {
+            Some(Look { found: Some((found, attr)), .. }) if found == ino => {
+                return Second::Meant(Some(attr));
+            }
+            Some(Look { of, found: None, .. }) if of == ino => return Second::Meant(None),
+            _ => {}
         }
         if told.len() >= REMEMBERED_MAX {
             told.clear();
         }
-        told.insert(pid, Instant::now());
+        told.insert(pid, Look { told: Instant::now(), of: ino, by, found: None });
+        Second::LookAgain
+    }
+
+    /// A thread has opened a file that has a name: it is done.
+    pub(crate) fn opened(&self, pid: u32) {
+        self.told.lock().remove(&pid);
+    }
+
+    /// A thread has looked a name up.
+    pub(crate) fn found(&self, pid: u32, ino: Ino, attr: &Attr) {
+        if let Some(look) = self.told.lock().get_mut(&pid) {
+            look.found = Some((ino, attr.clone()));
+        }
+    }
+}
+
+/// Does an open of the kernel come by a path? It opens a node itself, without this flag, to ask for its attribute flags through an
+/// open descriptor.
+pub(crate) fn comes_by_path(flags: i32) -> bool {
+    flags & LARGEFILE != 0
+}
+
+impl Vfs {
+    /// A request by path has met an inode that is gone. True if it is to be made again: the thread has looked the name up
+    /// before, and the inode is remembered now as it found it then. Otherwise the answer is `ESTALE`.
+    pub fn met_gone(&self, c: &Caller, ino: Ino) -> bool {
+        let Second::Meant(Some(attr)) = self.stale.second(c.pid, ino, By::Other) else { return false };
+        self.meta.depart(ino, &attr);
         true
     }
+
+    /// May a file be opened that the engine lets be opened? One without a name may be found under a name that is another file's
+    /// by now.
+    pub(crate) fn is_meant(&self, c: &Caller, ino: Ino, attr: &Attr) -> bool {
+        if !has_no_name(attr) {
+            self.stale.opened(c.pid);
+            return true;
+        }
+        match self.stale.second(c.pid, ino, By::Open) {
+            Second::LookAgain => false,
+            Second::Meant(found) => {
+                if found.is_some_and(|found| !has_no_name(&found)) {
+                    self.meta.met_outside(ino);
+                }
+                true
+            }
+        }
+    }
+
+    /// Answers an open that the engine refuses although the name may lead to another file, or to what another mount has taken
+    /// away since this thread looked. Returns the attributes of a file that is gone, to be opened as it was.
+    pub(crate) async fn open_refused(
+        &self,
+        c: &Caller,
+        ino: Ino,
+        how: OpenFlags,
+        refused: Error,
+    ) -> Result<Attr> {
+        let gone = match refused.errno() {
+            Errno::ENOENT => true,
+            Errno::EPERM | Errno::EACCES => false,
+            _ => return Err(refused),
+        };
+        if !gone && !self.meta.getattr(ino).await.is_ok_and(|a| has_no_name(&a)) {
+            return Err(refused);
+        }
+        match self.stale.second(c.pid, ino, By::Open) {
+            Second::LookAgain => Err(Errno::ESTALE.into()),
+            Second::Meant(found) if gone => {
+                let held = || self.files.get(ino).map(|f| f.state.lock().orphaned());
+                let last = found.or_else(held).or_else(|| self.meta.departed(ino)).ok_or(refused)?;
+                let last = Attr { nlink: 0, ..last };
+                self.meta.open_gone(c, ino, &last, how).await?;
+                self.meta.depart(ino, &last);
+                Ok(last)
+            }
+            // Found outside the trash, it is opened as it was there.
+            Second::Meant(Some(found)) if !has_no_name(&found) => {
+                self.meta.met_outside(ino);
+                Ok(self.meta.open(c, ino, how).await?)
+            }
+            Second::Meant(_) => Err(refused),
+        }
+    }
+}
+
+/// Has a file no name outside the trash?
+fn has_no_name(attr: &Attr) -> bool {
+    attr.nlink == 0 || attr.parent.is_trash()
 }
 
 impl Vfs {

@@ -142,7 +142,7 @@ async fn serve_async(args: &Args, url: &Path, mountpoint: &Path, banner: Option<
         // ACLs are attributes.
         enabled: meta.has_acls() || !args.is_off("enable-xattr"),
         capability: !args.is_off("enable-cap"),
-        selinux: !args.is_off("enable-selinux"),
+        selinux: args.switch("enable-selinux").unwrap_or_else(has_selinux),
     };
     let mut settings = (*meta.settings()).clone();
     settings.decrypt_secrets()?;
@@ -506,4 +506,9 @@ fn config_json(
         // No hand-over between processes: an official mount command then mounts on top instead of asking for it.
         "CommPath": "",
     }))
+}
+
+/// Does the kernel run SELinux? Its file system is there as soon as it does, mounted or not.
+fn has_selinux() -> bool {
+    std::fs::read_to_string("/proc/filesystems").is_ok_and(|all| all.contains("selinuxfs"))
 }

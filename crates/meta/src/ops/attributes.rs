@@ -127,10 +127,16 @@ impl Meta {
         } else {
             (self.getattr(ino).await?, None)
         };
+        self.permit_open(c, self.real(ino), &a, how).await?;
+        Ok((a, first))
+    }
+
+    /// May a file that is counted as open be opened so?
+    async fn permit_open(&self, c: &Caller, real: Ino, a: &Attr, how: OpenFlags) -> Result<()> {
+        let writes = how.write || how.truncate;
         let mask = if how.read { R } else { 0 } | if how.exec { X } else { 0 } | if writes { W } else { 0 };
-        self.permit(c, &a, mask).await?;
-        let real = self.real(ino);
-        if writes && (a.flags & flags::IMMUTABLE != 0 || self.is_kept(real, &a)) {
+        self.permit(c, a, mask).await?;
+        if writes && (a.flags & flags::IMMUTABLE != 0 || self.is_kept(real, a)) {
             return Err(Errno::EPERM.into());
         }
         if a.flags & flags::APPEND != 0 && ((how.write && !how.append) || how.truncate) {
@@ -139,7 +145,25 @@ impl Meta {
         if !a.in_trash() {
             self.open.opened_outside(real);
         }
-        Ok((a, first))
+        Ok(())
+    }
+
+    /// [`Meta::open`] of a file whose record is gone: another client has removed it since its name was looked up here, when it had
+    /// the attributes `last`.
+    ///
+    /// # Errors
+    /// `EACCES`, `EPERM`, `EROFS`.
+    pub async fn open_gone(&self, c: &Caller, ino: Ino, last: &Attr, how: OpenFlags) -> Result<()> {
+        if (how.write || how.truncate) && self.cfg.read_only {
+            return Err(Errno::EROFS.into());
+        }
+        let real = self.real(ino);
+        self.open.open(real).await;
+        let permitted = self.permit_open(c, real, last, how).await;
+        if permitted.is_err() {
+            self.close(ino).await?;
+        }
+        permitted
     }
 
     /// Counts a file that this client has just created as open.

@@ -193,3 +193,122 @@ async fn pages_are_kept_over_own_changes_alone() {
     b.close(fh).await.unwrap();
     assert!(b.vfs.open(&root, ino, RW).await.unwrap().keep_cache);
 }
+
+/// A name that another mount gives to other files faster than the kernel can follow. It looks once more where it meets
+/// `ESTALE`; what that look has found counts.
+mod replaced_names {
+    use ciderfs_format::{Attr, Ino};
+    use ciderfs_meta::{Caller, SetAttr};
+
+    use super::*;
+
+    /// As the kernel flags an open by path.
+    const LARGEFILE: i32 =
+        if cfg!(any(target_arch = "aarch64", target_arch = "arm")) { 0o400_000 } else { 0o100_000 };
+
+    fn thread(pid: u32) -> Caller {
+        Caller { pid, ..Caller::root() }
+    }
+
+    /// Another file takes the name.
+    async fn replace(a: &Client, content: &[u8]) -> Ino {
+        let (ino, fh) = a.create("new").await;
+        a.write(fh, 0, content).await;
+        a.close(fh).await.unwrap();
+        a.vfs.rename(&Caller::root(), (Ino::ROOT, b"new"), (Ino::ROOT, b"f"), 0).await.unwrap();
+        ino
+    }
+
+    async fn found(b: &Client, c: &Caller) -> (Ino, Attr) {
+        let entry = b.vfs.lookup(c, Ino::ROOT, b"f").await.unwrap();
+        (entry.ino, entry.attr)
+    }
+
+    #[tokio::test]
+    async fn are_opened_as_they_were_found() {
+        for trash_days in [0, 1] {
+            for flags in [libc::O_RDONLY, RW, libc::O_WRONLY | libc::O_TRUNC] {
+                let w = World::new(trash_days).await;
+                let (a, b) = (w.client().await, w.client().await);
+                let flags = flags | LARGEFILE;
+                let (one, two) = (thread(1), thread(2));
+                let first = replace(&a, b"first").await;
+                assert_eq!(found(&b, &one).await.0, first);
+                let second = replace(&a, b"second").await;
+                assert_eq!(errno(b.vfs.open(&one, first, flags).await), Errno::ESTALE);
+                assert_eq!(found(&b, &one).await, (second, b.vfs.getattr(second).await.unwrap()));
+                let third = replace(&a, b"the third").await;
+                // Another thread has not looked.
+                assert_eq!(errno(b.vfs.open(&two, second, flags).await), Errno::ESTALE);
+                let opened = b.vfs.open(&one, second, flags).await.unwrap();
+                let attr = b.vfs.getattr(second).await.unwrap();
+                assert_eq!(b.vfs.links(second, &attr), 0);
+                if trash_days == 0 {
+                    if flags & libc::O_TRUNC == 0 {
+                        assert_eq!(attr.length, 6);
+                        assert_eq!(errno(b.vfs.read(opened.fh, 0, 10, true).await), Errno::ESTALE);
+                    }
+                } else if flags & libc::O_TRUNC == 0 {
+                    assert_eq!(b.read(opened.fh, 0, 10).await, b"second");
+                } else {
+                    assert_eq!(attr.length, 0);
+                }
+                b.vfs.release(opened.fh).await;
+                // Done once, it has to look again.
+                assert_eq!(errno(b.vfs.open(&one, second, flags).await), Errno::ESTALE);
+                assert_eq!(found(&b, &one).await.0, third);
+                let opened = b.vfs.open(&one, third, flags).await.unwrap();
+                b.vfs.release(opened.fh).await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn are_changed_as_they_were_found() {
+        let w = World::new(0).await;
+        let (a, b) = (w.client().await, w.client().await);
+        let one = thread(1);
+        let first = replace(&a, b"first").await;
+        replace(&a, b"second").await;
+        assert!(!b.vfs.met_gone(&one, first), "it has not looked");
+        let (second, attr) = found(&b, &one).await;
+        replace(&a, b"third").await;
+        let set = SetAttr { mode: Some(0o600), ..SetAttr::default() };
+        assert_eq!(errno(b.vfs.setattr(&one, second, &set, None, None).await), Errno::ENOENT);
+        assert!(b.vfs.met_gone(&one, second));
+        let told = b.vfs.setattr(&one, second, &set, None, None).await.unwrap();
+        assert_eq!((told.mode, told.nlink, told.length), (0o600, 0, attr.length));
+    }
+
+    #[tokio::test]
+    async fn permissions_of_the_file_before_do_not_count() {
+        let w = World::new(1).await;
+        let (a, b) = (w.client().await, w.client().await);
+        let user = Caller { uid: 7, gid: 7, pid: 1, check: true, groups: Vec::new() };
+        let closed = replace(&a, b"closed").await;
+        let set = SetAttr { mode: Some(0o600), ..SetAttr::default() };
+        a.vfs.setattr(&Caller::root(), closed, &set, None, None).await.unwrap();
+        let open = replace(&a, b"open").await;
+        assert_eq!(errno(b.vfs.open(&user, closed, LARGEFILE).await), Errno::ESTALE);
+        assert_eq!(found(&b, &user).await.0, open);
+        assert!(b.vfs.open(&user, open, LARGEFILE).await.is_ok());
+        // By its own name in the trash it is refused the second time as well.
+        let (one, write) = (thread(2), RW | LARGEFILE);
+        assert_eq!(errno(b.vfs.open(&one, closed, write).await), Errno::ESTALE);
+        assert_eq!(errno(b.vfs.open(&one, closed, write).await), Errno::EPERM);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_open_here_is_opened_again_through_its_descriptor() {
+        let w = World::new(0).await;
+        let (a, b) = (w.client().await, w.client().await);
+        let ino = replace(&a, b"held").await;
+        let held = b.open(ino).await;
+        replace(&a, b"other").await;
+        assert_eq!(errno(b.vfs.open(&thread(1), ino, LARGEFILE).await), Errno::ESTALE);
+        let again = b.vfs.open(&thread(1), ino, LARGEFILE).await.unwrap();
+        for fh in [held, again.fh] {
+            b.vfs.release(fh).await;
+        }
+    }
+}
