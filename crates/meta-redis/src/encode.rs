@@ -154,6 +154,13 @@ impl Encoded {
                 self.key(keys.xattr(*ino));
                 self.arg(name.clone());
             }
+            Guard::XattrRoom { ino, name, len, most } => {
+                self.arg("B");
+                self.key(keys.xattr(*ino));
+                self.arg(name.clone());
+                self.num(len);
+                self.num(most);
+            }
             Guard::Counter(c, n) => {
                 self.arg("N");
                 self.key(counter_key(keys, *c));

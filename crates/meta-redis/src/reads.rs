@@ -10,20 +10,22 @@ use crate::encode::{counter_key, lock_key};
 use crate::quota;
 use crate::reply::{self, Result};
 
-/// A command that reads, or `LOOKUP`: an entry (the arguments are its name and the prefix of keys) and the attributes of its
-/// target, which only the script for reads knows.
+/// A command that reads, or one that only the script for reads knows.
 pub(crate) struct Ask {
     command: &'static str,
     key: String,
     args: Vec<Vec<u8>>,
 }
 
+/// An entry and the attributes of its target. Arguments: its name, the prefix of keys.
 const LOOKUP: &str = "LOOKUP";
+/// What an extended attribute and all others of an inode take. Argument: its name.
+const XATTR_SIZES: &str = "XATTRSIZES";
 
 impl Ask {
     /// As a command of its own, if it is one.
     pub(crate) fn cmd(&self) -> Option<Cmd> {
-        if self.command == LOOKUP {
+        if [LOOKUP, XATTR_SIZES].contains(&self.command) {
             return None;
         }
         let mut c = cmd(self.command);
@@ -68,6 +70,7 @@ pub(crate) fn commands(keys: &Keys, read: &Read) -> Vec<Ask> {
         Read::Symlink(i) => one("GET", keys.symlink(*i)),
         Read::Xattr(i, name) => field("HGET", keys.xattr(*i), name),
         Read::XattrNames(i) => one("HKEYS", keys.xattr(*i)),
+        Read::XattrSizes(i, name) => field(XATTR_SIZES, keys.xattr(*i), name),
         Read::Parents(i) => one("HGETALL", keys.parents(*i)),
         Read::Counter(c) => one("GET", counter_key(keys, *c)),
         Read::Setting => one("GET", keys.setting()),
@@ -118,6 +121,12 @@ pub(crate) fn value(read: &Read, replies: &mut impl Iterator<Item = Reply>) -> R
         Read::DirEmpty(_) => Value::Bool(reply::int(v)? == Some(0)),
         Read::Session(_) | Read::Holds(..) => Value::Bool(reply::int(v)? == Some(1)),
         Read::XattrNames(_) => Value::Names(reply::strings(v)?.into_iter().map(|n| n.to_vec()).collect()),
+        Read::XattrSizes(..) => {
+            let mut both = reply::array(v)?.into_iter();
+            let others = reply::int(both.next().unwrap_or_default())?.unwrap_or(0);
+            let own = reply::int(both.next().unwrap_or_default())?;
+            Value::XattrSizes(others as u64, own.map(|n| n as u64))
+        }
         other => plain(other, v)?,
     })
 }

@@ -52,9 +52,10 @@ impl Scripts {
     pub fn new() -> Self {
         let call = include_str!("scripts/call.lua");
         let decimal = include_str!("scripts/decimal.lua");
+        let xattrs = include_str!("scripts/xattrs.lua");
         Self {
-            commit: Lua::new(&[call, decimal, include_str!("scripts/commit.lua")]),
-            read: Lua::new(&[call, decimal, include_str!("scripts/read.lua")]),
+            commit: Lua::new(&[call, decimal, xattrs, include_str!("scripts/commit.lua")]),
+            read: Lua::new(&[call, decimal, xattrs, include_str!("scripts/read.lua")]),
             list: Lua::new(&[call, decimal, include_str!("scripts/list.lua")]),
             claim: Lua::new(&[call, include_str!("scripts/claim.lua")]),
             forget: Lua::new(&[call, include_str!("scripts/forget.lua")]),

@@ -64,6 +64,13 @@ pub(crate) fn read(conn: &Connection, s: &Statements, r: &Read) -> Result<Value>
         Read::XattrNames(ino) => {
             Value::Names(all(conn, &s.xattr_names, [ino.0 as i64], |r| Ok(codec::blob(r, 0)?.to_vec()))?)
         }
+        Read::XattrSizes(ino, name) => {
+            let sizes =
+                |r: &rusqlite::Row<'_>| Ok((r.get::<_, Option<i64>>(0)?, r.get::<_, Option<i64>>(1)?));
+            let sizes = first(conn, &s.xattr_sizes, params![ino.0 as i64, Text(name)], sizes)?;
+            let (others, own) = sizes.unwrap_or_default();
+            Value::XattrSizes(others.unwrap_or(0) as u64, own.map(|n| n as u64))
+        }
         Read::Parents(ino) => Value::Parents(all(conn, &s.parents, [ino.0 as i64], |r| {
             Ok((Ino(r.get::<_, i64>(0)? as u64), r.get(1)?))
         })?),

@@ -49,6 +49,9 @@ statements! {
 
     get_xattr = "SELECT CAST(value AS BLOB) FROM jfs_xattr WHERE inode=?1 AND name=?2";
     xattr_names = "SELECT CAST(name AS BLOB) FROM jfs_xattr WHERE inode=?1";
+    xattr_sizes = "SELECT SUM(CASE WHEN name=?2 THEN 0 \
+        ELSE LENGTH(CAST(name AS BLOB))+LENGTH(CAST(value AS BLOB)) END), \
+        MAX(CASE WHEN name=?2 THEN LENGTH(CAST(value AS BLOB)) END) FROM jfs_xattr WHERE inode=?1";
     put_xattr = "INSERT INTO jfs_xattr(inode,name,value) VALUES(?1,?2,?3) \
         ON CONFLICT(inode,name) DO UPDATE SET value=excluded.value";
     del_xattr = "DELETE FROM jfs_xattr WHERE inode=?1 AND name=?2";

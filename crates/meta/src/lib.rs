@@ -40,6 +40,6 @@ pub use ledger::{Claim, ClaimPlaces, Hold};
 pub use locks::{Lock, LockCaller};
 pub use ops::inspect::{Holdings, Locks, TreeUsage};
 pub use ops::quota::QuotaCheck;
-pub use ops::xattr::{XATTR_NAME_MAX, XATTR_VALUE_MAX};
+pub use ops::xattr::{XATTR_NAME_MAX, XATTR_VALUE_MAX, XATTRS_MAX};
 pub use types::*;
 pub use volume::{AtimeMode, Clock, Meta, MetaConfig, MetaCounters, SettingsHook, SliceRemover, SystemClock};

@@ -98,7 +98,7 @@ macro_rules! suite {
                 trash_names_and_bypass trash_expires trash_contended
                 usage usage_of_hard_links limits missing_usage_records volume_settings
                 refused_volumes usage_records_off
-                xattr_values xattr_create_and_replace xattr_permissions xattr_lifetime
+                xattr_values xattr_limit xattrs_on_a_full_volume xattr_create_and_replace xattr_permissions xattr_lifetime
                 xattrs_in_the_trash xattrs_of_other_clients xattr_turns xattr_turns_of_a_listing
                 access_acls acls_refused default_acls acls_decide acls_contended acl_turns acls_off
                 directory_quota nested_quotas moved_tree_under_change great_tree_moved_under_change

@@ -296,6 +296,17 @@ impl<'a> Txn<'a> {
         Ok(())
     }
 
+    /// Requires that a value of an extended attribute becomes no larger, or that all of the inode's stay within `most` bytes
+    /// with it (`ENOSPC`). Believed without asking, like [`Txn::require_empty`].
+    pub(crate) fn require_xattr_room(&mut self, ino: Ino, name: &[u8], len: u64, most: u64) -> Step<()> {
+        let guard = Guard::XattrRoom { ino, name: name.to_vec(), len, most };
+        if self.fetched(&guard.read()).is_some_and(|sizes| !guard.holds(sizes)) {
+            return Err(Errno::ENOSPC.into());
+        }
+        self.guard(guard);
+        Ok(())
+    }
+
     /// The value of an extended attribute, not guarded.
     pub(crate) fn xattr(&mut self, ino: Ino, name: &[u8]) -> Step<Option<Bytes>> {
         let Value::Bytes(value) = self.other(Read::Xattr(ino, name.to_vec()))? else {

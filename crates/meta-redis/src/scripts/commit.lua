@@ -49,6 +49,12 @@ function guard.Y()
   local v = call('HGET', key(), arg())
   return v ~= false, v
 end
+-- Room for a value of an extended attribute: its name, bytes of the value, most bytes of all.
+function guard.B()
+  local k, name = key(), arg()
+  local v, len, most = xattr_sizes(k, name), num(), num()
+  return (v[2] and len <= v[2]) or v[1] + #name + len <= most, v
+end
 -- Counter: its value in decimal.
 function guard.N()
   local v = call('GET', key())

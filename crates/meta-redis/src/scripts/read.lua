@@ -14,6 +14,8 @@ for i, key in ipairs(KEYS) do
   local command, n = arg(), tonumber(arg())
   if command == 'LOOKUP' then
     out[i] = lookup(key, arg(), arg())
+  elseif command == 'XATTRSIZES' then
+    out[i] = xattr_sizes(key, arg())
   elseif n == 0 then
     out[i] = call(command, key)
   elseif n == 1 then

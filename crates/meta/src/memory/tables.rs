@@ -52,6 +52,11 @@ impl Tables {
             .map(|((_, n), e)| (n, e))
     }
 
+    fn xattrs_of(&self, ino: Ino) -> impl Iterator<Item = (&Name, &Bytes)> {
+        let all = self.xattrs.range((ino, Vec::new())..).take_while(move |((i, _), _)| *i == ino);
+        all.map(|((_, name), value)| (name, value))
+    }
+
     pub fn read(&self, read: &Read) -> Value {
         match read {
             Read::Attr(ino) => Value::Attr(self.attrs.get(ino).cloned()),
@@ -65,13 +70,17 @@ impl Tables {
             }
             Read::Symlink(ino) => Value::Bytes(self.symlinks.get(ino).cloned()),
             Read::Xattr(ino, name) => Value::Bytes(self.xattrs.get(&(*ino, name.clone())).cloned()),
-            Read::XattrNames(ino) => Value::Names(
-                self.xattrs
-                    .range((*ino, Vec::new())..)
-                    .take_while(|((i, _), _)| i == ino)
-                    .map(|((_, n), _)| n.clone())
-                    .collect(),
-            ),
+            Read::XattrNames(ino) => {
+                Value::Names(self.xattrs_of(*ino).map(|(name, _)| name.clone()).collect())
+            }
+            Read::XattrSizes(ino, name) => {
+                let others = self.xattrs_of(*ino).filter(|(n, _)| *n != name);
+                let own = self.xattrs.get(&(*ino, name.clone()));
+                Value::XattrSizes(
+                    others.map(|(n, value)| (n.len() + value.len()) as u64).sum(),
+                    own.map(|value| value.len() as u64),
+                )
+            }
             Read::Parents(ino) => Value::Parents(
                 self.parents
                     .range((*ino, Ino(0))..=(*ino, Ino(u64::MAX)))

@@ -20,6 +20,9 @@ use crate::volume::Meta;
 /// Directories above one; a longer way is a loop.
 pub(crate) const DEPTH_MAX: usize = 10_000;
 
+/// What the smallest file with data takes, in bytes.
+const BLOCK: i64 = 4096;
+
 impl Meta {
     /// Checks what the operation takes and buffers the charges. Order: user, group, capacity, inodes, directories.
     pub(crate) fn account(&self, t: &mut Txn<'_>) -> Step<()> {
@@ -126,6 +129,21 @@ impl Meta {
             t.guard(Guard::CounterRoom(counter, most));
         }
         Ok(())
+    }
+
+    /// Has the volume room for another block? If so it is guarded.
+    pub(crate) fn require_free_block(&self, t: &mut Txn<'_>) -> bool {
+        let capacity = self.settings().capacity;
+        if capacity == 0 {
+            return true;
+        }
+        let claimed = self.ledger.claimed(Place::Volume);
+        let most = i64::try_from(capacity).unwrap_or(i64::MAX).saturating_sub(BLOCK).saturating_sub(claimed);
+        let free = t.counter_or(Counter::UsedSpace, self.ledger.space()) <= most;
+        if free {
+            t.guard(Guard::CounterRoom(Counter::UsedSpace, most));
+        }
+        free
     }
 
     fn require_quota(

@@ -19,6 +19,10 @@ pub const XATTR_NAME_MAX: usize = 255;
 /// Longest value, in bytes.
 pub const XATTR_VALUE_MAX: usize = 65_536;
 
+/// Bytes that the extended attributes of one inode may take, names and values together. ext4 has one block for them, XFS less
+/// than 64 KiB for each; two of the longest values fit here. ACLs are records of their own and do not count.
+pub const XATTRS_MAX: usize = 2 * XATTR_VALUE_MAX;
+
 /// What decides who may read and write an attribute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Namespace {
@@ -57,7 +61,7 @@ impl Meta {
     ///
     /// # Errors
     /// `EOPNOTSUPP` (unknown namespace, ACLs off), `EEXIST` and `ENODATA` (`set`), `ERANGE` (name), `E2BIG` (value), `EINVAL`
-    /// (not an ACL), `ENOSPC` (too many on a removed node), `EPERM` (a flag, not the owner, `user.` on something else than a file or directory), `EACCES`, `ENOENT`,
+    /// (not an ACL), `ENOSPC` (more than [`XATTRS_MAX`], or more on a full volume), `EPERM` (a flag, not the owner, `user.` on something else than a file or directory), `EACCES`, `ENOENT`,
     /// `EROFS`.
     pub async fn set_xattr(
         &self,
@@ -85,6 +89,7 @@ impl Meta {
                 (false, true) => t.require_xattr(ino, name, true, Errno::ENODATA)?,
                 (false, false) => {}
             }
+            self.require_room_for_xattr(t, ino, name, &value)?;
             t.write(Write::PutXattr(ino, name.to_vec(), value.clone()));
             Ok(())
         };
@@ -276,6 +281,14 @@ impl Meta {
             .await;
         self.known_xattrs.forget(real);
         ran.map(|r| r.value)
+    }
+
+    /// Extended attributes are charged to nobody, as the official client has it. So that they are no way around a limit, an
+    /// inode has so many bytes of them, and on a volume without room for another block they do not grow.
+    fn require_room_for_xattr(&self, t: &mut Txn<'_>, ino: Ino, name: &[u8], value: &Bytes) -> Step<()> {
+        let len = value.len() as u64;
+        let most = if self.require_free_block(t) { XATTRS_MAX as u64 } else { 0 };
+        t.require_xattr_room(ino, name, len, most)
     }
 
     /// May the caller change attributes of a namespace?

@@ -120,6 +120,18 @@ pub enum Guard {
         /// Attribute name.
         name: Name,
     },
+    /// The value of the extended attribute becomes no larger than it is, or the inode's attributes, names included, stay
+    /// within a limit with it.
+    XattrRoom {
+        /// Inode.
+        ino: Ino,
+        /// Attribute name.
+        name: Name,
+        /// Bytes of the new value.
+        len: u64,
+        /// Most bytes of all.
+        most: u64,
+    },
     /// The counter has this value (missing counts as 0).
     Counter(Counter, i64),
     /// The counter is not above this (missing counts as 0).
@@ -177,6 +189,7 @@ impl Guard {
             Self::Xattr { ino, name, .. } | Self::XattrExists { ino, name } => {
                 Read::Xattr(*ino, name.clone())
             }
+            Self::XattrRoom { ino, name, .. } => Read::XattrSizes(*ino, name.clone()),
             Self::Counter(c, _) | Self::CounterRoom(c, _) => Read::Counter(*c),
             Self::QuotaRoom { key, .. } => Read::Quota(*key),
             Self::DirStat(dir, _) => Read::DirStat(*dir),
@@ -203,6 +216,10 @@ impl Guard {
             (Self::Slices { list, .. }, Value::Slices(found)) => list == found,
             (Self::Xattr { expect, .. }, Value::Bytes(found)) => expect == found,
             (Self::XattrExists { .. }, Value::Bytes(found)) => found.is_some(),
+            (Self::XattrRoom { name, len, most, .. }, Value::XattrSizes(others, own)) => {
+                own.is_some_and(|own| *len <= own)
+                    || others.saturating_add(name.len() as u64).saturating_add(*len) <= *most
+            }
             (Self::Counter(_, n), Value::Int(found)) => n == found,
             (Self::CounterRoom(_, most), Value::Int(found)) => found <= most,
             (Self::QuotaRoom { space, inodes, .. }, Value::Quota(found)) => {

@@ -83,6 +83,8 @@ pub enum Read {
     Xattr(Ino, Name),
     /// Names of the extended attributes, [`Value::Names`].
     XattrNames(Ino),
+    /// What the value of an extended attribute and all others of the inode take, [`Value::XattrSizes`].
+    XattrSizes(Ino, Name),
     /// Directories that hold links to a hard-linked inode with counts (> 0), [`Value::Parents`].
     Parents(Ino),
     /// [`Value::Int`]; missing is 0. Not for `NextInode` and `NextChunk`.
@@ -136,6 +138,8 @@ pub enum Value {
     Bytes(Option<Bytes>),
     /// Names, in no order.
     Names(Vec<Name>),
+    /// Bytes of the other extended attributes of an inode, names included, and of the value of this one, if it exists.
+    XattrSizes(u64, Option<u64>),
     /// Parents with link counts.
     Parents(Vec<(Ino, i64)>),
     /// A number.

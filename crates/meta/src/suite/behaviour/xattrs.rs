@@ -11,7 +11,7 @@ use crate::store::{DirCursor, Read, Value, Write};
 use crate::suite::Engine;
 use crate::suite::world::*;
 use crate::types::{Caller, XattrSet};
-use crate::{MetaConfig, OpenFlags, Result, SetAttr, XATTR_NAME_MAX, XATTR_VALUE_MAX};
+use crate::{MetaConfig, OpenFlags, Result, SetAttr, XATTR_NAME_MAX, XATTR_VALUE_MAX, XATTRS_MAX};
 
 const ANY: XattrSet = XattrSet { create: false, replace: false, clear_setgid: false };
 const CREATE: XattrSet = XattrSet { create: true, ..ANY };
@@ -83,6 +83,87 @@ pub async fn xattr_values(engine: Engine) {
     c.meta.set_xattr(&root(), f, b"user.\xff\x01", Bytes::from_static(b"\0\xff"), ANY).await.unwrap();
     assert_eq!(&other.meta.get_xattr(&root(), f, b"user.\xff\x01").await.unwrap()[..], b"\0\xff");
     assert_eq!(other.meta.list_xattrs(&root(), f).await.unwrap().last().unwrap(), b"user.\xff\x01");
+    w.check().await;
+}
+
+/// An inode has so many bytes of attributes, whoever adds them at the same time; what does not grow is always taken.
+pub async fn xattr_limit(engine: Engine) {
+    let w = World::new(engine).await;
+    let c = w.client().await;
+    let f = c.file(ROOT, "f").await;
+    let value = |len: usize| "v".repeat(len);
+    // Many clients at once: as many as fit.
+    let (clients, len) = (12, 20_000);
+    let fit = XATTRS_MAX / (len + "user.00".len());
+    let mut tasks = Vec::new();
+    for i in 0..clients {
+        let client = w.client().await;
+        tasks.push(tokio::spawn(async move {
+            let name = format!("user.{i:02}");
+            client.put_xattr(&root(), f, &name, &"v".repeat(len), ANY).await.map_err(|e| e.errno())
+        }));
+    }
+    let mut taken = 0;
+    for t in tasks {
+        match t.await.unwrap() {
+            Ok(()) => taken += 1,
+            Err(e) => assert_eq!(e, Errno::ENOSPC),
+        }
+    }
+    assert_eq!(taken, fit);
+    assert_eq!(c.xattrs(&root(), f).await.len(), fit);
+    // To the byte.
+    let left = XATTRS_MAX - fit * (len + "user.00".len()) - "user.x".len();
+    assert_eq!(errno(c.put_xattr(&root(), f, "user.x", &value(left + 1), ANY).await), Errno::ENOSPC);
+    c.put_xattr(&root(), f, "user.x", &value(left), ANY).await.unwrap();
+    assert_eq!(errno(c.put_xattr(&root(), f, "user.y", "", ANY).await), Errno::ENOSPC);
+    let (name, other) = (c.xattrs(&root(), f).await[0].clone(), w.client().await);
+    assert_eq!(errno(other.put_xattr(&root(), f, &name, &value(len + 1), REPLACE).await), Errno::ENOSPC);
+    other.put_xattr(&root(), f, &name, &"w".repeat(len), REPLACE).await.unwrap();
+    other.put_xattr(&root(), f, &name, "", REPLACE).await.unwrap();
+    c.put_xattr(&root(), f, &name, &value(len), ANY).await.unwrap();
+    c.drop_xattr(f, &name).await.unwrap();
+    c.put_xattr(&root(), f, "user.y", "", ANY).await.unwrap();
+    // More of another client stays, and may become less.
+    let note = Write::PutXattr(f, b"user.note".to_vec(), value(XATTRS_MAX).into());
+    w.store.commit(&crate::store::Commit { guards: Vec::new(), writes: vec![note] }).await.unwrap();
+    c.put_xattr(&root(), f, "user.x", &value(left), ANY).await.unwrap();
+    assert_eq!(errno(c.put_xattr(&root(), f, "user.x", &value(left + 1), ANY).await), Errno::ENOSPC);
+    c.put_xattr(&root(), f, "user.note", &value(XATTR_VALUE_MAX), ANY).await.unwrap();
+    w.check().await;
+}
+
+/// On a volume without room for another block, attributes do not grow. They are charged to nobody.
+pub async fn xattrs_on_a_full_volume(engine: Engine) {
+    let w = World::with(engine, |s| s.capacity = 1 << 20).await;
+    let c = w.client().await;
+    let other = w.client().await;
+    let f = c.file(ROOT, "f").await;
+    c.put_xattr(&root(), f, "user.a", "12345", ANY).await.unwrap();
+    let before = other.meta.statfs().await.unwrap();
+    other.put_xattr(&root(), f, "user.b", &"v".repeat(60_000), ANY).await.unwrap();
+    assert_eq!(other.meta.statfs().await.unwrap(), before);
+    // Filled by one, noticed by the other at once.
+    let mut files = Vec::new();
+    while let Ok(ino) = c.make(ROOT, &format!("fill{}", files.len()), FileType::File).await {
+        files.push(ino);
+    }
+    for client in [&other, &c] {
+        let put = async |name: &str, value: &str| {
+            client.put_xattr(&root(), f, name, value, ANY).await.map_err(|e| e.errno())
+        };
+        assert_eq!(put("user.c", "").await, Err(Errno::ENOSPC));
+        assert_eq!(put("user.a", "123456").await, Err(Errno::ENOSPC));
+        assert_eq!(put("user.a", "54321").await, Ok(()));
+        assert_eq!(put("user.a", "1").await, Ok(()));
+        assert_eq!(put("user.a", "12").await, Err(Errno::ENOSPC));
+        client.drop_xattr(f, "user.a").await.unwrap();
+        assert_eq!(put("user.a", "12345").await, Err(Errno::ENOSPC));
+        // As soon as there is room again, also for who has been told that there is none.
+        c.unlink(ROOT, &format!("fill{}", files.len() - 1)).await.unwrap();
+        assert_eq!(put("user.a", "12345").await, Ok(()));
+        c.make(ROOT, &format!("fill{}", files.len() - 1), FileType::File).await.unwrap();
+    }
     w.check().await;
 }
 

@@ -48,6 +48,10 @@ fn there(name: &str) -> Guard {
     Guard::XattrExists { ino: Ino(7), name: name.into() }
 }
 
+fn xattr_room(name: &str, len: u64, most: u64) -> Guard {
+    Guard::XattrRoom { ino: Ino(7), name: name.into(), len, most }
+}
+
 /// Attributes that differ from [`attr`] in the fields of one mask.
 fn changed() -> [(AttrMask, Attr); 6] {
     let a = attr(FileType::File);
@@ -91,6 +95,12 @@ pub async fn guards_hold(engine: Engine) {
         xattr("user.a", Some("v")),
         xattr("user.b", None),
         there("user.a"),
+        // 7 bytes are there, of which the one of the value goes.
+        xattr_room("user.a", 2, 8),
+        xattr_room("user.a", 1, 0),
+        xattr_room("user.a", 0, 0),
+        xattr_room("user.bc", 3, 17),
+        Guard::XattrRoom { ino: Ino(9), name: b"user.a".to_vec(), len: 2, most: 8 },
         Guard::Counter(Counter::UsedSpace, 42),
         Guard::Counter(Counter::NextTrash, 0),
         Guard::Setting(Some("{}".into())),
@@ -152,6 +162,9 @@ pub async fn guards_fail(engine: Engine) {
         xattr("user.a", Some("w")),
         xattr("user.b", Some("v")),
         there("user.b"),
+        xattr_room("user.a", 2, 7),
+        xattr_room("user.b", 0, 12),
+        xattr_room("user.b", 1, 0),
         Guard::Counter(Counter::UsedSpace, 41),
         Guard::Counter(Counter::NextTrash, 1),
         Guard::Setting(None),

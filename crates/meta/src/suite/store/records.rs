@@ -176,6 +176,11 @@ pub async fn xattrs(engine: Engine) {
     }
     write(s, vec![Write::PutXattr(Ino(7), "user.a".into(), "new".into())]).await;
     assert_eq!(read(s, get("user.a")).await, Value::Bytes(Some("new".into())));
+    let sizes = async |ino: u64, name: &str| read(s, Read::XattrSizes(Ino(ino), name.into())).await;
+    assert_eq!(sizes(7, "user.a").await, Value::XattrSizes(6 + 6 + 65_536, Some(3)));
+    assert_eq!(sizes(7, "user.b").await, Value::XattrSizes(9 + 6 + 65_536, Some(0)));
+    assert_eq!(sizes(7, "user.d").await, Value::XattrSizes(9 + 6 + 6 + 65_536, None));
+    assert_eq!(sizes(9, "user.a").await, Value::XattrSizes(0, None));
     let Value::Names(names) = read(s, Read::XattrNames(Ino(7))).await else { panic!() };
     assert_eq!(sorted(names), [b"user.a".to_vec(), b"user.b".to_vec(), b"user.c".to_vec()]);
     write(s, vec![Write::DelXattr(Ino(7), "user.a".into()), Write::DelXattr(Ino(7), "user.x".into())]).await;
