@@ -30,6 +30,7 @@ on_engines!(
     devices_pipes_and_sockets,
     removed_nodes_are_still_seen_by_who_holds_them,
     a_file_removed_by_another_mount_keeps_its_attributes,
+    a_directory_removed_by_another_mount_is_its_holders,
     what_another_mount_has_put_into_the_trash_is_its_holders,
     the_trash_gives_back_only_to_root,
     names_in_the_trash_are_no_links,
@@ -444,6 +445,45 @@ fn a_file_removed_by_another_mount_keeps_its_attributes(engine: Engine) {
     a.unmount();
     b.unmount();
     volume.check_but_for_pending();
+}
+
+fn a_directory_removed_by_another_mount_is_its_holders(engine: Engine) {
+    let script = "import os, sys, time
+other = sys.argv[1]
+def said(*calls):
+    for f in calls:
+        try: print(f())
+        except OSError as e: print(e.strerror)
+os.mkdir('d', 0o750); os.mkdir('e')
+d = os.open('d', os.O_RDONLY); e = os.open('e', os.O_RDONLY)
+until = time.time() + 30
+while not all(os.path.exists(f'{other}/{n}') for n in 'de'): assert time.time() < until; time.sleep(0.01)
+os.rmdir(other + '/d'); os.mkdir(other + '/new'); os.rename(other + '/new', other + '/e'); os.rmdir(other + '/e')
+while any(os.fstat(fd).st_nlink for fd in (d, e)): assert time.time() < until; time.sleep(0.01)
+while any(os.path.exists(n) for n in 'de'): assert time.time() < until; time.sleep(0.01)
+s = os.fstat(d); print(oct(s.st_mode), s.st_uid, s.st_nlink)
+for fd in (d, e):
+    said(lambda: os.listdir(fd), lambda: os.stat('x', dir_fd=fd), lambda: os.mkdir('x', dir_fd=fd),
+        lambda: os.open('x', os.O_CREAT | os.O_RDWR, dir_fd=fd), lambda: os.rename('x', 'y', src_dir_fd=fd, dst_dir_fd=fd))
+    os.fchmod(fd, 0o710); os.fchown(fd, 3, 4); os.utime(fd, ns=(5, 7)); os.setxattr(fd, 'user.a', b'1')
+    again = os.open(f'/proc/self/fd/{fd}', os.O_RDONLY); os.close(fd)
+    dot = os.open('.', os.O_RDONLY, dir_fd=again)
+    for fd in (again, dot):
+        os.fchmod(fd, 0o701); s = os.fstat(fd); print(oct(s.st_mode), s.st_uid, s.st_gid, s.st_nlink, s.st_mtime_ns, os.getxattr(fd, 'user.a'))
+        said(lambda: os.listdir(fd), lambda: os.fsync(fd), lambda: os.fchdir(fd), os.getcwd, lambda: os.listdir('.'))
+        os.chdir('/')";
+    let run =
+        |root: &Path, other: &Path| sh(root, &format!("python3 - {} <<'E'\n{script}\nE", other.display()));
+    let local = tempfile::tempdir().unwrap();
+    let want = run(local.path(), local.path());
+    for trash in ["--trash-days=0", "--trash-days=1"] {
+        let volume = Volume::new(engine, &[trash]);
+        let (a, b) = (volume.mount(&[]), volume.mount(&[]));
+        assert_eq!(run(a.path(), b.path()), want, "ours, with {trash}, and the local file system's");
+        a.unmount();
+        b.unmount();
+        volume.check();
+    }
 }
 
 fn what_another_mount_has_put_into_the_trash_is_its_holders(engine: Engine) {

@@ -397,7 +397,7 @@ impl Store for RedisStore {
             Job::CleanupTrash => redis_keys::Counter::LastCleanupTrash,
             Job::CleanupSlices => redis_keys::Counter::NextCleanupSlices,
         });
-        let args = [now.to_string(), (now - min_interval).to_string()];
+        let args = [now, now - min_interval, now + min_interval].map(|at| at.to_string());
         let answer = self.script(&self.quick, &self.scripts.claim, &[stamp], &args, false).await?;
         Ok(reply::int(answer)? == Some(1))
     }

@@ -86,9 +86,9 @@ statements! {
     // ?2 is the count, ?3 the first number ever.
     allocate = "INSERT INTO jfs_counter(name,value) VALUES(?1,?3+?2) \
         ON CONFLICT(name) DO UPDATE SET value=max(value,?3)+?2 RETURNING value";
-    // ?2 is now, ?3 the newest stamp that may be replaced.
+    // ?2 is now, ?3 the newest stamp of the past that may be replaced, ?4 the newest of the future that may not.
     claim = "INSERT INTO jfs_counter(name,value) VALUES(?1,?2) \
-        ON CONFLICT(name) DO UPDATE SET value=excluded.value WHERE value<=?3";
+        ON CONFLICT(name) DO UPDATE SET value=excluded.value WHERE value<=?3 OR value>?4";
 
     put_delfile = "INSERT OR REPLACE INTO jfs_delfile(inode,length,expire) VALUES(?1,?2,?3)";
     del_delfile = "DELETE FROM jfs_delfile WHERE inode=?1";

@@ -119,7 +119,7 @@ fn carry_out(conn: &Connection, shared: &Shared, task: WriteTask) -> Done {
         WriteTask::Claim(job, now, age, to) => Done::Claim(
             to,
             in_savepoint(conn, shared, || {
-                let params = params![names::job(job), now, now - age];
+                let params = params![names::job(job), now, now - age, now + age];
                 let n = conn.prepare_cached(&shared.statements.claim)?.execute(params)?;
                 Ok(n > 0)
             }),

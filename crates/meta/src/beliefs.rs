@@ -23,6 +23,8 @@ const EDGES_MAX: usize = 32_768;
 const LOCKS_MAX: usize = 4096;
 /// Directories whose attributes may be told for a moment.
 const SEEN_MAX: usize = 4096;
+/// Nodes whose record is gone, with what was believed of them before.
+const GONE_MAX: usize = 1024;
 
 /// The flocks of a file.
 pub(crate) type Flocks = Vec<(LockOwner, bool)>;
@@ -37,6 +39,8 @@ pub(crate) struct Beliefs {
     plocks: Cache<Ino, Arc<Plocks>>,
     /// Directories as the engine has told them after a change of ours, and when.
     seen: Cache<Ino, (Attr, Instant)>,
+    /// What was believed last of nodes that are found to be gone, for those who hold them.
+    gone: Cache<Ino, Attr>,
 }
 
 impl Beliefs {
@@ -47,6 +51,7 @@ impl Beliefs {
             flocks: Cache::new(LOCKS_MAX),
             plocks: Cache::new(LOCKS_MAX),
             seen: Cache::new(SEEN_MAX),
+            gone: Cache::new(GONE_MAX),
         }
     }
 
@@ -68,9 +73,16 @@ impl Beliefs {
         match attr {
             Some(attr) => self.attrs.insert(ino, attr),
             None => {
-                self.attrs.remove(&ino);
+                if let Some((_, last)) = self.attrs.remove(&ino) {
+                    self.gone.insert(ino, last);
+                }
             }
         }
+    }
+
+    /// What was believed of a node before its record was found to be gone.
+    pub(crate) fn last_of_gone(&self, ino: Ino) -> Option<Attr> {
+        self.gone.get(&ino)
     }
 
     /// Remembers a directory's record as it was after a commit; without one the directory is gone.

@@ -1,4 +1,5 @@
-//! Nodes that this client has removed, remembered for those who still hold them.
+//! Nodes that this client has removed, and directories that another one has removed while they were open here, remembered for
+//! those who still hold them.
 //!
 //! A process may stand in a directory that was removed, or hold a descriptor of it; POSIX lets it see attributes with a link
 //! count of 0. There is no record any more that could tell them.
@@ -48,12 +49,30 @@ impl Departed {
 }
 
 impl Meta {
-    /// Last attributes of a node that this client has removed; for those who still hold it when its record is gone.
+    /// Last attributes of a node that this client has removed, or of a directory that is open here and that another one has
+    /// removed; for those who still hold it when its record is gone.
     pub fn departed(&self, ino: Ino) -> Option<Attr> {
-        self.departed.0.lock().0.get(&ino).map(|gone| gone.attr.clone())
+        let ino = self.real(ino);
+        let known = || self.departed.0.lock().0.get(&ino).map(|gone| gone.attr.clone());
+        known().or_else(|| {
+            let last = self.last_of_open_dir(ino)?;
+            self.departed.remember(ino, &last, last.ctime);
+            known()
+        })
     }
 
-    /// Remembers a node that somebody holds here and another client has removed.
+    /// Attributes for somebody who may hold a node that is gone.
+    ///
+    /// # Errors
+    /// `ENOENT`: gone, and nobody here is known to hold it.
+    pub(crate) async fn getattr_of_held(&self, ino: Ino) -> Result<Attr> {
+        match self.getattr(ino).await {
+            Err(e) if e.errno() == Errno::ENOENT => self.departed(ino).ok_or(e),
+            known => known,
+        }
+    }
+
+    /// Remembers a file that somebody holds here and another client has removed.
     pub fn depart(&self, ino: Ino, last: &Attr) {
         if self.departed(ino).is_none() {
             self.departed.remember(ino, last, last.ctime);
@@ -106,8 +125,9 @@ impl Meta {
     /// # Errors
     /// `EPERM`.
     pub fn set_departed(&self, c: &Caller, ino: Ino, set: &SetAttr) -> Option<Result<Attr>> {
+        self.departed(ino)?;
         let mut nodes = self.departed.0.lock();
-        let a = &mut nodes.0.get_mut(&ino)?.attr;
+        let a = &mut nodes.0.get_mut(&self.real(ino))?.attr;
         Some(set_unrecorded(c, a, set, self.clock.now()).map(|()| a.clone()))
     }
 }

@@ -23,11 +23,18 @@ pub(crate) struct Holds(Mutex<Known>);
 
 #[derive(Default)]
 struct Known {
-    /// Handles of directories that were opened outside the trash.
-    dirs: HashMap<Ino, u64>,
+    /// Directories that are open, and were not opened in the trash.
+    dirs: HashMap<Ino, OpenDir>,
     /// Moved to the trash by this client, and not reached through it since.
     left: HashSet<Ino>,
     order: VecDeque<Ino>,
+}
+
+#[derive(Default)]
+struct OpenDir {
+    handles: u64,
+    /// What was known when it was opened.
+    attr: Option<Attr>,
 }
 
 impl Holds {
@@ -81,20 +88,35 @@ impl Meta {
         a.in_trash() && !self.is_held(ino)
     }
 
-    /// Counts a directory as open until the result is dropped; `None` if it is opened in the trash, which does not count.
+    /// Last attributes of a directory that somebody has open here, if its record was found to be gone: another client has
+    /// removed it.
+    pub(crate) fn last_of_open_dir(&self, ino: Ino) -> Option<Attr> {
+        if self.beliefs.attr(ino).is_some() {
+            return None;
+        }
+        let known = self.holds.0.lock();
+        let open = known.dirs.get(&ino)?;
+        self.beliefs.last_of_gone(ino).or_else(|| open.attr.clone())
+    }
+
+    /// Counts a directory as open until the result is dropped; `None` if it is opened in the trash by who did not hold it
+    /// before, which does not count.
     ///
     /// # Errors
-    /// Those of the engine.
+    /// `ENOENT`, and those of the engine.
     pub async fn hold_dir(&self, ino: Ino) -> Result<Option<HeldDir>> {
         let real = self.real(ino);
         let attr = match self.beliefs.attr(real) {
-            None if self.settings().trash_enabled() => Some(self.getattr(ino).await?),
+            None if self.settings().trash_enabled() => Some(self.getattr_of_held(ino).await?),
             known => known,
         };
-        if real.is_trash() || attr.is_some_and(|a| a.in_trash()) {
+        if real.is_trash() || attr.as_ref().is_some_and(|a| self.is_kept(real, a)) {
             return Ok(None);
         }
-        *self.holds.0.lock().dirs.entry(real).or_default() += 1;
+        let known = &mut *self.holds.0.lock();
+        let open = known.dirs.entry(real).or_default();
+        open.handles += 1;
+        open.attr = attr.or(open.attr.take());
         Ok(Some(HeldDir { holds: Arc::clone(&self.holds), ino: real }))
     }
 }
@@ -108,9 +130,9 @@ pub struct HeldDir {
 impl Drop for HeldDir {
     fn drop(&mut self) {
         let known = &mut *self.holds.0.lock();
-        if let Some(handles) = known.dirs.get_mut(&self.ino) {
-            *handles -= 1;
-            if *handles == 0 {
+        if let Some(open) = known.dirs.get_mut(&self.ino) {
+            open.handles -= 1;
+            if open.handles == 0 {
                 known.dirs.remove(&self.ino);
             }
         }

@@ -37,7 +37,7 @@ impl Meta {
         let age = (self.cfg.heartbeat.as_secs() as i64) * 9 / 10;
         let ours = self.retry(|| self.store.claim(Job::CleanupSessions, now, age)).await?;
         for (sid, overdue) in dead {
-            // The stamp may come from a clock that is ahead; a session may be ended twice.
+            // Who claims the run may have seen less, or have died since; a session may be ended twice.
             if ours || overdue {
                 tracing::info!("ending session {sid}, whose client went away");
                 self.clean_session(sid).await?;

@@ -84,7 +84,8 @@ pub trait Store: Send + Sync + 'static {
     /// Reserves `count` consecutive numbers of `NextInode` or `NextChunk` for the caller alone.
     async fn allocate(&self, counter: Counter, count: u64) -> Result<Range<u64>, StoreError>;
 
-    /// Claims a job: if its stamp is at most `now - min_interval` it becomes `now` (unix seconds) and the caller runs it.
+    /// Claims a job: if its stamp is at most `now - min_interval` it becomes `now` (unix seconds) and the caller runs it. So does
+    /// a stamp beyond `now + min_interval`: it is of a clock that was ahead, and would keep everybody from the job until then.
     async fn claim(&self, job: Job, now: i64, min_interval: i64) -> Result<bool, StoreError>;
 
     /// At most `limit` items of a scan. Walks that remove what they find simply scan again.

@@ -82,9 +82,9 @@ macro_rules! suite {
                 copies copies_with_trash copies_of_many_chunks copies_contended changes_tell_what_they_changed
                 nameless nameless_linked
                 unlinked_but_open replaced_but_open open_races_unlink session_ends stale_session
-                heartbeat deletion_is_resumed shared_slices unlink_without_session read_only_client
+                heartbeat deletion_is_resumed hourly_jobs_after_a_clock_ahead shared_slices unlink_without_session read_only_client
                 jobs_contended
-                unlink rmdir permission_to_remove immutable_and_append_only
+                unlink rmdir directories_removed_under_their_holders permission_to_remove immutable_and_append_only
                 record_locks flock_rules waiting_for_locks readers_let_a_writer_go_first deadlocks deadlocks_between_clients
                 locks_contended
                 locks_with_lost_replies locks_end_with_the_session nothing_is_written_under_lost_locks

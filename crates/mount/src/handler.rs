@@ -580,14 +580,3 @@ fn method_name(req: &Request) -> &'static str {
         _ => "other",
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_generation_of_the_root_is_0_as_the_kernel_wants_it() {
-        assert_eq!(generation(Ino::ROOT), 0);
-        assert_eq!(generation(Ino(2)), 1);
-    }
-}

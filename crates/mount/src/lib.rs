@@ -11,6 +11,8 @@ mod interrupt;
 mod ioctl;
 mod locks;
 mod serve;
+#[cfg(test)]
+mod tests;
 mod xattr;
 
 pub use identity::Identity;

@@ -81,7 +81,11 @@ impl Handles {
     }
 
     pub(crate) fn get(&self, fh: u64) -> Result<Handle, Errno> {
-        self.map.read().get(&fh).map(|(_, h)| h.clone()).ok_or(Errno::EBADF)
+        Ok(self.get_with_inode(fh)?.1)
+    }
+
+    pub(crate) fn get_with_inode(&self, fh: u64) -> Result<(Ino, Handle), Errno> {
+        self.map.read().get(&fh).cloned().ok_or(Errno::EBADF)
     }
 
     pub(crate) fn remove(&self, fh: u64) -> Option<(Ino, Handle)> {

@@ -41,9 +41,13 @@ impl Vfs {
         plus: bool,
         sink: &mut (dyn FnMut(DirItem<'_>) -> bool + Send),
     ) -> Result<()> {
-        match self.handles.get(fh)? {
-            Handle::Dir(d) => d.lock().await.list(self, offset, plus, sink).await,
-            _ => Err(Errno::ENOTDIR.into()),
+        let (ino, Handle::Dir(stream)) = self.handles.get_with_inode(fh)? else {
+            return Err(Errno::ENOTDIR.into());
+        };
+        match stream.lock().await.list(self, offset, plus, sink).await {
+            // What another mount has removed is as empty as what this one has, of which the kernel itself says so.
+            Err(e) if e.errno() == Errno::ENOENT && self.meta.departed(ino).is_some() => Ok(()),
+            listed => listed,
         }
     }
 

@@ -55,6 +55,8 @@ def run(command, *args):
         return os.pread(files[args[0]], 1 << 20, 0).decode()
     elif command == "size":
         return str(os.fstat(files[args[0]]).st_size)
+    elif command == "links":
+        return str(os.fstat(files[args[0]]).st_nlink)
     elif command == "fsync":
         os.fsync(files[args[0]])
     elif command == "alarm":

@@ -166,7 +166,8 @@ impl Tables {
     }
 
     pub fn claim(&mut self, job: Job, now: i64, min_interval: i64) -> bool {
-        let due = self.stamps.get(&job).is_none_or(|t| *t <= now.saturating_sub(min_interval));
+        let recent = now.saturating_sub(min_interval) + 1..=now.saturating_add(min_interval);
+        let due = self.stamps.get(&job).is_none_or(|t| !recent.contains(t));
         if due {
             self.stamps.insert(job, now);
         }

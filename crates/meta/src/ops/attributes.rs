@@ -54,7 +54,7 @@ impl Meta {
     /// # Errors
     /// `EACCES`, `EPERM` (writing to an immutable node), `ENOENT`, `EROFS`.
     pub async fn access(&self, c: &Caller, ino: Ino, mask: u8) -> Result<()> {
-        let a = self.getattr(ino).await?;
+        let a = self.getattr_of_held(ino).await?;
         if mask & W != 0 && self.cfg.read_only && !matches!(a.kind, FileType::Fifo | FileType::Socket) {
             return Err(Errno::EROFS.into());
         }

@@ -221,9 +221,10 @@ impl Meta {
     /// Has no other living client an older session, and are all of this kind? The official client charges what it does later,
     /// and would charge again what is counted here.
     async fn counts_for_the_fleet(&self) -> Result<bool> {
-        let now = self.fleet_now();
+        let engine = self.engine_now().await?;
         let sessions = self.sessions().await?;
-        let mut living = sessions.iter().filter(|s| s.expire >= now);
+        let dead = self.look_at(&sessions, engine);
+        let mut living = sessions.iter().filter(|s| dead.iter().all(|(sid, _)| *sid != s.sid));
         let like_me = |info: &[u8]| String::from_utf8_lossy(info).contains(&self.cfg.version);
         let me = self.sid();
         Ok(me != 0 && living.all(|s| s.sid >= me && like_me(&s.info)))

@@ -105,7 +105,7 @@ impl Meta {
         t.charge(Some((a.uid, a.gid)), -(a.charged_space() as i64), -1);
         match a.kind {
             FileType::File => {
-                t.write(Write::PutDelfile(ino, a.length, t.now.sec));
+                t.write(Write::PutDelfile(ino, a.length, self.fleet_now()));
                 Some(a.length)
             }
             FileType::Symlink => {

@@ -242,6 +242,23 @@ pub async fn deletion_is_resumed(engine: Engine) {
     w.check().await;
 }
 
+/// A client whose clock was days ahead has done the hourly work, and deleted files, before its clock was set.
+pub async fn hourly_jobs_after_a_clock_ahead(engine: Engine) {
+    const AHEAD: i64 = 3 * 86_400;
+    let w = World::with_trash(engine).await;
+    let c = w.client().await;
+    w.clock.advance(AHEAD);
+    c.meta.run_hourly_jobs().await.unwrap();
+    w.clock.advance(-AHEAD);
+    let f = c.file(ROOT, "f").await;
+    let slice = c.put(f, 0, 0, 10).await;
+    c.unlink(ROOT, "f").await.unwrap();
+    w.clock.advance(30 * 3600);
+    c.meta.run_hourly_jobs().await.unwrap();
+    assert_eq!(w.recorder.take(), [(slice.id, 10)], "the trash has expired");
+    w.check().await;
+}
+
 /// A slice that several records use is deleted with the last of them.
 pub async fn shared_slices(engine: Engine) {
     let w = World::new(engine).await;

@@ -76,6 +76,44 @@ pub async fn rmdir(engine: Engine) {
     w.check().await;
 }
 
+/// Who has a directory open that another client removes sees it as it was last, without a link, and may change it.
+pub async fn directories_removed_under_their_holders(engine: Engine) {
+    let w = World::new(engine).await;
+    let (c, other) = (w.client().await, w.client().await);
+    let mode = |mode| SetAttr { mode: Some(mode), ..SetAttr::default() };
+    let (d, e, free) = (c.dir(ROOT, "d").await, c.dir(ROOT, "e").await, c.dir(ROOT, "free").await);
+    let turns = c.meta.counters().turns;
+    let held = [c.meta.hold_dir(d).await.unwrap(), c.meta.hold_dir(e).await.unwrap()];
+    assert!(held.iter().all(Option::is_some));
+    assert_eq!(c.meta.counters().turns, turns, "to be held costs nothing");
+    c.meta.setattr(&root(), d, &mode(0o711)).await.unwrap();
+    for name in ["d", "e", "free"] {
+        other.rmdir(ROOT, name).await.unwrap();
+    }
+    assert_eq!(c.meta.departed(d), None, "nobody has found that out yet");
+    for ino in [d, free] {
+        assert!(c.gone(ino).await);
+    }
+    let last = c.meta.departed(d).unwrap();
+    assert_eq!((last.nlink, last.mode, last.is_dir()), (0, 0o711, true));
+    assert_eq!(c.meta.departed(free), None, "nobody holds it");
+    // Found out by a change.
+    assert_eq!(errno(c.meta.setattr(&root(), e, &mode(0o700)).await), Errno::ENOENT);
+    let changed = c.meta.set_departed(&root(), e, &mode(0o700)).unwrap().unwrap();
+    assert_eq!((changed.nlink, changed.mode), (0, 0o700));
+    assert_eq!(errno(c.meta.set_departed(&user(1000, 1000), e, &mode(0o777)).unwrap()), Errno::EPERM);
+    c.meta.access(&root(), e, 4).await.unwrap();
+    assert_eq!(errno(c.meta.access(&user(1000, 1000), e, 4).await), Errno::EACCES);
+    // It is opened again, and held as long as that lasts; nothing is made in it.
+    let again = c.meta.hold_dir(e).await.unwrap();
+    drop(held);
+    assert_eq!(c.meta.departed(e).map(|a| a.mode), Some(0o700));
+    assert_eq!(errno(c.find(e, "x").await), Errno::ENOENT);
+    assert_eq!(errno(c.make(e, "x", FileType::File).await), Errno::ENOENT);
+    drop(again);
+    w.check().await;
+}
+
 /// Who may remove and rename in a sticky directory, and without permission.
 pub async fn permission_to_remove(engine: Engine) {
     let w = World::new(engine).await;

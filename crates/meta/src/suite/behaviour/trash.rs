@@ -176,9 +176,13 @@ pub async fn trash_and_those_who_hold(engine: Engine) {
     assert_eq!(errno(other.meta.open(&root(), f, write).await), Errno::EPERM);
     assert_eq!(errno(other.meta.truncate(&root(), f, 0, false).await), Errno::EPERM);
     other.meta.close(f).await.unwrap();
+    // Who opens it again before that holds it too.
+    let again = c.meta.hold_dir(d).await.unwrap();
+    drop(held);
+    c.meta.setattr(&root(), d, &set).await.unwrap();
     // Nobody holds them any more.
     c.meta.close(f).await.unwrap();
-    drop(held);
+    drop(again);
     for ino in [f, d] {
         assert_eq!(errno(c.meta.setattr(&root(), ino, &set).await), Errno::EPERM);
     }

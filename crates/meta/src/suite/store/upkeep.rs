@@ -63,6 +63,16 @@ pub async fn claims(engine: Engine) {
         assert!(!s.claim(job, now + 3241, 3240).await.unwrap(), "the stamp moved");
         assert!(!s.claim(job, now, 3240).await.unwrap(), "a clock that is behind wins nothing");
         assert!(s.claim(job, now + 3240, 0).await.unwrap());
+        // A stamp of a clock that is an hour, a day or a year ahead, and goes back.
+        for ahead in [3241, 86_400, 365 * 86_400] {
+            let begin = now + 3240;
+            assert!(s.claim(job, begin + ahead, 3240).await.unwrap(), "{job:?} {ahead}");
+            assert!(
+                s.claim(job, begin, 3240).await.unwrap(),
+                "{job:?}: kept from it by a clock {ahead} s ahead"
+            );
+            assert!(!s.claim(job, begin, 3240).await.unwrap(), "{job:?}: once too often, no more");
+        }
     }
 }
 
