@@ -148,7 +148,7 @@ async fn list(args: &Args, meta: &Meta) -> Result<()> {
 }
 
 async fn path_of(meta: &Meta, ino: Ino) -> String {
-    let paths = meta.paths(ino).await.unwrap_or_default();
+    let paths = meta.paths(&Caller::root(), ino).await.unwrap_or_default();
     paths.first().map_or_else(|| format!("inode:{ino}"), |p| shown(OsStr::from_bytes(p)).into_owned())
 }
 
