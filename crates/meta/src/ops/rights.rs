@@ -4,6 +4,7 @@
 //! in the trash stands beside names that lay in closed directories. What counts is the way that leads, or led, to the node.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use ciderfs_format::edge::trash_entry_parent;
 use ciderfs_format::{Attr, Ino};
@@ -126,8 +127,8 @@ impl<'a> Ways<'a> {
         self.fetch(entries.iter().filter_map(was_in)).await?;
         let mut readable = HashMap::new();
         for dir in entries.iter().filter_map(was_in) {
-            if !readable.contains_key(&dir) {
-                readable.insert(dir, self.reaches(dir).await? && self.grants(dir, R).await?);
+            if let Entry::Vacant(unknown) = readable.entry(dir) {
+                unknown.insert(self.reaches(dir).await? && self.grants(dir, R).await?);
             }
         }
         entries.retain(|e| is_own(e) || was_in(e).is_some_and(|dir| readable.get(&dir) == Some(&true)));
