@@ -18,6 +18,9 @@ use crate::volume::{Meta, synthetic_dir};
 /// Directories above a node; a deeper path is a cycle.
 pub(super) const DEPTH_MAX: usize = 4096;
 
+/// Directories fetched in one turn: no fewer than a page of a listing can name.
+const READS_MAX: usize = 1000;
+
 /// What a caller may do with directories, decided once for each.
 pub(super) struct Ways<'a> {
     meta: &'a Meta,
@@ -34,7 +37,7 @@ impl<'a> Ways<'a> {
         Self { meta, caller, attrs: HashMap::new(), reached: HashMap::new() }
     }
 
-    /// Fetches directories and all that lie above: a turn for each level, however many they are.
+    /// Fetches directories and all that lie above: a turn for each level, or for each [`READS_MAX`] of it.
     async fn fetch(&mut self, dirs: impl Iterator<Item = Ino>) -> Result<()> {
         let mut level: Vec<Ino> = dirs.collect();
         for _ in 0..DEPTH_MAX {
@@ -44,14 +47,16 @@ impl<'a> Ways<'a> {
             if level.is_empty() {
                 return Ok(());
             }
-            let reads: Vec<Read> = level.iter().map(|dir| Read::Attr(*dir)).collect();
             let mut above = Vec::new();
-            for (dir, value) in level.iter().zip(self.meta.read(&reads).await?) {
-                let Value::Attr(attr) = value else { return Err(StoreError::another_question().into()) };
-                let attr = attr.or_else(|| (*dir == Ino::ROOT).then(|| synthetic_dir(*dir)));
-                let is_end = *dir == self.meta.real(Ino::ROOT) || *dir == Ino::ROOT;
-                above.extend(attr.as_ref().filter(|a| !is_end && !a.parent.is_trash()).map(|a| a.parent));
-                self.attrs.insert(*dir, attr);
+            for part in level.chunks(READS_MAX) {
+                let reads: Vec<Read> = part.iter().map(|dir| Read::Attr(*dir)).collect();
+                for (dir, value) in part.iter().zip(self.meta.read(&reads).await?) {
+                    let Value::Attr(attr) = value else { return Err(StoreError::another_question().into()) };
+                    let attr = attr.or_else(|| (*dir == Ino::ROOT).then(|| synthetic_dir(*dir)));
+                    let is_end = *dir == self.meta.real(Ino::ROOT) || *dir == Ino::ROOT;
+                    above.extend(attr.as_ref().filter(|a| !is_end && !a.parent.is_trash()).map(|a| a.parent));
+                    self.attrs.insert(*dir, attr);
+                }
             }
             level = above;
         }
