@@ -1,4 +1,5 @@
 //! Chores of the project: `cargo xtask bench`, `cargo xtask deny`.
+#![forbid(unsafe_code)]
 
 mod bench;
 mod deny;
@@ -10,7 +11,7 @@ cargo xtask bench [--meta redis|sqlite] [--size MIB] [--files N] [--rounds N] [-
     CiderFS beside the official client, in one run on this machine: turns to Redis per operation, rates of small
     files, sequential throughput, CPU time and memory. Needs root (it mounts), redis-server and python3-venv.
 cargo xtask deny [--advisories]
-    Checks licences and sources of the dependencies; with --advisories known flaws too, for which it asks RustSec.";
+    Checks licences, sources and duplicates of the dependencies; with --advisories known flaws too, for which it asks RustSec.";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -1,4 +1,4 @@
-//! Parsing: flags anywhere, one or two dashes, `--flag=value` or `--flag value` (`spec/cli.md` 2.1).
+//! Parsing: flags anywhere before `--`, one or two dashes, `--flag=value` or `--flag value` (`spec/cli.md` 2.1).
 //!
 //! Whatever names a place on this machine is resolved here, from the caller's directory: [`flags`] says which words do.
 //! Commands get places of any bytes that mean the same wherever the process goes afterwards.
@@ -52,6 +52,11 @@ impl Args {
         let mut positional = Vec::new();
         let mut words = words.iter().map(AsRef::as_ref);
         while let Some(word) = words.next() {
+            if word == "--" {
+                // No options follow.
+                positional.extend(words);
+                break;
+            }
             let bytes = word.as_bytes();
             let Some(body) =
                 bytes.strip_prefix(b"--").or_else(|| bytes.strip_prefix(b"-")).filter(|b| !b.is_empty())
@@ -232,19 +237,25 @@ impl Args {
         self.text(name).and_then(|t| t.parse().ok()).unwrap_or(default)
     }
 
-    /// A fraction, or its default.
-    pub fn float(&self, name: &str, default: f32) -> f32 {
+    /// A fraction of a whole, or its default.
+    pub fn share(&self, name: &str, default: f32) -> f32 {
         self.text(name).and_then(|t| t.parse().ok()).unwrap_or(default)
     }
 
-    /// Bytes, or the default. `unit` is the unit of a bare number.
-    pub fn size(&self, name: &str, unit: char, default: u64) -> Result<u64> {
-        self.text(name).map_or(Ok(default), |t| values::size(name, t, unit))
+    /// Bytes, or the default.
+    pub fn size(&self, name: &str, default: u64) -> Result<u64> {
+        match (self.text(name), kind(name)) {
+            (Some(text), Some(Kind::Size(unit, from, to))) => values::size(name, text, unit, (from, to)),
+            _ => Ok(default),
+        }
     }
 
     /// A duration, or its default.
     pub fn duration(&self, name: &str, default: Duration) -> Result<Duration> {
-        self.text(name).map_or(Ok(default), |t| values::duration(name, t))
+        match (self.text(name), kind(name)) {
+            (Some(text), Some(Kind::Duration(from, to))) => values::duration(name, text, (from, to)),
+            _ => Ok(default),
+        }
     }
 
     /// Exactly the positional arguments that a command needs.
@@ -267,6 +278,11 @@ impl Args {
     }
 }
 
+/// What a flag takes.
+fn kind(name: &str) -> Option<Kind> {
+    flags::FLAGS.iter().find(|f| f.name == name).map(|f| f.kind)
+}
+
 /// What must be a text, as text.
 fn text_of(word: &OsStr, what: impl FnOnce() -> String) -> Result<&str> {
     word.to_str().ok_or_else(|| {
@@ -276,14 +292,15 @@ fn text_of(word: &OsStr, what: impl FnOnce() -> String) -> Result<&str> {
 
 /// Is the value one that the flag takes?
 fn check(flag: &Flag, value: &str) -> Result<()> {
-    let bad =
-        |what: &str| Err(Failure::new(format!("invalid value {value:?} for flag --{}: {what}", flag.name)));
     match flag.kind {
-        Kind::Bool if !matches!(value, "true" | "false") => bad("use true or false"),
-        Kind::Int if value.parse::<u64>().is_err() => bad("not a whole number"),
-        Kind::Float if value.parse::<f32>().is_err() => bad("not a number"),
-        Kind::Size(unit) => values::size(flag.name, value, unit).map(|_| ()),
-        Kind::Duration => values::duration(flag.name, value).map(|_| ()),
+        Kind::Bool if !matches!(value, "true" | "false") => {
+            Err(Failure::new(format!("invalid value {value:?} for flag --{}: use true or false", flag.name)))
+        }
+        Kind::Int(from, to) => values::int(flag.name, value, (from, to)).map(|_| ()),
+        Kind::Share => values::share(flag.name, value).map(|_| ()),
+        Kind::Address => values::address(flag.name, value),
+        Kind::Size(unit, from, to) => values::size(flag.name, value, unit, (from, to)).map(|_| ()),
+        Kind::Duration(from, to) => values::duration(flag.name, value, (from, to)).map(|_| ()),
         _ => Ok(()),
     }
 }
@@ -352,6 +369,128 @@ mod tests {
             let text = Args::parse(command, &words).unwrap_err().text;
             assert!(text.contains("not UTF-8") && text.contains("\\377"), "{text}");
         }
+    }
+
+    /// Values at the ends of a range, and values beyond them.
+    fn ends(kind: Kind) -> Option<(Vec<String>, Vec<String>)> {
+        let text = |list: &[&str]| list.iter().map(|v| (*v).to_owned()).collect::<Vec<_>>();
+        // What no number is, or none that fits anywhere.
+        let mut bad = text(&[
+            "-1",
+            "-0",
+            "nan",
+            "NaN",
+            "inf",
+            "-inf",
+            "infinity",
+            "1e400",
+            "0x10",
+            "1_000",
+            "1,5",
+            " 1",
+            "1 ",
+            "١",
+            "--",
+            "",
+            "99999999999999999999",
+            "340282366920938463463374607431768211456",
+            "1.2.3",
+        ]);
+        let good = match kind {
+            Kind::Int(from, to) => {
+                bad.extend(text(&["1.5", "1M", "+1"]));
+                bad.extend(from.checked_sub(1).map(|n| n.to_string()));
+                bad.extend(to.checked_add(1).map(|n| n.to_string()));
+                vec![from.to_string(), to.to_string()]
+            }
+            Kind::Share => {
+                bad.extend(text(&["1.01", "2", "1.00000001"]));
+                text(&["0", "0.25", "1"])
+            }
+            Kind::Size(_, from, to) => {
+                bad.extend(text(&["16E", "8E", "18446744073709551616B", "18014398509481984K", "1X", "M"]));
+                bad.extend(from.checked_sub(1).map(|n| format!("{n}B")));
+                bad.push(format!("{}B", to + 1));
+                vec![format!("{from}B"), format!("{to}B")]
+            }
+            Kind::Duration(from, to) => {
+                bad.extend(text(&["1y", "-1s", "1e3", "99999999999999999999h"]));
+                bad.push(format!("{}s", to + 1));
+                bad.extend((from > 0).then(|| format!("{}ms", from * 1000 - 1)));
+                vec![from.to_string(), format!("{to}s")]
+            }
+            Kind::Address => {
+                bad = text(&["127.0.0.1", ":", "h:-1", "h:65536", "h:99999999999999999999", "h:1x"]);
+                text(&["", "127.0.0.1:0", "[::1]:65535"])
+            }
+            Kind::Bool
+            | Kind::Text
+            | Kind::Path
+            | Kind::Inside
+            | Kind::Dirs
+            | Kind::Bucket
+            | Kind::Source => return None,
+        };
+        Some((good, bad))
+    }
+
+    #[test]
+    fn numbers_that_do_not_fit_are_refused_with_flag_value_and_range() {
+        let mut numbers = 0;
+        for flag in flags::FLAGS {
+            let Some((good, bad)) = ends(flag.kind) else { continue };
+            numbers += 1;
+            let command = if flag.commands.contains(&"*") { "mount" } else { flag.commands[0] };
+            for value in good {
+                let result = Args::parse(command, &[format!("--{}={value}", flag.name)]);
+                let not_there = matches!(flag.status, Status::Missing(_) | Status::Only(..));
+                let told = result.map_err(|e| e.text);
+                let refused_so = told.as_ref().is_err_and(|t| t.contains("not supported"));
+                assert!(told.is_ok() || (not_there && refused_so), "--{}={value}: {told:?}", flag.name);
+            }
+            let mut names = vec![format!("--{}", flag.name)];
+            names.extend(flag.aliases.iter().map(|a| format!("-{a}")));
+            for value in bad {
+                for words in
+                    names.iter().flat_map(|n| [vec![format!("{n}={value}")], vec![n.clone(), value.clone()]])
+                {
+                    let text = Args::parse(command, &words).unwrap_err().text;
+                    let named =
+                        text.contains(&format!("--{}: ", flag.name)) && text.contains(&format!("{value:?}"));
+                    assert!(named && text.contains("use ") && text.contains(" to "), "{words:?}: {text}");
+                }
+            }
+        }
+        assert!(numbers > 40, "{numbers}");
+    }
+
+    #[test]
+    fn defaults_of_the_table_are_in_their_ranges() {
+        for flag in flags::FLAGS.iter().filter(|f| !f.default.is_empty()) {
+            assert!(check(flag, flag.default).is_ok(), "--{}", flag.name);
+        }
+    }
+
+    #[test]
+    fn a_name_means_the_same_to_every_command() {
+        for flag in flags::FLAGS {
+            assert_eq!(kind(flag.name), Some(flag.kind), "--{}", flag.name);
+        }
+    }
+
+    #[test]
+    fn two_dashes_end_the_options_of_every_command() {
+        for command in ["up", "format", "config", "mount", "umount", "status", "quota", "info", "version"] {
+            for flag in flags::of(command).filter(|f| f.status == Status::Ready) {
+                let name = format!("--{}", flag.name);
+                let a = Args::parse(command, &["--quiet", "a", "--", &name, "-x", "--", "b"]).unwrap();
+                let given: Vec<_> = (0..a.count()).map(|i| a.given(i).to_str().unwrap()).collect();
+                assert_eq!(given, ["a", &name, "-x", "--", "b"], "{command}");
+                assert!(a.is_on("quiet") && (flag.name == "quiet" || !a.has(flag.name)), "{command} {name}");
+            }
+        }
+        let a = parse("mount", "-- M -P").unwrap();
+        assert!(a.place(1).ends_with("-P"));
     }
 
     #[test]

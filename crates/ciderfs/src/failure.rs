@@ -37,6 +37,7 @@ impl Failure {
     }
 
     /// Dies of the signal that ended the command, if one did, so that whoever started it sees that.
+    #[allow(unsafe_code, reason = "dying of a signal takes its default action")]
     pub fn die(&self) {
         let Some(signal) = self.code.checked_sub(EXIT_SIGNAL).filter(|s| *s > 0) else { return };
         // SAFETY: the default action needs nothing of this process; nothing runs any more that the signal could interrupt.

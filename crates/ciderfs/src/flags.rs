@@ -7,14 +7,16 @@ pub enum Kind {
     Bool,
     /// A text.
     Text,
-    /// A whole number.
-    Int,
-    /// A fraction.
-    Float,
-    /// Bytes; the letter is the unit of a bare number.
-    Size(char),
-    /// A duration; a bare number is seconds.
-    Duration,
+    /// A whole number, from and to.
+    Int(u64, u64),
+    /// A fraction of a whole, from 0 to 1.
+    Share,
+    /// Bytes, from and to; the letter is the unit of a bare number.
+    Size(char, u64, u64),
+    /// `HOST:PORT`, or nothing.
+    Address,
+    /// A duration in seconds, from and to; a bare number is seconds.
+    Duration(u64, u64),
     /// A place on this machine.
     Path,
     /// A path within the volume, in any bytes.
@@ -68,7 +70,7 @@ pub struct Flag {
     pub status: Status,
 }
 
-use Kind::{Bool, Bucket, Dirs, Duration, Float, Inside, Int, Path, Size, Text};
+use Kind::{Address, Bool, Bucket, Dirs, Duration, Inside, Int, Path, Share, Size, Text};
 use Status::{Missing, NoOp, Only, Ready};
 
 const ALL: &[&str] = &["*"];
@@ -78,6 +80,18 @@ const LIMITED: &[&str] = &["format", "config", "quota"];
 const MOUNT: &[&str] = &["mount", "up"];
 const LATER: Status = Missing("it comes with a later version; remove it");
 const SAFE: Status = Missing("data is always in the object store before fsync returns; remove it");
+
+/// Most bytes that a size can name: limits are stored with a sign.
+const BYTES_MAX: u64 = i64::MAX as u64;
+/// Longest duration, a hundred years: moments that far away can still be computed.
+const SECONDS_MAX: u64 = 36_525 * 86_400;
+const TIME: Kind = Duration(0, SECONDS_MAX);
+/// Things done or tried at a time.
+const COUNT: Kind = Int(0, 100_000);
+/// Numbers of users and groups; the last one means nobody.
+const ID: Kind = Int(0, u32::MAX as u64 - 1);
+const NUMBER: Kind = Int(0, u64::MAX);
+const SMALL: Kind = Int(0, u32::MAX as u64);
 
 macro_rules! flag {
     ($name:literal, $aliases:expr, $kind:expr, $default:literal, $commands:expr, $status:expr, $help:literal) => {
@@ -120,7 +134,7 @@ pub const FLAGS: &[Flag] = &[
     flag!("session-token", &[], Text, "", FORMAT_CONFIG, Ready, "session token (env SESSION_TOKEN)"),
     flag!("storage-class", &[], Text, "", &["format", "config", "mount"], LATER, "storage class of objects"),
     flag!("tag", &[], Text, "", &["format", "config", "mount"], LATER, "tag of objects"),
-    flag!("block-size", &[], Size('K'), "4M", FORMAT, Ready, "size of blocks, 64K to 16M"),
+    flag!("block-size", &[], Size('K', 0, BYTES_MAX), "4M", FORMAT, Ready, "size of blocks, 64K to 16M"),
     flag!("compress", &[], Text, "none", FORMAT, Ready, "none, lz4 or zstd"),
     flag!(
         "encrypt-rsa-key",
@@ -133,10 +147,10 @@ pub const FLAGS: &[Flag] = &[
     ),
     flag!("encrypt-algo", &[], Text, "aes256gcm-rsa", FORMAT, Ready, "aes256gcm-rsa or chacha20-rsa"),
     flag!("hash-prefix", &[], Bool, "", FORMAT, Ready, "spread object names over 256 prefixes"),
-    flag!("shards", &[], Int, "0", FORMAT, Ready, "number of buckets (%d in --bucket)"),
-    flag!("capacity", &[], Size('G'), "0", LIMITED, Ready, "limit of space, 0 for none"),
-    flag!("inodes", &[], Int, "0", LIMITED, Ready, "limit of inodes, 0 for none"),
-    flag!("trash-days", &[], Int, "1", FORMAT_CONFIG, Ready, "days that removed files stay in the trash"),
+    flag!("shards", &[], Int(0, 256), "0", FORMAT, Ready, "number of buckets (%d in --bucket)"),
+    flag!("capacity", &[], Size('G', 0, BYTES_MAX), "0", LIMITED, Ready, "limit of space, 0 for none"),
+    flag!("inodes", &[], Int(0, BYTES_MAX), "0", LIMITED, Ready, "limit of inodes, 0 for none"),
+    flag!("trash-days", &[], SMALL, "1", FORMAT_CONFIG, Ready, "days that removed files stay in the trash"),
     flag!("enable-acl", &[], Bool, "", FORMAT_CONFIG, Ready, "POSIX ACLs; cannot be turned off again"),
     flag!("ranger-rest-url", &[], Text, "", FORMAT_CONFIG, LATER, "Ranger"),
     flag!("ranger-service", &[], Text, "", FORMAT_CONFIG, LATER, "Ranger"),
@@ -152,15 +166,15 @@ pub const FLAGS: &[Flag] = &[
     flag!("dir-stats", &[], Bool, "", &["config"], Ready, "usage per directory"),
     flag!("user-group-quota", &[], Bool, "", &["config"], Ready, "quotas of users and groups"),
     flag!("path", &[], Inside, "", &["quota"], Ready, "directory, from the root of the volume"),
-    flag!("uid", &[], Int, "", &["quota"], Ready, "user"),
-    flag!("gid", &[], Int, "", &["quota"], Ready, "group"),
+    flag!("uid", &[], ID, "", &["quota"], Ready, "user"),
+    flag!("gid", &[], ID, "", &["quota"], Ready, "group"),
     flag!("create", &[], Bool, "", &["quota"], Ready, "create the directory if it does not exist"),
     flag!("repair", &[], Bool, "", &["quota"], Ready, "record what was found"),
     flag!("changelog", &[], Bool, "", &["config"], LATER, "log of changes"),
-    flag!("changelog-max-age", &[], Duration, "2h", &["config"], LATER, "log of changes"),
-    flag!("changelog-max-lines", &[], Int, "0", &["config"], LATER, "log of changes"),
-    flag!("tier", &[], Int, "0", &["config"], LATER, "storage tier"),
-    flag!("session", &["s"], Int, "0", &["status"], Ready, "show one session"),
+    flag!("changelog-max-age", &[], TIME, "2h", &["config"], LATER, "log of changes"),
+    flag!("changelog-max-lines", &[], NUMBER, "0", &["config"], LATER, "log of changes"),
+    flag!("tier", &[], Int(0, 3), "0", &["config"], LATER, "storage tier"),
+    flag!("session", &["s"], NUMBER, "0", &["status"], Ready, "show one session"),
     flag!("more", &["m"], Bool, "", &["status"], LATER, "count trash and pending deletions"),
     flag!(
         "inode",
@@ -191,12 +205,12 @@ pub const FLAGS: &[Flag] = &[
     flag!("o", &[], Text, "", MOUNT, Ready, "mount options, comma separated"),
     flag!("subdir", &[], Inside, "", MOUNT, Ready, "mount this directory of the volume"),
     flag!("read-only", &[], Bool, "", MOUNT, Ready, "refuse every change"),
-    flag!("heartbeat", &[], Duration, "12s", MOUNT, Ready, "interval of session refresh"),
+    flag!("heartbeat", &[], Duration(1, 86_400), "12s", MOUNT, Ready, "interval of session refresh"),
     flag!("no-bgjob", &[], Bool, "", MOUNT, Ready, "no background jobs"),
     flag!(
         "backup-meta",
         &[],
-        Duration,
+        TIME,
         "0",
         MOUNT,
         Only(&["0", "0s"], "this version makes no metadata backups"),
@@ -212,41 +226,49 @@ pub const FLAGS: &[Flag] = &[
         "backups"
     ),
     flag!("atime-mode", &[], Text, "noatime", MOUNT, Ready, "noatime, relatime or strictatime"),
-    flag!("skip-dir-nlink", &[], Int, "20", MOUNT, NoOp("link counts are always exact"), "for KV engines"),
-    flag!(
-        "skip-dir-mtime",
-        &[],
-        Duration,
-        "0s",
-        MOUNT,
-        Ready,
-        "leave a directory's times alone when younger"
-    ),
+    flag!("skip-dir-nlink", &[], NUMBER, "20", MOUNT, NoOp("link counts are always exact"), "for KV engines"),
+    flag!("skip-dir-mtime", &[], TIME, "0s", MOUNT, Ready, "leave a directory's times alone when younger"),
     flag!("sort-dir", &[], Bool, "", MOUNT, Ready, "sorted listings"),
     flag!("fast-statfs", &[], Bool, "", MOUNT, NoOp("statfs costs one turn"), "statfs from memory"),
     flag!("network-interfaces", &[], Text, "", MOUNT, LATER, "interfaces shown in the session"),
-    flag!("attr-cache", &[], Duration, "1s", MOUNT, Ready, "kernel cache of attributes"),
-    flag!("entry-cache", &[], Duration, "1s", MOUNT, Ready, "kernel cache of file names"),
-    flag!("dir-entry-cache", &[], Duration, "1s", MOUNT, Ready, "kernel cache of directory names"),
-    flag!("negative-entry-cache", &[], Duration, "0s", MOUNT, Ready, "kernel cache of missing names"),
+    flag!("attr-cache", &[], TIME, "1s", MOUNT, Ready, "kernel cache of attributes"),
+    flag!("entry-cache", &[], TIME, "1s", MOUNT, Ready, "kernel cache of file names"),
+    flag!("dir-entry-cache", &[], TIME, "1s", MOUNT, Ready, "kernel cache of directory names"),
+    flag!("negative-entry-cache", &[], TIME, "0s", MOUNT, Ready, "kernel cache of missing names"),
     flag!("readdir-cache", &[], Bool, "", MOUNT, Ready, "kernel cache of listings"),
-    flag!("open-cache", &[], Duration, "0s", MOUNT, LATER, "answer opens from memory"),
-    flag!("open-cache-limit", &[], Int, "10000", MOUNT, LATER, "answer opens from memory"),
-    flag!("get-timeout", &[], Duration, "60s", MOUNT, Ready, "deadline of a download"),
-    flag!("put-timeout", &[], Duration, "60s", MOUNT, Ready, "deadline of an upload"),
-    flag!("io-retries", &[], Int, "10", MOUNT, Ready, "repetitions of failed requests"),
-    flag!("max-uploads", &[], Int, "20", MOUNT, Ready, "uploads at a time"),
-    flag!("max-downloads", &[], Int, "200", MOUNT, Ready, "downloads at a time"),
-    flag!("max-stage-write", &[], Int, "1000", MOUNT, SAFE, "staged writes at a time"),
-    flag!("max-deletes", &[], Int, "10", MOUNT, Ready, "deletions at a time, 0 for none"),
+    flag!("open-cache", &[], TIME, "0s", MOUNT, LATER, "answer opens from memory"),
+    flag!("open-cache-limit", &[], NUMBER, "10000", MOUNT, LATER, "answer opens from memory"),
+    flag!("get-timeout", &[], TIME, "60s", MOUNT, Ready, "deadline of a download"),
+    flag!("put-timeout", &[], TIME, "60s", MOUNT, Ready, "deadline of an upload"),
+    flag!("io-retries", &[], SMALL, "10", MOUNT, Ready, "repetitions of failed requests"),
+    flag!("max-uploads", &[], Int(1, 100_000), "20", MOUNT, Ready, "uploads at a time"),
+    flag!("max-downloads", &[], Int(1, 100_000), "200", MOUNT, Ready, "downloads at a time"),
+    flag!("max-stage-write", &[], COUNT, "1000", MOUNT, SAFE, "staged writes at a time"),
+    flag!("max-deletes", &[], COUNT, "10", MOUNT, Ready, "deletions at a time, 0 for none"),
     flag!("check-storage", &[], Bool, "", MOUNT, Ready, "probe the storage before mounting"),
     flag!("verify-reads", &[], Bool, "", MOUNT, Ready, "read and verify whole blocks only"),
-    flag!("buffer-size", &[], Size('M'), "300M", MOUNT, Ready, "memory for reading and writing"),
-    flag!("max-readahead", &[], Size('M'), "", MOUNT, Ready, "read ahead of a sequential reader"),
-    flag!("prefetch", &[], Int, "1", MOUNT, Ready, "blocks fetched at a time after random reads"),
+    flag!("buffer-size", &[], Size('M', 0, 1 << 44), "300M", MOUNT, Ready, "memory for reading and writing"),
+    flag!(
+        "max-readahead",
+        &[],
+        Size('M', 0, BYTES_MAX),
+        "",
+        MOUNT,
+        Ready,
+        "read ahead of a sequential reader"
+    ),
+    flag!("prefetch", &[], COUNT, "1", MOUNT, Ready, "blocks fetched at a time after random reads"),
     flag!("writeback", &[], Bool, "", MOUNT, SAFE, "stage locally, upload later"),
-    flag!("writeback-threshold-size", &[], Size('B'), "0", MOUNT, SAFE, "stage only small blocks"),
-    flag!("upload-delay", &[], Duration, "0s", MOUNT, SAFE, "delay of staged uploads"),
+    flag!(
+        "writeback-threshold-size",
+        &[],
+        Size('B', 0, BYTES_MAX),
+        "0",
+        MOUNT,
+        SAFE,
+        "stage only small blocks"
+    ),
+    flag!("upload-delay", &[], TIME, "0s", MOUNT, SAFE, "delay of staged uploads"),
     flag!("upload-hours", &[], Text, "", MOUNT, SAFE, "hours of staged uploads"),
     flag!(
         "cache-dir",
@@ -266,9 +288,9 @@ pub const FLAGS: &[Flag] = &[
         Only(&["0600", "600"], "cache files are private"),
         "mode of cache files"
     ),
-    flag!("cache-size", &[], Size('M'), "100G", MOUNT, Ready, "size of the disk cache"),
-    flag!("cache-items", &[], Int, "0", MOUNT, LATER, "blocks in the cache"),
-    flag!("free-space-ratio", &[], Float, "0.1", MOUNT, Ready, "share of the cache's disk that stays free"),
+    flag!("cache-size", &[], Size('M', 0, BYTES_MAX), "100G", MOUNT, Ready, "size of the disk cache"),
+    flag!("cache-items", &[], NUMBER, "0", MOUNT, LATER, "blocks in the cache"),
+    flag!("free-space-ratio", &[], Share, "0.1", MOUNT, Ready, "share of the cache's disk that stays free"),
     flag!("cache-partial-only", &[], Bool, "", MOUNT, Ready, "cache only small blocks"),
     flag!("cache-large-write", &[], Bool, "", MOUNT, Ready, "keep full blocks after upload"),
     flag!(
@@ -281,11 +303,11 @@ pub const FLAGS: &[Flag] = &[
         "cache checks"
     ),
     flag!("cache-eviction", &[], Text, "s3-fifo", MOUNT, LATER, "eviction policy"),
-    flag!("cache-scan-interval", &[], Duration, "0", MOUNT, NoOp("the index is persistent"), "cache scans"),
-    flag!("cache-expire", &[], Duration, "0s", MOUNT, LATER, "expiry of cached blocks"),
-    flag!("metrics", &[], Text, "127.0.0.1:9567", MOUNT, Ready, "address of the Prometheus endpoint"),
+    flag!("cache-scan-interval", &[], TIME, "0", MOUNT, NoOp("the index is persistent"), "cache scans"),
+    flag!("cache-expire", &[], TIME, "0s", MOUNT, LATER, "expiry of cached blocks"),
+    flag!("metrics", &[], Address, "127.0.0.1:9567", MOUNT, Ready, "address of the Prometheus endpoint"),
     flag!("custom-labels", &[], Text, "", MOUNT, LATER, "labels of metrics"),
-    flag!("consul", &[], Text, "", MOUNT, LATER, "register with Consul"),
+    flag!("consul", &[], Address, "", MOUNT, LATER, "register with Consul"),
     flag!("no-usage-report", &[], Bool, "", MOUNT, NoOp("nothing is ever reported"), "no usage report"),
     flag!("hide-internal", &[], Bool, "", MOUNT, Ready, "leave virtual files out of listings"),
     flag!("prefix-internal", &[], Bool, "", MOUNT, Ready, "virtual files as .jfs.*"),
@@ -298,7 +320,7 @@ pub const FLAGS: &[Flag] = &[
     flag!("root-squash", &[], Text, "", MOUNT, Ready, "map root to another user, USER:GROUP"),
     flag!("all-squash", &[], Text, "", MOUNT, Ready, "map everybody to one user, USER:GROUP"),
     flag!("non-default-permission", &[], Bool, "", MOUNT, Ready, "check permissions in the client"),
-    flag!("max-fuse-io", &[], Size('B'), "1M", MOUNT, Ready, "largest request of the kernel"),
+    flag!("max-fuse-io", &[], Size('B', 4096, 1 << 20), "1M", MOUNT, Ready, "largest request of the kernel"),
     flag!("umask", &[], Text, "", MOUNT, Ready, "override of umask"),
     flag!("flush", &[], Bool, "", &["umount"], NoOp("nothing is staged"), "wait for staged data"),
 ];

@@ -1,14 +1,17 @@
 //! `ciderfs`: the command line.
+#![deny(unsafe_code)]
 
 mod args;
 mod cache_dirs;
 mod commands;
 mod daemon;
+#[allow(unsafe_code, reason = "descriptors that no owner in Rust stands for")]
 mod descriptors;
 mod failure;
 mod flags;
 mod http;
 mod log;
+#[allow(unsafe_code, reason = "calls of the allocator")]
 mod memory;
 mod opening;
 mod places;

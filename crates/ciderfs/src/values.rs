@@ -4,10 +4,40 @@ use std::time::Duration;
 
 use crate::failure::{Failure, Result};
 
+/// Why a value is none that the flag takes: the flag, the value, what is wrong, and what the flag takes.
+fn bad(flag: &str, text: &str, why: &str) -> Failure {
+    Failure::new(format!("invalid value {text:?} for flag --{flag}: {why}"))
+}
+
+/// A whole number.
+pub fn int(flag: &str, text: &str, (from, to): (u64, u64)) -> Result<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let number = text.parse().ok().filter(|n| digits && (from..=to).contains(n));
+    number.ok_or_else(|| bad(flag, text, &format!("use a whole number from {from} to {to}")))
+}
+
+/// A fraction of a whole.
+pub fn share(flag: &str, text: &str) -> Result<f32> {
+    let number = decimal(text).filter(|n| *n <= 1.0);
+    number.map(|n| n as f32).ok_or_else(|| bad(flag, text, "use a number from 0 to 1"))
+}
+
+/// Where to listen: `HOST:PORT`, or nothing.
+pub fn address(flag: &str, text: &str) -> Result<()> {
+    let port = text.rsplit_once(':').map(|(_, port)| int(flag, port, (0, u16::MAX.into())).is_ok());
+    if text.is_empty() || port == Some(true) {
+        return Ok(());
+    }
+    Err(bad(flag, text, "use HOST:PORT, with a port from 0 to 65535"))
+}
+
 /// Bytes: a number with an optional binary suffix; `unit` is the suffix of a bare number.
-pub fn size(flag: &str, text: &str, unit: char) -> Result<u64> {
-    let bad = |why: &str| Failure::new(format!("Invalid value {text:?} for {flag:?}: {why}"));
-    let last = text.chars().last().ok_or_else(|| bad("empty"))?;
+pub fn size(flag: &str, text: &str, unit: char, (from, to): (u64, u64)) -> Result<u64> {
+    let wrong = |what: &str| {
+        let range = format!("use a number from {} to {}, with B, K, M, G, T, P or E", bytes(from), bytes(to));
+        bad(flag, text, &format!("{what}{range}; without a letter it is in {unit}"))
+    };
+    let last = text.chars().last().ok_or_else(|| wrong(""))?;
     let (number, unit) =
         if last.is_ascii_alphabetic() { (&text[..text.len() - 1], last) } else { (text, unit) };
     let shift = match unit.to_ascii_uppercase() {
@@ -18,30 +48,59 @@ pub fn size(flag: &str, text: &str, unit: char) -> Result<u64> {
         'T' => 40,
         'P' => 50,
         'E' => 60,
-        _ => return Err(bad("invalid unit")),
+        _ => return Err(wrong(&format!("{unit} is no unit; "))),
     };
-    let n: f64 = number.parse().map_err(|_| bad("not a number"))?;
-    if !n.is_finite() || n < 0.0 {
-        return Err(bad("not a size"));
+    let n = decimal(number).ok_or_else(|| wrong(""))?;
+    let scale = 1_u64 << shift;
+    let total = match number.parse::<u64>() {
+        // Exactly, which a fraction of many digits is not.
+        Ok(whole) => whole.checked_mul(scale),
+        // The conversion stops at the greatest number, which is beyond every range.
+        Err(_) => Some((n * scale as f64) as u64),
+    };
+    total.filter(|total| (from..=to).contains(total)).ok_or_else(|| wrong(""))
+}
+
+/// A size as it may be given.
+fn bytes(n: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "K", "M", "G", "T", "P", "E"];
+    let shift = n.trailing_zeros().min(63) / 10;
+    match n {
+        0 => "0".into(),
+        n => format!("{}{}", n >> (shift * 10), UNITS[shift as usize]),
     }
-    Ok((n * (1u64 << shift) as f64) as u64)
+}
+
+/// A number of digits with at most one dot, which no sign, exponent or name of a number is.
+fn decimal(text: &str) -> Option<f64> {
+    let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    text.parse().ok().filter(|n: &f64| plain && n.is_finite())
 }
 
 /// A duration: seconds, or numbers with units (`1d`, `2h30m`, `500ms`).
-pub fn duration(flag: &str, text: &str) -> Result<Duration> {
-    let bad = || {
-        Failure::new(format!(
-            "Invalid value {text:?} for {flag:?}: use seconds, or units like 1h30m, 10s, 500ms"
-        ))
+pub fn duration(flag: &str, text: &str, (from, to): (u64, u64)) -> Result<Duration> {
+    let wrong = || {
+        let range = format!("use {from} to {to} seconds, or units like 1h30m, 10s, 500ms");
+        bad(flag, text, &range)
     };
-    if let Ok(secs) = text.parse::<f64>() {
-        return Duration::try_from_secs_f64(secs).map_err(|_| bad());
-    }
+    let seconds = match decimal(text) {
+        Some(seconds) => seconds,
+        None => with_units(text).ok_or_else(wrong)?,
+    };
+    let range = Duration::from_secs(from)..=Duration::from_secs(to);
+    Duration::try_from_secs_f64(seconds).ok().filter(|d| range.contains(d)).ok_or_else(wrong)
+}
+
+/// Seconds of a duration with units.
+fn with_units(text: &str) -> Option<f64> {
     let mut total = 0.0;
     let mut rest = text;
+    if rest.is_empty() {
+        return None;
+    }
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
-        let n: f64 = rest[..digits].parse().map_err(|_| bad())?;
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let n = decimal(&rest[..digits])?;
         rest = &rest[digits..];
         let end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
         total += n * match &rest[..end] {
@@ -52,11 +111,11 @@ pub fn duration(flag: &str, text: &str) -> Result<Duration> {
             "m" => 60.0,
             "h" => 3600.0,
             "d" => 86_400.0,
-            _ => return Err(bad()),
+            _ => return None,
         };
         rest = &rest[end..];
     }
-    Duration::try_from_secs_f64(total).map_err(|_| bad())
+    Some(total)
 }
 
 /// A URL with its password replaced.
@@ -75,17 +134,35 @@ mod tests {
 
     #[test]
     fn sizes_durations_and_passwords() {
-        assert_eq!(size("x", "4", 'M').unwrap(), 4 << 20);
-        assert_eq!(size("x", "1.5K", 'M').unwrap(), 1536);
-        assert_eq!(size("x", "100g", 'B').unwrap(), 100 << 30);
-        assert!(size("x", "10X", 'M').is_err());
-        assert!(size("x", "4MiB", 'M').is_err());
-        assert!(size("x", "-1", 'M').is_err());
-        assert_eq!(duration("x", "1.5").unwrap(), Duration::from_millis(1500));
-        assert_eq!(duration("x", "1h30m").unwrap(), Duration::from_secs(5400));
-        assert_eq!(duration("x", "2d").unwrap(), Duration::from_secs(172_800));
-        assert_eq!(duration("x", "500ms").unwrap(), Duration::from_millis(500));
-        assert!(duration("x", "soon").is_err());
+        let size = |text, unit| size("x", text, unit, (0, i64::MAX as u64));
+        assert_eq!(size("4", 'M').unwrap(), 4 << 20);
+        assert_eq!(size("1.5K", 'M').unwrap(), 1536);
+        assert_eq!(size("100g", 'B').unwrap(), 100 << 30);
+        assert_eq!(size("9007199254740993", 'B').unwrap(), 9_007_199_254_740_993);
+        assert_eq!(size("9223372036854775807", 'B').unwrap(), i64::MAX as u64);
+        for bad in [
+            "10X",
+            "4MiB",
+            "-1",
+            "8E",
+            "17E",
+            "9223372036854775808B",
+            "99999999999999999999",
+            "7.999999999999999999E",
+            "1e3",
+            "M",
+            "",
+        ] {
+            assert!(size(bad, 'M').is_err(), "{bad}");
+        }
+        let duration = |text| duration("x", text, (0, 200_000));
+        assert_eq!(duration("1.5").unwrap(), Duration::from_millis(1500));
+        assert_eq!(duration("1h30m").unwrap(), Duration::from_secs(5400));
+        assert_eq!(duration("2d").unwrap(), Duration::from_secs(172_800));
+        assert_eq!(duration("500ms").unwrap(), Duration::from_millis(500));
+        for bad in ["soon", "", "3d", "-1s", "1e3", ".s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
         assert_eq!(masked("redis://u:secret@h:1/2"), "redis://u:****@h:1/2");
         assert_eq!(masked("redis://h:1/2"), "redis://h:1/2");
     }

@@ -50,5 +50,14 @@ pub fn trash_entry_name(parent: Ino, ino: Ino, name: &[u8]) -> Vec<u8> {
     out
 }
 
+/// The directory in which a trashed entry was; `None` for a name of another form.
+pub fn trash_entry_parent(name: &[u8]) -> Option<Ino> {
+    let digits = &name[..name.iter().position(|b| *b == b'-')?];
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok().map(Ino)
+}
+
 #[cfg(test)]
 mod tests;

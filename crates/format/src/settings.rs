@@ -213,7 +213,7 @@ impl Settings {
         }
     }
 
-    /// Reads a document and checks what everything else relies on: block size, shards, compression.
+    /// Reads a document and checks what everything else relies on: block size, shards, compression, UUID.
     ///
     /// A `null` is the same as an absent key. Versions are checked by [`Settings::check_mountable`].
     pub fn parse(raw: &[u8]) -> Result<Self, SettingsError> {
@@ -243,7 +243,7 @@ impl Settings {
         copy
     }
 
-    /// Checks the fields that make up the layout of data.
+    /// Checks the fields that make up the layout of data, and the UUID, which names directories, sockets and locks.
     pub fn validate(&self) -> Result<(), SettingsError> {
         let field = |field, detail: String| Err(SettingsError::Field { field, detail });
         let bs = u64::from(self.block_size_kib) << 10;
@@ -255,6 +255,12 @@ impl Settings {
         }
         if self.shards > MAX_SHARDS {
             return field("Shards", format!("{} is more than {MAX_SHARDS}", self.shards));
+        }
+        if !is_uuid(&self.uuid) {
+            return field(
+                "UUID",
+                format!("{:?} is not one, like 5f1c3a86-0000-4000-8000-000000000001", self.uuid),
+            );
         }
         self.compression()?;
         Ok(())
@@ -346,6 +352,12 @@ pub fn validate_name(name: &str) -> Result<(), SettingsError> {
             "{name:?} must have 3 to 63 characters, lower-case letters, digits and hyphens, with no hyphen at the ends"
         ),
     })
+}
+
+/// Groups of 8, 4, 4, 4 and 12 hexadecimal digits.
+fn is_uuid(text: &str) -> bool {
+    let groups = text.split('-').map(|g| g.bytes().all(|b| b.is_ascii_hexdigit()).then_some(g.len()));
+    groups.eq([8, 4, 4, 4, 12].map(Some))
 }
 
 /// The block size, in bytes, that a request for `bytes` gives: the power of two at or below it, from 64 KiB to

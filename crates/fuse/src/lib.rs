@@ -26,10 +26,12 @@
 //! # Ok(())
 //! # }
 //! ```
+#![deny(unsafe_code)]
 #![cfg(target_os = "linux")]
 
 pub mod abi;
 mod attr;
+#[allow(unsafe_code, reason = "pages of their own for requests")]
 mod buffer;
 mod cursor;
 mod dir;

@@ -6,6 +6,7 @@
 //!
 //! * [`address`]: URLs; `topology`: which server to talk to (one server, Sentinel, Cluster); `link`: connections.
 //! * `encode` and `scripts/`: commits; `reads`: reads and their answers; `quota`: quotas in both; `scans`: walks of maintenance.
+#![forbid(unsafe_code)]
 
 pub mod address;
 mod encode;

@@ -2,6 +2,7 @@
 //!
 //! An operation is a pure function from what is known of a few records to guarded writes (see `txn`); the engine
 //! behind [`store::Store`] only stores records and checks guards. POSIX rules live here and nowhere else.
+#![forbid(unsafe_code)]
 
 mod acl;
 mod beliefs;

@@ -19,6 +19,7 @@ mod placing;
 pub(crate) mod quota;
 mod remove;
 pub(crate) mod rename;
+mod rights;
 mod rules;
 mod tmpfile;
 mod trash;

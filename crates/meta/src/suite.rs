@@ -96,6 +96,8 @@ macro_rules! suite {
                 flags_forbid flags_are_changed access_times far_times very_many_links
                 trash_keeps trash_takes_replaced trash_and_hard_links trash_restrictions trash_and_those_who_hold
                 trash_names_and_bypass trash_expires trash_contended
+                trash_shows_what_was_readable trash_pages_cost_few_turns paths_are_walked_as_the_caller
+                trash_gives_nothing_away
                 usage usage_of_hard_links limits missing_usage_records volume_settings
                 refused_volumes usage_records_off
                 xattr_values xattr_limit xattrs_on_a_full_volume xattr_create_and_replace xattr_permissions xattr_lifetime

@@ -398,14 +398,19 @@ impl<'a> Txn<'a> {
             self.dir_stat(enabled, a.parent, length, space, 0);
             return Ok(());
         }
+        for (dir, names) in self.parents(ino)? {
+            self.dir_stat(enabled, dir, length * names, space * names, 0);
+        }
+        Ok(())
+    }
+
+    /// The directories that hold names of a file with several, and how many each; guarded.
+    pub(crate) fn parents(&mut self, ino: Ino) -> Step<Vec<(Ino, i64)>> {
         let Value::Parents(mut parents) = self.other(Read::Parents(ino))? else { return Err(mismatch()) };
         parents.retain(|(_, names)| *names > 0);
         parents.sort_unstable();
         self.guard(Guard::Parents { ino, expect: parents.clone() });
-        for (dir, names) in parents {
-            self.dir_stat(enabled, dir, length * names, space * names, 0);
-        }
-        Ok(())
+        Ok(parents)
     }
 
     /// Says how a lost reply can be resolved.

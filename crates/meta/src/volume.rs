@@ -296,7 +296,7 @@ impl Meta {
 
     /// Does the presented root show the trash? Not below a sub-directory.
     pub fn shows_trash(&self) -> bool {
-        self.root == Ino::ROOT && self.settings().trash_enabled()
+        !self.is_subdir() && self.settings().trash_enabled()
     }
 
     /// Used bytes and inodes as last seen, without asking the engine.
@@ -333,6 +333,11 @@ impl Meta {
     /// The inode behind a number given by a front door: 1 is the presented root.
     pub(crate) fn real(&self, ino: Ino) -> Ino {
         if ino == Ino::ROOT { self.root } else { ino }
+    }
+
+    /// Is a directory of the volume presented as the root, and nothing outside it?
+    pub fn is_subdir(&self) -> bool {
+        self.root != Ino::ROOT
     }
 
     /// Is this the presented root?

@@ -64,10 +64,14 @@ impl Bridge {
         if self.masks { self.identity.umask.unwrap_or((umask & 0o777) as u16) } else { 0 }
     }
 
-    /// What the kernel is told of an inode as it was `age` ago.
-    fn entry_of(&self, e: &ciderfs_vfs::Entry, age: Duration) -> Entry {
+    /// What the kernel is told of an inode, found in a directory, as it was `age` ago. Names in the trash are for some callers
+    /// only, so it asks again for each.
+    fn entry_in(&self, dir: Ino, e: &ciderfs_vfs::Entry, age: Duration) -> Entry {
         let mut entry = self.entry(e);
-        entry.entry_valid = entry.entry_valid.saturating_sub(age);
+        entry.entry_valid = match dir.is_trash_hour() {
+            true => Duration::ZERO,
+            false => entry.entry_valid.saturating_sub(age),
+        };
         entry.attr_valid = entry.attr_valid.saturating_sub(age);
         entry
     }
@@ -321,9 +325,13 @@ impl Bridge {
             Op::Lookup { name } => match vfs.lookup(&c, ino, name).await {
                 Ok(e) => {
                     self.measure(e.ino, &e.attr).await;
-                    Answered::Entry(self.entry(&e))
+                    Answered::Entry(self.entry_in(ino, &e, Duration::ZERO))
                 }
-                Err(e) if e.errno() == Errno::ENOENT && !self.valid.negative.is_zero() => {
+                Err(e)
+                    if e.errno() == Errno::ENOENT
+                        && !self.valid.negative.is_zero()
+                        && !ino.is_trash_hour() =>
+                {
                     Answered::Negative(self.valid.negative)
                 }
                 Err(e) => return Err(e),
@@ -353,6 +361,9 @@ impl Bridge {
             }
             Op::Mknod { name, mode, rdev, umask } => {
                 let kind = FileType::from_mode(mode).ok_or(Errno::EINVAL)?;
+                if !self.identity.may_make(req, kind, rdev) {
+                    return Err(Errno::EPERM.into());
+                }
                 let node = NewNode {
                     kind,
                     mode: (mode & 0o7777) as u16,
@@ -418,6 +429,9 @@ impl Bridge {
                 vfs.metrics().read(data.iter().map(|b| b.len() as u64).sum());
                 Answered::Data(data)
             }
+            Op::Write { fh, data, .. } if Vfs::is_control(ino) => {
+                Answered::Written(vfs.write_control(&c, fh, data)?)
+            }
             Op::Write { fh, offset, data, flags, cached, kill_suidgid, .. } => {
                 if !cached {
                     vfs.may_write(fh, flags as i32)?;
@@ -472,7 +486,11 @@ impl Bridge {
             }
             Op::Opendir { .. } => {
                 use ciderfs_fuse::abi::fopen;
-                let flags = if self.keep_listings { fopen::CACHE_DIR | fopen::KEEP_CACHE } else { 0 };
+                let flags = if self.keep_listings && !ino.is_trash_hour() {
+                    fopen::CACHE_DIR | fopen::KEEP_CACHE
+                } else {
+                    0
+                };
                 Answered::Open(Opened::new(vfs.opendir(&c, ino).await?, flags))
             }
             Op::Ioctl { cmd, data, .. } => self.ioctl(&c, ino, cmd, data).await?,
@@ -491,7 +509,7 @@ impl Bridge {
                     let kind = dtype_of_mode(item.kind.mode_bits());
                     // Without attributes the kernel gets the name only.
                     let entry = item.attr.map_or_else(Entry::default, |a| {
-                        self.entry_of(&ciderfs_vfs::Entry { ino: item.ino, attr: a.clone() }, item.age)
+                        self.entry_in(ino, &ciderfs_vfs::Entry { ino: item.ino, attr: a.clone() }, item.age)
                     });
                     !out.push(&entry, item.ino.0, item.next_offset, kind, item.name)
                 })

@@ -1,7 +1,9 @@
 //! On whose behalf a request is served (`spec/data-path.md` 8.7, "Permission model").
 
+use ciderfs_format::{FileType, Ino};
 use ciderfs_fuse::Request;
 use ciderfs_meta::Caller;
+use ciderfs_vfs::Vfs;
 
 /// Who checks permissions, and as whom callers count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,15 +22,33 @@ impl Identity {
     /// The caller that a request counts as.
     pub(crate) fn caller(&self, req: &Request) -> Caller {
         let h = req.header();
-        let squashed = self.all_squash.or(self.root_squash.filter(|_| h.uid == 0));
-        if let Some((uid, gid)) = squashed {
+        if let Some((uid, gid)) = self.squashed(h.uid) {
             return Caller { uid, gid, groups: Vec::new(), pid: h.pid, check: true };
         }
         let mut groups = req.supplementary_groups();
-        if self.check && groups.is_empty() && h.uid != 0 {
+        // Here this process decides who may, whoever checks elsewhere.
+        let node = Ino(h.nodeid);
+        let decides = self.check || node.is_trash() || Vfs::is_control(node);
+        if decides && groups.is_empty() && h.uid != 0 {
             groups = groups_of(h.pid);
         }
         Caller { uid: h.uid, gid: h.gid, groups, pid: h.pid, check: self.check }
+    }
+
+    /// As whom a user counts who does not count as himself.
+    fn squashed(&self, uid: u32) -> Option<(u32, u32)> {
+        self.all_squash.or(self.root_squash.filter(|_| uid == 0))
+    }
+
+    /// May the caller make such a node? The kernel has asked for the right to make devices, which does not count for who is
+    /// squashed. As everywhere, anybody makes the device 0:0, which leads nowhere: it is what overlays put in the place of a
+    /// removed name.
+    pub(crate) fn may_make(&self, req: &Request, kind: FileType, rdev: u32) -> bool {
+        let leads_somewhere = match kind {
+            FileType::CharDevice => rdev != 0,
+            kind => kind == FileType::BlockDevice,
+        };
+        !leads_somewhere || self.squashed(req.header().uid).is_none()
     }
 
     /// Is the caller in a group, if only by a supplementary one?

@@ -3,6 +3,7 @@
 //! What can be answered from memory is answered on the thread that read the request; everything else moves to the
 //! runtime, so that a slow object store never keeps the kernel's queue waiting. Every error becomes an errno here, by
 //! [`ciderfs_meta::Error::errno`].
+#![forbid(unsafe_code)]
 
 mod convert;
 mod handler;

@@ -2,6 +2,7 @@
 //!
 //! The stack of a volume, outermost first: metering, retries, limits and deadlines, encryption, the volume's prefix, sharding, the
 //! back end (`spec/data-path.md` 3.2).
+#![forbid(unsafe_code)]
 
 mod buffers;
 mod direct;

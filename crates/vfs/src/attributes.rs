@@ -157,7 +157,11 @@ impl Vfs {
 
     /// Checks a permission.
     pub async fn access(&self, c: &Caller, ino: Ino, mask: u8) -> Result<()> {
-        if ino.is_virtual() { Ok(()) } else { self.meta.access(c, ino, mask).await }
+        if ino.is_virtual() {
+            self.access_virtual(c, ino, mask).await
+        } else {
+            self.meta.access(c, ino, mask).await
+        }
     }
 
     /// Size and use of the volume, or of the quota under which an inode is.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ciderfs_format::Ino;
-use ciderfs_meta::{Errno, Result};
+use ciderfs_meta::{Caller, Errno, Result};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
@@ -21,8 +21,10 @@ const INFO_TEXT: u32 = 1003;
 const INFO: u32 = 1005;
 
 /// An open `.control`.
-#[derive(Default)]
 pub(crate) struct Control {
+    /// User and group that opened it. Nobody else gives it commands: what a privileged program prints into a descriptor that
+    /// it was handed must not become one.
+    opener: (u32, u32),
     state: Mutex<State>,
 }
 
@@ -53,8 +55,16 @@ impl Progress {
 }
 
 impl Control {
-    /// Takes part of a request; a complete one begins to run.
-    pub(crate) fn write(self: &Arc<Self>, vfs: &Arc<Vfs>, data: &[u8]) -> Result<()> {
+    /// One that the caller opens.
+    pub(crate) fn new(c: &Caller) -> Self {
+        Self { opener: (c.uid, c.gid), state: Mutex::default() }
+    }
+
+    /// Takes part of a request; a complete one begins to run as the caller.
+    pub(crate) fn write(self: &Arc<Self>, vfs: &Arc<Vfs>, c: &Caller, data: &[u8]) -> Result<()> {
+        if self.opener != (c.uid, c.gid) {
+            return Err(Errno::EPERM.into());
+        }
         let mut s = self.state.lock();
         if s.running.as_ref().is_some_and(|r| !r.is_finished()) {
             return Err(Errno::EBUSY.into());
@@ -77,8 +87,10 @@ impl Control {
         }
         let body = Bytes::copy_from_slice(body);
         let (control, vfs) = (Arc::clone(self), Arc::clone(vfs));
+        // Whatever the kernel has checked, it was not this.
+        let caller = Caller { check: true, ..c.clone() };
         s.request = usize::MAX;
-        s.running = Some(tokio::spawn(async move { control.run(&vfs, command, body).await }));
+        s.running = Some(tokio::spawn(async move { control.run(&vfs, &caller, command, body).await }));
         Ok(())
     }
 
@@ -97,10 +109,10 @@ impl Control {
         }
     }
 
-    async fn run(&self, vfs: &Arc<Vfs>, command: u32, body: Bytes) {
+    async fn run(&self, vfs: &Arc<Vfs>, c: &Caller, command: u32, body: Bytes) {
         let progress = Progress::default();
         let answer = {
-            let mut work = Box::pin(answer(vfs, command, &body, &progress));
+            let mut work = Box::pin(answer(vfs, c, command, &body, &progress));
             let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + PROGRESS, PROGRESS);
             loop {
                 tokio::select! {
@@ -119,19 +131,19 @@ impl Control {
     }
 }
 
-async fn answer(vfs: &Arc<Vfs>, command: u32, body: &[u8], progress: &Progress) -> Vec<u8> {
+async fn answer(vfs: &Arc<Vfs>, c: &Caller, command: u32, body: &[u8], progress: &Progress) -> Vec<u8> {
     let Some(ino) = body.first_chunk::<8>().map(|raw| Ino(u64::from_be_bytes(*raw))) else {
         return vec![Errno::EINVAL.0 as u8];
     };
     let flag = |at: usize, default: u8| body.get(at).copied().unwrap_or(default) != 0;
     match command {
         INFO => {
-            let info = vfs.info(ino, flag(8, 1), flag(9, 0), progress).await;
+            let info = vfs.info(c, ino, flag(8, 1), flag(9, 0), progress).await;
             let json = serde_json::to_vec(&info).unwrap_or_default();
             [&[0xFF][..], &(json.len() as u32).to_be_bytes(), &json].concat()
         }
         INFO_TEXT => {
-            let info = vfs.info(ino, flag(8, 1), flag(9, 0), &Progress::default()).await;
+            let info = vfs.info(c, ino, flag(8, 1), flag(9, 0), &Progress::default()).await;
             let text = crate::info::text(&info);
             [&(text.len() as u32).to_be_bytes()[..], text.as_bytes()].concat()
         }

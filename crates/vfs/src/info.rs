@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ciderfs_format::lock::LockRecord;
 use ciderfs_format::objname::{block_key, block_len, full_key};
 use ciderfs_format::{CHUNK_SIZE, Extent, Ino, shown};
-use ciderfs_meta::{Error, Result, TreeUsage};
+use ciderfs_meta::{Caller, Errno, Error, Result, TreeUsage};
 use serde_json::{Value, json};
 
 use crate::control::Progress;
@@ -18,15 +18,17 @@ use crate::vfs::Vfs;
 const CHUNKS_AT_ONCE: u32 = 64;
 
 impl Vfs {
-    /// The document, also of an inode that cannot be looked at: `Failed` says so then.
+    /// The document, also of an inode that cannot be looked at: `Failed` says so then. An inode to which no path leads that the
+    /// caller may walk is as good as none.
     pub(crate) async fn info(
         self: &Arc<Self>,
+        c: &Caller,
         ino: Ino,
         recursive: bool,
         raw: bool,
         progress: &Progress,
     ) -> Value {
-        self.try_info(ino, recursive, raw, progress).await.unwrap_or_else(|e: Error| {
+        self.try_info(c, ino, recursive, raw, progress).await.unwrap_or_else(|e: Error| {
             json!({
                 "Ino": ino.0, "Failed": true, "Reason": e.to_string(),
                 "Summary": summary(TreeUsage::default()), "Paths": null, "Chunks": null, "Objects": null,
@@ -38,19 +40,24 @@ impl Vfs {
 
     async fn try_info(
         self: &Arc<Self>,
+        c: &Caller,
         ino: Ino,
         recursive: bool,
         raw: bool,
         progress: &Progress,
     ) -> Result<Value> {
+        let paths = self.meta.paths(c, ino).await?;
+        // What has no name any more is in no directory that somebody might have closed, or mounted alone.
+        if paths.is_empty() && (c.uid != 0 || self.meta.is_subdir()) {
+            return Err(Errno::ENOENT.into());
+        }
+        let paths: Vec<String> = paths.iter().map(|p| shown(OsStr::from_bytes(p)).into_owned()).collect();
         if let Some(file) = self.files.get(ino) {
             self.flush(&file).await?;
         }
-        let usage = self.meta.tree_usage(ino, recursive, &|u| progress.set(u.files, u.size)).await?;
+        let usage = self.meta.tree_usage(c, ino, recursive, &|u| progress.set(u.files, u.size)).await?;
         progress.set(usage.files, usage.size);
         let attr = self.meta.getattr(ino).await?;
-        let paths: Vec<String> =
-            self.meta.paths(ino).await?.iter().map(|p| shown(OsStr::from_bytes(p)).into_owned()).collect();
         let (mut chunks, mut objects) = (Vec::new(), Vec::new());
         if attr.is_file() {
             let count = attr.length.div_ceil(CHUNK_SIZE) as u32;

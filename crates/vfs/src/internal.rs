@@ -1,9 +1,14 @@
 //! Virtual files: `.stats` and `.config` in the root, `.control` everywhere.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use ciderfs_format::{Attr, FileType, Ino, Time};
+use ciderfs_meta::{Caller, Errno, Result};
 
-use crate::vfs::{Entry, Vfs};
+use crate::control::Control;
+use crate::handles::Handle;
+use crate::vfs::{Entry, Opened, Vfs};
 
 /// The channel of tools. It resolves in every directory, because they open it beside their argument.
 const CONTROL: File = ([b".control", b".jfs.control"], Ino(Ino::VIRTUAL.0 + 2), 0o666);
@@ -53,8 +58,41 @@ impl Vfs {
     }
 
     /// Is it `.control`?
-    pub(crate) fn is_control(ino: Ino) -> bool {
+    pub fn is_control(ino: Ino) -> bool {
         ino == CONTROL.1
+    }
+
+    /// Opens a virtual file; its mode is checked here where the kernel checks none.
+    pub(crate) async fn open_virtual(&self, c: &Caller, ino: Ino, flags: i32) -> Result<Opened> {
+        let access = flags & libc::O_ACCMODE;
+        let mask =
+            if access == libc::O_WRONLY { 0 } else { 4 } | if access == libc::O_RDONLY { 0 } else { 2 };
+        self.access_virtual(c, ino, mask).await?;
+        let handle = if Self::is_control(ino) {
+            Handle::Control(Arc::new(Control::new(c)))
+        } else if access == libc::O_RDONLY {
+            Handle::Virtual(self.virtual_content(ino))
+        } else {
+            return Err(Errno::EACCES.into());
+        };
+        let fh = self.handles.add(ino, handle);
+        Ok(Opened { fh, keep_cache: false, direct_io: true })
+    }
+
+    /// Checks a permission of a virtual file.
+    pub(crate) async fn access_virtual(&self, c: &Caller, ino: Ino, mask: u8) -> Result<()> {
+        let attr = self.virtual_attr_of(ino).ok_or(Errno::ENOENT)?;
+        self.meta.permit(c, &attr, mask).await
+    }
+
+    /// Writes part of a command into `.control`, as the caller, of whom all groups must be known.
+    ///
+    /// # Errors
+    /// `EBADF` for another handle, `EPERM` (somebody else opened it), `EBUSY`, `EINVAL`.
+    pub fn write_control(self: &Arc<Self>, c: &Caller, fh: u64, data: &[u8]) -> Result<u32> {
+        let Handle::Control(control) = self.handles.get(fh)? else { return Err(Errno::EBADF.into()) };
+        control.write(self, c, data)?;
+        Ok(data.len() as u32)
     }
 
     fn virtual_attr(&self, ino: Ino, mode: u16) -> Attr {

@@ -2,6 +2,7 @@
 //!
 //! Data that was written through the mount is visible to its readers at once; it is in the object store and in the
 //! metadata when `fsync` or `close` returns.
+#![forbid(unsafe_code)]
 
 mod allocated;
 mod atime;

@@ -22,17 +22,8 @@ const EXEC: i32 = 0x20;
 impl Vfs {
     /// Opens a file.
     pub async fn open(self: &Arc<Self>, c: &Caller, ino: Ino, flags: i32) -> Result<Opened> {
-        if Self::is_control(ino) {
-            let fh = self.handles.add(ino, Handle::Control(Arc::default()));
-            return Ok(Opened { fh, keep_cache: false, direct_io: true });
-        }
         if ino.is_virtual() {
-            if flags & libc::O_ACCMODE != libc::O_RDONLY {
-                return Err(Errno::EACCES.into());
-            }
-            let content = self.virtual_content(ino);
-            let fh = self.handles.add(ino, Handle::Virtual(content));
-            return Ok(Opened { fh, keep_cache: false, direct_io: true });
+            return self.open_virtual(c, ino, flags).await;
         }
         let access = flags & libc::O_ACCMODE;
         let how = OpenFlags {
@@ -204,10 +195,6 @@ impl Vfs {
     async fn write_handle(self: &Arc<Self>, fh: u64, off: Option<u64>, data: &[u8]) -> Result<Option<u64>> {
         let h = match self.handles.get(fh)? {
             Handle::File(h) => h,
-            Handle::Control(control) => {
-                control.write(self, data)?;
-                return Ok(None);
-            }
             _ => return Err(Errno::EBADF.into()),
         };
         if !h.writable {

@@ -123,7 +123,7 @@ fn new_settings(args: &Args, name: &str) -> Result<Settings> {
         stored_bucket(storage, &shown(&dir), &dir)?
     };
     let mut s = Settings::new(name, &uuid::Uuid::new_v4().to_string(), storage, &bucket);
-    s.block_size_kib = round_block_size(args.size("block-size", 'K', 4 << 20)?) >> 10;
+    s.block_size_kib = round_block_size(args.size("block-size", 4 << 20)?) >> 10;
     s.compression = args.text("compress").unwrap_or("none").to_owned();
     s.compression()?;
     s.hash_prefix = args.is_on("hash-prefix");
@@ -192,7 +192,7 @@ pub fn change(args: &Args, s: &mut Settings) -> Result<()> {
         return Err(Failure::new("ACLs cannot be turned off again"));
     }
     if args.has("capacity") {
-        s.capacity = args.size("capacity", 'G', 0)?;
+        s.capacity = args.size("capacity", 0)?;
     }
     s.inodes = args.int("inodes", s.inodes);
     s.dir_stats = args.switch("dir-stats").unwrap_or(s.dir_stats);

@@ -287,7 +287,8 @@ mod tests {
 
     #[test]
     fn texts_that_look_like_switches_are_texts() {
-        let words = ["redis://h/1", "/m", "--subdir=true", "--log=/false", "--metrics=true", "--umask=false"];
+        let words =
+            ["redis://h/1", "/m", "--subdir=true", "--log=/false", "--metrics=true:1", "--umask=false"];
         for words in
             [&words[..], &["redis://h/1", "/m", "--subdir", "--read-only", "--metrics=", "--umask=off"]]
         {

@@ -43,7 +43,9 @@ pub fn run(args: &Args) -> Result<()> {
 /// `path` is what the user wrote, `place` what it means.
 fn one(path: &str, place: &Path, by_inode: bool, options: [u8; 3], args: &Args) -> Result<()> {
     let (ino, dir) = if by_inode {
-        let ino = path.parse::<u64>().map_err(|_| Failure::new(format!("invalid inode: {path}")))?;
+        let ino = path.parse::<u64>().map_err(|_| {
+            Failure::new(format!("invalid inode: {path}; use a number from 0 to {}", u64::MAX))
+        })?;
         (ino, std::env::current_dir()?)
     } else {
         let meta =

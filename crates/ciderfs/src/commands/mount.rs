@@ -159,7 +159,7 @@ async fn serve_async(args: &Args, url: &Path, mountpoint: &Path, banner: Option<
         Arc::clone(&blocks),
         VfsConfig {
             max_readahead: if args.has("max-readahead") {
-                Some(args.size("max-readahead", 'M', 0)?)
+                Some(args.size("max-readahead", 0)?)
             } else {
                 None
             },
@@ -413,8 +413,8 @@ async fn open_blocks(
     meta: &Meta,
     place: Place,
 ) -> Result<Arc<BlockStore>> {
-    let max_uploads = args.int("max-uploads", 20).max(1) as usize;
-    let max_downloads = args.int("max-downloads", 200).max(1) as usize;
+    let max_uploads = args.int("max-uploads", 20) as usize;
+    let max_downloads = args.int("max-downloads", 200) as usize;
     let minute = Duration::from_secs(60);
     let bounds = Bounds {
         limits: Limits {
@@ -452,11 +452,11 @@ async fn open_blocks(
         compression: settings.compression()?,
         hash_prefix: settings.hash_prefix,
         cache_dirs,
-        cache_size: args.size("cache-size", 'M', 100 << 30)?,
-        free_space_ratio: args.float("free-space-ratio", 0.1),
+        cache_size: args.size("cache-size", 100 << 30)?,
+        free_space_ratio: args.share("free-space-ratio", 0.1),
         cache_large_write: args.is_on("cache-large-write"),
         cache_partial_only: args.is_on("cache-partial-only"),
-        buffer_size: args.size("buffer-size", 'M', 300 << 20)?,
+        buffer_size: args.size("buffer-size", 300 << 20)?,
         prefetch: args.int("prefetch", 1) as usize,
         max_uploads,
         max_downloads,

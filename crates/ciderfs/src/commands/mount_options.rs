@@ -8,6 +8,7 @@ use ciderfs_mount::{Identity, ServeOptions};
 
 use crate::args::Args;
 use crate::failure::{Failure, Result};
+use crate::values;
 
 /// User and group of callers that are squashed to nobody.
 const NOBODY: u32 = 65_534;
@@ -67,7 +68,7 @@ pub fn serve_options(args: &Args) -> Result<ServeOptions> {
         identity,
         ..ServeOptions::default()
     };
-    let max = args.size("max-fuse-io", 'B', 1 << 20)?.clamp(4096, 1 << 20) as u32;
+    let max = args.size("max-fuse-io", 1 << 20)? as u32;
     o.init.max_write = max;
     o.mount = MountOptions {
         subtype: "juicefs".into(),
@@ -137,7 +138,8 @@ fn identity(args: &Args) -> Result<Identity> {
 
 fn umask(text: &str) -> Result<u16> {
     let digits = text.strip_prefix("0o").unwrap_or(text);
-    let mask = u16::from_str_radix(digits, 8).ok().filter(|m| *m <= 0o777);
+    let plain = digits.bytes().all(|b| b.is_ascii_digit());
+    let mask = u16::from_str_radix(digits, 8).ok().filter(|m| plain && *m <= 0o777);
     mask.ok_or_else(|| Failure::new(format!("--umask={text}: use an octal number up to 777")))
 }
 
@@ -147,7 +149,11 @@ fn squashed(flag: &str, ids: &str) -> Result<(u32, u32)> {
     let id = |name: &str, database: &str| -> Result<u32> {
         let found = match name {
             "" => Some(NOBODY),
-            _ => name.parse().ok().or_else(|| id_of(name, database)),
+            // Cut, it would be somebody else.
+            _ if name.bytes().all(|b| b.is_ascii_digit()) => {
+                Some(values::int(flag, name, (0, u32::MAX.into()))? as u32)
+            }
+            _ => id_of(name, database),
         };
         match found {
             Some(0) => Err(Failure::new(format!("--{flag}={ids}: 0 is the superuser; choose another"))),
@@ -215,14 +221,14 @@ mod tests {
     #[test]
     fn umasks_and_squashing() {
         assert_eq!(identity(&parse("M P --umask=027")).unwrap().umask, Some(0o27));
-        for bad in ["8", "1777", "x"] {
+        for bad in ["8", "1777", "x", "+22", "99999999999999999999"] {
             assert!(umask(bad).is_err(), "{bad}");
         }
         assert_eq!(squashed("all-squash", "5:6").unwrap(), (5, 6));
         assert_eq!(squashed("all-squash", "5").unwrap(), (5, NOBODY));
         assert_eq!(squashed("root-squash", ":").unwrap(), (NOBODY, NOBODY));
         assert_eq!(squashed("root-squash", "daemon:daemon").unwrap(), (1, 1));
-        for bad in ["0:1", "1:0", "root", "no-such-user"] {
+        for bad in ["0:1", "1:0", "root", "no-such-user", "4294967296", "1:99999999999999999999", "-1"] {
             assert!(squashed("root-squash", bad).is_err(), "{bad}");
         }
     }

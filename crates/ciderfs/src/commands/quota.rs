@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use ciderfs_format::quota::{Quota, QuotaLimits};
 use ciderfs_format::{Ino, shown};
 use ciderfs_meta::store::QuotaKey;
-use ciderfs_meta::{Errno, Meta, MetaConfig, QuotaCheck};
+use ciderfs_meta::{Caller, Errno, Meta, MetaConfig, QuotaCheck};
 use serde_json::{Value, json};
 
 use crate::args::Args;
@@ -119,7 +119,7 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 async fn set(args: &Args, meta: &Meta, target: &Target) -> Result<()> {
-    let space = if args.has("capacity") { Some(args.size("capacity", 'G', 0)? as i64) } else { None };
+    let space = if args.has("capacity") { Some(args.size("capacity", 0)? as i64) } else { None };
     let inodes = if args.has("inodes") { Some(args.int("inodes", 0) as i64) } else { None };
     let key = target.key(meta, args.is_on("create")).await?;
     let quota = meta.set_quota(key, space, inodes).await?;
@@ -148,7 +148,7 @@ async fn list(args: &Args, meta: &Meta) -> Result<()> {
 }
 
 async fn path_of(meta: &Meta, ino: Ino) -> String {
-    let paths = meta.paths(ino).await.unwrap_or_default();
+    let paths = meta.paths(&Caller::root(), ino).await.unwrap_or_default();
     paths.first().map_or_else(|| format!("inode:{ino}"), |p| shown(OsStr::from_bytes(p)).into_owned())
 }
 

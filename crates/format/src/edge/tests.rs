@@ -24,6 +24,10 @@ fn captured() {
 fn trash_names() {
     assert_eq!(trash_entry_name(Ino(1), Ino(7), b"x2"), b"1-7-x2");
     assert_eq!(trash_entry_name(Ino(2), Ino(10), b"del1"), b"2-10-del1");
+    assert_eq!(trash_entry_parent(b"2-10-del1"), Some(Ino(2)));
+    for odd in [&b""[..], b"-1-x", b"x-1-y", b"12", b"+1-2-x", b"99999999999999999999-1-x", b"\xff-1-x"] {
+        assert_eq!(trash_entry_parent(odd), None, "{odd:?}");
+    }
     // Cut at bytes, even inside a character.
     let long = trash_entry_name(Ino(1), Ino(2), "ä".repeat(127).as_bytes());
     assert_eq!(long.len(), NAME_MAX);

@@ -9,6 +9,8 @@ macro_rules! golden {
 }
 
 /// Documents of the official client come back byte for byte.
+const UUID: &str = "cb17d9ba-a2e6-4b75-bb43-3b00415f41f1";
+
 #[test]
 fn golden() {
     for text in [golden!("enca"), golden!("encc"), golden!("lz4")] {
@@ -35,7 +37,7 @@ fn defaults() {
     ours.hash_prefix = true;
     ours.trash_days = 0;
     assert_eq!(ours.to_json().unwrap(), golden!("lz4"));
-    assert_eq!(Settings::new("a-b", "u", "file", "/x/").validate(), Ok(()));
+    assert_eq!(Settings::new("a-b", UUID, "file", "/x/").validate(), Ok(()));
 }
 
 #[test]
@@ -98,7 +100,9 @@ fn secrets_that_fail() {
 #[test]
 fn tiers() {
     let parse = |tiers: &str| {
-        Settings::parse(format!(r#"{{"BlockSize":4096,"StorageClass":"GLACIER"{tiers}}}"#).as_bytes())
+        Settings::parse(
+            format!(r#"{{"UUID":"{UUID}","BlockSize":4096,"StorageClass":"GLACIER"{tiers}}}"#).as_bytes(),
+        )
     };
     let class = |s: &Settings, id| s.tier(id).storage_class;
     for absent in ["", r#","Tiers":null"#, r#","Tiers":{}"#] {
@@ -113,7 +117,7 @@ fn tiers() {
 
 #[test]
 fn unknown_keys_survive() {
-    let text = r#"{"Name":"vol","NewThing":{"b":1,"a":[null,18446744073709551615]},"BlockSize":4096,"Shards":null,"Odd":null}"#;
+    let text = r#"{"Name":"vol","UUID":"cb17d9ba-a2e6-4b75-bb43-3b00415f41f1","NewThing":{"b":1,"a":[null,18446744073709551615]},"BlockSize":4096,"Shards":null,"Odd":null}"#;
     let s = Settings::parse(text.as_bytes()).unwrap();
     assert_eq!(s.shards, 0);
     let again = s.to_json().unwrap();
@@ -134,7 +138,28 @@ fn refusals() {
         assert!(matches!(error, SettingsError::Field { field: "BlockSize", .. }), "{size}");
     }
     assert!(matches!(parse("{}"), SettingsError::Field { field: "BlockSize", .. }));
-    let error = parse(r#"{"BlockSize":64,"Compression":"brotli"}"#);
+    for odd in [
+        "",
+        "u",
+        "../../../etc/cron.d/0000-0000-0000",
+        "/b17d9ba-a2e6-4b75-bb43-3b00415f41f1",
+        "cb17d9baa2e64b75bb433b00415f41f1",
+        "cb17d9ba-a2e6-4b75-bb43-3b00415f41f1/x",
+        "cb17d9ba-a2e6-4b75-bb43-3b00415f41f",
+        "cb17d9ba-a2e6-4b75-bb43-3b00415f41fg",
+        "cb17d9ba-a2e6-4b75-bb43-3b00415f41f1\\u0000",
+        "------------------------------------",
+        "cb17d9b-aa2e6-4b75-bb43-3b00415f41f1",
+    ] {
+        let error = parse(&format!(r#"{{"UUID":"{odd}","BlockSize":64}}"#));
+        assert!(matches!(error, SettingsError::Field { field: "UUID", .. }), "{odd}: {error}");
+    }
+    let upper = UUID.to_uppercase();
+    assert_eq!(
+        Settings::parse(format!(r#"{{"UUID":"{upper}","BlockSize":64}}"#).as_bytes()).unwrap().uuid,
+        upper
+    );
+    let error = parse(&format!(r#"{{"UUID":"{UUID}","BlockSize":64,"Compression":"brotli"}}"#));
     assert!(error.to_string().contains("brotli"));
     let error = parse(r#"{"BlockSize":64,"Shards":257}"#);
     assert!(matches!(error, SettingsError::Field { field: "Shards", .. }));
@@ -177,11 +202,11 @@ fn text() -> impl Strategy<Value = String> {
 proptest! {
     #[test]
     fn round_trip(
-        texts in prop::array::uniform8(text()),
+        texts in prop::array::uniform7(text()), uuid in "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",
         numbers: [u64; 2], small: [u32; 3], signed: [i64; 4], flags: [bool; 6], shift in 6u32..15,
         tiers in prop::collection::btree_map(0u8..4, ("[A-Z]{0,5}", "[a-z=]{0,5}"), 0..4),
     ) {
-        let [name, uuid, storage, storage_class, bucket, access_key, secret_key, kerb_conf] = texts;
+        let [name, storage, storage_class, bucket, access_key, secret_key, kerb_conf] = texts;
         let s = Settings {
             name, uuid, storage, storage_class, bucket, access_key, secret_key, kerb_conf,
             tiers: tiers.into_iter().map(|(id, (storage_class, tag))| (id, Tier { id, storage_class, tag })).collect(),

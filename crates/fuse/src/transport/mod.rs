@@ -1,5 +1,6 @@
 //! How requests and answers travel.
 
+#[allow(unsafe_code, reason = "an ioctl of the device")]
 mod dev;
 
 use std::io::{self, IoSlice};

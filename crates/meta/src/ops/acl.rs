@@ -71,6 +71,9 @@ impl Meta {
         if a.kind == FileType::Symlink {
             return Err(Errno::EOPNOTSUPP.into());
         }
+        if self.is_kept(ino, a) {
+            return Err(Errno::EPERM.into());
+        }
         check_flags(a, true)?;
         if c.uid != 0 && c.uid != a.uid {
             return Err(Errno::EPERM.into());
@@ -199,8 +202,11 @@ impl Meta {
         Ok(check_access(c, a, rule.as_deref(), mask)?)
     }
 
-    /// [`Meta::check_access`] outside of an operation's function.
-    pub(crate) async fn permit(&self, c: &Caller, a: &Attr, mask: u8) -> Result<()> {
+    /// `EACCES` unless mode and ACL grant `mask` (bits: 4 read, 2 write, 1 execute or search) to a caller who is checked here.
+    ///
+    /// # Errors
+    /// `EACCES`; those of the engine where an ACL is to be fetched.
+    pub async fn permit(&self, c: &Caller, a: &Attr, mask: u8) -> Result<()> {
         let rule = if needs_rule(c, a) { Some(self.fetch_rule(a.access_acl).await?) } else { None };
         Ok(check_access(c, a, rule.as_deref(), mask)?)
     }

@@ -1,18 +1,19 @@
 //! Looking at nodes from outside the file system: usage of trees, paths, locks.
 
-use ciderfs_format::{Attr, Ino};
+use ciderfs_format::{Attr, Edge, Ino};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
+use super::rights::{DEPTH_MAX, Ways};
+use super::rules::{R, X};
 use crate::error::{Errno, Result};
 use crate::store::{DirCursor, DirEntry, LockOwner, Read, Scan, Scanned, StoreError, Value};
+use crate::types::Caller;
 use crate::volume::Meta;
 
 /// Entries of a page.
 const PAGE: usize = 1000;
 /// Directories of a tree listed at a time.
 const DIRS_AT_ONCE: usize = 8;
-/// Directories above a node; a deeper path is a cycle.
-const DEPTH_MAX: usize = 4096;
 
 /// What a tree holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -73,12 +74,14 @@ impl Meta {
         Ok(Holdings { sustained, locks })
     }
 
-    /// Usage of a node, of a directory with its entries, or of the whole tree. `progress` is told how much was found.
+    /// Usage of a node, of a directory with its entries, or of the whole tree, as far as the caller may look into it.
+    /// `progress` is told how much was found.
     ///
     /// # Errors
     /// `ENOENT`.
     pub async fn tree_usage(
         &self,
+        c: &Caller,
         ino: Ino,
         recursive: bool,
         progress: &(dyn Fn(TreeUsage) + Send + Sync),
@@ -86,23 +89,44 @@ impl Meta {
         let mut usage = TreeUsage::default();
         let attr = self.getattr(ino).await?;
         usage.add(&attr);
-        let mut level = if attr.is_dir() { vec![self.real(ino)] } else { Vec::new() };
+        let mut level = if self.looks_into(c, &attr).await? { vec![self.real(ino)] } else { Vec::new() };
         while !level.is_empty() {
             let mut next = Vec::new();
-            let mut pages = stream::iter(level.into_iter().map(|dir| self.all_entries(dir)))
+            let mut pages = stream::iter(level.into_iter().map(|dir| self.entries_for(c, dir)))
                 .buffer_unordered(DIRS_AT_ONCE);
             while let Some(entries) = pages.try_next().await? {
                 for (child, attr) in entries.into_iter().filter_map(|e| Some((e.edge.ino, e.attr?))) {
                     usage.add(&attr);
-                    if attr.is_dir() {
+                    if recursive && self.looks_into(c, &attr).await? {
                         next.push(child);
                     }
                 }
                 progress(usage);
             }
-            level = if recursive { next } else { Vec::new() };
+            level = next;
         }
         Ok(usage)
+    }
+
+    /// May the caller list a directory with attributes? False for what is none.
+    async fn looks_into(&self, c: &Caller, attr: &Attr) -> Result<bool> {
+        if !attr.is_dir() {
+            return Ok(false);
+        }
+        match self.permit(&Caller { check: true, ..c.clone() }, attr, R | X).await {
+            Ok(()) => Ok(true),
+            Err(e) if e.errno() == Errno::EACCES => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The entries of a directory that the caller may see there.
+    async fn entries_for(&self, c: &Caller, dir: Ino) -> Result<Vec<DirEntry>> {
+        let mut entries = self.all_entries(dir).await?;
+        if dir.is_trash_hour() {
+            Ways::new(self, c).retain_shown(&mut entries).await?;
+        }
+        Ok(entries)
     }
 
     pub(super) async fn all_entries(&self, dir: Ino) -> Result<Vec<DirEntry>> {
@@ -118,12 +142,14 @@ impl Meta {
         Ok(out)
     }
 
-    /// Every path of a node, from the root of this mount, sorted. Empty if nothing leads to it any more.
+    /// Every path of a node by which the caller may come to it from the root of this mount, sorted. A name in a directory that
+    /// the caller may search but not read is `?`. Empty if there is none.
     ///
     /// # Errors
     /// `ENOENT`; `ELOOP` on a damaged volume.
-    pub async fn paths(&self, ino: Ino) -> Result<Vec<Vec<u8>>> {
+    pub async fn paths(&self, c: &Caller, ino: Ino) -> Result<Vec<Vec<u8>>> {
         let ino = self.real(ino);
+        let mut ways = Ways::new(self, c);
         let mut out = Vec::new();
         // Partial paths, from below, with the node that the next name must lead to.
         let mut open = vec![(ino, Vec::<Vec<u8>>::new())];
@@ -131,7 +157,7 @@ impl Meta {
             if names.len() > DEPTH_MAX {
                 return Err(Errno::ELOOP.into());
             }
-            if node == self.real(Ino::ROOT) || node == Ino::ROOT {
+            if node == self.real(Ino::ROOT) {
                 let mut path: Vec<u8> =
                     names.iter().rev().flat_map(|n| [b"/", n.as_slice()].concat()).collect();
                 if path.is_empty() {
@@ -140,11 +166,15 @@ impl Meta {
                 out.push(path);
                 continue;
             }
+            if node == Ino::ROOT {
+                // Above what is mounted.
+                continue;
+            }
             if node == Ino::TRASH {
                 open.push((Ino::ROOT, [names, vec![self.trash_name().to_vec()]].concat()));
                 continue;
             }
-            for (parent, name) in self.names_of(node).await? {
+            for (parent, name) in self.names_of(&mut ways, node).await? {
                 open.push((parent, [names.clone(), vec![name]].concat()));
             }
         }
@@ -152,8 +182,8 @@ impl Meta {
         Ok(out)
     }
 
-    /// The entries that lead to a node.
-    async fn names_of(&self, node: Ino) -> Result<Vec<(Ino, Vec<u8>)>> {
+    /// The entries that lead the caller to a node.
+    async fn names_of(&self, ways: &mut Ways<'_>, node: Ino) -> Result<Vec<(Ino, Vec<u8>)>> {
         let mut values = self.read(&[Read::Attr(node), Read::Parents(node)]).await?.into_iter();
         let Some(Value::Attr(Some(attr))) = values.next() else { return Err(Errno::ENOENT.into()) };
         let parents = match values.next() {
@@ -161,17 +191,38 @@ impl Meta {
             Some(Value::Parents(list)) => list.into_iter().map(|(dir, _)| dir).collect(),
             _ => Vec::new(),
         };
+        let (trash, dirs): (Vec<Ino>, Vec<Ino>) = parents.into_iter().partition(|dir| dir.is_trash());
         let mut out = Vec::new();
-        for dir in parents {
-            let mut cursor = DirCursor::Start;
-            while cursor != DirCursor::End {
-                let (entries, next) = self.retry(|| self.store.list_dir(dir, &cursor, PAGE, false)).await?;
-                out.extend(entries.into_iter().filter(|e| e.edge.ino == node).map(|e| (dir, e.name)));
-                cursor = next;
+        for dir in ways.leading(dirs).await? {
+            if ways.tells_names(dir).await? {
+                out.extend(self.names_in(dir, node).await?.into_iter().map(|name| (dir, name)));
+            } else {
+                out.push((dir, b"?".to_vec()));
+            }
+        }
+        for hour in trash {
+            for name in self.names_in(hour, node).await? {
+                let edge = Edge { kind: attr.kind, ino: node };
+                let mut shown = vec![DirEntry { name, edge, attr: Some(attr.clone()) }];
+                if hour.is_trash_hour() {
+                    ways.retain_shown(&mut shown).await?;
+                }
+                out.extend(shown.into_iter().map(|e| (hour, e.name)));
             }
         }
         out.sort_unstable();
         out.dedup();
+        Ok(out)
+    }
+
+    /// The names that a node has in a directory.
+    async fn names_in(&self, dir: Ino, node: Ino) -> Result<Vec<Vec<u8>>> {
+        let (mut out, mut cursor) = (Vec::new(), DirCursor::Start);
+        while cursor != DirCursor::End {
+            let (entries, next) = self.retry(|| self.store.list_dir(dir, &cursor, PAGE, false)).await?;
+            out.extend(entries.into_iter().filter(|e| e.edge.ino == node).map(|e| e.name));
+            cursor = next;
+        }
         Ok(out)
     }
 

@@ -7,6 +7,7 @@ use super::rules::check_new_name;
 use crate::error::{Errno, Result};
 use crate::proof::Proof;
 use crate::store::{AttrMask, AttrPatch, Read, StoreError, Value, Write};
+use crate::txn::{Step, Txn};
 use crate::types::Caller;
 use crate::volume::Meta;
 
@@ -37,6 +38,10 @@ impl Meta {
                 }
                 self.check_receiving_dir(t, c, &p)?;
                 super::rules::check_flags(&a, true)?;
+                // Only the superuser takes something out of the trash, by whatever call.
+                if c.uid != 0 && is_only_in_trash(t, ino, &a)? {
+                    return Err(Errno::EPERM.into());
+                }
                 if t.edge(dir, name)?.is_some() {
                     return Err(Errno::EEXIST.into());
                 }
@@ -97,4 +102,13 @@ impl Meta {
             _ => Err(StoreError::another_question().into()),
         }
     }
+}
+
+/// Are all names of a file in the trash?
+fn is_only_in_trash(t: &mut Txn<'_>, ino: Ino, a: &Attr) -> Step<bool> {
+    if a.parent.0 != 0 || a.nlink == 0 {
+        return Ok(a.in_trash());
+    }
+    let parents = t.parents(ino)?;
+    Ok(!parents.is_empty() && parents.iter().all(|(dir, _)| dir.is_trash()))
 }

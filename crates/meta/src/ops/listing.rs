@@ -2,6 +2,7 @@
 
 use ciderfs_format::Ino;
 
+use super::rights::Ways;
 use super::rules::{R, X};
 use crate::error::{Errno, Result};
 use crate::store::DirCursor;
@@ -9,7 +10,8 @@ use crate::types::{Caller, DirPage};
 use crate::volume::Meta;
 
 impl Meta {
-    /// One page of a directory, about `limit` entries.
+    /// One page of a directory, about `limit` entries. An hour of the trash shows others than the superuser what they could
+    /// see where it was.
     ///
     /// # Errors
     /// `ENOENT`, `ENOTDIR`, `EACCES` (of a caller that is checked here).
@@ -30,7 +32,16 @@ impl Meta {
             self.permit(c, &a, R | if attrs { X } else { 0 }).await?;
         }
         let began = self.known_xattrs.begin();
-        let (entries, next) = self.retry(|| self.store.list_dir(real, cursor, limit, attrs)).await?;
+        // Who owns what decides about who sees it there.
+        let filtered = real.is_trash_hour() && c.uid != 0;
+        let (mut entries, next) =
+            self.retry(|| self.store.list_dir(real, cursor, limit, attrs || filtered)).await?;
+        if filtered {
+            Ways::new(self, c).retain_shown(&mut entries).await?;
+            if !attrs {
+                entries.iter_mut().for_each(|e| e.attr = None);
+            }
+        }
         for e in &entries {
             if let Some(attr) = &e.attr {
                 self.beliefs.set_attr(e.edge.ino, Some(attr.clone()));

@@ -6,10 +6,11 @@ use ciderfs_format::edge::SYMLINK_MAX;
 use ciderfs_format::{Attr, Edge, FileType, Ino};
 
 use super::remove::Fate;
+use super::rights::Ways;
 use super::rules::{W, X, check_name, check_new_name, check_sticky};
 use crate::error::{Errno, Result};
 use crate::proof::Proof;
-use crate::store::{AttrMask, Read, StoreError, Value, Write};
+use crate::store::{AttrMask, DirEntry, Read, StoreError, Value, Write};
 use crate::txn::{Step, Txn};
 use crate::types::{Caller, NewNode, Removed};
 use crate::volume::{Meta, synthetic_dir};
@@ -47,6 +48,13 @@ impl Meta {
                     return Err(Errno::ENOTDIR.into());
                 }
                 self.permit(c, &a, X).await?;
+            }
+        }
+        if let Some((edge, attr)) = found.as_ref().filter(|_| dir.is_trash_hour() && c.uid != 0) {
+            let mut shown = vec![DirEntry { name: name.to_vec(), edge: *edge, attr: attr.clone() }];
+            Ways::new(self, c).retain_shown(&mut shown).await?;
+            if shown.is_empty() {
+                return Err(Errno::ENOENT.into());
             }
         }
         self.beliefs.set_edge(dir, name, found.as_ref().map(|(e, _)| *e));

@@ -271,6 +271,9 @@ impl Meta {
             .run(|t| {
                 t.want([Read::Attr(real)])?;
                 let a = t.attr(real, AttrMask::IDENTITY)?;
+                if self.is_kept(real, &a) {
+                    return Err(Errno::EPERM.into());
+                }
                 self.check_changing(t, c, &a, namespace)?;
                 change(t, real)?;
                 let patch = AttrPatch { ctime: Some(t.now), ..AttrPatch::default() };

@@ -2,6 +2,7 @@
 //!
 //! `ciderfs-test-s3 [--port N] [--dir DIR] [--access-key K] [--secret-key S] [--bucket NAME]...` prints its endpoint and serves
 //! until it is killed. Faults: `curl 'http://127.0.0.1:PORT/-/control?fail_next=3&status=503&only=PUT'`.
+#![forbid(unsafe_code)]
 
 use std::io::Write;
 

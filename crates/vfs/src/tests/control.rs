@@ -1,7 +1,7 @@
 //! The channel of tools.
 
-use ciderfs_format::Ino;
-use ciderfs_meta::{Caller, Errno};
+use ciderfs_format::{FileType, Ino};
+use ciderfs_meta::{Caller, Errno, NewNode, SetAttr};
 use serde_json::Value;
 
 use super::support::*;
@@ -32,7 +32,7 @@ async fn info_of_a_file() {
     let ask = request(1005, &[&ino.0.to_be_bytes()[..], &[0, 0, 0]].concat());
     // A request may come in parts.
     for part in ask.chunks(5) {
-        c.write(fh, 0, part).await;
+        c.vfs.write_control(&Caller::root(), fh, part).unwrap();
     }
     let said = answer(&c, fh, ask.len()).await;
     assert_eq!(c.read(fh, 0, ask.len()).await, ask, "the stream begins with the request");
@@ -59,19 +59,111 @@ async fn bad_requests_are_answered() {
         (request(1005, &[1, 2]), Errno::EINVAL),
         ([request(1005, &[0; 8]), vec![9]].concat(), Errno::EIO),
     ] {
-        c.write(fh, 0, &ask).await;
+        c.vfs.write_control(&Caller::root(), fh, &ask).unwrap();
         at += ask.len();
         assert_eq!(answer(&c, fh, at).await, [error.0 as u8]);
         at += 1;
     }
     let ask = request(1005, &[&999_u64.to_be_bytes()[..], &[0, 0, 0]].concat());
-    c.write(fh, 0, &ask).await;
+    c.vfs.write_control(&Caller::root(), fh, &ask).unwrap();
     let said = answer(&c, fh, at + ask.len()).await;
     let info: Value = serde_json::from_slice(&said[5..]).unwrap();
     assert_eq!(
         (&info["Failed"], info["Reason"].as_str()),
         (&Value::Bool(true), Some("no such file or directory"))
     );
-    assert_eq!(errno(c.vfs.write(fh, 0, &vec![0; 2 * MIB]).await), Errno::EINVAL);
+    assert_eq!(errno(c.vfs.write_control(&Caller::root(), fh, &vec![0; 2 * MIB])), Errno::EINVAL);
     c.vfs.release(fh).await;
+}
+
+/// What somebody is told of an inode.
+async fn info(c: &Client, who: &Caller, ino: Ino) -> Value {
+    let entry = c.vfs.lookup(who, Ino::ROOT, b".control").await.unwrap();
+    let fh = c.vfs.open(who, entry.ino, RW).await.unwrap().fh;
+    let ask = request(1005, &[&ino.0.to_be_bytes()[..], &[1, 0, 0]].concat());
+    c.vfs.write_control(who, fh, &ask).unwrap();
+    let at = ask.len();
+    let mut said = Vec::new();
+    until("the whole answer", async || {
+        said = c.read(fh, at, MIB).await;
+        while said.first() == Some(&0xFE) {
+            said.drain(..17);
+        }
+        !said.is_empty()
+    })
+    .await;
+    c.vfs.release(fh).await;
+    serde_json::from_slice(&said[5..]).unwrap()
+}
+
+fn user(uid: u32) -> Caller {
+    Caller { uid, gid: uid, groups: Vec::new(), pid: 1, check: true }
+}
+
+#[tokio::test]
+async fn info_by_inode_is_told_to_those_who_could_walk_there() {
+    let w = World::new(1).await;
+    let c = w.client().await;
+    let root = Caller::root();
+    let node = NewNode { kind: FileType::Directory, mode: 0o700, umask: 0, rdev: 0, target: b"" };
+    let dir = c.vfs.create(&root, Ino::ROOT, b"closed", &node).await.unwrap().ino;
+    let made = c.vfs.create_open(&root, dir, b"secret", 0o644, 0, RW).await.unwrap();
+    let (secret, fh) = (made.0.ino, made.1.fh);
+    c.write(fh, 0, b"dirty").await;
+    // The kernel has checked what it knows of, which is not this.
+    let bob = Caller::kernel_checked(1000, 1000, 1);
+    for who in [user(1000), bob] {
+        for ino in [secret, Ino(999)] {
+            let told = info(&c, &who, ino).await;
+            let none = [&told["Paths"], &told["Objects"], &told["Chunks"]];
+            assert!(told["Failed"] == true && none.iter().all(|v| v.is_null()), "{told}");
+            assert_eq!(told["Reason"], "no such file or directory");
+        }
+        let told = info(&c, &who, dir).await;
+        assert_eq!((&told["Paths"][0], &told["Summary"]["Files"]), (&"/closed".into(), &0.into()), "{told}");
+    }
+    assert!(c.meta.getattr(secret).await.unwrap().length == 0, "a refused request flushes nothing");
+    let told = info(&c, &root, secret).await;
+    assert_eq!((&told["Paths"][0], &told["Summary"]["Length"]), (&"/closed/secret".into(), &5.into()));
+    let open = SetAttr { mode: Some(0o755), ..SetAttr::default() };
+    c.vfs.setattr(&root, dir, &open, None, None).await.unwrap();
+    assert_eq!(info(&c, &user(1000), secret).await["Paths"][0], "/closed/secret");
+    c.vfs.release(fh).await;
+}
+
+#[tokio::test]
+async fn commands_come_from_who_opened_the_channel() {
+    let w = World::new(1).await;
+    let c = w.client().await;
+    let entry = c.vfs.lookup(&user(1000), Ino::ROOT, b".control").await.unwrap();
+    let fh = c.vfs.open(&user(1000), entry.ino, RW).await.unwrap().fh;
+    // As if a privileged program were handed the descriptor for its output.
+    assert_eq!(errno(c.vfs.write_control(&Caller::root(), fh, &request(1005, &[0; 11]))), Errno::EPERM);
+    assert_eq!(errno(c.vfs.write(fh, 0, b"x").await), Errno::EBADF);
+    c.vfs.write_control(&user(1000), fh, &request(999, &[0; 8])).unwrap();
+    assert_eq!(answer(&c, fh, 16).await, [Errno::EINVAL.0 as u8]);
+}
+
+#[tokio::test]
+async fn modes_of_virtual_files_count_where_the_kernel_checks_none() {
+    let w = World::new(1).await;
+    let c = w.client().await;
+    let open = async |who: &Caller, name: &[u8], flags| {
+        let ino = c.vfs.lookup(who, Ino::ROOT, name).await.unwrap().ino;
+        let opened = c.vfs.open(who, ino, flags).await.map_err(|e| e.errno())?;
+        c.vfs.release(opened.fh).await;
+        Ok(ino)
+    };
+    for (name, of_users) in
+        [(&b".config"[..], Err(Errno::EACCES)), (b".stats", Ok(())), (b".control", Ok(()))]
+    {
+        let ino = open(&Caller::root(), name, libc::O_RDONLY).await.unwrap();
+        assert_eq!(open(&user(1000), name, libc::O_RDONLY).await.map(drop), of_users);
+        assert_eq!(c.vfs.access(&user(1000), ino, 4).await.map_err(|e| e.errno()), of_users);
+        assert!(c.vfs.access(&Caller::root(), ino, 4).await.is_ok());
+    }
+    for flags in [libc::O_WRONLY, RW] {
+        assert_eq!(open(&user(1000), b".stats", flags).await, Err(Errno::EACCES));
+        assert!(open(&user(1000), b".control", flags).await.is_ok());
+    }
 }
