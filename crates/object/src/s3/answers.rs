@@ -20,6 +20,11 @@ pub(super) const MAX_ANSWER: usize = 64 << 10;
 /// Bytes of a page of a listing: a thousand keys of full length with every character written out (`&quot;`).
 const MAX_PAGE: usize = 8 << 20;
 
+/// Bytes of all headers of an answer. S3 services send 8 KiB at most; opendal breaks down at values of 64 KiB.
+const MAX_HEADERS: usize = 32 << 10;
+/// Bytes of a value in a listing: a key of full length, written out. opendal breaks down at 64 KiB.
+const MAX_VALUE: usize = 10 << 10;
+
 /// Sends requests and bounds the answers. Bodies of whole objects pass: whoever asks knows how long they may be.
 pub(super) struct Bounded(pub(super) ReqwestTransport);
 
@@ -29,6 +34,10 @@ impl HttpTransport for Bounded {
         let operation = req.extensions().get::<Operation>().copied();
         let range = asked_range(req.headers());
         let (mut parts, mut body) = self.0.fetch(req).await?.into_parts();
+        let size = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>();
+        if size > MAX_HEADERS {
+            return Err(unexpected(format!("the answer has {size} bytes of headers")));
+        }
         if !parts.status.is_success() {
             // The status says enough where the rest does not come.
             let (text, _) = start_of(&mut body, MAX_REFUSAL).await;
@@ -47,7 +56,10 @@ impl HttpTransport for Bounded {
         }
         match (operation, root_of(&text)) {
             // Parsed as if it were one, anything else is an empty listing.
-            (Some(Operation::List), Some(b"ListBucketResult")) => {}
+            (Some(Operation::List), Some(b"ListBucketResult")) if has_short_values(&text) => {}
+            (Some(Operation::List), Some(b"ListBucketResult")) => {
+                return Err(unexpected("the listing has values that no object has"));
+            }
             (Some(Operation::List), root) if root != Some(b"Error") => {
                 return Err(unexpected(
                     "the answer is no listing: does the address belong to an S3 service?",
@@ -122,6 +134,23 @@ fn root_of(text: &[u8]) -> Option<&[u8]> {
     let name = rest.strip_prefix(b"<")?;
     let end = name.iter().position(|b| b.is_ascii_whitespace() || matches!(b, b'>' | b'/'))?;
     name.get(..end)
+}
+
+/// Are all values of a listing short? What can hide a long one is not in listings: comments, sections, declarations.
+fn has_short_values(text: &[u8]) -> bool {
+    let mut value = 0;
+    for (at, byte) in text.iter().enumerate() {
+        match (byte, text.get(at + 1)) {
+            (b'<', Some(b'!')) => return false,
+            // An instruction does not end a value.
+            (b'<', next) if next != Some(&b'?') => value = 0,
+            _ => value += 1,
+        }
+        if value > MAX_VALUE {
+            return false;
+        }
+    }
+    true
 }
 
 fn asked_range(headers: &HeaderMap) -> Option<Range<u64>> {
@@ -219,6 +248,20 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(root_of(text.as_bytes()), root.map(str::as_bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn values_of_listings_are_short() {
+        let long = "k".repeat(MAX_VALUE - 10);
+        for (text, fits) in [
+            (format!("<a><Key>{long}</Key><Key>{long}</Key></a>"), true),
+            (format!("<a><Key>{long}{long}</Key></a>"), false),
+            (format!("<a><Key>{long}<?x?>{long}</Key></a>"), false),
+            (format!("<a><Key>{long}<!-- -->{long}</Key></a>"), false),
+            ("<a><Key><![CDATA[k]]></Key></a>".to_owned(), false),
+        ] {
+            assert_eq!(has_short_values(text.as_bytes()), fits, "{text}");
         }
     }
 

@@ -279,7 +279,9 @@ pub(super) fn from_opendal(asked: &Asked<'_>, e: &Error) -> ObjectError {
     let detail = match (code, e.source()) {
         (Some(code), _) => format!("{code}: {said}"),
         (None, Some(source)) => format!("{}: {}", excerpt(message), causes(source)),
-        (None, None) if message.is_empty() => e.kind().to_string(),
+        (None, None) if message.is_empty() => {
+            status_of(e).map_or_else(|| e.kind().to_string(), |status| format!("HTTP status {status}"))
+        }
         (None, None) => excerpt(message),
     };
     let at = format!("{}: {detail}", asked.at());
