@@ -8,6 +8,7 @@ use ciderfs_format::{Attr, Ino};
 use ciderfs_meta::{Caller, Errno, OpenFlags, Result, Version};
 use parking_lot::Mutex;
 
+use crate::control::Control;
 use crate::file::{File, moment};
 use crate::handles::{FileHandle, Handle};
 use crate::locks::HandleLocks;
@@ -23,7 +24,8 @@ impl Vfs {
     /// Opens a file.
     pub async fn open(self: &Arc<Self>, c: &Caller, ino: Ino, flags: i32) -> Result<Opened> {
         if Self::is_control(ino) {
-            let fh = self.handles.add(ino, Handle::Control(Arc::default()));
+            let control = Control::new(c, &self.handles.control)?;
+            let fh = self.handles.add(ino, Handle::Control(Arc::new(control)));
             return Ok(Opened { fh, keep_cache: false, direct_io: true });
         }
         if ino.is_virtual() {
