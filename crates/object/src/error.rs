@@ -52,38 +52,5 @@ impl ObjectError {
     }
 }
 
-/// Characters of what a store says that go into a text.
-const EXCERPT: usize = 500;
-
-/// What somebody else said, fit for a terminal and a log: not long, on one line, without control characters.
-pub(crate) fn excerpt(text: &str) -> String {
-    let is_plain = |c: char| c.escape_debug().len() == 1 || matches!(c, '"' | '\'' | '\\');
-    let mut shown = String::new();
-    for (n, c) in text.trim().chars().enumerate() {
-        if n == EXCERPT {
-            return shown + "...";
-        }
-        if is_plain(c) {
-            shown.push(c);
-        } else if !shown.ends_with(' ') {
-            shown.push(' ');
-        }
-    }
-    shown
-}
-
 /// Result of a request.
 pub type Result<T, E = ObjectError> = std::result::Result<T, E>;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn excerpts_are_short_and_plain() {
-        assert_eq!(excerpt(" It's \"so\" \\ \u{fc}\n"), "It's \"so\" \\ \u{fc}");
-        // Colours, line breaks, and marks that turn the direction of the text.
-        assert_eq!(excerpt("a\x1b[31mb\r\nc\0d\u{202e}e"), "a [31mb c d e");
-        assert_eq!(excerpt(&"\u{4e2d}".repeat(1 << 20)).chars().count(), EXCERPT + 3);
-    }
-}

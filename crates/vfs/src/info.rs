@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ciderfs_format::lock::LockRecord;
 use ciderfs_format::objname::{block_key, block_len, full_key};
-use ciderfs_format::{Attr, CHUNK_SIZE, Extent, Ino, shown};
+use ciderfs_format::{CHUNK_SIZE, Extent, Ino, shown};
 use ciderfs_meta::{Error, Result, TreeUsage};
 use serde_json::{Value, json};
 
@@ -56,11 +56,33 @@ impl Vfs {
         let attr = self.meta.getattr(ino).await?;
         let paths: Vec<String> =
             self.meta.paths(ino).await?.iter().map(|p| shown(OsStr::from_bytes(p)).into_owned()).collect();
+        let (mut chunks, mut objects, mut reason) = (Vec::new(), Vec::new(), "");
         progress.turn().await;
-        let listed = if attr.is_file() { self.listed_of(ino, &attr, raw).await? } else { Some(Vec::new()) };
-        let reason = if listed.is_none() { TOO_MANY } else { "" };
-        let listed = listed.filter(|list| !list.is_empty()).map_or(Value::Null, Value::Array);
-        let (chunks, objects) = if raw { (listed, Value::Null) } else { (Value::Null, listed) };
+        if attr.is_file() {
+            let count = attr.length.div_ceil(CHUNK_SIZE) as u32;
+            'lists: for first in (0..count).step_by(CHUNKS_AT_ONCE as usize) {
+                let range = first..count.min(first + CHUNKS_AT_ONCE);
+                let (_, views) = self.meta.read_chunks_and_attr(ino, range.clone()).await?;
+                for (indx, view) in range.zip(views) {
+                    let length = (attr.length - u64::from(indx) * CHUNK_SIZE).min(CHUNK_SIZE) as u32;
+                    for e in visible(&view.extents, length) {
+                        if raw {
+                            let size = if e.id == 0 { 0 } else { e.size };
+                            chunks.push(json!({
+                                "ChunkIndex": indx, "Id": e.id, "Size": size, "Off": e.off, "Len": e.len,
+                            }));
+                        } else {
+                            objects.extend(self.objects_of(indx, &e));
+                        }
+                        if chunks.len() + objects.len() > LISTED_MAX {
+                            reason = TOO_MANY;
+                            (chunks, objects) = (Vec::new(), Vec::new());
+                            break 'lists;
+                        }
+                    }
+                }
+            }
+        }
         let (flocks, plocks) = self.meta.locks(ino).await?;
         let flocks: Vec<Value> = flocks
             .iter()
@@ -77,43 +99,13 @@ impl Vfs {
             }
         }
         let tier = self.meta.settings().tier(attr.tier);
+        let some = |list: Vec<Value>| if list.is_empty() { Value::Null } else { Value::Array(list) };
         Ok(json!({
             "Ino": ino.0, "Failed": false, "Reason": reason, "Summary": summary(usage), "Paths": paths,
-            "Chunks": chunks, "Objects": objects, "PLocks": records, "FLocks": flocks,
+            "Chunks": some(chunks), "Objects": some(objects), "PLocks": records, "FLocks": flocks,
             "Tier": { "ID": attr.tier, "StorageClass": tier.storage_class, "Tag": tier.tag },
             "RestoreStatus": "",
         }))
-    }
-
-    /// The chunks of a file, or its objects; `None` if they are too many to tell.
-    async fn listed_of(self: &Arc<Self>, ino: Ino, attr: &Attr, raw: bool) -> Result<Option<Vec<Value>>> {
-        let mut listed = Vec::new();
-        let count = attr.length.div_ceil(CHUNK_SIZE);
-        if count > LISTED_MAX as u64 {
-            return Ok(None);
-        }
-        let count = count as u32;
-        for first in (0..count).step_by(CHUNKS_AT_ONCE as usize) {
-            let range = first..count.min(first + CHUNKS_AT_ONCE);
-            let (_, views) = self.meta.read_chunks_and_attr(ino, range.clone()).await?;
-            for (indx, view) in range.zip(views) {
-                let length = (attr.length - u64::from(indx) * CHUNK_SIZE).min(CHUNK_SIZE) as u32;
-                for e in visible(&view.extents, length) {
-                    if raw {
-                        let size = if e.id == 0 { 0 } else { e.size };
-                        listed.push(json!({
-                            "ChunkIndex": indx, "Id": e.id, "Size": size, "Off": e.off, "Len": e.len,
-                        }));
-                    } else {
-                        listed.extend(self.objects_of(indx, &e));
-                    }
-                    if listed.len() > LISTED_MAX {
-                        return Ok(None);
-                    }
-                }
-            }
-        }
-        Ok(Some(listed))
     }
 
     /// The objects of an extent, block by block.

@@ -1,6 +1,7 @@
 //! Requests about the bucket itself, which opendal does not offer.
 
 use bytes::Bytes;
+use ciderfs_format::excerpt;
 use http::{Method, Request, Response};
 use reqsign_aws_v4::RequestSigner;
 use reqsign_core::{Context, HttpSend, OsEnv, Signer};
@@ -11,7 +12,7 @@ use super::address::Address;
 use super::answers::{MAX_ANSWER, read_answer};
 use super::client::Credentials;
 use super::error::{Asked, Call, from_code, from_status, from_transport};
-use crate::error::{ObjectError, Result, excerpt};
+use crate::error::{ObjectError, Result};
 
 /// Lets the credential chain make its requests with our client.
 #[derive(Debug, Clone)]

@@ -2,9 +2,10 @@
 
 use std::error::Error as StdError;
 
+use ciderfs_format::excerpt;
 use opendal::{Error, ErrorKind};
 
-use crate::error::{ObjectError, excerpt};
+use crate::error::ObjectError;
 
 /// Kinds of requests, by the names that policies have for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use ciderfs_format::excerpt;
 use futures_util::TryStreamExt as _;
 use opendal::options::{ListOptions, WriteOptions};
 use opendal::services::S3;
@@ -19,7 +20,7 @@ use super::answers::{Bounded, too_much};
 use super::client::{Credentials, http_client};
 use super::error::{Asked, Call};
 use super::{bucket, error};
-use crate::error::{ObjectError, Result, excerpt};
+use crate::error::{ObjectError, Result};
 use crate::store::{Entry, MAX_OBJECT, Meta, ObjectStore};
 
 /// Entries of a page of a listing.
