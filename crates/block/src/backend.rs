@@ -22,13 +22,18 @@ pub(crate) async fn put(store: &dyn ObjectStore, key: &str, data: Bytes) -> Resu
     store.put(key, data).await.map_err(|e| error(key, e))
 }
 
-/// Reads an object, or bytes of it.
-pub(crate) async fn get(
+/// Reads an object of at most `most` bytes.
+pub(crate) async fn get_whole(store: &dyn ObjectStore, key: &str, most: usize) -> Result<Bytes, BlockError> {
+    store.get_whole(key, most as u64).await.map_err(|e| error(key, e))
+}
+
+/// Reads bytes of an object.
+pub(crate) async fn get_range(
     store: &dyn ObjectStore,
     key: &str,
-    range: Option<Range<u64>>,
+    range: Range<u64>,
 ) -> Result<Bytes, BlockError> {
-    store.get(key, range).await.map_err(|e| error(key, e))
+    store.get(key, Some(range)).await.map_err(|e| error(key, e))
 }
 
 /// Removes an object; a missing one is fine.

@@ -16,6 +16,9 @@ use crate::store::Inner;
 
 /// Attempts to get a block whose object is too short or does not decompress.
 const CORRUPT_ATTEMPTS: u32 = 2;
+/// Bytes that an object may be longer than its block. The official client takes the first ones of any; nobody writes such
+/// objects, and what a reader has room for is its block.
+const LONGER: usize = 64 << 10;
 /// Fetching ahead stops when more than this part of the budget is used: 3/4 of what readers can have.
 const AHEAD_LIMIT: (u64, u64) = (3, 4);
 
@@ -72,13 +75,13 @@ async fn whole(inner: &Inner, block: BlockId, mut permit: Permit) -> Result<Byte
     let mut attempt = 1;
     loop {
         count(&counters.gets, 1);
-        let body = backend::get(&*inner.store, &key, None)
+        let body = backend::get_whole(&*inner.store, &key, inner.cfg.compression.bound(len) + LONGER)
             .await
             .inspect_err(|e| count(&counters.errors, (!e.is_not_found()).into()))?;
         count(&counters.get_bytes, body.len() as u64);
         let detail = if inner.cfg.compression.is_none() {
             if body.len() >= len {
-                // Longer ones are tolerated, as by the official client.
+                // Somewhat longer ones are tolerated, as by the official client.
                 return Ok(covered(body.slice(..len), permit));
             }
             format!("{} bytes instead of {len}", body.len())
@@ -109,7 +112,7 @@ pub(crate) async fn range(inner: &Inner, piece: Piece, permit: Permit) -> Result
     let _slot = inner.downloads.acquire().await.map_err(|_| BlockError::Closed)?;
     count(&counters.range_gets, 1);
     let from = u64::from(piece.off);
-    let body = backend::get(&*inner.store, &key, Some(from..from + u64::from(piece.len)))
+    let body = backend::get_range(&*inner.store, &key, from..from + u64::from(piece.len))
         .await
         .inspect_err(|e| count(&counters.errors, (!e.is_not_found()).into()))?;
     count(&counters.get_bytes, body.len() as u64);

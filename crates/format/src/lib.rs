@@ -32,7 +32,7 @@ pub use codec::Compression;
 pub use edge::Edge;
 pub use ino::Ino;
 pub use settings::Settings;
-pub use shown::shown;
+pub use shown::{excerpt, shown};
 pub use slice::{CHUNK_SIZE, Extent, Slice};
 
 /// A stored value that cannot be decoded.

@@ -27,6 +27,8 @@ pub const MAX_BLOCK_SIZE: u32 = 16 << 20;
 pub const DEFAULT_BLOCK_SIZE: u32 = 4 << 20;
 /// Most buckets that a volume may be spread over.
 pub const MAX_SHARDS: u32 = 256;
+/// Bytes of the document. With keys and certificates it has some ten thousand.
+pub const MAX_DOCUMENT: usize = 1 << 20;
 /// Highest storage tier.
 pub const MAX_TIER: u8 = 3;
 /// Stands in the place of a secret that was taken out, for example by a dump.
@@ -38,6 +40,9 @@ pub enum SettingsError {
     /// Not JSON, or a field of the wrong type.
     #[error("the volume's settings cannot be read: {0}")]
     Json(String),
+    /// Not such a document, whatever it is.
+    #[error("the volume's settings have {0} bytes, at most {MAX_DOCUMENT} are possible: is this a volume?")]
+    Length(usize),
     /// A field has a value that the format does not allow.
     #[error("invalid volume setting {field}: {detail}")]
     Field {
@@ -217,6 +222,9 @@ impl Settings {
     ///
     /// A `null` is the same as an absent key. Versions are checked by [`Settings::check_mountable`].
     pub fn parse(raw: &[u8]) -> Result<Self, SettingsError> {
+        if raw.len() > MAX_DOCUMENT {
+            return Err(SettingsError::Length(raw.len()));
+        }
         let this = json::parse(raw)?;
         this.validate()?;
         Ok(this)
@@ -224,7 +232,11 @@ impl Settings {
 
     /// The document as stored: one `"Key": value` per line, no indentation, like the official client writes it.
     pub fn to_json(&self) -> Result<String, SettingsError> {
-        json::print(self, b"")
+        let document = json::print(self, b"")?;
+        if document.len() > MAX_DOCUMENT {
+            return Err(SettingsError::Length(document.len()));
+        }
+        Ok(document)
     }
 
     /// The document for people and scripts: two spaces of indentation, secrets shown as `removed`.

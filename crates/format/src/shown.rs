@@ -22,6 +22,26 @@ pub fn shown(name: &(impl AsRef<OsStr> + ?Sized)) -> Cow<'_, str> {
     out.into()
 }
 
+/// Characters of what somebody else says that go into a text.
+const EXCERPT: usize = 500;
+
+/// What somebody else said, fit for a terminal and a log: not long, on one line, without control characters.
+pub fn excerpt(text: &str) -> String {
+    let is_plain = |c: char| c.escape_debug().len() == 1 || matches!(c, '"' | '\'' | '\\');
+    let mut shown = String::new();
+    for (n, c) in text.trim().chars().enumerate() {
+        if n == EXCERPT {
+            return shown + "...";
+        }
+        if is_plain(c) {
+            shown.push(c);
+        } else if !shown.ends_with(' ') {
+            shown.push(' ');
+        }
+    }
+    shown
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::ffi::OsStrExt as _;
@@ -38,5 +58,13 @@ mod tests {
         ] {
             assert_eq!(shown(OsStr::from_bytes(name)), text);
         }
+    }
+
+    #[test]
+    fn excerpts_are_short_and_plain() {
+        assert_eq!(excerpt(" It's \"so\" \\ \u{fc}\n"), "It's \"so\" \\ \u{fc}");
+        // Colours, line breaks, and marks that turn the direction of the text.
+        assert_eq!(excerpt("a\x1b[31mb\r\nc\0d\u{202e}e"), "a [31mb c d e");
+        assert_eq!(excerpt(&"\u{4e2d}".repeat(1 << 20)).chars().count(), EXCERPT + 3);
     }
 }

@@ -1,8 +1,8 @@
 //! Reads: the command of each, and its answer.
 
-use ciderfs_format::Ino;
 use ciderfs_format::redis_keys::{Keys, slice_ref_field};
 use ciderfs_format::session::{lock_owner_field, parse_lock_owner_field};
+use ciderfs_format::{Ino, excerpt};
 use ciderfs_meta::store::{DirStat, LockOwner, Read, StoreError, Value};
 use redis::{Cmd, Value as Reply, cmd};
 
@@ -183,8 +183,7 @@ fn plain(read: &Read, v: Reply) -> Result<Value> {
 }
 
 fn owner(field: &[u8]) -> Result<LockOwner> {
-    std::str::from_utf8(field)
-        .ok()
-        .and_then(parse_lock_owner_field)
-        .ok_or_else(|| StoreError::Corrupt(format!("lock owner {:?}", String::from_utf8_lossy(field))))
+    std::str::from_utf8(field).ok().and_then(parse_lock_owner_field).ok_or_else(|| {
+        StoreError::Corrupt(format!("lock owner {:?}", excerpt(&String::from_utf8_lossy(field))))
+    })
 }

@@ -1,13 +1,25 @@
 //! Taking answers apart. A server that answers something else than asked is damaged data to us, never a panic.
 
 use bytes::Bytes;
-use ciderfs_format::{Attr, Edge, Slice};
+use ciderfs_format::{Attr, Edge, Slice, excerpt};
 use ciderfs_meta::store::StoreError;
 use redis::Value as Reply;
 
 pub(crate) type Result<T> = std::result::Result<T, StoreError>;
 
+/// Bytes of an answer that are looked at for a text.
+const ODD_MAX: usize = 4096;
+
 pub(crate) fn odd(what: &str, got: &Reply) -> StoreError {
+    let got = match got {
+        // Whole, it might fill a log.
+        Reply::BulkString(b) => excerpt(&String::from_utf8_lossy(b.get(..ODD_MAX).unwrap_or(b))),
+        Reply::SimpleString(s) => excerpt(s),
+        Reply::Array(list) | Reply::Set(list) => format!("a list of {}", list.len()),
+        Reply::Int(n) => n.to_string(),
+        Reply::Nil => "nothing".to_owned(),
+        _ => "something".to_owned(),
+    };
     StoreError::Corrupt(format!("the server answered {got:?} where {what} was expected"))
 }
 
@@ -32,7 +44,12 @@ pub(crate) fn int(v: Reply) -> Result<Option<i64>> {
 /// A number in decimal text.
 pub(crate) fn number<T: std::str::FromStr>(b: &[u8]) -> Result<T> {
     let parsed = std::str::from_utf8(b).ok().and_then(|s| s.trim().parse().ok());
-    parsed.ok_or_else(|| StoreError::Corrupt(format!("{:?} is not a number", String::from_utf8_lossy(b))))
+    parsed.ok_or_else(|| {
+        StoreError::Corrupt(format!(
+            "{:?} is not a number",
+            excerpt(&String::from_utf8_lossy(b.get(..ODD_MAX).unwrap_or(b)))
+        ))
+    })
 }
 
 /// A list of answers.

@@ -1,5 +1,6 @@
 //! Which server to talk to: asked anew for every connection, so that failovers and moved slots are followed.
 
+use ciderfs_bounded::KEY_FILE_MAX;
 use ciderfs_format::shown;
 use ciderfs_meta::store::StoreError;
 use redis::aio::MultiplexedConnection;
@@ -36,7 +37,8 @@ impl Servers {
             None => password_from_environment()?,
         };
         let read = |path: &std::path::Path| {
-            std::fs::read(path).map_err(|e| StoreError::Fatal(format!("TLS file {}: {e}", shown(path))))
+            ciderfs_bounded::read(path, KEY_FILE_MAX)
+                .map_err(|e| StoreError::Fatal(format!("TLS file {}: {e}", shown(path))))
         };
         if address.tls.is_some() {
             // The one that the S3 client uses; an error means that the program has chosen one already.
@@ -269,7 +271,7 @@ fn password_from_environment() -> Result<Option<String>, StoreError> {
         }
     }
     match std::env::var(PASSWORD_FILE_ENV) {
-        Ok(path) if !path.is_empty() => match std::fs::read_to_string(&path) {
+        Ok(path) if !path.is_empty() => match ciderfs_bounded::read_text(&path, KEY_FILE_MAX) {
             Ok(text) => Ok(Some(text.trim().to_owned())),
             Err(e) => Err(StoreError::Fatal(format!("{PASSWORD_FILE_ENV}={path}: {e}"))),
         },

@@ -124,7 +124,8 @@ statements! {
     quotas = "SELECT qtype,qkey,max_space,max_inodes,used_space,used_inodes FROM jfs_user_group_quota \
         ORDER BY qtype,qkey LIMIT ?1";
 
-    get_setting = "SELECT CAST(value AS BLOB) FROM jfs_setting WHERE name='format'";
+    // One byte more than a document may have (`Settings::parse`).
+    get_setting = "SELECT substr(CAST(value AS BLOB),1,1048577) FROM jfs_setting WHERE name='format'";
     put_setting = "INSERT INTO jfs_setting(name,value) VALUES('format',?1) \
         ON CONFLICT(name) DO UPDATE SET value=excluded.value";
 

@@ -42,6 +42,7 @@ errnos! {
     ENOTDIR = 20, "not a directory";
     EISDIR = 21, "is a directory";
     EINVAL = 22, "invalid argument";
+    ENFILE = 23, "too many open files";
     ENOTTY = 25, "inappropriate ioctl";
     EFBIG = 27, "file too large";
     ENOSPC = 28, "no space left";
@@ -56,6 +57,7 @@ errnos! {
     ENOTEMPTY = 39, "directory not empty";
     ELOOP = 40, "too many symbolic links";
     ENODATA = 61, "no such attribute";
+    ENOBUFS = 105, "no buffer space available";
     ETIMEDOUT = 110, "timed out";
     ESTALE = 116, "stale handle";
     EDQUOT = 122, "quota exceeded";

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use crate::buffers::Buffers;
 use crate::direct::{Bounce, NewFiles};
 use crate::error::{ObjectError, Result};
-use crate::store::{Entry, Meta, ObjectStore};
+use crate::store::{Entry, MAX_OBJECT, Meta, ObjectStore, too_long};
 
 /// Longest part of a key's last component that a temporary name repeats.
 const TEMP_NAME_MAX: usize = 200;
@@ -58,6 +58,11 @@ impl FileStore {
             )));
         }
         Ok(self.root.join(key))
+    }
+
+    async fn read(&self, key: &str, asked: Asked) -> Result<Bytes> {
+        let (path, key, buffers) = (self.path(key)?, key.to_owned(), Arc::clone(&self.buffers));
+        blocking(move || read_file(&path, &key, asked, &buffers)).await
     }
 }
 
@@ -121,11 +126,21 @@ fn write_file(path: &Path, key: &str, body: &[u8], files: &NewFiles, mut bounce:
     Ok(())
 }
 
-fn read_file(path: &Path, key: &str, range: Option<Range<u64>>, buffers: &Arc<Buffers>) -> Result<Bytes> {
+/// What is read of an object: a part, or the whole with its greatest length.
+enum Asked {
+    Part(Range<u64>),
+    Whole(u64),
+}
+
+fn read_file(path: &Path, key: &str, asked: Asked, buffers: &Arc<Buffers>) -> Result<Bytes> {
     let fail = |e: std::io::Error| io_error(key, &e);
     let mut file = File::open(path).map_err(fail)?;
     let size = file.metadata().map_err(fail)?.len();
-    let range = range.unwrap_or(0..size);
+    let range = match asked {
+        Asked::Part(range) => range,
+        Asked::Whole(most) if size > most => return Err(too_long(key, most)),
+        Asked::Whole(_) => 0..size,
+    };
     let (start, end) = (range.start.min(size), range.end.min(size));
     if start > 0 {
         file.seek(SeekFrom::Start(start)).map_err(fail)?;
@@ -205,8 +220,11 @@ impl ObjectStore for FileStore {
     }
 
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {
-        let (path, key, buffers) = (self.path(key)?, key.to_owned(), Arc::clone(&self.buffers));
-        blocking(move || read_file(&path, &key, range, &buffers)).await
+        self.read(key, range.map_or(Asked::Whole(MAX_OBJECT), Asked::Part)).await
+    }
+
+    async fn get_whole(&self, key: &str, most: u64) -> Result<Bytes> {
+        self.read(key, Asked::Whole(most)).await
     }
 
     async fn head(&self, key: &str) -> Result<Meta> {

@@ -22,7 +22,7 @@ pub use file::FileStore;
 pub use memory::MemoryStore;
 pub use open::{StoreConfig, has_checksums, named_bucket, open};
 pub use probe::{has_other_objects, prepare, probe};
-pub use store::{Entry, Meta, ObjectStore};
+pub use store::{Entry, MAX_OBJECT, Meta, ObjectStore};
 
 #[cfg(test)]
 mod tests;

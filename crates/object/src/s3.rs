@@ -1,6 +1,7 @@
 //! S3 and what speaks its protocol (`s3`, `minio`; `spec/data-path.md` 3.5).
 
 mod address;
+mod answers;
 mod bucket;
 mod client;
 mod error;

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::error::Result;
+use crate::error::{ObjectError, Result};
 
 /// What is known of an object without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,14 +29,29 @@ pub struct Entry {
     pub mtime: Option<SystemTime>,
 }
 
+/// Largest object of a volume, in bytes: a block of 16 MiB, compressed or not, and what encryption adds. Nobody reads more.
+pub const MAX_OBJECT: u64 = 17 << 20;
+
+/// The error of an object that has more bytes than it can have.
+pub(crate) fn too_long(key: &str, most: u64) -> ObjectError {
+    ObjectError::Other(format!("object {key}: the store has more than the {most} bytes that were asked for"))
+}
+
 /// An object store or a layer over one. Keys have no leading `/`.
 #[async_trait]
 pub trait ObjectStore: Send + Sync + Debug {
     /// Stores a whole object. Readers see the old or the new one, never a part.
     async fn put(&self, key: &str, body: Bytes) -> Result<()>;
 
-    /// Reads an object, or bytes `range` of it. A range past the end is cut.
+    /// Reads an object, or bytes `range` of it. A range past the end is cut. A whole object has at most [`MAX_OBJECT`] bytes.
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes>;
+
+    /// Reads a whole object of at most `most` bytes. Of a longer one no more than that is received, and the answer is an
+    /// error.
+    async fn get_whole(&self, key: &str, most: u64) -> Result<Bytes> {
+        let body = self.get(key, None).await?;
+        if body.len() as u64 > most { Err(too_long(key, most)) } else { Ok(body) }
+    }
 
     /// Size and time of an object.
     async fn head(&self, key: &str) -> Result<Meta>;

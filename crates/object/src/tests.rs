@@ -96,6 +96,10 @@ impl Cipher for Inverse {
         let (last, sealed) = sealed.split_last().ok_or("empty")?;
         if *last == 0 { Ok(sealed.iter().map(|b| !b).collect()) } else { Err("not ours".to_owned()) }
     }
+
+    fn overhead(&self) -> u64 {
+        1
+    }
 }
 
 #[tokio::test]

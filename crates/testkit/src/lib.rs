@@ -3,6 +3,7 @@
 //! Only ever a dev-dependency.
 #![forbid(unsafe_code)]
 
+pub mod hostile;
 pub mod official;
 pub mod redis;
 pub mod s3;

@@ -8,12 +8,16 @@ use bytes::Bytes;
 use ciderfs_format::Ino;
 use ciderfs_meta::{Caller, Errno, Result};
 use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
 use crate::vfs::Vfs;
 
-/// Largest request.
-const REQUEST_MAX: usize = 1 << 20;
+mod stream;
+
+pub(crate) use stream::Shared;
+use stream::{Place, Stream};
+
 /// Between messages of progress.
 const PROGRESS: Duration = Duration::from_millis(300);
 
@@ -28,36 +32,55 @@ pub(crate) struct Control {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
     /// Everything written and answered so far: an answer begins where the request ended.
-    stream: Vec<u8>,
-    /// Start of the request that is not complete.
-    request: usize,
+    stream: Stream,
     running: Option<JoinHandle<()>>,
 }
 
 /// How far a command is.
 #[derive(Default)]
-pub(crate) struct Progress(AtomicU64, AtomicU64);
+pub(crate) struct Progress {
+    files: AtomicU64,
+    size: AtomicU64,
+    /// Where commands wait for their turn to make a long answer, if they do.
+    turns: Option<Arc<Semaphore>>,
+    turn: Mutex<Option<OwnedSemaphorePermit>>,
+}
 
 impl Progress {
-    pub(crate) fn set(&self, a: u64, b: u64) {
-        self.0.store(a, Ordering::Relaxed);
-        self.1.store(b, Ordering::Relaxed);
+    fn new(turns: Option<Arc<Semaphore>>) -> Self {
+        Self { turns, ..Self::default() }
+    }
+
+    pub(crate) fn set(&self, files: u64, size: u64) {
+        self.files.store(files, Ordering::Relaxed);
+        self.size.store(size, Ordering::Relaxed);
+    }
+
+    /// Waits until the command may make a long answer; its turn lasts until it has ended.
+    pub(crate) async fn turn(&self) {
+        if let Some(turns) = &self.turns {
+            let turn = Arc::clone(turns).acquire_owned().await;
+            *self.turn.lock() = turn.ok();
+        }
     }
 
     /// The message, unless there is nothing to tell.
     fn message(&self) -> Option<Vec<u8>> {
-        let (a, b) = (self.0.load(Ordering::Relaxed), self.1.load(Ordering::Relaxed));
+        let (a, b) = (self.files.load(Ordering::Relaxed), self.size.load(Ordering::Relaxed));
         (a > 0 || b > 0).then(|| [&[0xFE][..], &a.to_be_bytes(), &b.to_be_bytes()].concat())
     }
 }
 
 impl Control {
     /// One that the caller opens.
-    pub(crate) fn new(c: &Caller) -> Self {
-        Self { opener: (c.uid, c.gid), state: Mutex::default() }
+    ///
+    /// # Errors
+    /// `ENFILE` if others have opened too many.
+    pub(crate) fn new(c: &Caller, shared: &Arc<Shared>) -> Result<Self> {
+        let stream = Stream::new(Place::take(shared, c.uid == 0)?);
+        Ok(Self { opener: (c.uid, c.gid), state: Mutex::new(State { stream, running: None }) })
     }
 
     /// Takes part of a request; a complete one begins to run as the caller.
@@ -66,40 +89,18 @@ impl Control {
             return Err(Errno::EPERM.into());
         }
         let mut s = self.state.lock();
-        if s.running.as_ref().is_some_and(|r| !r.is_finished()) {
-            return Err(Errno::EBUSY.into());
-        }
-        if s.stream.len() - s.request + data.len() > REQUEST_MAX {
-            return Err(Errno::EINVAL.into());
-        }
-        s.stream.extend_from_slice(data);
-        let request = &s.stream[s.request..];
-        let Some((head, body)) = request.split_at_checked(8) else { return Ok(()) };
-        let number = |at: usize| head[at..at + 4].iter().fold(0_u32, |n, b| n << 8 | u32::from(*b));
-        let (command, length) = (number(0), number(4) as usize);
-        if body.len() < length {
-            return Ok(());
-        }
-        if body.len() > length {
-            s.stream.push(Errno::EIO.0 as u8);
-            s.request = s.stream.len();
-            return Ok(());
-        }
-        let body = Bytes::copy_from_slice(body);
+        let Some((command, body)) = s.stream.write(data)? else { return Ok(()) };
+        let turns = s.stream.turns();
         let (control, vfs) = (Arc::clone(self), Arc::clone(vfs));
         // Whatever the kernel has checked, it was not this.
         let caller = Caller { check: true, ..c.clone() };
-        s.request = usize::MAX;
-        s.running = Some(tokio::spawn(async move { control.run(&vfs, &caller, command, body).await }));
+        s.running = Some(tokio::spawn(async move { control.run(&vfs, &caller, command, body, turns).await }));
         Ok(())
     }
 
     /// What the stream holds from `off` on; nothing while the answer is not there.
     pub(crate) fn read(&self, off: u64, size: u32) -> Bytes {
-        let s = self.state.lock();
-        let from = usize::try_from(off).map_or(s.stream.len(), |o| o.min(s.stream.len()));
-        let to = s.stream.len().min(from + size as usize);
-        Bytes::copy_from_slice(&s.stream[from..to])
+        self.state.lock().stream.read(off, size)
     }
 
     /// The descriptor was closed.
@@ -109,8 +110,15 @@ impl Control {
         }
     }
 
-    async fn run(&self, vfs: &Arc<Vfs>, c: &Caller, command: u32, body: Bytes) {
-        let progress = Progress::default();
+    async fn run(
+        &self,
+        vfs: &Arc<Vfs>,
+        c: &Caller,
+        command: u32,
+        body: Bytes,
+        turns: Option<Arc<Semaphore>>,
+    ) {
+        let progress = Progress::new(turns);
         let answer = {
             let mut work = Box::pin(answer(vfs, c, command, &body, &progress));
             let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + PROGRESS, PROGRESS);
@@ -119,15 +127,14 @@ impl Control {
                     answer = &mut work => break answer,
                     _ = tick.tick() => {
                         let message = progress.message();
-                        self.state.lock().stream.extend(message.into_iter().flatten());
+                        self.state.lock().stream.progress(message);
                     }
                 }
             }
         };
         let mut s = self.state.lock();
-        s.stream.extend(progress.message().into_iter().flatten());
-        s.stream.extend(answer);
-        s.request = s.stream.len();
+        s.stream.progress(progress.message());
+        s.stream.answer(answer);
     }
 }
 
@@ -143,7 +150,8 @@ async fn answer(vfs: &Arc<Vfs>, c: &Caller, command: u32, body: &[u8], progress:
             [&[0xFF][..], &(json.len() as u32).to_be_bytes(), &json].concat()
         }
         INFO_TEXT => {
-            let info = vfs.info(c, ino, flag(8, 1), flag(9, 0), &Progress::default()).await;
+            let unheard = Progress::new(progress.turns.clone());
+            let info = vfs.info(c, ino, flag(8, 1), flag(9, 0), &unheard).await;
             let text = crate::info::text(&info);
             [&(text.len() as u32).to_be_bytes()[..], text.as_bytes()].concat()
         }

@@ -8,7 +8,7 @@ use ciderfs_format::Ino;
 use ciderfs_meta::Errno;
 use parking_lot::{Mutex, RwLock};
 
-use crate::control::Control;
+use crate::control::{Control, Shared};
 use crate::dir::DirStream;
 use crate::file::File;
 use crate::locks::HandleLocks;
@@ -63,6 +63,8 @@ pub(crate) enum Handle {
 pub(crate) struct Handles {
     next: Mutex<u64>,
     map: RwLock<HashMap<u64, (Ino, Handle)>>,
+    /// What all `.control` are bounded by.
+    pub(crate) control: Arc<Shared>,
 }
 
 impl Handles {

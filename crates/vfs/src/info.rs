@@ -14,6 +14,11 @@ use serde_json::{Value, json};
 use crate::control::Progress;
 use crate::vfs::Vfs;
 
+/// Entries of the list of chunks or objects: those of 128 GiB in blocks of 4 MiB. They take some 20 MiB while an answer is made,
+/// and a file may be said to have any length.
+const LISTED_MAX: usize = 1 << 15;
+/// Told instead of a longer list.
+const TOO_MANY: &str = "the file has too many chunks and objects to list";
 /// Chunks read in one turn.
 const CHUNKS_AT_ONCE: u32 = 64;
 
@@ -58,10 +63,11 @@ impl Vfs {
         let usage = self.meta.tree_usage(c, ino, recursive, &|u| progress.set(u.files, u.size)).await?;
         progress.set(usage.files, usage.size);
         let attr = self.meta.getattr(ino).await?;
-        let (mut chunks, mut objects) = (Vec::new(), Vec::new());
+        let (mut chunks, mut objects, mut reason) = (Vec::new(), Vec::new(), "");
+        progress.turn().await;
         if attr.is_file() {
             let count = attr.length.div_ceil(CHUNK_SIZE) as u32;
-            for first in (0..count).step_by(CHUNKS_AT_ONCE as usize) {
+            'lists: for first in (0..count).step_by(CHUNKS_AT_ONCE as usize) {
                 let range = first..count.min(first + CHUNKS_AT_ONCE);
                 let (_, views) = self.meta.read_chunks_and_attr(ino, range.clone()).await?;
                 for (indx, view) in range.zip(views) {
@@ -74,6 +80,11 @@ impl Vfs {
                             }));
                         } else {
                             objects.extend(self.objects_of(indx, &e));
+                        }
+                        if chunks.len() + objects.len() > LISTED_MAX {
+                            reason = TOO_MANY;
+                            (chunks, objects) = (Vec::new(), Vec::new());
+                            break 'lists;
                         }
                     }
                 }
@@ -97,7 +108,7 @@ impl Vfs {
         let tier = self.meta.settings().tier(attr.tier);
         let some = |list: Vec<Value>| if list.is_empty() { Value::Null } else { Value::Array(list) };
         Ok(json!({
-            "Ino": ino.0, "Failed": false, "Reason": "", "Summary": summary(usage), "Paths": paths,
+            "Ino": ino.0, "Failed": false, "Reason": reason, "Summary": summary(usage), "Paths": paths,
             "Chunks": some(chunks), "Objects": some(objects), "PLocks": records, "FLocks": flocks,
             "Tier": { "ID": attr.tier, "StorageClass": tier.storage_class, "Tag": tier.tag },
             "RestoreStatus": "",
@@ -147,6 +158,9 @@ pub(crate) fn text(info: &Value) -> String {
                 let _ = writeln!(out, "\t{}", text(path));
             }
         }
+    }
+    if info["Reason"] == TOO_MANY {
+        let _ = writeln!(out, "{TOO_MANY}");
     }
     for (title, name, key) in [("objects", "Objects", "Key"), ("chunks", "Chunks", "Id")] {
         let rows = list(name);

@@ -69,7 +69,7 @@ impl Vfs {
             if access == libc::O_WRONLY { 0 } else { 4 } | if access == libc::O_RDONLY { 0 } else { 2 };
         self.access_virtual(c, ino, mask).await?;
         let handle = if Self::is_control(ino) {
-            Handle::Control(Arc::new(Control::new(c)))
+            Handle::Control(Arc::new(Control::new(c, &self.handles.control)?))
         } else if access == libc::O_RDONLY {
             Handle::Virtual(self.virtual_content(ino))
         } else {

@@ -214,6 +214,16 @@ async fn a_longer_object_is_tolerated_like_by_the_official_client() {
 }
 
 #[tokio::test]
+async fn a_block_brings_no_more_into_memory_than_it_has_room_for() {
+    let store = TestStore::new();
+    let blocks = BlockStore::new(store.clone(), config(MIB)).unwrap();
+    let long = vec![1; 5000 + (65 << 10)];
+    store.objects.lock().insert("chunks/0/0/1_0_5000".to_owned(), long.into());
+    let e = blocks.read(1, 5000, 0, 5000, ReadHint::Sequential).await.unwrap_err();
+    assert!(e.to_string().contains("more than the 70536 bytes"), "{e}");
+}
+
+#[tokio::test]
 async fn a_failed_range_falls_back_to_the_whole_block() {
     for fault in [Fault::Error, Fault::Short(1)] {
         let store = TestStore::new();

@@ -132,7 +132,7 @@ fn new_settings(args: &Args, name: &str) -> Result<Settings> {
     (s.access_key, s.secret_key, s.session_token) =
         (env("ACCESS_KEY"), env("SECRET_KEY"), env("SESSION_TOKEN"));
     if let Some(path) = args.path("encrypt-rsa-key") {
-        s.encrypt_key = std::fs::read_to_string(path)
+        s.encrypt_key = ciderfs_bounded::read_text(path, ciderfs_bounded::KEY_FILE_MAX)
             .map_err(|e| Failure::new(format!("private key {}: {e}", shown(path))))?;
     }
     if let Some(algo) = args.text("encrypt-algo") {

@@ -95,7 +95,9 @@ pub fn remount(mountpoint: &Path, options: &[String]) -> Result<()> {
 }
 
 fn is_served_read_only(mountpoint: &Path) -> bool {
-    let text = [".config", ".jfs.config"].iter().find_map(|name| std::fs::read(mountpoint.join(name)).ok());
+    let text = [".config", ".jfs.config"]
+        .iter()
+        .find_map(|name| ciderfs_bounded::read(mountpoint.join(name), ciderfs_bounded::CONFIG_MAX).ok());
     let config: Option<serde_json::Value> = text.and_then(|text| serde_json::from_slice(&text).ok());
     config.is_some_and(|config| config["Meta"]["ReadOnly"] == true)
 }

@@ -168,6 +168,9 @@ fn show(path: &str, info: &Value) -> String {
         text(&tier["StorageClass"]),
         text(&info["RestoreStatus"])
     );
+    if !text(&info["Reason"]).is_empty() {
+        out += &format!("   note: {}\n", text(&info["Reason"]));
+    }
     out += &pieces(rows("Objects"), rows("Chunks"));
     out + &locks(rows("FLocks"), rows("PLocks"))
 }

@@ -128,7 +128,7 @@ fn ask_now(mountpoint: &Path) -> Option<std::result::Result<Value, String>> {
     }
     let mut why = String::new();
     for name in CONFIGS {
-        match std::fs::read(mountpoint.join(name)) {
+        match ciderfs_bounded::read(mountpoint.join(name), ciderfs_bounded::CONFIG_MAX) {
             Ok(text) => return Some(serde_json::from_slice(&text).map_err(|e| format!("{name}: {e}"))),
             // It died meanwhile.
             Err(e) if is_dead(&e) => return None,

@@ -254,3 +254,17 @@ proptest! {
         let _ = s.decrypt_secrets();
     }
 }
+
+#[test]
+fn documents_have_a_greatest_length() {
+    let mut settings = Settings::new("vol", "6ba7b810-9dad-11d1-80b4-00c04fd430c8", "file", "/x/");
+    let raw = settings.to_json().unwrap();
+    let padded = format!("{raw}{}", " ".repeat(MAX_DOCUMENT - raw.len()));
+    assert!(Settings::parse(padded.as_bytes()).is_ok());
+    assert_eq!(
+        Settings::parse(format!("{padded} ").as_bytes()),
+        Err(SettingsError::Length(MAX_DOCUMENT + 1))
+    );
+    settings.encrypt_key = "k".repeat(MAX_DOCUMENT);
+    assert!(matches!(settings.to_json(), Err(SettingsError::Length(_))));
+}

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use ciderfs_format::envelope::Envelope;
 
 use crate::error::{ObjectError, Result};
-use crate::store::{Entry, Meta, ObjectStore};
+use crate::store::{Entry, MAX_OBJECT, Meta, ObjectStore};
 
 /// Seals and opens whole objects.
 pub trait Cipher: Send + Sync + 'static {
@@ -17,6 +17,8 @@ pub trait Cipher: Send + Sync + 'static {
     fn seal(&self, plain: &[u8]) -> Result<Vec<u8>, String>;
     /// Decrypts and authenticates.
     fn open(&self, sealed: &[u8]) -> Result<Vec<u8>, String>;
+    /// Bytes that sealing adds.
+    fn overhead(&self) -> u64;
 }
 
 /// The volume format's envelope with fresh random keys and nonces.
@@ -29,6 +31,10 @@ impl Cipher for EnvelopeCipher {
 
     fn open(&self, sealed: &[u8]) -> Result<Vec<u8>, String> {
         self.0.open(sealed).map_err(|e| e.to_string())
+    }
+
+    fn overhead(&self) -> u64 {
+        self.0.overhead() as u64
     }
 }
 
@@ -63,7 +69,14 @@ impl ObjectStore for Encrypted {
     }
 
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {
-        let sealed = self.inner.get(key, None).await?;
+        let plain = self.get_whole(key, MAX_OBJECT).await?;
+        let size = plain.len() as u64;
+        let range = range.unwrap_or(0..size);
+        Ok(plain.slice(range.start.min(size) as usize..range.end.min(size) as usize))
+    }
+
+    async fn get_whole(&self, key: &str, most: u64) -> Result<Bytes> {
+        let sealed = self.inner.get_whole(key, most.saturating_add(self.cipher.overhead())).await?;
         let cipher = Arc::clone(&self.cipher);
         let plain = tokio::task::spawn_blocking(move || cipher.open(&sealed))
             .await
@@ -71,10 +84,7 @@ impl ObjectStore for Encrypted {
             .map_err(|e| {
                 ObjectError::Corrupt(key.to_owned(), format!("{e}; is it the right private key?"))
             })?;
-        let plain = Bytes::from(plain);
-        let size = plain.len() as u64;
-        let range = range.unwrap_or(0..size);
-        Ok(plain.slice(range.start.min(size) as usize..range.end.min(size) as usize))
+        Ok(Bytes::from(plain))
     }
 
     async fn head(&self, key: &str) -> Result<Meta> {

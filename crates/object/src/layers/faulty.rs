@@ -104,6 +104,10 @@ impl ObjectStore for Faulty {
         self.run("GET", self.inner.get(key, range)).await
     }
 
+    async fn get_whole(&self, key: &str, most: u64) -> Result<Bytes> {
+        self.run("GET", self.inner.get_whole(key, most)).await
+    }
+
     async fn head(&self, key: &str) -> Result<Meta> {
         self.run("HEAD", self.inner.head(key)).await
     }

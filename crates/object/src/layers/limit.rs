@@ -80,6 +80,10 @@ impl ObjectStore for Limited {
         bounded(&self.downloads, self.limits.get_timeout, self.inner.get(key, range)).await
     }
 
+    async fn get_whole(&self, key: &str, most: u64) -> Result<Bytes> {
+        bounded(&self.downloads, self.limits.get_timeout, self.inner.get_whole(key, most)).await
+    }
+
     async fn head(&self, key: &str) -> Result<Meta> {
         bounded(&self.others, self.limits.get_timeout, self.inner.head(key)).await
     }

@@ -72,6 +72,10 @@ impl ObjectStore for Metered {
         self.observe("GET", |b: &Bytes| b.len() as u64, self.inner.get(key, range)).await
     }
 
+    async fn get_whole(&self, key: &str, most: u64) -> Result<Bytes> {
+        self.observe("GET", |b: &Bytes| b.len() as u64, self.inner.get_whole(key, most)).await
+    }
+
     async fn head(&self, key: &str) -> Result<Meta> {
         self.observe("HEAD", |_| 0, self.inner.head(key)).await
     }

@@ -37,6 +37,10 @@ impl ObjectStore for Prefixed {
         self.inner.get(&self.full(key), range).await
     }
 
+    async fn get_whole(&self, key: &str, most: u64) -> Result<Bytes> {
+        self.inner.get_whole(&self.full(key), most).await
+    }
+
     async fn head(&self, key: &str) -> Result<Meta> {
         self.inner.head(&self.full(key)).await
     }

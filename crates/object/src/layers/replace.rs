@@ -40,6 +40,10 @@ impl ObjectStore for Replaceable {
         self.now().get(key, range).await
     }
 
+    async fn get_whole(&self, key: &str, most: u64) -> Result<Bytes> {
+        self.now().get_whole(key, most).await
+    }
+
     async fn head(&self, key: &str) -> Result<Meta> {
         self.now().head(key).await
     }

@@ -67,6 +67,10 @@ impl ObjectStore for Retried {
         self.run("GET", key, || self.inner.get(key, range.clone())).await
     }
 
+    async fn get_whole(&self, key: &str, most: u64) -> Result<Bytes> {
+        self.run("GET", key, || self.inner.get_whole(key, most)).await
+    }
+
     async fn head(&self, key: &str) -> Result<Meta> {
         self.run("HEAD", key, || self.inner.head(key)).await
     }

@@ -41,6 +41,10 @@ impl ObjectStore for Sharded {
         self.shard(key).get(key, range).await
     }
 
+    async fn get_whole(&self, key: &str, most: u64) -> Result<Bytes> {
+        self.shard(key).get_whole(key, most).await
+    }
+
     async fn head(&self, key: &str) -> Result<Meta> {
         self.shard(key).head(key).await
     }

@@ -1,6 +1,7 @@
 //! Requests about the bucket itself, which opendal does not offer.
 
 use bytes::Bytes;
+use ciderfs_format::excerpt;
 use http::{Method, Request, Response};
 use reqsign_aws_v4::RequestSigner;
 use reqsign_core::{Context, HttpSend, OsEnv, Signer};
@@ -8,12 +9,10 @@ use reqsign_file_read_tokio::TokioFileRead;
 use reqwest::Client;
 
 use super::address::Address;
+use super::answers::{MAX_ANSWER, read_answer};
 use super::client::Credentials;
 use super::error::{Asked, Call, from_code, from_status, from_transport};
 use crate::error::{ObjectError, Result};
-
-/// Bytes of an answer that we look at.
-const MAX_ANSWER: usize = 64 << 10;
 
 /// Lets the credential chain make its requests with our client.
 #[derive(Debug, Clone)]
@@ -25,10 +24,14 @@ impl HttpSend for Sender {
             reqsign_core::Error::unexpected("request for credentials").with_source(e).set_retryable(true)
         };
         let req = reqwest::Request::try_from(req).map_err(failed)?;
-        let answer: Response<reqwest::Body> = self.0.execute(req).await.map_err(failed)?.into();
-        let (parts, body) = answer.into_parts();
-        let body = reqwest::Response::from(Response::new(body)).bytes().await.map_err(failed)?;
-        Ok(Response::from_parts(parts, body))
+        let mut answer = self.0.execute(req).await.map_err(failed)?;
+        let (body, all) = read_answer(&mut answer).await.map_err(failed)?;
+        if !all {
+            let text = format!("the answer with the credentials has more than {MAX_ANSWER} bytes");
+            return Err(reqsign_core::Error::unexpected(text));
+        }
+        let (parts, _) = Response::<reqwest::Body>::from(answer).into_parts();
+        Ok(Response::from_parts(parts, body.into()))
     }
 }
 
@@ -37,7 +40,9 @@ pub(super) async fn find_region(client: &Client, address: &Address, store: &str)
     let url = format!("{}/{}", address.endpoint, address.bucket);
     let answer = client.head(url).send().await.map_err(|e| from_transport(store, &e))?;
     let region = answer.headers().get("x-amz-bucket-region").and_then(|v| v.to_str().ok());
-    Ok(region.unwrap_or("us-east-1").to_owned())
+    // It becomes part of a host name.
+    let legal = |region: &&str| region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    Ok(region.filter(legal).unwrap_or("us-east-1").to_owned())
 }
 
 /// What a store answers to a request without a body of interest.
@@ -79,14 +84,12 @@ async fn send(
     }
     let request =
         reqwest::Request::try_from(Request::from_parts(parts, body)).map_err(|e| other(e.to_string()))?;
-    let answer = client.execute(request).await.map_err(|e| from_transport(store, &e))?;
+    let mut answer = client.execute(request).await.map_err(|e| from_transport(store, &e))?;
     let status = answer.status();
     let header = answer.headers().get("x-amz-bucket-region");
-    let region = header.and_then(|v| v.to_str().ok()).map(str::to_owned);
-    let text = answer.bytes().await.map_err(|e| from_transport(store, &e))?;
-    let text =
-        String::from_utf8_lossy(text.get(..text.len().min(MAX_ANSWER)).unwrap_or_default()).into_owned();
-    Ok(Answer { status, region, text })
+    let region = header.and_then(|v| v.to_str().ok()).map(excerpt);
+    let (text, _) = read_answer(&mut answer).await.map_err(|e| from_transport(store, &e))?;
+    Ok(Answer { status, region, text: String::from_utf8_lossy(&text).into_owned() })
 }
 
 /// Makes the bucket; one that is ours already is fine.
@@ -116,13 +119,13 @@ pub(super) async fn create(
     if code == "BucketAlreadyOwnedByYou" {
         return Ok(());
     }
-    let mut message = element(&answer.text, "Message").unwrap_or_default().to_owned();
-    if let Some(region) = element(&answer.text, "Region").or(answer.region.as_deref()) {
+    let mut message = element(&answer.text, "Message").unwrap_or_default();
+    if let Some(region) = element(&answer.text, "Region").or(answer.region) {
         message = format!("{message} expecting '{region}'");
     }
     let asked = Asked { store, bucket: &address.bucket, call: Call::CreateBucket, key: "" };
     let said = format!("{} {code} {message}", answer.status);
-    Err(from_code(&asked, code, message.trim())
+    Err(from_code(&asked, &code, message.trim())
         .unwrap_or_else(|| from_status(&asked, answer.status.as_u16(), said.trim())))
 }
 
@@ -136,15 +139,12 @@ pub(super) async fn locate(
     let url = format!("{}/{key}", address.bucket_url().trim_end_matches('/'));
     // Only makes a text better: what fails here was told already.
     match send(client, address, keys, "", (Method::GET, url, String::new())).await {
-        Ok(answer) => (
-            element(&answer.text, "Region").map(str::to_owned).or(answer.region),
-            element(&answer.text, "Endpoint").map(str::to_owned),
-        ),
+        Ok(answer) => (element(&answer.text, "Region").or(answer.region), element(&answer.text, "Endpoint")),
         Err(_) => (None, None),
     }
 }
 
-fn element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+fn element(text: &str, name: &str) -> Option<String> {
     let (_, rest) = text.split_once(&format!("<{name}>"))?;
-    rest.split_once(&format!("</{name}>")).map(|(value, _)| value)
+    rest.split_once(&format!("</{name}>")).map(|(value, _)| excerpt(value))
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use ciderfs_bounded::KEY_FILE_MAX;
 use reqsign_aws_v4::{Credential, DefaultCredentialProvider, StaticCredentialProvider};
 use reqsign_core::ProvideCredentialChain;
 use reqwest::{Certificate, Client, Identity, redirect};
@@ -89,7 +90,7 @@ impl Credentials {
 }
 
 fn pem(path: &str, what: &str) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|e| ObjectError::Config(format!("{what} {path}: {e}")))
+    ciderfs_bounded::read(path, KEY_FILE_MAX).map_err(|e| ObjectError::Config(format!("{what} {path}: {e}")))
 }
 
 /// A client for one store: connections are kept and reused, HTTP/1.1, nothing is retried or decompressed.

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 
+use ciderfs_format::excerpt;
 use opendal::{Error, ErrorKind};
 
 use crate::error::ObjectError;
@@ -89,9 +90,9 @@ fn expected_region(text: &str) -> Option<&str> {
 }
 
 /// Value of a field in the text that opendal makes of an S3 error document.
-fn field<'a>(message: &'a str, name: &str) -> Option<&'a str> {
+fn field(message: &str, name: &str) -> Option<String> {
     let start = message.find(&format!("{name}: \""))? + name.len() + 3;
-    message.get(start..)?.split('"').next().filter(|v| !v.is_empty())
+    message.get(start..)?.split('"').next().filter(|v| !v.is_empty()).map(excerpt)
 }
 
 /// The chain of causes, without repetitions.
@@ -105,7 +106,7 @@ fn causes(e: &(dyn StdError + 'static)) -> String {
         }
         next = e.source();
     }
-    text
+    excerpt(&text)
 }
 
 fn transport<'a>(e: &'a (dyn StdError + 'static)) -> Option<&'a reqwest::Error> {
@@ -264,11 +265,11 @@ pub(super) fn from_opendal(asked: &Asked<'_>, e: &Error) -> ObjectError {
     let message = e.message();
     let code = field(message, "code");
     let said = field(message, "message").unwrap_or_default();
-    if let Some(code) = code {
+    if let Some(code) = &code {
         // The region of a bucket is often only in a header.
         let all = e.to_string();
-        let region = expected_region(said).is_none().then(|| expected_region(&all)).flatten();
-        let said = region.map_or_else(|| said.to_owned(), |region| format!("{said} expecting '{region}'"));
+        let region = expected_region(&said).is_none().then(|| expected_region(&all)).flatten().map(excerpt);
+        let said = region.map_or_else(|| said.clone(), |region| format!("{said} expecting '{region}'"));
         if let Some(error) = from_code(asked, code, said.trim()) {
             return error;
         }
@@ -278,9 +279,11 @@ pub(super) fn from_opendal(asked: &Asked<'_>, e: &Error) -> ObjectError {
     }
     let detail = match (code, e.source()) {
         (Some(code), _) => format!("{code}: {said}"),
-        (None, Some(source)) => format!("{message}: {}", causes(source)),
-        (None, None) if message.is_empty() => e.kind().to_string(),
-        (None, None) => message.to_owned(),
+        (None, Some(source)) => format!("{}: {}", excerpt(message), causes(source)),
+        (None, None) if message.is_empty() => {
+            status_of(e).map_or_else(|| e.kind().to_string(), |status| format!("HTTP status {status}"))
+        }
+        (None, None) => excerpt(message),
     };
     let at = format!("{}: {detail}", asked.at());
     match e.kind() {

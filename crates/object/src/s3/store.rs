@@ -6,23 +6,27 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::TryStreamExt;
+use ciderfs_format::excerpt;
+use futures_util::TryStreamExt as _;
 use opendal::options::{ListOptions, WriteOptions};
 use opendal::services::S3;
-use opendal::{Buffer, ErrorKind, HttpTransporter, OperationContext, Operator};
+use opendal::{BytesRange, ErrorKind, HttpTransporter, OperationContext, Operator, Reader};
 use opendal_http_transport_reqwest::ReqwestTransport;
 use reqwest::Client;
 use tokio::sync::OnceCell;
 
 use super::address::Address;
+use super::answers::{Bounded, too_much};
 use super::client::{Credentials, http_client};
 use super::error::{Asked, Call};
 use super::{bucket, error};
 use crate::error::{ObjectError, Result};
-use crate::store::{Entry, Meta, ObjectStore};
+use crate::store::{Entry, MAX_OBJECT, Meta, ObjectStore};
 
 /// Entries of a page of a listing.
 const MAX_LIST: usize = 1000;
+/// Bytes of a key, as S3 has it.
+const MAX_KEY: usize = 1024;
 /// User metadata with the CRC-32C of the body as decimal text.
 const CRC_NAME: &str = "crc32c";
 
@@ -69,7 +73,7 @@ impl S3Store {
         if self.keys == Credentials::Anonymous {
             builder = builder.skip_signature();
         }
-        let transport = HttpTransporter::new(ReqwestTransport::new(self.client.clone()));
+        let transport = HttpTransporter::new(Bounded(ReqwestTransport::new(self.client.clone())));
         let context = OperationContext::new().with_http_transport(transport);
         let operator = Operator::new(builder)
             .map_err(|e| ObjectError::Config(format!("{}: {e}", self.describe())))?
@@ -123,6 +127,20 @@ impl S3Store {
     }
 }
 
+/// Reads a part of at most `most` bytes into one piece of memory: small pieces would hold more than they are long.
+async fn read(reader: &Reader, range: impl Into<BytesRange>, most: u64) -> opendal::Result<Bytes> {
+    let mut stream = reader.clone().into_stream(range).await?;
+    let told = stream.metadata().await?.content_length();
+    let mut body = Vec::with_capacity(told.min(most) as usize);
+    while let Some(part) = stream.try_next().await? {
+        if (body.len() + part.len()) as u64 > most {
+            return Err(too_much(most));
+        }
+        part.for_each(|piece| body.extend_from_slice(&piece));
+    }
+    Ok(body.into())
+}
+
 #[async_trait]
 impl ObjectStore for S3Store {
     async fn put(&self, key: &str, body: Bytes) -> Result<()> {
@@ -142,23 +160,21 @@ impl ObjectStore for S3Store {
     }
 
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {
-        if range.as_ref().is_some_and(Range::is_empty) {
+        let Some(range) = range else { return self.get_whole(key, MAX_OBJECT).await };
+        if range.is_empty() {
             return Ok(Bytes::new());
         }
         let operator = self.operator().await?;
         let fail = |e: opendal::Error| self.error(Call::Get, key, &e);
         let reader = operator.reader(key).await.map_err(fail)?;
-        let Some(range) = range else {
-            let body = reader.read(..).await.map_err(fail)?.to_bytes();
-            if self.address.checksum {
-                let meta = reader.metadata().and_then(|m| m.user_metadata());
-                self.verify(key, &body, meta.as_ref().and_then(|m| m.get(CRC_NAME)))?;
+        let asked = range.end - range.start;
+        match read(&reader, range.clone(), asked).await {
+            Ok(body) => Ok(body),
+            Err(e) if e.kind() == ErrorKind::RangeNotSatisfied => Ok(Bytes::new()),
+            // A store that does not know ranges has sent all.
+            Err(_) if reader.metadata().is_some_and(|m| m.content_length() <= range.start) => {
+                Ok(Bytes::new())
             }
-            return Ok(body);
-        };
-        let body: Buffer = match reader.read(range.clone()).await {
-            Ok(body) => body,
-            Err(e) if e.kind() == ErrorKind::RangeNotSatisfied => return Ok(Bytes::new()),
             // opendal rejects answers that the end of the object cuts short. Callers know the sizes of blocks, so the
             // second request is rare.
             Err(_)
@@ -167,15 +183,22 @@ impl ObjectStore for S3Store {
                     .is_some_and(|m| (range.start + 1..range.end).contains(&m.content_length())) =>
             {
                 let end = reader.metadata().map_or(range.start, |m| m.content_length());
-                operator.reader(key).await.map_err(fail)?.read(range.start..end).await.map_err(fail)?
+                let reader = operator.reader(key).await.map_err(fail)?;
+                read(&reader, range.start..end, asked).await.map_err(fail)
             }
-            Err(e) => return Err(fail(e)),
-        };
-        let body = body.to_bytes();
-        // A server that ignores ranges sends everything.
-        let all = body.len() as u64 > range.end - range.start;
-        let size = body.len() as u64;
-        Ok(if all { body.slice(range.start.min(size) as usize..range.end.min(size) as usize) } else { body })
+            Err(e) => Err(fail(e)),
+        }
+    }
+
+    async fn get_whole(&self, key: &str, most: u64) -> Result<Bytes> {
+        let fail = |e: opendal::Error| self.error(Call::Get, key, &e);
+        let reader = self.operator().await?.reader(key).await.map_err(fail)?;
+        let body = read(&reader, .., most).await.map_err(fail)?;
+        if self.address.checksum {
+            let meta = reader.metadata().and_then(|m| m.user_metadata());
+            self.verify(key, &body, meta.as_ref().and_then(|m| m.get(CRC_NAME)))?;
+        }
+        Ok(body)
     }
 
     async fn head(&self, key: &str) -> Result<Meta> {
@@ -208,10 +231,11 @@ impl ObjectStore for S3Store {
                 continue;
             }
             let last = found.last().map_or(start_after, |e| &e.key);
-            if !key.starts_with(prefix) || (!last.is_empty() && key.as_str() <= last) {
+            if key.len() > MAX_KEY || !key.starts_with(prefix) || (!last.is_empty() && key.as_str() <= last) {
                 return Err(ObjectError::Other(format!(
-                    "{}: the listing of {prefix:?} has {key:?} out of order after {last:?}",
-                    self.describe()
+                    "{}: the listing of {prefix:?} has {:?} out of order after {last:?}",
+                    self.describe(),
+                    excerpt(&key)
                 )));
             }
             found.push(Entry {

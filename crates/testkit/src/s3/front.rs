@@ -206,6 +206,9 @@ fn prescribed(script: &Scripted) -> Answer {
         let region = hyper::header::HeaderValue::from_static(region);
         answer.headers_mut().insert("x-amz-bucket-region", region);
     }
+    if let Some(location) = script.location.as_ref().and_then(|l| l.parse().ok()) {
+        answer.headers_mut().insert("location", location);
+    }
     answer
 }
 

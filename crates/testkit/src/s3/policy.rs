@@ -48,12 +48,14 @@ pub struct Scripted {
     pub elements: &'static str,
     /// `x-amz-bucket-region`.
     pub region: Option<&'static str>,
+    /// `Location`, of a redirect.
+    pub location: Option<String>,
 }
 
 impl Scripted {
     /// `op` is always answered with `status` and `code`.
     pub fn always(op: Op, status: u16, code: &'static str) -> Self {
-        Self { op, times: u32::MAX, status, code, elements: "", region: None }
+        Self { op, times: u32::MAX, status, code, elements: "", region: None, location: None }
     }
 
     /// The error document.

@@ -167,3 +167,125 @@ async fn modes_of_virtual_files_count_where_the_kernel_checks_none() {
         assert!(open(&user(1000), b".control", flags).await.is_ok());
     }
 }
+
+fn nobody() -> Caller {
+    Caller { uid: 65534, gid: 65534, ..Caller::root() }
+}
+
+async fn try_open(c: &Client, who: &Caller) -> ciderfs_meta::Result<u64> {
+    let entry = c.vfs.lookup(who, Ino::ROOT, b".control").await.unwrap();
+    Ok(c.vfs.open(who, entry.ino, RW).await?.fh)
+}
+
+#[tokio::test]
+async fn nobody_makes_a_descriptor_keep_much() {
+    let w = World::new(1).await;
+    let c = w.client().await;
+    let fh = try_open(&c, &nobody()).await.unwrap();
+    // A request that never gets complete.
+    c.vfs.write_control(&nobody(), fh, &[0, 0, 0x3, 0xed, 0, 0, 0x3f, 0xf0]).unwrap();
+    let mut taken = 8;
+    while c.vfs.write_control(&nobody(), fh, &[0; 1000]).is_ok() {
+        taken += 1000;
+    }
+    assert!(taken <= 16 << 10, "{taken}");
+    assert_eq!(errno(c.vfs.write_control(&nobody(), fh, &[0; 1000])), Errno::EINVAL);
+    c.vfs.release(fh).await;
+    // One that says that it will be long.
+    let fh = try_open(&c, &nobody()).await.unwrap();
+    assert_eq!(errno(c.vfs.write_control(&nobody(), fh, &[0, 0, 0x3, 0xed, 0x7f, 0, 0, 0])), Errno::EINVAL);
+    // It was not taken, so the next one is understood.
+    c.vfs.write_control(&nobody(), fh, &request(999, &[0; 8])).unwrap();
+    assert_eq!(answer(&c, fh, 16).await, [Errno::EINVAL.0 as u8]);
+    // Many of them, each answered: what nobody can want any more is forgotten, and places in the stream stay.
+    let mut at = 17;
+    let ask = [request(999, &[7; 8000]), vec![9]].concat();
+    for _ in 0..200 {
+        c.vfs.write_control(&nobody(), fh, &ask).unwrap();
+        at += ask.len();
+        assert_eq!(answer(&c, fh, at).await, [Errno::EIO.0 as u8]);
+        at += 1;
+    }
+    assert_eq!(c.read(fh, 0, MIB).await, [0; 0], "the first bytes are still there");
+    let known = c.read(fh, at - 100, MIB).await;
+    assert_eq!(known.len(), 100, "the last answer is");
+    c.vfs.release(fh).await;
+}
+
+#[tokio::test]
+async fn descriptors_are_counted_and_root_always_gets_one() {
+    let w = World::new(1).await;
+    let c = w.client().await;
+    let mut open = Vec::new();
+    let refused = loop {
+        match try_open(&c, &nobody()).await {
+            Ok(fh) => open.push(fh),
+            Err(e) => break e,
+        }
+        assert!(open.len() < 10_000);
+    };
+    assert_eq!((refused.errno(), open.len()), (Errno::ENFILE, 512));
+    let fh = try_open(&c, &Caller::root()).await.unwrap();
+    c.vfs.release(fh).await;
+    c.vfs.release(open.pop().unwrap()).await;
+    open.push(try_open(&c, &nobody()).await.unwrap());
+    for fh in open {
+        c.vfs.release(fh).await;
+    }
+    try_open(&c, &nobody()).await.unwrap();
+}
+
+#[tokio::test]
+async fn answers_that_nobody_reads_are_bounded() {
+    let w = World::new(1).await;
+    let c = w.client().await;
+    let (ino, file) = c.create("a").await;
+    // A thousand objects: an answer of some hundred KiB.
+    for n in 0..4 {
+        c.write(file, n * 16 * MIB, &pattern(1, 16 * MIB)).await;
+    }
+    c.close(file).await.unwrap();
+    let ask = request(1005, &[&ino.0.to_be_bytes()[..], &[0, 0, 0]].concat());
+    let mut open = Vec::new();
+    let mut sum = 0;
+    let full = loop {
+        let fh = try_open(&c, &nobody()).await.unwrap();
+        open.push(fh);
+        c.vfs.write_control(&nobody(), fh, &ask).unwrap();
+        until("an answer", async || c.read(fh, ask.len(), MIB).await.iter().any(|b| *b != 0xFE)).await;
+        let said = answer(&c, fh, ask.len()).await;
+        if said.last() == Some(&(Errno::ENOBUFS.0 as u8)) {
+            break said;
+        }
+        sum += said.len();
+        assert!(sum < 20 << 20);
+    };
+    assert_eq!(full.len(), 18, "progress, and the error");
+    assert!(sum > 12 << 20, "{sum}");
+    // Root gets its answer, and others again when somebody has gone.
+    let fh = try_open(&c, &Caller::root()).await.unwrap();
+    c.vfs.write_control(&Caller::root(), fh, &ask).unwrap();
+    until("an answer", async || c.read(fh, ask.len(), MIB).await.len() > 1000).await;
+    for fh in open.drain(..) {
+        c.vfs.release(fh).await;
+    }
+    let fh = try_open(&c, &nobody()).await.unwrap();
+    c.vfs.write_control(&nobody(), fh, &ask).unwrap();
+    until("an answer", async || c.read(fh, ask.len(), MIB).await.len() > 1000).await;
+}
+
+#[tokio::test]
+async fn info_lists_no_more_than_it_can_hold() {
+    let w = World::new(1).await;
+    let c = w.client().await;
+    let (ino, file) = c.create("a").await;
+    c.truncate(ino, file, 1 << 42).await;
+    let fh = open(&c).await;
+    let ask = request(1005, &[&ino.0.to_be_bytes()[..], &[0, 0, 0]].concat());
+    c.vfs.write_control(&Caller::root(), fh, &ask).unwrap();
+    let said = soon(answer(&c, fh, ask.len() + 17)).await;
+    let info: Value = serde_json::from_slice(&said[5..]).unwrap();
+    assert_eq!(info["Summary"]["Length"], 1_u64 << 42);
+    assert_eq!((&info["Objects"], &info["Failed"]), (&Value::Null, &Value::Bool(false)));
+    assert!(info["Reason"].as_str().unwrap().contains("too many"), "{info}");
+}
