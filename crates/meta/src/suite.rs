@@ -86,7 +86,7 @@ macro_rules! suite {
                 chunks replaced_chunks taken_chunks slice_references delayed_slices
                 counters allocation claims settings sessions sustained deleted_files dir_stats acls
                 quotas usage_without_quotas room_guards
-                flocks plocks schema_twice
+                flocks plocks schema_twice sums_stay_in_bounds
             }
             behaviour {
                 chmod chown directories_just_changed utimes access open_checks directory_times_spared

@@ -392,7 +392,7 @@ impl<'a> Txn<'a> {
         parents.sort_unstable();
         self.guard(Guard::Parents { ino, expect: parents.clone() });
         for (dir, names) in parents {
-            self.dir_stat(enabled, dir, length * names, space * names, 0);
+            self.dir_stat(enabled, dir, length.saturating_mul(names), space.saturating_mul(names), 0);
         }
         Ok(())
     }

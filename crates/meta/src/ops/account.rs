@@ -4,6 +4,7 @@
 //! itself, so it equals what a walk would find, whatever happens to the client. A limit is checked against what is
 //! believed and guarded, so that clients of this kind never exceed one together; the official client charges every few
 //! seconds, and what it has not charged yet nobody sees (`spec/meta-redis.md` 4.11).
+#![deny(clippy::arithmetic_side_effects, reason = "users and damaged records control these numbers")]
 
 use std::collections::BTreeMap;
 
@@ -19,6 +20,21 @@ use crate::volume::Meta;
 
 /// Directories above one; a longer way is a loop.
 pub(crate) const DEPTH_MAX: usize = 10_000;
+
+/// The most bytes, and the most inodes, that any volume holds: sums stay far from the end of 64 bits, where an engine, or another
+/// client, could not add to them any more.
+const IMPLIED_LIMIT: i64 = 1 << 62;
+/// As long as less is used, a volume without a limit costs no guard.
+const FAR_FROM_FULL: i64 = IMPLIED_LIMIT / 2;
+
+/// What a limit in the settings means, for a volume that uses so much as far as is known; `None`: nothing to check.
+pub(crate) fn volume_limit(limit: u64, used: i64) -> Option<i64> {
+    if limit == 0 && used < FAR_FROM_FULL {
+        return None;
+    }
+    let limit = i64::try_from(limit).unwrap_or(IMPLIED_LIMIT).min(IMPLIED_LIMIT);
+    Some(if limit == 0 { IMPLIED_LIMIT } else { limit })
+}
 
 impl Meta {
     /// Checks what the operation takes and buffers the charges. Order: user, group, capacity, inodes, directories.
@@ -115,10 +131,9 @@ impl Meta {
             (Counter::TotalInodes, s.inodes, charges.volume.1, 0, self.ledger.inodes()),
         ];
         for (counter, limit, more, claimed, believed) in limits {
-            if limit == 0 || more <= 0 || charges.exempt {
-                continue;
-            }
-            let most = i64::try_from(limit).unwrap_or(i64::MAX).saturating_sub(more).saturating_sub(claimed);
+            let limit = volume_limit(limit, believed.saturating_add(more));
+            let Some(limit) = limit.filter(|_| more > 0 && !charges.exempt) else { continue };
+            let most = limit.saturating_sub(more).saturating_sub(claimed);
             let used = t.counter_or(counter, believed);
             if used > most {
                 return Err(Errno::ENOSPC.into());

@@ -1,5 +1,7 @@
 //! Looking at nodes from outside the file system: usage of trees, paths, locks.
 
+use std::collections::HashSet;
+
 use ciderfs_format::{Attr, Ino};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
@@ -29,14 +31,14 @@ pub struct TreeUsage {
 
 impl TreeUsage {
     fn add(&mut self, attr: &Attr) {
-        self.size += attr.charged_space();
+        self.size = self.size.saturating_add(attr.charged_space());
         if attr.is_dir() {
             self.dirs += 1;
         } else {
             self.files += 1;
         }
         if attr.is_file() {
-            self.length += attr.length;
+            self.length = self.length.saturating_add(attr.length);
         }
     }
 }
@@ -87,12 +89,17 @@ impl Meta {
         let attr = self.getattr(ino).await?;
         usage.add(&attr);
         let mut level = if attr.is_dir() { vec![self.real(ino)] } else { Vec::new() };
+        // On a damaged volume a tree may lead into itself.
+        let mut seen: HashSet<Ino> = level.iter().copied().collect();
         while !level.is_empty() {
             let mut next = Vec::new();
             let mut pages = stream::iter(level.into_iter().map(|dir| self.all_entries(dir)))
                 .buffer_unordered(DIRS_AT_ONCE);
             while let Some(entries) = pages.try_next().await? {
                 for (child, attr) in entries.into_iter().filter_map(|e| Some((e.edge.ino, e.attr?))) {
+                    if attr.is_dir() && !seen.insert(child) {
+                        continue;
+                    }
                     usage.add(&attr);
                     if attr.is_dir() {
                         next.push(child);
@@ -127,10 +134,14 @@ impl Meta {
         let mut out = Vec::new();
         // Partial paths, from below, with the node that the next name must lead to.
         let mut open = vec![(ino, Vec::<Vec<u8>>::new())];
+        // Nodes on the way of the path at hand: none comes twice.
+        let mut way: Vec<Ino> = Vec::new();
         while let Some((node, names)) = open.pop() {
-            if names.len() > DEPTH_MAX {
+            way.truncate(names.len());
+            if names.len() > DEPTH_MAX || way.contains(&node) {
                 return Err(Errno::ELOOP.into());
             }
+            way.push(node);
             if node == self.real(Ino::ROOT) || node == Ino::ROOT {
                 let mut path: Vec<u8> =
                     names.iter().rev().flat_map(|n| [b"/", n.as_slice()].concat()).collect();

@@ -1,12 +1,18 @@
 //! Listing directories.
 
+use std::collections::HashSet;
+
 use ciderfs_format::Ino;
+use ciderfs_format::edge::{NAME_MAX, is_name};
 
 use super::rules::{R, X};
 use crate::error::{Errno, Result};
-use crate::store::DirCursor;
+use crate::store::{DirCursor, DirEntry};
 use crate::types::{Caller, DirPage};
 use crate::volume::Meta;
+
+/// Entries of a page without attributes that are looked at one by one; any more are listed whether they lead anywhere or not.
+const LOOKED_AT_MAX: usize = 64;
 
 impl Meta {
     /// One page of a directory, about `limit` entries.
@@ -31,6 +37,7 @@ impl Meta {
         }
         let began = self.known_xattrs.begin();
         let (entries, next) = self.retry(|| self.store.list_dir(real, cursor, limit, attrs)).await?;
+        let entries = self.without_bad(real, entries, attrs).await?;
         for e in &entries {
             if let Some(attr) = &e.attr {
                 self.beliefs.set_attr(e.edge.ino, Some(attr.clone()));
@@ -46,5 +53,31 @@ impl Meta {
             self.known_xattrs.listed(entries.iter().map(|e| e.edge.ino));
         }
         Ok(DirPage { entries, next })
+    }
+
+    /// Leaves out what nobody could use: entries with impossible names, unreadable ones, and those that lead nowhere, as far as
+    /// attributes were fetched. One of them must not cost all others.
+    async fn without_bad(&self, dir: Ino, entries: Vec<DirEntry>, attrs: bool) -> Result<Vec<DirEntry>> {
+        let is_bad = |e: &DirEntry| !is_name(&e.name) || e.edge.ino == DirEntry::UNREADABLE.ino;
+        let lost = |e: &&DirEntry| attrs && e.attr.is_none() && !is_bad(e);
+        // Attributes that are there and cannot be read are an error of that file.
+        let mut missing = HashSet::new();
+        for e in entries.iter().filter(lost).take(LOOKED_AT_MAX) {
+            if let Err(Errno::ENOENT) = self.getattr_of(e.edge.ino).await.map_err(|e| e.errno()) {
+                missing.insert(e.edge.ino);
+            }
+        }
+        let (bad, good): (Vec<_>, Vec<_>) = entries
+            .into_iter()
+            .partition(|e| is_bad(e) || (e.attr.is_none() && missing.contains(&e.edge.ino)));
+        if let Some(first) = bad.first() {
+            tracing::warn!(
+                "directory {dir}: {} damaged entries are left out, among them {:?}, which leads to inode {}",
+                bad.len(),
+                String::from_utf8_lossy(first.name.get(..NAME_MAX).unwrap_or(&first.name)),
+                first.edge.ino
+            );
+        }
+        Ok(good)
     }
 }

@@ -157,13 +157,13 @@ async fn apply(w: &World, harm: &[Harm], name: &str) {
     }
 }
 
-/// Does a part of the table, each case in a directory of its own, and tells how many there were.
-async fn run(engine: Engine, cases: fn(&Spot) -> Vec<Case>) -> usize {
+/// Does a part of the table, each case in a directory of its own. All that is wrong is told at the end.
+async fn run(engine: Engine, cases: fn(&Spot) -> Vec<Case>) {
     let w = World::with(engine, |s| (s.enable_acl, s.user_group_quota) = (true, true)).await;
     let maker = client(&w).await.unwrap().0;
     let sound = spot(&w, &maker, "sound").await;
-    let count = cases(&sound).len();
-    for at in 0..count {
+    let mut wrong = Vec::new();
+    for at in 0..cases(&sound).len() {
         let maker = client(&w).await.unwrap().0;
         let spot = spot(&w, &maker, &format!("{at}")).await;
         let case = cases(&spot).remove(at);
@@ -174,12 +174,15 @@ async fn run(engine: Engine, cases: fn(&Spot) -> Vec<Case>) -> usize {
         probes::look(&mut report, &c, &spot, case.bad_name.as_deref()).await;
         probes::change(&mut report, &c, &spot, case.bad_name.as_deref()).await;
         report.check(&case.wants);
-        probes::sound(&case.name, &c, &sound, !case.stops_changes).await;
+        report.sound(&c, &sound, !case.stops_changes).await;
         apply(&w, &case.heal, &case.name).await;
-        let c = client(&w).await.unwrap_or_else(|e| panic!("{}: after healing: {e}", case.name)).0;
-        probes::sound(&case.name, &c, &sound, true).await;
+        match client(&w).await {
+            Ok(c) => report.sound(&c.0, &sound, true).await,
+            Err(e) => report.wrong.push(format!("{}: after healing: {e}", case.name)),
+        }
+        wrong.append(&mut report.wrong);
     }
-    count
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 /// Attribute records.

@@ -11,31 +11,47 @@ use Want::{Fails, Hides, Shows};
 /// All parts.
 pub(super) const ALL: [fn(&Spot) -> Vec<Case>; 6] = [attributes, entries, chunks, counters, usage, others];
 
+/// Told by a session of this kind.
+const LONG_LIFE: &str = r#"{"Life":9223372036854775807,"EngineClock":true}"#;
+const LONG_LIFE_SQL: &str = r#"'{"Life":-9223372036854775808,"EngineClock":true}'"#;
+
 /// Every sound entry of a spot that a listing must show.
 const SOUND: &str = "<dir><file><guarded><hard><link><other>";
 
 #[derive(Default)]
-struct Table(Vec<Case>);
+struct Table {
+    cases: Vec<Case>,
+    /// Is the case that was told last in the table?
+    added: bool,
+}
 
 impl Table {
     /// Adds a case, unless there is no such record in this engine.
     fn add(&mut self, name: impl Into<String>, harm: Vec<Harm>, wants: &[(&'static str, Want)]) -> &mut Self {
-        if !harm.is_empty() {
+        self.added = !harm.is_empty();
+        if self.added {
             let (name, wants) = (name.into(), wants.to_vec());
-            self.0.push(Case { name, harm, heal: Vec::new(), wants, bad_name: None, stops_changes: false });
+            self.cases.push(Case {
+                name,
+                harm,
+                heal: Vec::new(),
+                wants,
+                bad_name: None,
+                stops_changes: false,
+            });
         }
         self
     }
 
     /// The last case is about the whole volume.
     fn healed(&mut self, heal: Vec<Harm>, stops_changes: bool) {
-        if let Some(last) = self.0.last_mut().filter(|_| !heal.is_empty()) {
+        if let Some(last) = self.cases.last_mut().filter(|_| self.added) {
             (last.heal, last.stops_changes) = (heal, stops_changes);
         }
     }
 
     fn named(&mut self, name: &[u8]) {
-        if let Some(last) = self.0.last_mut() {
+        if let Some(last) = self.cases.last_mut().filter(|_| self.added) {
             last.bad_name = Some(name.to_vec());
         }
     }
@@ -106,7 +122,13 @@ pub(super) fn attributes(s: &Spot) -> Vec<Case> {
     {
         t.add(format!("parent of a file: {name}"), r.attr(s.file, Field::Parent, parent), &[]);
     }
-    t.add("parents in a circle", r.attr(s.top, Field::Parent, s.dir.0), &[("paths", Fails(Errno::ELOOP))]);
+    t.add("parents in a circle", r.attr(s.top, Field::Parent, s.dir.0), &[("list", Shows(SOUND))]);
+    let circle = [r.attr(s.top, Field::Parent, s.dir.0), r.entry(s.dir, b"up", 2, s.top.0)].concat();
+    t.add(
+        "directories in a circle",
+        circle,
+        &[("paths", Fails(Errno::ELOOP)), ("paths dir", Fails(Errno::ELOOP))],
+    );
     t.add("parent of a hard link", r.attr(s.hard, Field::Parent, top), &[]);
     for (name, n) in [("i64::MAX", i64::MAX as u64), ("i64::MIN", i64::MIN as u64), ("-1", u64::MAX)] {
         t.add(format!("mtime {name}"), r.attr(s.file, Field::Mtime, n), &[("list", Shows(SOUND))]);
@@ -159,7 +181,7 @@ pub(super) fn attributes(s: &Spot) -> Vec<Case> {
         let wants = [("names", Shows(SOUND)), ("list", Shows("<other>"))];
         t.add(format!("{column} is {value}"), r.sql(&set(s.file, column, value), &[]), &wants);
     }
-    t.0
+    t.cases
 }
 
 pub(super) fn entries(s: &Spot) -> Vec<Case> {
@@ -220,7 +242,7 @@ pub(super) fn entries(s: &Spot) -> Vec<Case> {
     }
     let text = format!("INSERT INTO jfs_edge(parent,name,inode,type) VALUES({},'text',{},1)", s.top, s.file);
     t.add("a name that is text", r.sql(&text, &[]), &[("list", Shows("<other>"))]).named(b"text");
-    t.0
+    t.cases
 }
 
 pub(super) fn chunks(s: &Spot) -> Vec<Case> {
@@ -303,7 +325,7 @@ pub(super) fn chunks(s: &Spot) -> Vec<Case> {
         t.add(format!("delayed {id} at {at}"), r.sql(&insert, &[]), &[])
             .healed(r.sql("DELETE FROM jfs_delslices", &[]), false);
     }
-    t.0
+    t.cases
 }
 
 /// A counter at each end, and as something else.
@@ -342,12 +364,15 @@ pub(super) fn counters(s: &Spot) -> Vec<Case> {
     )
     .healed(r.counter(Counter::UsedSpace, "0", 0), true);
     for c in [Counter::NextInode, Counter::NextChunk] {
-        for n in ["-1", "-9223372036854775808", "9223372036854775807", "9223372036854775000", "text", ""] {
+        let bad = ["-1", "-9223372036854775808", "9223372036854775807", "9223372036854775000", "text", ""];
+        for (i, n) in bad.into_iter().enumerate() {
             let number = n.parse::<i64>().is_ok();
             let wants = [("stat", Shows("length")), ("list", Shows(SOUND)), ("near", Fails(Errno::EIO))];
             if r.dialect != Dialect::Typed || number && !n.starts_with('-') {
                 t.add(format!("{c:?} {n:?}"), r.counter(c, n, 4096), &wants[..if number { 3 } else { 2 }]);
-                t.healed(r.counter(c, "1000000", n.parse().unwrap_or(0)), true);
+                // Numbers that were not handed out before.
+                let sound = (i + 1) * 1_000_000;
+                t.healed(r.counter(c, &sound.to_string(), n.parse().unwrap_or(0)), true);
             }
         }
     }
@@ -368,7 +393,7 @@ pub(super) fn counters(s: &Spot) -> Vec<Case> {
         &[("stat", Shows("length"))],
     )
     .healed(r.redis(&[b"DEL", b"usedSpace"]), true);
-    t.0
+    t.cases
 }
 
 pub(super) fn usage(s: &Spot) -> Vec<Case> {
@@ -462,7 +487,7 @@ pub(super) fn usage(s: &Spot) -> Vec<Case> {
         )
         .healed(r.sql("UPDATE jfs_user_group_quota SET used_space=0,used_inodes=0", &[]), false);
     }
-    t.0
+    t.cases
 }
 
 pub(super) fn others(s: &Spot) -> Vec<Case> {
@@ -550,6 +575,8 @@ pub(super) fn others(s: &Spot) -> Vec<Case> {
         ("77", "5", ""),
         ("99999999999999999999", "5", "[]"),
         ("77", "5", "{\"Version\":5}"),
+        ("77", "-9e18", LONG_LIFE),
+        ("77", "9e18", LONG_LIFE),
     ] {
         let harm = [
             r.redis(&[b"ZADD", b"allSessions", score.as_bytes(), sid.as_bytes()]),
@@ -565,6 +592,7 @@ pub(super) fn others(s: &Spot) -> Vec<Case> {
         ("77", "-9223372036854775808", "NULL"),
         ("77", "'x'", "x'00ff'"),
         ("9223372036854775807", "5", "'[]'"),
+        ("77", "-9223372036854775808", LONG_LIFE_SQL),
     ] {
         let insert = format!("INSERT OR REPLACE INTO jfs_session2 VALUES({sid},{expire},{info})");
         t.add(
@@ -574,7 +602,13 @@ pub(super) fn others(s: &Spot) -> Vec<Case> {
         )
         .healed(r.sql("DELETE FROM jfs_session2", &[]), false);
     }
-    for (sid, expire, info) in [(u64::MAX, 1, "{}"), (77, i64::MAX, "no JSON"), (77, i64::MIN, "")] {
+    for (sid, expire, info) in [
+        (u64::MAX, 1, "{}"),
+        (77, i64::MAX, "no JSON"),
+        (77, i64::MIN, ""),
+        (77, i64::MIN, LONG_LIFE),
+        (77, i64::MAX, LONG_LIFE),
+    ] {
         let harm = r.typed(Write::PutSession(sid, expire, info.as_bytes().into()));
         t.add(format!("session {sid} until {expire} {info:?}"), harm, &[("stat", Shows("length"))])
             .healed(r.typed(Write::DelSession(sid)), false);
@@ -702,7 +736,7 @@ pub(super) fn others(s: &Spot) -> Vec<Case> {
         )
         .healed(heal(), false);
     }
-    t.0
+    t.cases
 }
 
 /// Puts the rule of the guarded files back.
