@@ -383,9 +383,14 @@ impl Store for RedisStore {
                 Some(Output::Int(n)) => u64::try_from(*n).ok(),
                 _ => None,
             };
-            let last = last.ok_or_else(|| StoreError::Corrupt(format!("{counter:?} is negative")))?;
+            let last = last.unwrap_or(0);
+            // What was negative before would lead to numbers that are in use.
+            let Some(before) = last.checked_sub(count.unsigned_abs()) else {
+                let text = format!("the counter {counter:?} is damaged: it must be above all numbers in use");
+                return Err(StoreError::Corrupt(text));
+            };
             let end = last.saturating_add(1);
-            let range = end.saturating_sub(count.unsigned_abs()).max(first)..end;
+            let range = before.saturating_add(1).max(first)..end;
             if !range.is_empty() {
                 return Ok(range);
             }

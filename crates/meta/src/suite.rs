@@ -114,7 +114,7 @@ macro_rules! suite {
                 flags_forbid flags_are_changed access_times far_times very_many_links
                 trash_keeps trash_takes_replaced trash_and_hard_links trash_restrictions trash_and_those_who_hold
                 trash_names_and_bypass trash_expires trash_contended
-                usage usage_of_hard_links limits missing_usage_records volume_settings
+                usage usage_of_hard_links limits missing_usage_records volume_settings sparse_files_end_before_sums_do
                 refused_volumes usage_records_off
                 xattr_values xattr_create_and_replace xattr_permissions xattr_lifetime
                 xattrs_in_the_trash xattrs_of_other_clients xattr_turns xattr_turns_of_a_listing

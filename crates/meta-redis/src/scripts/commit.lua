@@ -104,11 +104,21 @@ function guard.L()
   return holds, v
 end
 
+-- A number that a command has told; from 2^53 on Lua has lost digits of it.
+local function exact(v, command, k, ...)
+  if type(v) ~= 'number' or math.abs(v) < 9007199254740992 then return v end
+  if command == 'INCRBY' then return call('GET', k) end
+  if command == 'HINCRBY' then return call('HGET', k, (...)) end
+  return v
+end
+local function told(command, k, ...)
+  return exact(call(command, k, ...), command, k, ...)
+end
 -- Adds to a number of an account. By then other records are written, and a script cannot take them back: so this does not fail.
 -- A sum beyond 64 bits stays at their end; what is no number stays as it is, for whoever counts anew.
 local function add(command, k, ...)
   local v = redis.pcall(command, k, ...)
-  if type(v) ~= 'table' or not v.err then return v end
+  if type(v) ~= 'table' or not v.err then return exact(v, command, k, ...) end
   if find(v.err, 'would overflow', 1, true) then
     local n = select(-1, ...)
     local most = sub(n, 1, 1) == '-' and '-9223372036854775808' or '9223372036854775807'
@@ -128,7 +138,7 @@ local function run(by)
   at = at + count
   if wanted then out[#out + 1] = v end
 end
-function write.C() run(call) end
+function write.C() run(told) end
 -- The same with a command that adds to a number.
 function write.I() run(add) end
 -- Changes bytes of an attribute record: nlink delta, 12 mode bits or '', number of patches, offsets and bytes. Output: the

@@ -349,12 +349,12 @@ pub(super) fn counters(s: &Spot) -> Vec<Case> {
                 .healed(r.counter(c, "0", n), full);
         }
         for text in ["text", "", "1.5", "99999999999999999999"] {
-            t.add(
-                format!("{c:?} {text:?}"),
-                r.counter(c, text, 0),
-                &[("statfs", Fails(Errno::EIO)), ("stat", Shows("length"))],
-            )
-            .healed(r.counter(c, "0", 0), true);
+            // SQLite makes numbers of some.
+            let number = r.dialect == Dialect::Sql && text.len() > 2 && text != "text";
+            let statfs = if number { Shows("VolumeStat") } else { Fails(Errno::EIO) };
+            let wants = [("statfs", statfs), ("stat", Shows("length")), ("list", Shows(SOUND))];
+            t.add(format!("{c:?} {text:?}"), r.counter(c, text, 0), &wants)
+                .healed(r.counter(c, "0", 0), true);
         }
     }
     t.add(
@@ -375,6 +375,11 @@ pub(super) fn counters(s: &Spot) -> Vec<Case> {
                 t.healed(r.counter(c, &sound.to_string(), n.parse().unwrap_or(0)), true);
             }
         }
+    }
+    if r.dialect != Dialect::Typed {
+        let wants = [("near", Fails(Errno::EIO)), ("list", Shows(SOUND)), ("stat", Shows("length"))];
+        t.add("nextInode set back", r.counter(Counter::NextInode, "2", 0), &wants)
+            .healed(r.counter(Counter::NextInode, "50000000", 2), true);
     }
     for c in [Counter::NextSession, Counter::NextTrash] {
         for n in ["-1", "9223372036854775807", "-9223372036854775808", "text", ""] {

@@ -5,7 +5,7 @@ use ciderfs_format::Slice;
 use ciderfs_format::quota::QuotaLimits;
 
 use super::*;
-use crate::store::{DirStat, QuotaKey};
+use crate::store::{Counter, DirStat, QuotaKey};
 
 /// A commit whose sums do not fit is made whole, and what they are then can be read and added to again.
 pub async fn sums_stay_in_bounds(engine: Engine) {
