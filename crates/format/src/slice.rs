@@ -88,9 +88,10 @@ impl Slice {
             got: raw.len(),
             expected: "24",
         })?;
-        let u32_at = |i: usize| u32::from_be_bytes([raw[i], raw[i + 1], raw[i + 2], raw[i + 3]]);
-        let id = (u64::from(u32_at(4)) << 32) | u64::from(u32_at(8));
-        Ok(Self { pos: u32_at(0), id, size: u32_at(12), off: u32_at(16), len: u32_at(20) })
+        let words = raw.as_chunks::<4>().0;
+        let word = |i: usize| u32::from_be_bytes(words[i]);
+        let id = (u64::from(word(1)) << 32) | u64::from(word(2));
+        Ok(Self { pos: word(0), id, size: word(3), off: word(4), len: word(5) })
     }
 
     /// Decodes a chunk value that is the concatenation of records, as the SQL and KV engines store it.
@@ -191,4 +192,5 @@ fn cut_front(e: Extent, pos: u32) -> Extent {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "tests")]
 mod tests;
