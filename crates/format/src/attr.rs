@@ -1,5 +1,6 @@
 //! The attribute record of an inode (`spec/meta-redis.md` 4.1, `spec/meta-sql-kv.md` 2.2).
 
+use crate::slice::MAX_FILE_SIZE;
 use crate::{FormatError, Ino};
 
 /// What an inode is; the numbers are stored.
@@ -75,6 +76,9 @@ pub struct Time {
 }
 
 impl Time {
+    /// The last nanosecond of a second.
+    pub const NSEC_MAX: u32 = 999_999_999;
+
     /// The 12 stored bytes: seconds i64, nanoseconds u32.
     pub fn to_bytes(self) -> [u8; 12] {
         let mut out = [0; 12];
@@ -121,7 +125,7 @@ pub struct Attr {
     pub ctime: Time,
     /// Links; for a directory 2 plus the number of subdirectories.
     pub nlink: u32,
-    /// Bytes; directories 4096, symlinks the length of the target.
+    /// Bytes, below [`MAX_FILE_SIZE`]; directories 4096, symlinks the length of the target.
     pub length: u64,
     /// Device number as Linux's 32-bit `new_encode_dev` form; 0 unless a device.
     pub rdev: u32,
@@ -164,7 +168,17 @@ impl Attr {
         out
     }
 
-    /// Decodes a stored record; the parent, ACL ids and tier are optional at the end.
+    /// The longest that a file can be.
+    pub const LENGTH_MAX: u64 = MAX_FILE_SIZE - 1;
+
+    /// What a length means that was stored by whomever: a longer one than a file can have is the longest, so that sums of lengths
+    /// stay in bounds and the file can be cut to what is in it.
+    pub const fn sound_length(stored: u64) -> u64 {
+        if stored > Self::LENGTH_MAX { Self::LENGTH_MAX } else { stored }
+    }
+
+    /// Decodes a stored record; the parent, ACL ids and tier are optional at the end. Numbers that no client writes become the
+    /// nearest that one does.
     pub fn decode(raw: &[u8]) -> Result<Self, FormatError> {
         let mut r = Reader(raw);
         let short =
@@ -180,10 +194,10 @@ impl Attr {
         let mut times = [Time::default(); 3];
         for t in &mut times {
             t.sec = i64::from_be_bytes(r.take().ok_or_else(short)?);
-            t.nsec = u32::from_be_bytes(r.take().ok_or_else(short)?);
+            t.nsec = u32::from_be_bytes(r.take().ok_or_else(short)?).min(Time::NSEC_MAX);
         }
         let nlink = u32::from_be_bytes(r.take().ok_or_else(short)?);
-        let length = u64::from_be_bytes(r.take().ok_or_else(short)?);
+        let length = Self::sound_length(u64::from_be_bytes(r.take().ok_or_else(short)?));
         let rdev = u32::from_be_bytes(r.take().ok_or_else(short)?);
         let parent = Ino(r.take().map_or(0, u64::from_be_bytes));
         let (mut access_acl, mut default_acl) = (0, 0);

@@ -42,6 +42,14 @@ impl Edge {
     }
 }
 
+/// Can an entry be called so? What is stored under any other name, nobody can open, and a kernel takes offence.
+pub fn is_name(name: &[u8]) -> bool {
+    !name.is_empty()
+        && name.len() <= NAME_MAX
+        && !matches!(name, b"." | b"..")
+        && !name.iter().any(|b| matches!(b, b'/' | 0))
+}
+
 /// The name of a trashed entry: `<parent>-<inode>-<name>`, cut to 255 bytes.
 pub fn trash_entry_name(parent: Ino, ino: Ino, name: &[u8]) -> Vec<u8> {
     let mut out = format!("{parent}-{ino}-").into_bytes();

@@ -1,5 +1,6 @@
 //! Slice records and how a chunk's list of them resolves to extents (`spec/meta-redis.md` 4.4,
 //! `spec/data-path.md` 1.2).
+#![deny(clippy::arithmetic_side_effects, reason = "users and damaged records control these numbers")]
 
 use crate::FormatError;
 
@@ -7,6 +8,26 @@ use crate::FormatError;
 pub const CHUNK_SIZE: u64 = 1 << 26;
 /// Exclusive limit of file lengths: 2^57.
 pub const MAX_FILE_SIZE: u64 = CHUNK_SIZE << 31;
+/// Chunks of the longest file.
+pub const CHUNKS_MAX: u32 = 1 << 31;
+
+/// Chunks of a file of this length; of one longer than files can be, as many as a file can have. The one place where lengths, which
+/// users and records control, become numbers of chunks. No loop may take so many steps: a sparse file has next to none of them.
+pub const fn chunk_count(length: u64) -> u32 {
+    let count = length.div_ceil(CHUNK_SIZE);
+    if count > CHUNKS_MAX as u64 { CHUNKS_MAX } else { count as u32 }
+}
+
+/// The chunk in which an offset lies; beyond the longest file, the one behind its last.
+pub const fn chunk_at(offset: u64) -> u32 {
+    let indx = offset / CHUNK_SIZE;
+    if indx > CHUNKS_MAX as u64 { CHUNKS_MAX } else { indx as u32 }
+}
+
+/// The offset at which a chunk begins.
+pub const fn chunk_start(indx: u32) -> u64 {
+    (indx as u64).saturating_mul(CHUNK_SIZE)
+}
 
 /// One record of a chunk's list.
 ///
@@ -67,9 +88,10 @@ impl Slice {
             got: raw.len(),
             expected: "24",
         })?;
-        let u32_at = |i: usize| u32::from_be_bytes([raw[i], raw[i + 1], raw[i + 2], raw[i + 3]]);
-        let id = (u64::from(u32_at(4)) << 32) | u64::from(u32_at(8));
-        Ok(Self { pos: u32_at(0), id, size: u32_at(12), off: u32_at(16), len: u32_at(20) })
+        let words = raw.as_chunks::<4>().0;
+        let word = |i: usize| u32::from_be_bytes(words[i]);
+        let id = (u64::from(word(1)) << 32) | u64::from(word(2));
+        Ok(Self { pos: word(0), id, size: word(3), off: word(4), len: word(5) })
     }
 
     /// Decodes a chunk value that is the concatenation of records, as the SQL and KV engines store it.
@@ -93,12 +115,12 @@ impl Slice {
     pub fn at_offset(mut self, mut at: u64) -> impl Iterator<Item = (u32, Self)> {
         std::iter::from_fn(move || {
             let pos = at % CHUNK_SIZE;
-            let len = u64::from(self.len).min(CHUNK_SIZE - pos) as u32;
+            let len = u64::from(self.len).min(CHUNK_SIZE.saturating_sub(pos)) as u32;
             let part = ((at / CHUNK_SIZE) as u32, Self { pos: pos as u32, len, ..self });
-            at += u64::from(len);
-            self.len -= len;
+            at = at.saturating_add(u64::from(len));
+            self.len = self.len.saturating_sub(len);
             if self.id > 0 {
-                self.off += len;
+                self.off = self.off.saturating_add(len);
             }
             (len > 0).then_some(part)
         })
@@ -106,7 +128,7 @@ impl Slice {
 
     /// One past the last chunk byte that the record covers.
     pub fn end(&self) -> u64 {
-        u64::from(self.pos) + u64::from(self.len)
+        u64::from(self.pos).saturating_add(u64::from(self.len))
     }
 }
 
@@ -127,11 +149,11 @@ pub fn resolve(list: &[Slice]) -> Vec<Extent> {
             continue;
         }
         let end = end as u32;
-        let s = Slice { len: end - s.pos, ..*s };
+        let s = Slice { len: end.saturating_sub(s.pos), ..*s };
         if let Some((&pos, prev)) = map.range(..s.pos).next_back() {
-            let prev_end = pos + prev.len;
+            let prev_end = pos.saturating_add(prev.len);
             if prev_end > s.pos {
-                let left = Slice { len: s.pos - pos, ..*prev };
+                let left = Slice { len: s.pos.saturating_sub(pos), ..*prev };
                 let right = (prev_end > end).then(|| cut_front(*prev, end));
                 map.insert(pos, left);
                 if let Some(right) = right {
@@ -142,7 +164,7 @@ pub fn resolve(list: &[Slice]) -> Vec<Extent> {
         let covered: Vec<u32> = map.range(s.pos..end).map(|(&p, _)| p).collect();
         for pos in covered {
             if let Some(old) = map.remove(&pos)
-                && pos + old.len > end
+                && pos.saturating_add(old.len) > end
             {
                 map.insert(end, cut_front(old, end));
             }
@@ -153,9 +175,9 @@ pub fn resolve(list: &[Slice]) -> Vec<Extent> {
     let mut at = 0;
     for e in map.into_values() {
         if e.pos > at {
-            out.push(Slice::zeros(at, e.pos - at));
+            out.push(Slice::zeros(at, e.pos.saturating_sub(at)));
         }
-        at = e.pos + e.len;
+        at = e.pos.saturating_add(e.len);
         out.push(e);
     }
     out
@@ -163,11 +185,12 @@ pub fn resolve(list: &[Slice]) -> Vec<Extent> {
 
 /// The part of `e` from chunk position `pos` on.
 fn cut_front(e: Extent, pos: u32) -> Extent {
-    let cut = pos - e.pos;
+    let cut = pos.saturating_sub(e.pos);
     // The offset of a record of zeros means nothing and may be anything; never let it overflow.
     let off = if e.id == 0 { e.off } else { e.off.saturating_add(cut) };
-    Slice { pos, off, len: e.len - cut, ..e }
+    Slice { pos, off, len: e.len.saturating_sub(cut), ..e }
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "tests")]
 mod tests;

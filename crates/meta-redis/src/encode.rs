@@ -262,6 +262,16 @@ impl Encoded {
         reports
     }
 
+    /// A command that adds to a number, which never fails half-way.
+    fn sum(&mut self, reports: Reports, name: &str, key: String, args: &[&[u8]]) -> Reports {
+        let at = self.args.len();
+        self.command(reports, name, key, args);
+        if let Some(kind) = self.args.get_mut(at) {
+            *kind = b"I".to_vec();
+        }
+        reports
+    }
+
     pub(crate) fn run(&mut self, name: &str, key: String, args: &[&[u8]]) -> Reports {
         self.command(Reports::Nothing, name, key, args)
     }
@@ -279,7 +289,9 @@ impl Encoded {
             Write::DelXattr(i, name) => self.run("HDEL", keys.xattr(*i), &[name]),
             Write::DelXattrs(i) => self.run("DEL", keys.xattr(*i), &[]),
             Write::AddParent(i, p, n) => {
-                self.run("HINCRBY", keys.parents(*i), &[text(p).as_ref(), text(n).as_ref()])
+                let args = [text(p), text(n)];
+                let args = args.each_ref().map(String::as_bytes);
+                self.sum(Reports::Nothing, "HINCRBY", keys.parents(*i), &args)
             }
             Write::DelParents(i) => self.run("DEL", keys.parents(*i), &[]),
             Write::AppendSlices(..)
@@ -291,12 +303,7 @@ impl Encoded {
             Write::AddSliceRef(id, size, n) => {
                 let field = slice_ref_field(*id, *size);
                 // The stored number is one less than the references.
-                self.command(
-                    Reports::Int(1),
-                    "HINCRBY",
-                    keys.slice_ref(),
-                    &[field.as_ref(), text(n).as_ref()],
-                )
+                self.sum(Reports::Int(1), "HINCRBY", keys.slice_ref(), &[field.as_ref(), text(n).as_ref()])
             }
             Write::DropSliceRef(id, size) => {
                 self.run("HDEL", keys.slice_ref(), &[slice_ref_field(*id, *size).as_ref()])
@@ -309,6 +316,10 @@ impl Encoded {
             Write::DelDelayedSlices(id, at) => {
                 self.run("HDEL", keys.del_slices(), &[delayed_slices_field(*id, *at).as_ref()])
             }
+            Write::AddCounter(c @ (Counter::UsedSpace | Counter::TotalInodes), n) => {
+                self.sum(Reports::Int(0), "INCRBY", counter_key(keys, *c), &[text(n).as_ref()])
+            }
+            // Numbers that are handed out: the same one twice would be worse than none.
             Write::AddCounter(c, n) => {
                 self.command(Reports::Int(0), "INCRBY", counter_key(keys, *c), &[text(n).as_ref()])
             }

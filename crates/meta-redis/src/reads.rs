@@ -116,7 +116,7 @@ pub(crate) fn value(read: &Read, replies: &mut impl Iterator<Item = Reply>) -> R
             }
         }),
         // A missing count means one reference.
-        Read::SliceRefs(..) => Value::Int(reply::int(v)?.unwrap_or(0) + 1),
+        Read::SliceRefs(..) => Value::Int(reply::int(v)?.unwrap_or(0).saturating_add(1)),
         Read::Counter(_) => Value::Int(reply::int(v)?.unwrap_or(0)),
         Read::DirEmpty(_) => Value::Bool(reply::int(v)? == Some(0)),
         Read::Session(_) | Read::Holds(..) => Value::Bool(reply::int(v)? == Some(1)),

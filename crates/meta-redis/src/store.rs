@@ -267,7 +267,7 @@ fn outputs(reports: &[Reports], answers: Vec<Reply>) -> Result<Vec<Output>> {
         .map(|r| {
             Ok(match r {
                 Reports::Nothing => Output::None,
-                Reports::Int(plus) => Output::Int(reply::int(next()?)?.unwrap_or(0) + plus),
+                Reports::Int(plus) => Output::Int(reply::int(next()?)?.unwrap_or(0).saturating_add(*plus)),
                 Reports::Attr => Output::Attr(reply::attr(next()?)?),
                 Reports::Taken => {
                     let mut flat = reply::array(next()?)?.into_iter();
@@ -275,7 +275,7 @@ fn outputs(reports: &[Reports], answers: Vec<Reply>) -> Result<Vec<Output>> {
                     while let (Some(record), Some(n)) = (flat.next(), flat.next()) {
                         let slice = Slice::decode(&reply::bytes(record)?.unwrap_or_default())?;
                         let slice = Slice { id: slice.id, size: slice.size, ..Slice::default() };
-                        taken.push((slice, reply::int(n)?.unwrap_or(0) + 1));
+                        taken.push((slice, reply::int(n)?.unwrap_or(0).saturating_add(1)));
                     }
                     Output::Slices(taken)
                 }
@@ -354,8 +354,10 @@ impl Store for RedisStore {
         let mut records = reply::array(part())?.into_iter();
         let mut entries = Vec::with_capacity(names.len());
         for (name, edge) in names {
-            let attr = if attrs { reply::attr(records.next().unwrap_or_default())? } else { None };
-            entries.push(DirEntry { name: name.to_vec(), edge: ciderfs_format::Edge::decode(&edge)?, attr });
+            let attr =
+                if attrs { reply::attr(records.next().unwrap_or_default()).unwrap_or(None) } else { None };
+            let edge = ciderfs_format::Edge::decode(&edge).unwrap_or(DirEntry::UNREADABLE);
+            entries.push(DirEntry { name: name.to_vec(), edge, attr });
         }
         Ok((entries, if next == 0 { DirCursor::End } else { DirCursor::Scan(next) }))
     }
@@ -381,8 +383,14 @@ impl Store for RedisStore {
                 Some(Output::Int(n)) => u64::try_from(*n).ok(),
                 _ => None,
             };
-            let last = last.ok_or_else(|| StoreError::Corrupt(format!("{counter:?} is negative")))?;
-            let range = (last + 1).saturating_sub(count.unsigned_abs()).max(first)..last + 1;
+            let last = last.unwrap_or(0);
+            // What was negative before would lead to numbers that are in use.
+            let Some(before) = last.checked_sub(count.unsigned_abs()) else {
+                let text = format!("the counter {counter:?} is damaged: it must be above all numbers in use");
+                return Err(StoreError::Corrupt(text));
+            };
+            let end = last.saturating_add(1);
+            let range = before.saturating_add(1).max(first)..end;
             if !range.is_empty() {
                 return Ok(range);
             }
@@ -397,7 +405,8 @@ impl Store for RedisStore {
             Job::CleanupTrash => redis_keys::Counter::LastCleanupTrash,
             Job::CleanupSlices => redis_keys::Counter::NextCleanupSlices,
         });
-        let args = [now, now - min_interval, now + min_interval].map(|at| at.to_string());
+        let args = [now, now.saturating_sub(min_interval), now.saturating_add(min_interval)];
+        let args = args.map(|at| at.to_string());
         let answer = self.script(&self.quick, &self.scripts.claim, &[stamp], &args, false).await?;
         Ok(reply::int(answer)? == Some(1))
     }

@@ -13,10 +13,13 @@ use ciderfs_testkit::redis::{RedisOptions, RedisServer};
 async fn engine() -> Engine {
     let server = RedisServer::start(RedisOptions::default()).unwrap();
     let url = common::user(&server, 0, &common::documented_rights());
-    Engine::new(server, move || {
+    let server = Arc::new(server);
+    let raw = Arc::clone(&server);
+    let engine = Engine::new(server, move || {
         let url = url.clone();
         async move { Arc::new(RedisStore::open(&url, Options::default()).await.unwrap()) as Arc<dyn Store> }
-    })
+    });
+    engine.with_raw(move |words| raw.command_bytes(words).map(drop).map_err(|e| e.to_string()))
 }
 
 ciderfs_meta::suite!(engine);

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use ciderfs_format::{Attr, Edge, FileType, FormatError, Ino, Time};
+use ciderfs_meta::store::DirEntry;
 use rusqlite::Row;
-use rusqlite::types::Value as Sql;
+use rusqlite::types::{Value as Sql, ValueRef};
 
 use crate::error::Result;
 
@@ -21,7 +22,26 @@ pub(crate) fn time_columns(t: Time) -> (i64, i64) {
 }
 
 fn time(micros: i64, rest: i64) -> Time {
-    Time { sec: micros.div_euclid(1_000_000), nsec: (micros.rem_euclid(1_000_000) * 1000 + rest) as u32 }
+    let nsec = (micros.rem_euclid(1_000_000) * 1000).saturating_add(rest.clamp(0, 999));
+    Time { sec: micros.div_euclid(1_000_000), nsec: (nsec as u32).min(Time::NSEC_MAX) }
+}
+
+/// A count of 32 bits; one beyond them is the nearest.
+fn count(n: i64) -> u32 {
+    n.clamp(0, i64::from(u32::MAX)) as u32
+}
+
+/// A number that may have become a fraction: so SQLite stores a sum beyond 64 bits.
+pub(crate) fn sum(row: &Row<'_>, at: usize) -> Result<i64> {
+    Ok(match row.get_ref(at)? {
+        ValueRef::Real(n) => n as i64,
+        _ => row.get(at)?,
+    })
+}
+
+/// A file type and an inode; what makes no sense is [`DirEntry::UNREADABLE`].
+pub(crate) fn any_edge(row: &Row<'_>, at: usize) -> Edge {
+    edge(row, at).unwrap_or(DirEntry::UNREADABLE)
 }
 
 pub(crate) fn file_type(n: i64) -> Result<FileType> {
@@ -47,8 +67,8 @@ pub(crate) fn attr(row: &Row<'_>, at: usize) -> Result<Attr> {
         atime: time(int(5)?, late(6)?),
         mtime: time(int(7)?, late(8)?),
         ctime: time(int(9)?, late(10)?),
-        nlink: int(11)? as u32,
-        length: int(12)? as u64,
+        nlink: count(int(11)?),
+        length: Attr::sound_length(int(12)? as u64),
         rdev: late(13)? as u32,
         parent: Ino(late(14)? as u64),
         access_acl: late(15)? as u32,

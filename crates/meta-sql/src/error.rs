@@ -60,6 +60,11 @@ fn missing_table(e: &Sql) -> bool {
 
 fn explain(e: &Sql, path: &Path) -> StoreError {
     let file = shown(path);
+    if let Sql::InvalidColumnType(..) | Sql::IntegralValueOutOfRange(..) | Sql::FromSqlConversionFailure(..) =
+        e
+    {
+        return StoreError::Corrupt(format!("{file}: {e}"));
+    }
     if missing_table(e) {
         return StoreError::Fatal(format!(
             "{file} holds no volume; create one with `format` or check the table prefix"

@@ -5,6 +5,7 @@ use ciderfs_format::quota::{Quota, QuotaLimits};
 use ciderfs_meta::store::{Output, QuotaKey, Scanned, Write};
 use rusqlite::{Connection, Row, params};
 
+use crate::codec;
 use crate::error::Result;
 use crate::read::{all, first};
 use crate::statements::Statements;
@@ -17,8 +18,8 @@ const GROUP: u32 = 2;
 fn row(r: &Row<'_>, at: usize) -> Result<Quota> {
     Ok(Quota {
         limits: QuotaLimits { max_space: r.get(at)?, max_inodes: r.get(at + 1)? },
-        used_space: r.get(at + 2)?,
-        used_inodes: r.get(at + 3)?,
+        used_space: codec::sum(r, at + 2)?,
+        used_inodes: codec::sum(r, at + 3)?,
     })
 }
 

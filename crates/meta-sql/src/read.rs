@@ -4,7 +4,7 @@ use bytes::Bytes;
 use ciderfs_format::{Attr, Edge, Ino, Slice};
 use ciderfs_meta::store::{Counter, DirCursor, DirEntry, DirStat, LockKind, Read, Value};
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, params};
 
 use crate::codec;
 use crate::error::Result;
@@ -83,11 +83,11 @@ pub(crate) fn read(conn: &Connection, s: &Statements, r: &Read) -> Result<Value>
             }
         }
         Read::SliceRefs(id, size) => {
-            let refs = first(conn, &s.get_refs, params![*id as i64, size], |r| Ok(r.get::<_, i64>(0)?))?;
+            let refs = first(conn, &s.get_refs, params![*id as i64, size], |r| codec::sum(r, 0))?;
             Value::Int(refs.unwrap_or(0))
         }
         Read::DirStat(ino) => Value::DirStat(first(conn, &s.get_dir_stat, [ino.0 as i64], |r| {
-            Ok(DirStat { length: r.get(0)?, space: r.get(1)?, inodes: r.get(2)? })
+            Ok(DirStat { length: codec::sum(r, 0)?, space: codec::sum(r, 1)?, inodes: codec::sum(r, 2)? })
         })?),
         Read::Quota(key) => Value::Quota(quota::get(conn, s, *key)?),
         Read::Acl(id) => Value::Bytes(first(conn, &s.get_acl, [id], acl_record)?),
@@ -128,7 +128,7 @@ pub(crate) fn get_slices(conn: &Connection, s: &Statements, ino: Ino, indx: u32)
 
 pub(crate) fn get_counter(conn: &Connection, s: &Statements, c: Counter) -> Result<i64> {
     let value = match names::counter(c) {
-        Some(name) => conn.prepare_cached(&s.get_counter)?.query_row([name], |r| r.get(0)).optional()?,
+        Some(name) => first(conn, &s.get_counter, [name], |r| codec::sum(r, 0))?,
         None => Some(conn.prepare_cached(&s.max_acl)?.query_row([], |r| r.get(0))?),
     };
     Ok(value.unwrap_or(0))
@@ -174,9 +174,9 @@ pub(crate) fn list(
     };
     let sql = if attrs { &s.list_attrs } else { &s.list };
     let entries = all(conn, sql, params![dir.0 as i64, after, limit as i64], |row| {
-        let edge = codec::edge(row, 1)?;
+        let edge = codec::any_edge(row, 1);
         let attr =
-            if attrs && row.get::<_, Option<i64>>(3)?.is_some() { Some(codec::attr(row, 4)?) } else { None };
+            if attrs && row.get::<_, Option<i64>>(3)?.is_some() { codec::attr(row, 4).ok() } else { None };
         Ok(DirEntry { name: codec::blob(row, 0)?.to_vec(), edge, attr })
     })?;
     let next = match entries.last() {

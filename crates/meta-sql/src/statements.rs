@@ -1,7 +1,8 @@
 //! Every fixed SQL statement, with the volume's table names filled in once.
 //!
 //! In the texts below `jfs_` stands for the table prefix and `$NODE` for the attribute columns of `jfs_node` in the
-//! order of [`crate::codec::ATTR_COLUMNS`], qualified by the alias `n`.
+//! order of [`crate::codec::ATTR_COLUMNS`], qualified by the alias `n`. `$ADD(a,b)` is a sum that stays at the end of 64 bits where
+//! SQLite would make it a fraction.
 
 macro_rules! statements {
     ($($name:ident = $sql:literal;)*) => {
@@ -17,11 +18,36 @@ macro_rules! statements {
             pub fn new(prefix: &str, node: &str) -> Self {
                 Self {
                     prefix: prefix.to_owned(),
-                    $($name: $sql.replace("jfs_", prefix).replace("$NODE", node),)*
+                    $($name: with_sums(&$sql.replace("jfs_", prefix).replace("$NODE", node)),)*
                 }
             }
         }
     };
+}
+
+/// Spells out the sums of a statement.
+fn with_sums(sql: &str) -> String {
+    let mut parts = sql.split("$ADD(");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let Some(((a, b), rest)) =
+            part.split_once(')').and_then(|(sum, rest)| Some((sum.split_once(',')?, rest)))
+        else {
+            continue;
+        };
+        out.push_str(&saturating_sum(a, b));
+        out.push_str(rest);
+    }
+    out
+}
+
+/// The sum of a stored number, which may be a fraction or text, and another, as SQL.
+pub(crate) fn saturating_sum(a: &str, b: &str) -> String {
+    const MAX: &str = "9223372036854775807";
+    format!(
+        "CASE WHEN {b}>0 AND CAST({a} AS INTEGER)>{MAX}-{b} THEN {MAX} \
+         WHEN {b}<0 AND CAST({a} AS INTEGER)<-{MAX}-1-{b} THEN -{MAX}-1 ELSE CAST({a} AS INTEGER)+{b} END"
+    )
 }
 
 statements! {
@@ -70,8 +96,8 @@ statements! {
 
     get_refs = "SELECT refs FROM jfs_chunk_ref WHERE chunkid=?1 AND size=?2";
     new_ref = "INSERT INTO jfs_chunk_ref(chunkid,size,refs) VALUES(?1,?2,1) \
-        ON CONFLICT(chunkid) DO UPDATE SET refs=refs+1";
-    add_refs = "UPDATE jfs_chunk_ref SET refs=refs+?3 WHERE chunkid=?1 AND size=?2 RETURNING refs";
+        ON CONFLICT(chunkid) DO UPDATE SET refs=$ADD(refs,1)";
+    add_refs = "UPDATE jfs_chunk_ref SET refs=$ADD(refs,?3) WHERE chunkid=?1 AND size=?2 RETURNING refs";
     del_ref = "DELETE FROM jfs_chunk_ref WHERE chunkid=?1 AND size=?2 AND refs<=0";
     dead_slices = "SELECT chunkid,size FROM jfs_chunk_ref WHERE refs<=0 LIMIT ?1";
 
@@ -81,11 +107,12 @@ statements! {
 
     get_counter = "SELECT value FROM jfs_counter WHERE name=?1";
     add_counter = "INSERT INTO jfs_counter(name,value) VALUES(?1,?2) \
-        ON CONFLICT(name) DO UPDATE SET value=value+excluded.value RETURNING value";
+        ON CONFLICT(name) DO UPDATE SET value=$ADD(value,excluded.value) RETURNING value";
     init_counter = "INSERT OR IGNORE INTO jfs_counter(name,value) VALUES(?1,?2)";
     // ?2 is the count, ?3 the first number ever.
     allocate = "INSERT INTO jfs_counter(name,value) VALUES(?1,?3+?2) \
-        ON CONFLICT(name) DO UPDATE SET value=max(value,?3)+?2 RETURNING value";
+        ON CONFLICT(name) DO UPDATE SET value=max(value,?3)+?2 \
+        WHERE typeof(value)='integer' AND value>=0 AND value<=9223372036854775807-?2 RETURNING value";
     // ?2 is now, ?3 the newest stamp of the past that may be replaced, ?4 the newest of the future that may not.
     claim = "INSERT INTO jfs_counter(name,value) VALUES(?1,?2) \
         ON CONFLICT(name) DO UPDATE SET value=excluded.value WHERE value<=?3 OR value>?4";
@@ -99,8 +126,8 @@ statements! {
 
     get_dir_stat = "SELECT data_length,used_space,used_inodes FROM jfs_dir_stats WHERE inode=?1";
     put_dir_stat = "INSERT OR REPLACE INTO jfs_dir_stats(inode,data_length,used_space,used_inodes) VALUES(?1,?2,?3,?4)";
-    add_dir_stat = "UPDATE jfs_dir_stats SET data_length=data_length+?2,used_space=used_space+?3,\
-        used_inodes=used_inodes+?4 WHERE inode=?1";
+    add_dir_stat = "UPDATE jfs_dir_stats SET data_length=$ADD(data_length,?2),used_space=$ADD(used_space,?3),\
+        used_inodes=$ADD(used_inodes,?4) WHERE inode=?1";
     del_dir_stat = "DELETE FROM jfs_dir_stats WHERE inode=?1";
     drop_dir_stats = "DELETE FROM jfs_dir_stats";
 
@@ -108,7 +135,7 @@ statements! {
     limit_dir_quota = "INSERT INTO jfs_dir_quota(inode,max_space,max_inodes,used_space,used_inodes) \
         VALUES(?1,?2,?3,0,0) ON CONFLICT(inode) DO UPDATE SET max_space=excluded.max_space,max_inodes=excluded.max_inodes";
     set_dir_quota = "UPDATE jfs_dir_quota SET used_space=?2,used_inodes=?3 WHERE inode=?1";
-    add_dir_quota = "UPDATE jfs_dir_quota SET used_space=used_space+?2,used_inodes=used_inodes+?3 WHERE inode=?1";
+    add_dir_quota = "UPDATE jfs_dir_quota SET used_space=$ADD(used_space,?2),used_inodes=$ADD(used_inodes,?3) WHERE inode=?1";
     del_dir_quota = "DELETE FROM jfs_dir_quota WHERE inode=?1";
     dir_quotas = "SELECT inode,max_space,max_inodes,used_space,used_inodes FROM jfs_dir_quota LIMIT ?1";
     get_quota = "SELECT max_space,max_inodes,used_space,used_inodes FROM jfs_user_group_quota WHERE qtype=?1 AND qkey=?2";
@@ -117,8 +144,8 @@ statements! {
         max_inodes=excluded.max_inodes";
     set_quota = "UPDATE jfs_user_group_quota SET used_space=?3,used_inodes=?4 WHERE qtype=?1 AND qkey=?2";
     add_quota = "INSERT INTO jfs_user_group_quota(qtype,qkey,max_space,max_inodes,used_space,used_inodes) \
-        VALUES(?1,?2,-1,-1,?3,?4) ON CONFLICT(qtype,qkey) DO UPDATE SET used_space=used_space+excluded.used_space,\
-        used_inodes=used_inodes+excluded.used_inodes";
+        VALUES(?1,?2,-1,-1,?3,?4) ON CONFLICT(qtype,qkey) DO UPDATE SET used_space=$ADD(used_space,excluded.used_space),\
+        used_inodes=$ADD(used_inodes,excluded.used_inodes)";
     del_quota = "DELETE FROM jfs_user_group_quota WHERE qtype=?1 AND qkey=?2";
     drop_quotas = "DELETE FROM jfs_user_group_quota";
     quotas = "SELECT qtype,qkey,max_space,max_inodes,used_space,used_inodes FROM jfs_user_group_quota \

@@ -154,7 +154,7 @@ fn patch(conn: &Connection, s: &Statements, ino: Ino, p: &AttrPatch) -> Result<O
         set(micros, columns.map(|c| c.0));
         set(rest, columns.map(|c| c.1));
     }
-    set("nlink=nlink+?", Some(p.nlink).filter(|n| *n != 0).map(i64::from));
+    set("nlink=min(max(nlink+?,0),4294967295)", Some(p.nlink).filter(|n| *n != 0).map(i64::from));
     set("length=?", p.length.map(|l| l as i64));
     set("parent=?", p.parent.map(|i| i.0 as i64));
     set("access_acl_id=?", p.tail.map(|t| i64::from(t.0)));
@@ -188,7 +188,9 @@ fn take(conn: &Connection, s: &Statements, ino: Ino, indx: u32) -> Result<Output
 }
 
 fn add_counter(conn: &Connection, s: &Statements, c: Counter, n: i64) -> Result<Output> {
-    let Some(name) = names::counter(c) else { return Ok(Output::Int(read::get_counter(conn, s, c)? + n)) };
+    let Some(name) = names::counter(c) else {
+        return Ok(Output::Int(read::get_counter(conn, s, c)?.saturating_add(n)));
+    };
     let value = first(conn, &s.add_counter, params![name, n], |r| Ok(r.get::<_, i64>(0)?))?;
     Ok(Output::Int(value.unwrap_or(n)))
 }

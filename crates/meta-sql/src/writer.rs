@@ -119,7 +119,8 @@ fn carry_out(conn: &Connection, shared: &Shared, task: WriteTask) -> Done {
         WriteTask::Claim(job, now, age, to) => Done::Claim(
             to,
             in_savepoint(conn, shared, || {
-                let params = params![names::job(job), now, now - age, now + age];
+                let (before, after) = (now.saturating_sub(age), now.saturating_add(age));
+                let params = params![names::job(job), now, before, after];
                 let n = conn.prepare_cached(&shared.statements.claim)?.execute(params)?;
                 Ok(n > 0)
             }),
@@ -163,9 +164,13 @@ fn allocate(conn: &Connection, shared: &Shared, c: Counter, count: u64) -> Inner
     };
     let name = names::counter(c);
     let sql = &shared.statements.allocate;
-    let end =
-        first(conn, sql, params![name, count as i64, start], |r| Ok(r.get::<_, i64>(0)?))?.unwrap_or(start);
-    Ok(end as u64 - count..end as u64)
+    let end = first(conn, sql, params![name, count as i64, start], |r| Ok(r.get::<_, i64>(0)?))?;
+    let damaged = || {
+        let text = format!("the counter {c:?} is damaged: it must be above all numbers in use");
+        Failure::Store(StoreError::Corrupt(text))
+    };
+    let end = end.and_then(|end| u64::try_from(end).ok()).ok_or_else(damaged)?;
+    Ok(end.saturating_sub(count)..end)
 }
 
 /// Official clients hold the file's lock for short moments; the busy handler covers most of it.

@@ -1,4 +1,5 @@
 //! What an operation adds to usage, gathered while it runs and charged in its commit.
+#![deny(clippy::arithmetic_side_effects, reason = "users and damaged records control these numbers")]
 
 use std::collections::BTreeMap;
 
@@ -31,8 +32,7 @@ impl Charges {
 
     /// Adds to the volume, and to the owner's share.
     pub(crate) fn node(&mut self, owner: Option<(u32, u32)>, space: i64, inodes: i64) {
-        self.volume.0 += space;
-        self.volume.1 += inodes;
+        add(&mut self.volume, space, inodes);
         if let Some(owner) = owner {
             self.owner(owner, space, inodes);
         }
@@ -52,6 +52,6 @@ impl Charges {
 }
 
 pub(crate) fn add(to: &mut Amount, space: i64, inodes: i64) {
-    to.0 += space;
-    to.1 += inodes;
+    to.0 = to.0.saturating_add(space);
+    to.1 = to.1.saturating_add(inodes);
 }

@@ -2,12 +2,14 @@
 //!
 //! Order matters: references are dropped first (in the engine), objects are deleted next, the record of the dead slice goes
 //! last. A crash in between leaves a dead reference that the hourly job of any client finds.
+#![deny(clippy::arithmetic_side_effects, reason = "users and damaged records control these numbers")]
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ciderfs_format::{CHUNK_SIZE, Ino};
+use ciderfs_format::Ino;
+use ciderfs_format::slice::chunk_count;
 use futures_util::{StreamExt as _, stream};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -23,7 +25,7 @@ const SLICES_MAX: usize = 100_000;
 /// Chunk lists taken in one commit.
 const CHUNKS_PER_COMMIT: usize = 200;
 /// A file with more chunks than this has its existing lists looked up instead of being probed chunk by chunk.
-const PROBED_CHUNKS_MAX: u64 = 4096;
+const PROBED_CHUNKS_MAX: u32 = 4096;
 /// How long the worker lets deletions gather, so that many small files share a turn.
 const GATHER: Duration = Duration::from_millis(20);
 
@@ -143,9 +145,9 @@ impl Meta {
             // Whatever went wrong before, the data of a file that can be reached is never dropped.
             let dead = Guard::Attr { ino, expect: None, mask: AttrMask::EXISTS };
             commit.guards.push(dead.clone());
-            let chunks = length.div_ceil(CHUNK_SIZE).max(1);
+            let chunks = chunk_count(length).max(1);
             let lists: Vec<u32> = if chunks <= PROBED_CHUNKS_MAX {
-                (0..chunks as u32).collect()
+                (0..chunks).collect()
             } else {
                 let lists = self.scan(Scan::Chunks(ino), usize::MAX).await?.into_iter();
                 lists.filter_map(|i| if let Scanned::Chunk(indx) = i { Some(indx) } else { None }).collect()

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use ciderfs_format::Ino;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -61,9 +62,19 @@ impl IdPool {
         }
     }
 
+    /// Inode numbers end where those begin that mean something else; a counter that is so high is damaged.
+    fn sound(&self, range: Range<u64>) -> Result<Range<u64>, StoreError> {
+        if self.counter == Counter::NextInode && range.end > Ino::VIRTUAL.0 {
+            let text =
+                format!("the counter of inode numbers is damaged: no file can have number {}", range.end);
+            return Err(StoreError::Corrupt(text));
+        }
+        Ok(range)
+    }
+
     async fn refill(&self) {
         // A lost reply burns a batch: numbers are plenty and need not be dense.
-        let got = self.store.allocate(self.counter, self.batch).await;
+        let got = self.store.allocate(self.counter, self.batch).await.and_then(|range| self.sound(range));
         let mut s = self.state.lock();
         s.refilling = false;
         match got {

@@ -1,5 +1,6 @@
 //! Background jobs of the fleet (`spec/meta-redis.md` 6): each run is claimed, so that one client does it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -89,7 +90,7 @@ impl Meta {
         let until = Instant::now() + JOB_LIMIT;
         let mut last: Vec<Scanned> = Vec::new();
         while Instant::now() < until {
-            let items = self.scan(Scan::Delfiles(now - 3600), BATCH).await?;
+            let items = self.scan(Scan::Delfiles(now.saturating_sub(3600)), BATCH).await?;
             // Nothing left, or nothing that can be removed now.
             if items.is_empty() || items == last {
                 break;
@@ -178,6 +179,8 @@ impl Meta {
     async fn empty_dir(&self, top: Ino) -> Result<()> {
         let root = Caller::root();
         let mut stack = vec![top];
+        // A directory that is met again holds what cannot be removed, or itself.
+        let mut seen = HashSet::from([top]);
         while let Some(dir) = stack.last().copied() {
             let page = self.list_dir(&root, dir, &DirCursor::Start, PAGE, false).await?;
             if page.entries.is_empty() {
@@ -191,7 +194,9 @@ impl Meta {
                     self.unlink(&root, dir, &e.name).await
                 };
                 match removed {
-                    Err(err) if err.errno() == crate::Errno::ENOTEMPTY => stack.push(e.edge.ino),
+                    Err(err) if err.errno() == crate::Errno::ENOTEMPTY && seen.insert(e.edge.ino) => {
+                        stack.push(e.edge.ino)
+                    }
                     Err(err) if err.errno() != crate::Errno::ENOENT => return Err(err),
                     _ => {}
                 }
@@ -224,7 +229,7 @@ impl Meta {
         let root = Caller::root();
         let mut sum = DirStat::default();
         let mut cursor = DirCursor::Start;
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         while cursor != DirCursor::End {
             let page = self.list_dir(&root, dir, &cursor, PAGE, true).await?;
             for e in page.entries {
@@ -233,8 +238,8 @@ impl Meta {
                 }
                 let length = e.attr.as_ref().filter(|a| a.is_file()).map_or(0, |a| a.length);
                 let space = if e.attr.as_ref().is_some_and(Attr::is_file) { align4k(length) } else { 4096 };
-                sum.length += length as i64;
-                sum.space += space as i64;
+                sum.length = sum.length.saturating_add(length as i64);
+                sum.space = sum.space.saturating_add(space as i64);
                 sum.inodes += 1;
             }
             cursor = page.next;

@@ -132,7 +132,7 @@ impl Books {
     fn hold(&mut self, places: &Places, bytes: i64) {
         for (place, times) in places {
             let n = self.claimed.entry(*place).or_default();
-            *n += bytes * times;
+            *n = n.saturating_add(bytes.saturating_mul(*times));
             if *n == 0 {
                 self.claimed.remove(place);
             }
@@ -308,7 +308,7 @@ impl Hold {
     /// What others have claimed.
     pub(crate) fn others(&self, place: Place) -> i64 {
         let mine: i64 = self.held.iter().filter(|(p, _)| *p == place).map(|(_, bytes)| bytes).sum();
-        self.ledger.claimed(place) - mine
+        self.ledger.claimed(place).saturating_sub(mine)
     }
 }
 
@@ -361,7 +361,7 @@ impl Claim {
 
     /// Raises the claim to `bytes`, if all limits have room; the first one that has none is returned.
     pub(crate) fn raise(&mut self, bytes: i64, capacity: i64) -> Result<(), Place> {
-        let more = bytes - self.bytes;
+        let more = bytes.saturating_sub(self.bytes);
         let mut books = self.ledger.books.lock();
         let full = self.places.iter().filter(|(place, times)| {
             let Some(most) = books.most(**place, capacity) else { return false };

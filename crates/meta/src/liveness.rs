@@ -64,7 +64,7 @@ impl Meta {
         let Some(now) = self.retry(|| self.store.now()).await? else { return Ok(None) };
         let mut last = self.liveness.engine.lock();
         if let Some((before, at)) = *last {
-            let ahead = (now - before) - begun.saturating_sub(at).as_secs() as i64;
+            let ahead = now.saturating_sub(before).saturating_sub(begun.saturating_sub(at).as_secs() as i64);
             if ahead > SKEW_MAX {
                 tracing::warn!("the clock of the metadata engine has jumped by {ahead} s");
                 *self.liveness.jumped_until.lock() = begun + self.life();
@@ -116,7 +116,7 @@ impl Meta {
             if s.expire == row.expire {
                 s.unchanged += now.saturating_sub(s.looked).min(most);
             } else {
-                *s = Seen { step: Some(row.expire - s.expire), ..fresh };
+                *s = Seen { step: Some(row.expire.saturating_sub(s.expire)), ..fresh };
             }
             s.looked = now;
             if let Some(overdue) = judge(row, s, engine, self.clock.now().sec) {
@@ -132,7 +132,7 @@ fn judge(row: &SessionRow, seen: &Seen, engine: Option<i64>, machine: i64) -> Op
     let told: Option<Told> = serde_json::from_slice(&row.info).ok();
     let life = match &told {
         Some(told) => Duration::from_secs(told.life.max(1).unsigned_abs()),
-        None if row.expire - engine.unwrap_or(machine) > NOT_REFRESHED => return None,
+        None if row.expire.saturating_sub(engine.unwrap_or(machine)) > NOT_REFRESHED => return None,
         None => match seen.step {
             Some(step) if (1..NOT_REFRESHED).contains(&step) => {
                 Duration::from_secs(step.unsigned_abs()) * LIFE_HEARTBEATS
@@ -141,10 +141,11 @@ fn judge(row: &SessionRow, seen: &Seen, engine: Option<i64>, machine: i64) -> Op
         },
     };
     if seen.unchanged >= life {
-        return Some(seen.unchanged >= life * 2);
+        return Some(seen.unchanged >= life.saturating_mul(2));
     }
     let now = engine?;
-    told.filter(|told| told.engine_clock && row.expire <= now).map(|told| row.expire + told.life <= now)
+    told.filter(|told| told.engine_clock && row.expire <= now)
+        .map(|told| row.expire.saturating_add(told.life) <= now)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! `store` holds an engine to the contract of [`crate::store`]; `behaviour` holds [`crate::Meta`] to POSIX and to the
-//! volume format; `model` runs random operations against a reference.
+//! volume format; `hostile` damages records under it; `model` runs random operations against a reference.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -25,16 +25,19 @@ use crate::store::Store;
 pub mod behaviour;
 mod check;
 mod flaky;
+pub mod hostile;
 pub mod model;
 mod rng;
 pub mod store;
 mod world;
 
 type Opening = Pin<Box<dyn Future<Output = Arc<dyn Store>> + Send>>;
+type Hand = Box<dyn Fn(&[&[u8]]) -> Result<(), String> + Send + Sync>;
 
 /// An empty engine and the means to open it, as often as there are clients.
 pub struct Engine {
     open: Box<dyn Fn() -> Opening + Send + Sync>,
+    raw: Option<Hand>,
     _guard: Box<dyn Any + Send + Sync>,
 }
 
@@ -45,12 +48,27 @@ impl Engine {
         F: Fn() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Arc<dyn Store>> + Send + 'static,
     {
-        Self { open: Box::new(move || Box::pin(open())), _guard: Box::new(guard) }
+        Self { open: Box::new(move || Box::pin(open())), raw: None, _guard: Box::new(guard) }
+    }
+
+    /// `raw` writes past the store, as somebody else may: the words of a command of Redis, or a statement of SQL with blobs for
+    /// its parameters.
+    #[must_use]
+    pub fn with_raw(self, raw: impl Fn(&[&[u8]]) -> Result<(), String> + Send + Sync + 'static) -> Self {
+        Self { raw: Some(Box::new(raw)), ..self }
     }
 
     /// A handle to the engine.
     pub async fn open(&self) -> Arc<dyn Store> {
-        (self.open)().await
+        self.opening().await
+    }
+
+    fn opening(&self) -> Opening {
+        (self.open)()
+    }
+
+    fn raw(&self, words: &[&[u8]]) -> Result<(), String> {
+        self.raw.as_ref().ok_or("nobody writes past this store")?(words)
     }
 }
 
@@ -68,7 +86,7 @@ macro_rules! suite {
                 chunks replaced_chunks taken_chunks slice_references delayed_slices
                 counters allocation claims settings sessions sustained deleted_files dir_stats acls
                 quotas usage_without_quotas room_guards
-                flocks plocks schema_twice
+                flocks plocks schema_twice sums_stay_in_bounds
             }
             behaviour {
                 chmod chown directories_just_changed utimes access open_checks directory_times_spared
@@ -98,13 +116,16 @@ macro_rules! suite {
                 trash_names_and_bypass trash_expires trash_contended
                 trash_shows_what_was_readable trash_pages_cost_few_turns paths_are_walked_as_the_caller
                 trash_gives_nothing_away
-                usage usage_of_hard_links limits missing_usage_records volume_settings
+                usage usage_of_hard_links limits missing_usage_records volume_settings sparse_files_end_before_sums_do
                 refused_volumes usage_records_off
                 xattr_values xattr_limit xattrs_on_a_full_volume xattr_create_and_replace xattr_permissions xattr_lifetime
                 xattrs_in_the_trash xattrs_of_other_clients xattr_turns xattr_turns_of_a_listing
                 access_acls acls_refused default_acls acls_decide acls_contended acl_turns acls_off
                 directory_quota nested_quotas moved_tree_under_change great_tree_moved_under_change
                 moved_trees_under_late_change owner_quotas limits_shared_by_clients quotas_come_and_go quotas_under_change statistics_under_quotas limits_cost_no_turn
+            }
+            hostile {
+                attributes entries chunks counters usage others number_of_cases
             }
             model {
                 one_client one_client_with_trash lost_replies lost_replies_with_trash two_clients

@@ -92,7 +92,16 @@ impl<'a> Txn<'a> {
     /// been made, and removed, and its data be about to be deleted.
     pub(crate) fn new_inode(&mut self) -> Step<Ino> {
         self.missing_inode = self.known.inode.is_none();
-        self.known.inode.ok_or(Stop::Need)
+        let ino = self.known.inode.ok_or(Stop::Need)?;
+        // A counter that somebody has set back must not cost the node that has the number.
+        if let Some((_, Some(_))) = self.known.attrs.get(&ino) {
+            let text = format!(
+                "inode {ino} is in use, and was to be given to a new file: the counter of inode numbers was set back"
+            );
+            return Err(StoreError::Corrupt(text).into());
+        }
+        self.guard(Guard::Attr { ino, expect: None, mask: AttrMask::EXISTS });
+        Ok(ino)
     }
 
     /// Announces reads, so that all that is unknown among them is fetched in one turn.
@@ -399,7 +408,7 @@ impl<'a> Txn<'a> {
             return Ok(());
         }
         for (dir, names) in self.parents(ino)? {
-            self.dir_stat(enabled, dir, length * names, space * names, 0);
+            self.dir_stat(enabled, dir, length.saturating_mul(names), space.saturating_mul(names), 0);
         }
         Ok(())
     }

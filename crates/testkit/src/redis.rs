@@ -210,17 +210,24 @@ impl RedisServer {
 
     /// Sends one command over the Unix socket; the answer as text, arrays line by line.
     pub fn command(&self, args: &[&str]) -> Result<String> {
+        self.command_bytes(&args.iter().map(|a| a.as_bytes()).collect::<Vec<_>>())
+    }
+
+    /// [`RedisServer::command`] with any bytes for arguments.
+    pub fn command_bytes(&self, args: &[&[u8]]) -> Result<String> {
         let mut socket = UnixStream::connect(self.socket())?;
         socket.set_read_timeout(Some(START_PATIENCE))?;
-        let mut send = |args: &[&str]| {
-            let mut text = format!("*{}\r\n", args.len());
+        let mut send = |args: &[&[u8]]| {
+            let mut text = format!("*{}\r\n", args.len()).into_bytes();
             for arg in args {
-                text.push_str(&format!("${}\r\n{arg}\r\n", arg.len()));
+                text.extend_from_slice(format!("${}\r\n", arg.len()).as_bytes());
+                text.extend_from_slice(arg);
+                text.extend_from_slice(b"\r\n");
             }
-            socket.write_all(text.as_bytes())
+            socket.write_all(&text)
         };
         if let Some(password) = &self.options.password {
-            send(&["AUTH", password])?;
+            send(&[b"AUTH", password.as_bytes()])?;
         }
         send(args)?;
         let mut answers = BufReader::new(socket);

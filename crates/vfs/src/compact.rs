@@ -193,7 +193,7 @@ impl Vfs {
             let start = (piece.pos - plan.pos).max(range.start);
             let end = (piece.pos - plan.pos + piece.len).min(range.end);
             if start < end {
-                let off = piece.off + start - (piece.pos - plan.pos);
+                let off = piece.off.saturating_add(start - (piece.pos - plan.pos));
                 parts.push(SlicePart { id: piece.id, size: piece.size, off, len: end - start });
                 places.push((start - range.start) as usize);
             }

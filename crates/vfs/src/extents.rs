@@ -1,11 +1,12 @@
 //! Where a file holds data: `SEEK_DATA`, `SEEK_HOLE`, and the blocks that `stat` tells.
+#![deny(clippy::arithmetic_side_effects, reason = "users and damaged records control these numbers")]
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ciderfs_format::slice::Extent;
+use ciderfs_format::slice::{Extent, chunk_at, chunk_count, chunk_start};
 use ciderfs_format::{Attr, CHUNK_SIZE, Ino, Time};
 use ciderfs_meta::{ChunkView, Errno, Result};
 
@@ -21,7 +22,7 @@ const BATCH_MAX: u32 = 512;
 /// Of the lists read, so many stay known for the next call.
 const KEPT: u32 = 8;
 /// From so many chunks on without data, the existing lists are looked up instead of being tried one by one.
-const LONG_HOLE: u64 = 256;
+const LONG_HOLE: u32 = 256;
 
 /// Data is data in whole blocks of so many bytes, for `SEEK_DATA`, `SEEK_HOLE` and `st_blocks`, as in a local file system:
 /// programs find out the unit by trying, and expect a power of two.
@@ -31,8 +32,8 @@ const BLOCK: u64 = 4096;
 fn in_blocks(ranges: Vec<Range<u64>>, length: u64) -> Vec<Range<u64>> {
     let mut out: Vec<Range<u64>> = Vec::with_capacity(ranges.len());
     for r in ranges {
-        let from = r.start / BLOCK * BLOCK;
-        let to = r.end.next_multiple_of(BLOCK).min(length);
+        let from = (r.start / BLOCK).saturating_mul(BLOCK);
+        let to = r.end.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX).min(length);
         match out.last_mut() {
             Some(last) if from <= last.end => last.end = last.end.max(to),
             _ => out.push(from..to),
@@ -60,11 +61,12 @@ impl What {
 
 /// Ranges of the file that hold it in a chunk, ascending, apart from each other, cut at the length.
 fn ranges(what: What, chunk: u32, view: &ChunkView, pending: Option<&State>, length: u64) -> Vec<Range<u64>> {
-    let base = u64::from(chunk) * CHUNK_SIZE;
+    let base = chunk_start(chunk);
+    let at = |n: u64| base.saturating_add(n);
     let committed = view.extents.iter().filter(|e| what.is(e)).map(|e| (u64::from(e.pos), e.end()));
-    let committed = committed.map(|(from, to)| (base + from, (base + to).min(length)));
+    let committed = committed.map(|(from, to)| (at(from), at(to).min(length)));
     let unflushed = pending.into_iter().flat_map(|s| &s.pending);
-    let unflushed = unflushed.map(|p| (p.at.max(base), p.end().min(base + CHUNK_SIZE)));
+    let unflushed = unflushed.map(|p| (p.at.max(base), p.end().min(at(CHUNK_SIZE))));
     let mut all: Vec<(u64, u64)> = committed.chain(unflushed).filter(|(from, to)| from < to).collect();
     all.sort_unstable();
     let mut out: Vec<Range<u64>> = Vec::new();
@@ -84,7 +86,7 @@ fn committed(chunk: u32, view: &ChunkView, attr: &Attr) -> Vec<Range<u64>> {
 
 /// Bytes that some ranges take, in whole blocks, of a file of this length.
 fn taken(ranges: Vec<Range<u64>>, length: u64) -> u64 {
-    in_blocks(ranges, length).iter().map(|r| r.end - r.start).sum()
+    in_blocks(ranges, length).iter().fold(0, |sum, r| sum.saturating_add(r.end.saturating_sub(r.start)))
 }
 
 /// Lists of one file, fetched as they are needed.
@@ -119,10 +121,10 @@ impl<'a> Walk<'a> {
                 if let Some(view) = self.views.get(&indx).or_else(|| s.views.get(&indx)) {
                     return Ok((length, ranges(self.what, indx, view, Some(&s), length)));
                 }
-                length.div_ceil(CHUNK_SIZE).max(1) as u32
+                chunk_count(length).max(1)
             };
-            let end = indx.saturating_add(self.batch).min(last).max(indx + 1);
-            self.batch = (self.batch * 4).min(BATCH_MAX);
+            let end = indx.saturating_add(self.batch).min(last).max(indx.saturating_add(1));
+            self.batch = self.batch.saturating_mul(4).min(BATCH_MAX);
             let alone = self.overtaken >= OVERTAKEN_MAX;
             let _alone = if alone { Some(self.file.flushing.lock().await) } else { None };
             self.file.placed().await;
@@ -130,14 +132,14 @@ impl<'a> Walk<'a> {
             let (attr, views) = self.vfs.meta.read_chunks_and_attr(self.file.ino, indx..end).await?;
             let mut s = self.file.state.lock();
             if s.generation != generation || s.is_placing() {
-                self.overtaken += 1;
+                self.overtaken = self.overtaken.saturating_add(1);
                 continue;
             }
             s.adopt(&attr);
             self.generation = s.generation;
             self.views.clear();
             for (n, view) in (indx..end).zip(views) {
-                if n - indx < KEPT {
+                if n.saturating_sub(indx) < KEPT {
                     s.keep_view(n, view.clone());
                 }
                 self.views.insert(n, view);
@@ -152,9 +154,9 @@ impl<'a> Walk<'a> {
                 let s = self.file.state.lock();
                 if let Some(known) = &s.chunks {
                     let listed = known.get(known.partition_point(|n| *n < from)).copied();
-                    let begins = u64::from(from) * CHUNK_SIZE;
+                    let begins = chunk_start(from);
                     let pending = s.pending.iter().filter(|p| p.end() > begins);
-                    let pending = pending.map(|p| (p.at.max(begins) / CHUNK_SIZE) as u32);
+                    let pending = pending.map(|p| chunk_at(p.at.max(begins)));
                     return Ok(listed.into_iter().chain(pending).min());
                 }
                 self.generation = s.generation;
@@ -196,10 +198,10 @@ impl Vfs {
             if off >= file.state.lock().attr.length {
                 return Err(Errno::ENXIO.into());
             }
-            let chunk = (at / CHUNK_SIZE) as u32;
+            let chunk = chunk_at(at);
             let (length, ranges) = walk.chunk(chunk).await.map_err(on_descriptor)?;
             let ranges = in_blocks(ranges, length);
-            let end = length.min((u64::from(chunk) + 1) * CHUNK_SIZE);
+            let end = length.min(chunk_start(chunk.saturating_add(1)));
             if data {
                 if let Some(r) = ranges.iter().find(|r| r.end > at) {
                     return Ok(r.start.max(at));
@@ -218,9 +220,9 @@ impl Vfs {
                 }
                 return Err(Errno::ENXIO.into());
             }
-            if data && ranges.is_empty() && (length - at) / CHUNK_SIZE > LONG_HOLE {
-                match walk.next_chunk((at / CHUNK_SIZE) as u32).await? {
-                    Some(next) => at = u64::from(next) * CHUNK_SIZE,
+            if data && ranges.is_empty() && chunk_at(length.saturating_sub(at)) > LONG_HOLE {
+                match walk.next_chunk(chunk_at(at)).await? {
+                    Some(next) => at = chunk_start(next),
                     None => return Err(Errno::ENXIO.into()),
                 }
             }
@@ -243,7 +245,7 @@ impl Vfs {
         if !self.is_count_due(ino, attr) {
             return;
         }
-        if attr.length > u64::from(BATCH_MAX) * CHUNK_SIZE || self.files.get(ino).is_some() {
+        if attr.length > chunk_start(BATCH_MAX) || self.files.get(ino).is_some() {
             self.count_file(ino, attr).await;
         } else {
             self.count_closed(&[(ino, attr)]).await;
@@ -253,13 +255,12 @@ impl Vfs {
     /// Counts files of a listing, in one turn: not those that are open here or very long, and no more than a turn holds. Those
     /// are counted when somebody asks for one of them.
     pub(crate) async fn count_listed(&self, files: impl Iterator<Item = (Ino, &Attr)> + Send) {
-        let mut left = u64::from(BATCH_MAX);
+        let mut left = BATCH_MAX;
         let due = files.filter(|(ino, a)| self.is_count_due(*ino, a) && self.files.get(*ino).is_none());
         let fit = |(_, a): &(Ino, &Attr)| {
-            let n = a.length.div_ceil(CHUNK_SIZE);
-            let fits = n <= left;
-            left -= if fits { n } else { 0 };
-            fits
+            let rest = left.checked_sub(chunk_count(a.length));
+            left = rest.unwrap_or(left);
+            rest.is_some()
         };
         let listed: Vec<(Ino, &Attr)> = due.filter(fit).collect();
         self.count_closed(&listed).await;
@@ -267,7 +268,7 @@ impl Vfs {
 
     /// Counts files of which nothing is buffered, in one turn.
     async fn count_closed(&self, files: &[(Ino, &Attr)]) {
-        let chunks_of = |a: &Attr| 0..a.length.div_ceil(CHUNK_SIZE) as u32;
+        let chunks_of = |a: &Attr| 0..chunk_count(a.length);
         let chunks: Vec<(Ino, u32)> =
             files.iter().flat_map(|(ino, a)| chunks_of(a).map(|indx| (*ino, indx))).collect();
         if chunks.is_empty() {
@@ -280,7 +281,8 @@ impl Vfs {
         };
         for (ino, attr) in files {
             let views = chunks_of(attr).zip(views.by_ref());
-            let bytes = views.map(|(n, v)| taken(committed(n, &v, attr), attr.length)).sum();
+            let bytes =
+                views.map(|(n, v)| taken(committed(n, &v, attr), attr.length)).fold(0, u64::saturating_add);
             self.allocated.set(*ino, Counted::new((attr.length, attr.mtime), bytes, began));
         }
     }
@@ -310,17 +312,16 @@ impl Vfs {
     /// Length, mtime, and bytes of data or reserved for data.
     async fn data_of(&self, file: &File) -> Result<(u64, Time, u64)> {
         let mut walk = Walk::new(self, file, What::Allocated);
-        let (mut bytes, mut chunk) = (0, 0);
+        let (mut bytes, mut chunk) = (0u64, 0u32);
         loop {
             let (length, ranges) = walk.chunk(chunk).await?;
             let is_hole = ranges.is_empty();
-            bytes += taken(ranges, length);
-            chunk += 1;
-            let left = length.div_ceil(CHUNK_SIZE).saturating_sub(u64::from(chunk));
-            if left > LONG_HOLE && is_hole {
+            bytes = bytes.saturating_add(taken(ranges, length));
+            chunk = chunk.saturating_add(1);
+            if chunk_count(length).saturating_sub(chunk) > LONG_HOLE && is_hole {
                 chunk = walk.next_chunk(chunk).await?.unwrap_or(u32::MAX);
             }
-            if u64::from(chunk) * CHUNK_SIZE >= length {
+            if chunk_start(chunk) >= length {
                 let s = file.state.lock();
                 return Ok((s.attr.length, s.attr.mtime, bytes));
             }

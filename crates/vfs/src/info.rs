@@ -1,4 +1,5 @@
 //! What `info` tells of an inode (`spec/data-path.md` 8.3).
+#![deny(clippy::arithmetic_side_effects, reason = "users and damaged records control these numbers")]
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 
 use ciderfs_format::lock::LockRecord;
 use ciderfs_format::objname::{block_key, block_len, full_key};
+use ciderfs_format::slice::{chunk_count, chunk_start};
 use ciderfs_format::{CHUNK_SIZE, Extent, Ino, shown};
 use ciderfs_meta::{Caller, Errno, Error, Result, TreeUsage};
 use serde_json::{Value, json};
@@ -19,8 +21,10 @@ use crate::vfs::Vfs;
 const LISTED_MAX: usize = 1 << 15;
 /// Told instead of a longer list.
 const TOO_MANY: &str = "the file has too many chunks and objects to list";
+/// Of a file with more chunks than this, the existing lists are looked up.
+const PROBED_CHUNKS_MAX: u32 = 1024;
 /// Chunks read in one turn.
-const CHUNKS_AT_ONCE: u32 = 64;
+const CHUNKS_AT_ONCE: usize = 64;
 
 impl Vfs {
     /// The document, also of an inode that cannot be looked at: `Failed` says so then. An inode to which no path leads that the
@@ -66,12 +70,11 @@ impl Vfs {
         let (mut chunks, mut objects, mut reason) = (Vec::new(), Vec::new(), "");
         progress.turn().await;
         if attr.is_file() {
-            let count = attr.length.div_ceil(CHUNK_SIZE) as u32;
-            'lists: for first in (0..count).step_by(CHUNKS_AT_ONCE as usize) {
-                let range = first..count.min(first + CHUNKS_AT_ONCE);
-                let (_, views) = self.meta.read_chunks_and_attr(ino, range.clone()).await?;
-                for (indx, view) in range.zip(views) {
-                    let length = (attr.length - u64::from(indx) * CHUNK_SIZE).min(CHUNK_SIZE) as u32;
+            'lists: for lists in self.listed_chunks(ino, attr.length).await?.chunks(CHUNKS_AT_ONCE) {
+                let wanted: Vec<(Ino, u32)> = lists.iter().map(|indx| (ino, *indx)).collect();
+                let views = self.meta.read_chunks(&wanted).await?;
+                for (indx, view) in lists.iter().copied().zip(views) {
+                    let length = attr.length.saturating_sub(chunk_start(indx)).min(CHUNK_SIZE) as u32;
                     for e in visible(&view.extents, length) {
                         if raw {
                             let size = if e.id == 0 { 0 } else { e.size };
@@ -115,6 +118,18 @@ impl Vfs {
         }))
     }
 
+    /// Indexes of the chunks of a file of this length that may have lists. Of a long file, which may be sparse, those that there
+    /// are: the length alone could stand for two billions.
+    async fn listed_chunks(&self, ino: Ino, length: u64) -> Result<Vec<u32>> {
+        let count = chunk_count(length);
+        if count <= PROBED_CHUNKS_MAX {
+            return Ok((0..count).collect());
+        }
+        let mut there = self.meta.chunk_indexes(ino).await?;
+        there.retain(|indx| *indx < count);
+        Ok(there)
+    }
+
     /// The objects of an extent, block by block.
     fn objects_of(&self, indx: u32, e: &Extent) -> Vec<Value> {
         let place = |key: String, size: u32, off: u32, len: u32| json!({ "ChunkIndex": indx, "Key": key, "Size": size, "Off": off, "Len": len });
@@ -123,14 +138,19 @@ impl Vfs {
         }
         let settings = self.meta.settings();
         let block = self.blocks.block_size();
+        // A damaged record may tell of more than its slice holds.
+        let end = e.off.saturating_add(e.len).min(e.size);
         let (mut out, mut off) = (Vec::new(), e.off);
-        while off < e.off + e.len {
-            let n = off / block;
+        while off < end {
+            let (n, at) = (off.checked_div(block).unwrap_or(0), off.checked_rem(block).unwrap_or(0));
             let size = block_len(e.size, n, block);
-            let len = (size - off % block).min(e.off + e.len - off);
+            let len = size.saturating_sub(at).min(end.saturating_sub(off));
+            if len == 0 {
+                break;
+            }
             let key = full_key(&settings.name, &block_key(e.id, n, size, settings.hash_prefix));
-            out.push(place(key, size, off % block, len));
-            off += len;
+            out.push(place(key, size, at, len));
+            off = off.saturating_add(len);
         }
         out
     }
@@ -181,8 +201,12 @@ fn size(n: u64) -> String {
     if n < 1024 {
         return format!("{n} Bytes");
     }
-    let unit = ((63 - n.leading_zeros()) / 10 - 1).min(5) as usize;
-    format!("{:.2} {} ({n} Bytes)", n as f64 / f64::powi(1024.0, unit as i32 + 1), UNITS[unit])
+    let unit = (n.ilog2() / 10).saturating_sub(1).min(5);
+    format!(
+        "{:.2} {} ({n} Bytes)",
+        n as f64 / f64::from(1024).powi(unit.saturating_add(1) as i32),
+        UNITS[unit as usize]
+    )
 }
 
 fn summary(u: TreeUsage) -> Value {
@@ -194,6 +218,6 @@ fn visible(extents: &[Extent], length: u32) -> Vec<Extent> {
     extents
         .iter()
         .filter(|e| e.pos < length)
-        .map(|e| Extent { len: e.len.min(length - e.pos), ..*e })
+        .map(|e| Extent { len: e.len.min(length.saturating_sub(e.pos)), ..*e })
         .collect()
 }

@@ -42,7 +42,9 @@ impl Piece {
         let cut = from - self.from;
         let source = match &self.source {
             Source::Zeros => Source::Zeros,
-            Source::Slice { id, size, off } => Source::Slice { id: *id, size: *size, off: off + cut as u32 },
+            Source::Slice { id, size, off } => {
+                Source::Slice { id: *id, size: *size, off: off.saturating_add(cut as u32) }
+            }
             Source::Ready(b) => Source::Ready(b.slice(cut as usize..(cut + to - from) as usize)),
         };
         Self { from, len: to - from, source }
@@ -251,7 +253,7 @@ impl Vfs {
         };
         let block = u64::from(self.blocks.block_size());
         for (id, size, start, end) in wanted {
-            for indx in start / block..=(end - 1) / block {
+            for indx in start / block..=(end.min(u64::from(size)).max(start + 1) - 1) / block {
                 if !self.blocks.read_ahead(id, size, indx as u32) {
                     return;
                 }
@@ -279,7 +281,8 @@ fn paint_view(pieces: &mut Vec<Piece>, chunk: u32, view: &ChunkView, off: u64, e
         let to = (base + e.end()).min(end);
         if from < to {
             let cut = (from - base) as u32 - e.pos;
-            let source = Source::Slice { id: e.id, size: e.size, off: e.off + cut };
+            // Beyond the slice, where a damaged record may lead, is an error of the blocks.
+            let source = Source::Slice { id: e.id, size: e.size, off: e.off.saturating_add(cut) };
             paint(pieces, Piece { from, len: to - from, source });
         }
     }

@@ -11,6 +11,7 @@ mod compaction;
 mod content;
 mod control;
 mod errors;
+mod hostile;
 mod listing;
 mod model;
 mod overtaken;

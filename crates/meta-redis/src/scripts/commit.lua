@@ -60,17 +60,21 @@ function guard.N()
   local v = call('GET', key())
   return (v or '0') == arg(), v
 end
+-- A number, or nothing for 0; what is none is greater than all: then the guard fails, and the answer tells why.
+local function least(v)
+  return tonumber(v or '0') or math.huge
+end
 -- Counter: its highest value.
 function guard.M()
-  local v = call('GET', key())
-  return tonumber(v or '0') <= num(), v
+  local v, most = call('GET', key()), num()
+  return least(v) <= most, v
 end
 -- Quota: hashes of limits, used bytes, used inodes; the field; the most bytes and inodes in use.
 function guard.Q()
   local limits, space, inodes, field = key(), key(), key(), arg()
   local v = {call('HGET', limits, field), call('HGET', space, field), call('HGET', inodes, field)}
   local bytes, nodes = num(), num()
-  return tonumber(v[2] or '0') <= bytes and tonumber(v[3] or '0') <= nodes, v
+  return least(v[2]) <= bytes and least(v[3]) <= nodes, v
 end
 -- Usage of a directory: three hashes, the field, '1' if it must exist, three numbers.
 function guard.U()
@@ -93,7 +97,7 @@ function guard.L()
   local v, positive, count = call('HGETALL', key()), arg() == '1', num()
   local found, n = {}, 0
   for i = 1, #v, 2 do
-    if not positive or tonumber(v[i + 1]) > 0 then
+    if not positive or least(v[i + 1]) > 0 then
       found[v[i]] = v[i + 1]
       n = n + 1
     end
@@ -106,15 +110,43 @@ function guard.L()
   return holds, v
 end
 
+-- A number that a command has told; from 2^53 on Lua has lost digits of it.
+local function exact(v, command, k, ...)
+  if type(v) ~= 'number' or math.abs(v) < 9007199254740992 then return v end
+  if command == 'INCRBY' then return call('GET', k) end
+  if command == 'HINCRBY' then return call('HGET', k, (...)) end
+  return v
+end
+local function told(command, k, ...)
+  return exact(call(command, k, ...), command, k, ...)
+end
+-- Adds to a number of an account. By then other records are written, and a script cannot take them back: so this does not fail.
+-- A sum beyond 64 bits stays at their end; what is no number stays as it is, for whoever counts anew.
+local function add(command, k, ...)
+  local v = redis.pcall(command, k, ...)
+  if type(v) ~= 'table' or not v.err then return exact(v, command, k, ...) end
+  if find(v.err, 'would overflow', 1, true) then
+    local n = select(-1, ...)
+    local most = sub(n, 1, 1) == '-' and '-9223372036854775808' or '9223372036854775807'
+    if command == 'INCRBY' then call('SET', k, most) else call('HSET', k, (...), most) end
+    return most
+  end
+  if not find(v.err, 'not an integer', 1, true) and not find(v.err, 'WRONGTYPE', 1, true) then call(command, k, ...) end
+  return false
+end
+
 local out = {}
 local write = {}
 -- Any command: '1' if its answer is wanted, number of arguments after the key, command, key, arguments.
-function write.C()
+local function run(by)
   local wanted, count, command, k = arg() == '1', num(), arg(), key()
-  local v = call(command, k, unpack(ARGV, at + 1, at + count))
+  local v = by(command, k, unpack(ARGV, at + 1, at + count))
   at = at + count
   if wanted then out[#out + 1] = v end
 end
+function write.C() run(told) end
+-- The same with a command that adds to a number.
+function write.I() run(add) end
 -- Changes bytes of an attribute record: nlink delta, 12 mode bits or '', number of patches, offsets and bytes. Output: the
 -- record.
 function write.P()
@@ -154,7 +186,7 @@ function write.T()
     local id = sub(record, 5, 12)
     if id ~= '\0\0\0\0\0\0\0\0' then
       taken[#taken + 1] = record
-      taken[#taken + 1] = call('HINCRBY', refs, 'k' .. dec(id) .. '_' .. dec('\0\0\0\0' .. sub(record, 13, 16)), -1)
+      taken[#taken + 1] = add('HINCRBY', refs, 'k' .. dec(id) .. '_' .. dec('\0\0\0\0' .. sub(record, 13, 16)), -1)
     end
   end
   out[#out + 1] = taken
@@ -165,7 +197,7 @@ function write.G()
   there = call('HEXISTS', keys[1], field)
   for i = 1, 3 do
     local n = arg()
-    if there == 1 and n ~= '0' then call('HINCRBY', keys[i], field, n) end
+    if there == 1 and n ~= '0' then add('HINCRBY', keys[i], field, n) end
   end
   out[#out + 1] = there
 end
@@ -184,8 +216,8 @@ function write.Y()
   local there = start ~= '' or call('HEXISTS', inodes, field) == 1
   if there then
     if start ~= '' then call('HSETNX', limits, field, start) end
-    call('HINCRBY', space, field, bytes)
-    call('HINCRBY', inodes, field, nodes)
+    add('HINCRBY', space, field, bytes)
+    add('HINCRBY', inodes, field, nodes)
   end
   out[#out + 1] = there and 1 or 0
 end

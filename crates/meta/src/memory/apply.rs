@@ -47,7 +47,8 @@ impl Tables {
             }
             Write::DelXattrs(ino) => self.xattrs.retain(|(i, _), _| i != ino),
             Write::AddParent(ino, parent, n) => {
-                *self.parents.entry((*ino, *parent)).or_insert(0) += n;
+                let links = self.parents.entry((*ino, *parent)).or_insert(0);
+                *links = links.saturating_add(*n);
             }
             Write::DelParents(ino) => self.parents.retain(|(i, _), _| i != ino),
             Write::NewSliceRef(id, size) => {
@@ -162,14 +163,14 @@ impl Tables {
             Write::AddSliceRef(id, size, n) => Output::Int(self.add_ref(*id, *size, *n)),
             Write::AddCounter(counter, n) => {
                 let value = self.counters.entry(*counter).or_insert(0);
-                *value += n;
+                *value = value.saturating_add(*n);
                 Output::Int(*value)
             }
             Write::AddDirStat(ino, d) => match self.dir_stats.get_mut(ino) {
                 Some(s) => {
-                    s.length += d.length;
-                    s.space += d.space;
-                    s.inodes += d.inodes;
+                    s.length = s.length.saturating_add(d.length);
+                    s.space = s.space.saturating_add(d.space);
+                    s.inodes = s.inodes.saturating_add(d.inodes);
                     Output::Int(1)
                 }
                 None => Output::Int(0),
@@ -182,8 +183,8 @@ impl Tables {
                 };
                 match row {
                     Some(q) => {
-                        q.used_space += space;
-                        q.used_inodes += inodes;
+                        q.used_space = q.used_space.saturating_add(*space);
+                        q.used_inodes = q.used_inodes.saturating_add(*inodes);
                         Output::Int(1)
                     }
                     None => Output::Int(0),
@@ -200,7 +201,7 @@ impl Tables {
 
     fn add_ref(&mut self, id: u64, size: u32, n: i64) -> i64 {
         let refs = self.refs.entry((id, size)).or_insert(1);
-        *refs += n;
+        *refs = refs.saturating_add(n);
         *refs
     }
 

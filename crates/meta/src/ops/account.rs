@@ -4,6 +4,7 @@
 //! itself, so it equals what a walk would find, whatever happens to the client. A limit is checked against what is
 //! believed and guarded, so that clients of this kind never exceed one together; the official client charges every few
 //! seconds, and what it has not charged yet nobody sees (`spec/meta-redis.md` 4.11).
+#![deny(clippy::arithmetic_side_effects, reason = "users and damaged records control these numbers")]
 
 use std::collections::BTreeMap;
 
@@ -22,6 +23,20 @@ pub(crate) const DEPTH_MAX: usize = 10_000;
 
 /// What the smallest file with data takes, in bytes.
 const BLOCK: i64 = 4096;
+/// The most bytes, and the most inodes, that any volume holds: sums stay far from the end of 64 bits, where an engine, or another
+/// client, could not add to them any more.
+const IMPLIED_LIMIT: i64 = 1 << 62;
+/// As long as less is used, a volume without a limit costs no guard.
+const FAR_FROM_FULL: i64 = IMPLIED_LIMIT / 2;
+
+/// What a limit in the settings means, for a volume that uses so much as far as is known; `None`: nothing to check.
+pub(crate) fn volume_limit(limit: u64, used: i64) -> Option<i64> {
+    if limit == 0 && used < FAR_FROM_FULL {
+        return None;
+    }
+    let limit = i64::try_from(limit).unwrap_or(IMPLIED_LIMIT).min(IMPLIED_LIMIT);
+    Some(if limit == 0 { IMPLIED_LIMIT } else { limit })
+}
 
 impl Meta {
     /// Checks what the operation takes and buffers the charges. Order: user, group, capacity, inodes, directories.
@@ -118,10 +133,9 @@ impl Meta {
             (Counter::TotalInodes, s.inodes, charges.volume.1, 0, self.ledger.inodes()),
         ];
         for (counter, limit, more, claimed, believed) in limits {
-            if limit == 0 || more <= 0 || charges.exempt {
-                continue;
-            }
-            let most = i64::try_from(limit).unwrap_or(i64::MAX).saturating_sub(more).saturating_sub(claimed);
+            let limit = volume_limit(limit, believed.saturating_add(more));
+            let Some(limit) = limit.filter(|_| more > 0 && !charges.exempt) else { continue };
+            let most = limit.saturating_sub(more).saturating_sub(claimed);
             let used = t.counter_or(counter, believed);
             if used > most {
                 return Err(Errno::ENOSPC.into());
@@ -133,12 +147,8 @@ impl Meta {
 
     /// Has the volume room for another block? If so it is guarded.
     pub(crate) fn require_free_block(&self, t: &mut Txn<'_>) -> bool {
-        let capacity = self.settings().capacity;
-        if capacity == 0 {
-            return true;
-        }
-        let claimed = self.ledger.claimed(Place::Volume);
-        let most = i64::try_from(capacity).unwrap_or(i64::MAX).saturating_sub(BLOCK).saturating_sub(claimed);
+        let Some(limit) = volume_limit(self.settings().capacity, self.ledger.space()) else { return true };
+        let most = limit.saturating_sub(BLOCK).saturating_sub(self.ledger.claimed(Place::Volume));
         let free = t.counter_or(Counter::UsedSpace, self.ledger.space()) <= most;
         if free {
             t.guard(Guard::CounterRoom(Counter::UsedSpace, most));

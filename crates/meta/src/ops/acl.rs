@@ -9,7 +9,7 @@ use ciderfs_format::{Attr, FileType, Ino};
 use super::rules::{check_access, check_flags, needs_rule};
 use crate::error::{Errno, Result};
 use crate::proof::Proof;
-use crate::store::{AttrMask, AttrPatch, Counter, Read, Write};
+use crate::store::{AttrMask, AttrPatch, Counter, Read, StoreError, Write};
 use crate::txn::{Step, Txn};
 use crate::types::Caller;
 use crate::volume::Meta;
@@ -133,7 +133,9 @@ impl Meta {
             return Ok(id);
         }
         let last = t.counter_or(Counter::AclMaxId, i64::from(self.rules.last()));
-        let last = u32::try_from(last).unwrap_or(0);
+        let last = u32::try_from(last).map_err(|_| {
+            StoreError::Corrupt(format!("the counter aclMaxId is damaged: it cannot be {last}"))
+        })?;
         // Somebody else may have stored the same rule since.
         let seen = self.rules.last().max(last.saturating_sub(LOOKED_AT_MAX));
         t.want((seen..last).map(|id| Read::Acl(id + 1)))?;

@@ -2,7 +2,7 @@
 
 use ciderfs_format::{Attr, Ino};
 
-use super::account::DEPTH_MAX;
+use super::account::{DEPTH_MAX, volume_limit};
 use crate::error::{Errno, Result};
 use crate::ledger::{Asked, Claim, ClaimPlaces, Hold, Place, Places};
 use crate::store::{Counter, QuotaKey, Read, Scan, Scanned, StoreError, Value};
@@ -27,16 +27,15 @@ impl Meta {
     /// # Errors
     /// `EDQUOT`, `ENOSPC`; the claim is then what it was.
     pub fn raise_claim(&self, claim: &mut Claim, ino: Ino, attr: &Attr, bytes: u64) -> Result<bool> {
-        let capacity = self.settings.read().capacity;
-        if capacity == 0 && !self.ledger.has_limits() {
+        let capacity = volume_limit(self.settings.read().capacity, self.ledger.space());
+        if capacity.is_none() && !self.ledger.has_limits() {
             return Ok(true);
         }
         if !claim.is_placed() {
             let Some(places) = self.places_of(ino, attr) else { return Ok(false) };
             claim.place(ClaimPlaces(places));
         }
-        let capacity = i64::try_from(capacity).unwrap_or(i64::MAX);
-        match claim.raise(bytes as i64, capacity) {
+        match claim.raise(bytes as i64, capacity.unwrap_or(i64::MAX)) {
             Ok(()) => Ok(true),
             Err(Place::Volume) => Err(Errno::ENOSPC.into()),
             Err(Place::Quota(_)) => Err(Errno::EDQUOT.into()),

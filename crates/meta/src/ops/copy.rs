@@ -4,12 +4,13 @@
 //! Each list that was read is therefore guarded: it still is what was copied, so each of its records still holds its
 //! reference, and the new references are counted in the same commit. Compaction, truncation and deletion by any client
 //! change the list, or drop its references only by taking it whole.
+#![deny(clippy::arithmetic_side_effects, reason = "users and damaged records control these numbers")]
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use ciderfs_format::slice::{MAX_FILE_SIZE, resolve};
+use ciderfs_format::slice::{MAX_FILE_SIZE, chunk_at, chunk_count, chunk_start, resolve};
 use ciderfs_format::{Attr, CHUNK_SIZE, Ino, Slice};
 
 use super::data::EMPTIED_CHUNKS_MAX;
@@ -22,11 +23,11 @@ use crate::types::{Caller, Copied};
 use crate::volume::Meta;
 
 /// Lists of the source read for one commit.
-const CHUNKS_PER_COMMIT: u64 = 64;
+const CHUNKS_PER_COMMIT: u32 = 64;
 /// Records appended in one commit.
 const RECORDS_PER_COMMIT: usize = 4096;
 /// A range over more chunks of the source has its existing lists looked up, so that long holes cost one commit.
-const PROBED_CHUNKS_MAX: u64 = 4096;
+const PROBED_CHUNKS_MAX: u32 = 4096;
 
 impl Meta {
     /// Copies the beginning of `len` bytes, as much as one commit holds, from `(inode, offset)` to `(inode, offset)`. 0 bytes
@@ -59,16 +60,17 @@ impl Meta {
                 (lists_at, taken) = (Vec::new(), Vec::new());
                 let copied = if hole > 0 {
                     // Zeroing more of the target in one commit would need a look at its lists.
-                    let most = if to.1 < d.length { EMPTIED_CHUNKS_MAX * CHUNK_SIZE } else { u64::MAX };
+                    let most = if to.1 < d.length { chunk_start(EMPTIED_CHUNKS_MAX) } else { u64::MAX };
                     let copied = hole.min(len).min(most);
-                    erase(t, to.0, to.1..to.1 + copied, d.length, &[], &mut taken);
+                    erase(t, to.0, to.1..to.1.saturating_add(copied), d.length, &[], &mut taken);
                     copied
                 } else {
                     copy_records(t, from, (to.0, to.1, d.length), len, &mut lists_at)?
                 };
                 // Applied twice it is the same copy with as many more references.
-                let changed = self.mark_changed(t, c, (to.0, &d), d.length.max(to.1 + copied))?;
-                Ok((copied, len - copied, Some(changed)))
+                let changed =
+                    self.mark_changed(t, c, (to.0, &d), d.length.max(to.1.saturating_add(copied)))?;
+                Ok((copied, len.saturating_sub(copied), Some(changed)))
             })
             .await?;
         let dead = ran.outputs.iter().enumerate().filter(|(i, _)| taken.contains(i));
@@ -81,17 +83,17 @@ impl Meta {
     /// How many bytes of a very long range are a hole at its beginning, if that is more than a commit of records holds;
     /// else 0.
     async fn hole_ahead(&self, (ino, off): (Ino, u64), len: u64) -> Result<u64> {
-        let first = off / CHUNK_SIZE;
-        if len / CHUNK_SIZE < PROBED_CHUNKS_MAX {
+        let first = chunk_at(off);
+        if chunk_at(len) < PROBED_CHUNKS_MAX {
             return Ok(0);
         }
         let end = off.saturating_add(len).min(self.getattr(ino).await?.length);
-        if end.div_ceil(CHUNK_SIZE).saturating_sub(first) < PROBED_CHUNKS_MAX {
+        if chunk_count(end).saturating_sub(first) < PROBED_CHUNKS_MAX {
             return Ok(0);
         }
-        let next = self.next_chunk(ino, first as u32).await?.map_or(end, |n| u64::from(n) * CHUNK_SIZE);
+        let next = self.next_chunk(ino, first).await?.map_or(end, chunk_start).min(end);
         let hole = next.saturating_sub(off);
-        Ok(if hole > CHUNKS_PER_COMMIT * CHUNK_SIZE { hole } else { 0 })
+        Ok(if hole > chunk_start(CHUNKS_PER_COMMIT) { hole } else { 0 })
     }
 
     /// The first existing list of a file at or behind a chunk.
@@ -121,7 +123,7 @@ fn check_copy(
     check_flags(d, true)?;
     let len = len.min(s.length.saturating_sub(from));
     let end = to.checked_add(len).filter(|end| *end < MAX_FILE_SIZE).ok_or(Errno::EFBIG)?;
-    if source == target && len > 0 && from < end && to < from + len {
+    if source == target && len > 0 && from < end && to < from.saturating_add(len) {
         return Err(Errno::EINVAL);
     }
     Ok(len)
@@ -135,21 +137,22 @@ fn copy_records(
     len: u64,
     lists_at: &mut Vec<(u32, usize)>,
 ) -> Step<u64> {
-    let first = off / CHUNK_SIZE;
-    let chunks = first as u32..(off + len).div_ceil(CHUNK_SIZE).min(first + CHUNKS_PER_COMMIT) as u32;
+    let first = chunk_at(off);
+    let end = off.saturating_add(len);
+    let chunks = first..chunk_count(end).min(first.saturating_add(CHUNKS_PER_COMMIT));
     t.want(chunks.clone().map(|indx| Read::Slices(source, indx)))?;
     let mut out = Records { length, ..Records::default() };
     let mut copied = 0;
     for indx in chunks {
         let list = t.slices(source, indx)?;
-        let base = u64::from(indx) * CHUNK_SIZE;
-        let range = off.max(base)..(off + len).min(base + CHUNK_SIZE);
+        let base = chunk_start(indx);
+        let range = off.max(base)..end.min(base.saturating_add(CHUNK_SIZE));
         for piece in pieces(&list, base, &range) {
             if out.count >= RECORDS_PER_COMMIT {
                 break;
             }
-            out.put(to + copied, piece);
-            copied += u64::from(piece.len);
+            out.put(to.saturating_add(copied), piece);
+            copied = copied.saturating_add(u64::from(piece.len));
         }
         if out.count >= RECORDS_PER_COMMIT {
             break;
@@ -168,22 +171,23 @@ fn copy_records(
 fn pieces(list: &[Slice], base: u64, range: &Range<u64>) -> Vec<Slice> {
     let mut out: Vec<Slice> = Vec::new();
     let mut push = |piece: Slice| match out.last_mut() {
-        Some(last) if last.id == 0 && piece.id == 0 => last.len += piece.len,
+        Some(last) if last.id == 0 && piece.id == 0 => last.len = last.len.saturating_add(piece.len),
         _ => out.push(piece),
     };
     let mut at = range.start;
     for e in resolve(list) {
-        let from = (base + u64::from(e.pos)).max(range.start);
-        let to = (base + e.end()).min(range.end);
+        let from = base.saturating_add(u64::from(e.pos)).max(range.start);
+        let to = base.saturating_add(e.end()).min(range.end);
         if from < to {
-            let cut = (from - base) as u32 - e.pos;
-            let len = (to - from) as u32;
-            push(if e.id == 0 { Slice::zeros(0, len) } else { Slice { off: e.off + cut, len, ..e } });
+            let cut = (from.saturating_sub(base) as u32).saturating_sub(e.pos);
+            let len = to.saturating_sub(from) as u32;
+            let off = e.off.saturating_add(cut);
+            push(if e.id == 0 { Slice::zeros(0, len) } else { Slice { off, len, ..e } });
             at = to;
         }
     }
     if at < range.end {
-        push(Slice::zeros(0, (range.end - at) as u32));
+        push(Slice::zeros(0, range.end.saturating_sub(at) as u32));
     }
     out
 }
@@ -202,12 +206,13 @@ impl Records {
     /// Puts a piece at an offset of the target, cut at the border of its chunks.
     fn put(&mut self, at: u64, piece: Slice) {
         for (indx, record) in piece.at_offset(at) {
-            let begins = u64::from(indx) * CHUNK_SIZE + u64::from(record.pos);
+            let begins = chunk_start(indx).saturating_add(u64::from(record.pos));
             if record.id > 0 || begins < self.length {
                 self.lists.entry(indx).or_default().push(record);
-                self.count += 1;
+                self.count = self.count.saturating_add(1);
                 if record.id > 0 {
-                    *self.uses.entry((record.id, record.size)).or_default() += 1;
+                    let n = self.uses.entry((record.id, record.size)).or_default();
+                    *n = i64::saturating_add(*n, 1);
                 }
             }
         }

@@ -1,10 +1,11 @@
 //! Lists of slices: reading, appending, truncating, compacting.
+#![deny(clippy::arithmetic_side_effects, reason = "users and damaged records control these numbers")]
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use ciderfs_format::slice::{MAX_FILE_SIZE, resolve};
+use ciderfs_format::slice::{MAX_FILE_SIZE, chunk_at, chunk_count, chunk_start, resolve};
 use ciderfs_format::{Attr, CHUNK_SIZE, Ino, Slice, Time, align4k};
 
 use super::placing::place;
@@ -17,7 +18,7 @@ use crate::types::{Caller, Changed, ChunkView, NewSlice, Place, Written};
 use crate::volume::Meta;
 
 /// Chunks that are emptied without asking which of them exist.
-pub(super) const EMPTIED_CHUNKS_MAX: u64 = 256;
+pub(super) const EMPTIED_CHUNKS_MAX: u32 = 256;
 /// Scans of a file that others keep changing while it is truncated; after that lists may stay behind.
 pub(super) const SCANS_MAX: u32 = 10;
 /// Attempts of a compaction whose replies get lost.
@@ -122,16 +123,17 @@ impl Meta {
                 // When it was written, not when it is committed: programs have seen that time, and would take
                 // a ctime that moves later for another change.
                 let ctime = if stored.is_some() { mtime.max(a.ctime) } else { t.now };
-                let grown = align4k(placed.length) as i64 - align4k(a.length) as i64;
+                let (grown, longer) = growth(a.length, placed.length);
                 // A slice may be shared by several records; the first reference is its creation.
                 let mut uses: BTreeMap<(u64, u32), i64> = BTreeMap::new();
                 for (_, s) in records().filter(|(_, s)| s.id > 0) {
-                    *uses.entry((s.id, s.size)).or_default() += 1;
+                    let n = uses.entry((s.id, s.size)).or_default();
+                    *n = i64::saturating_add(*n, 1);
                 }
                 for ((id, size), n) in uses {
                     t.write(Write::NewSliceRef(id, size));
                     if n > 1 {
-                        t.write(Write::AddSliceRef(id, size, n - 1));
+                        t.write(Write::AddSliceRef(id, size, n.saturating_sub(1)));
                     }
                 }
                 lists_at.clear();
@@ -150,13 +152,13 @@ impl Meta {
                 // Whoever buffered the data has claimed the room for it.
                 t.charges.claimed = true;
                 t.charge(Some((a.uid, a.gid)), grown, 0);
-                t.grow_in_dirs(stats, (ino, &a), placed.length as i64 - a.length as i64, grown)?;
+                t.grow_in_dirs(stats, (ino, &a), longer, grown)?;
                 let appends =
                     slices.iter().zip(&placed.offsets).find(|(s, _)| s.place == Place::End && s.slice.id > 0);
                 match stored {
                     Some(_) if let Some((new, at)) = appends => {
-                        let (indx, pos) = ((at / CHUNK_SIZE) as u32, (at % CHUNK_SIZE) as u32);
-                        let part = new.slice.len.min(CHUNK_SIZE as u32 - pos);
+                        let (indx, pos) = (chunk_at(*at), (at % CHUNK_SIZE) as u32);
+                        let part = new.slice.len.min((CHUNK_SIZE as u32).saturating_sub(pos));
                         t.proof(Proof::Appended(ino, indx, new.slice.id, (pos, part), (a.length, a.mtime)));
                     }
                     Some((indx, id)) => t.proof(Proof::SliceId(ino, indx, id, (a.length, a.mtime))),
@@ -261,9 +263,9 @@ impl Meta {
         length: u64,
     ) -> Step<Changed> {
         if length != a.length {
-            let grown = align4k(length) as i64 - align4k(a.length) as i64;
+            let (grown, longer) = growth(a.length, length);
             t.charge(Some((a.uid, a.gid)), grown, 0);
-            t.grow_in_dirs(self.counted_dirs(), (ino, a), length as i64 - a.length as i64, grown)?;
+            t.grow_in_dirs(self.counted_dirs(), (ino, a), longer, grown)?;
         }
         let patch = AttrPatch {
             length: Some(length).filter(|l| *l != a.length),
@@ -283,8 +285,8 @@ impl Meta {
     pub(super) async fn lists_beyond(&self, ino: Ino, length: u64) -> Result<Beyond> {
         let of = self.getattr(ino).await?;
         let indexes = self.chunk_indexes(ino).await?.into_iter();
-        let first = length.div_ceil(CHUNK_SIZE);
-        let lists = indexes.filter(|i| u64::from(*i) >= first).take(TAKEN_CHUNKS_MAX).collect();
+        let first = chunk_count(length);
+        let lists = indexes.filter(|i| *i >= first).take(TAKEN_CHUNKS_MAX).collect();
         Ok(Beyond { of: Some(of), lists })
     }
 
@@ -366,9 +368,15 @@ pub(super) struct Beyond {
     pub(super) lists: Vec<u32>,
 }
 
+/// How many bytes more a change of length takes of the volume, and of the file.
+pub(super) fn growth(old: u64, new: u64) -> (i64, i64) {
+    let more = |new: u64, old: u64| (new as i64).saturating_sub(old as i64);
+    (more(align4k(new), align4k(old)), more(new, old))
+}
+
 /// Are there too many chunks to try each of them?
 fn needs_scan(old: u64, new: u64) -> bool {
-    old.div_ceil(CHUNK_SIZE) > new.div_ceil(CHUNK_SIZE) + EMPTIED_CHUNKS_MAX
+    chunk_count(old).saturating_sub(chunk_count(new)) > EMPTIED_CHUNKS_MAX
 }
 
 fn check_truncation(a: &Attr) -> Result<(), Errno> {
@@ -404,42 +412,43 @@ fn write_truncation(
     taken: &mut Vec<usize>,
 ) {
     let (left, right) = (old.min(new), old.max(new));
-    let first = left / CHUNK_SIZE;
-    let last = right.div_ceil(CHUNK_SIZE);
-    let first_end = ((first + 1) * CHUNK_SIZE).min(right);
+    let first = chunk_at(left);
+    let last = chunk_count(right);
+    let second = first.saturating_add(1);
+    let first_end = chunk_start(second).min(right);
     if first_end > left {
-        let zeros = Slice::zeros((left % CHUNK_SIZE) as u32, (first_end - left) as u32);
+        let zeros = Slice::zeros((left % CHUNK_SIZE) as u32, first_end.saturating_sub(left) as u32);
         if left % CHUNK_SIZE == 0 && new < old {
-            taken.push(t.write(Write::TakeSlices(ino, first as u32)));
+            taken.push(t.write(Write::TakeSlices(ino, first)));
         } else {
-            t.write(Write::AppendSlices(ino, first as u32, vec![zeros]));
+            t.write(Write::AppendSlices(ino, first, vec![zeros]));
         }
     }
-    if last <= first + 1 {
+    if last <= second {
         return;
     }
     if new < old && !needs_scan(old, new) {
-        for indx in first + 1..last {
-            taken.push(t.write(Write::TakeSlices(ino, indx as u32)));
+        for indx in second..last {
+            taken.push(t.write(Write::TakeSlices(ino, indx)));
         }
         return;
     }
     if new < old {
-        for indx in beyond.iter().filter(|i| (first + 1..last).contains(&u64::from(**i))) {
+        for indx in beyond.iter().filter(|i| (second..last).contains(*i)) {
             taken.push(t.write(Write::TakeSlices(ino, *indx)));
         }
     }
     // Zeros for lists that came into being meanwhile, or were too many.
-    let whole = right / CHUNK_SIZE;
-    if whole > first + 1 {
+    let whole = chunk_at(right);
+    if whole > second {
         let zeros = Slice::zeros(0, CHUNK_SIZE as u32);
-        t.write(Write::AppendSliceIfExists(ino, first as u32 + 1..whole as u32, zeros));
+        t.write(Write::AppendSliceIfExists(ino, second..whole, zeros));
     }
     if right % CHUNK_SIZE > 0 {
         let zeros = Slice::zeros(0, (right % CHUNK_SIZE) as u32);
-        let at = whole as u32;
+        let at = whole;
         t.write(if new < old {
-            Write::AppendSliceIfExists(ino, at..at + 1, zeros)
+            Write::AppendSliceIfExists(ino, at..at.saturating_add(1), zeros)
         } else {
             Write::AppendSlices(ino, at, vec![zeros])
         });

@@ -2,15 +2,16 @@
 //!
 //! Space is never set apart in advance: object stores have none to give. What `fallocate` promises is that the volume's limits
 //! allowed so much when it returned. That it was asked for is noted in the lists, for `st_blocks`.
+#![deny(clippy::arithmetic_side_effects, reason = "users and damaged records control these numbers")]
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use ciderfs_format::attr::flags;
-use ciderfs_format::slice::{MAX_FILE_SIZE, resolve};
-use ciderfs_format::{Attr, CHUNK_SIZE, Ino, Slice, align4k};
+use ciderfs_format::slice::{MAX_FILE_SIZE, chunk_at, chunk_count, chunk_start, resolve};
+use ciderfs_format::{Attr, CHUNK_SIZE, Ino, Slice};
 
-use super::data::{Beyond, EMPTIED_CHUNKS_MAX, SCANS_MAX};
+use super::data::{Beyond, EMPTIED_CHUNKS_MAX, SCANS_MAX, growth};
 use crate::error::{Errno, Result};
 use crate::store::{AttrMask, Read, Write};
 use crate::txn::{Step, Txn};
@@ -50,7 +51,7 @@ impl Meta {
             true => self.statfs().await?.avail_space,
             false => u64::MAX,
         };
-        let mut tries = 0;
+        let mut tries: u32 = 0;
         let seen = self.lock_loss(ino);
         let mut known = Beyond::default();
         for last in (0..SCANS_MAX).rev() {
@@ -72,7 +73,7 @@ impl Meta {
                         }
                     }
                     taken.clear();
-                    tries += 1;
+                    tries = tries.saturating_add(1);
                     let work =
                         Work { how, range: off..end, lists: &known.lists, note: tries <= NOTING_TRIES };
                     let (changed, lists) = self.allocate_step(t, c, (ino, &a), work, &mut taken)?;
@@ -102,7 +103,7 @@ impl Meta {
         taken: &mut Vec<usize>,
     ) -> Step<(Changed, Vec<(u32, usize)>)> {
         let reach = range.end.max(a.length);
-        let room = align4k(reach) as i64 - align4k(a.length) as i64;
+        let (room, _) = growth(a.length, reach);
         let length = if how.keeps_size() { a.length } else { reach };
         let inside = range.start..range.end.min(length);
         let note = note && how.reserves() && chunks(&inside).len() <= NOTED_CHUNKS_MAX;
@@ -149,13 +150,13 @@ fn chunks(range: &Range<u64>) -> Range<u32> {
     if range.is_empty() {
         return 0..0;
     }
-    (range.start / CHUNK_SIZE) as u32..range.end.div_ceil(CHUNK_SIZE) as u32
+    chunk_at(range.start)..chunk_count(range.end)
 }
 
 /// The part of a range of a file of this length that consists of whole chunks.
 fn in_whole_chunks(range: &Range<u64>, length: u64) -> Range<u64> {
     let whole = whole_chunks(range, length);
-    whole.start * CHUNK_SIZE..(whole.end * CHUNK_SIZE).min(range.end)
+    chunk_start(whole.start)..chunk_start(whole.end).min(range.end)
 }
 
 /// Buffers the records that note a range of a file as reserved, where it holds no data: it holds none from `free_from` on.
@@ -165,8 +166,8 @@ fn note_reserved(t: &mut Txn<'_>, ino: Ino, range: Range<u64>, free_from: u64) -
     let looked_at = chunks(&(range.start..range.end.min(free_from)));
     t.want(looked_at.clone().map(|indx| Read::Slices(ino, indx)))?;
     for indx in chunks(&range) {
-        let base = u64::from(indx) * CHUNK_SIZE;
-        let part = range.start.max(base) - base..range.end.min(base + CHUNK_SIZE) - base;
+        let base = chunk_start(indx);
+        let part = range.start.saturating_sub(base)..range.end.saturating_sub(base).min(CHUNK_SIZE);
         let list = if looked_at.contains(&indx) { t.slices(ino, indx)? } else { Vec::new() };
         let holes = holes(&list, part);
         if !holes.is_empty() {
@@ -182,7 +183,7 @@ fn holes(list: &[Slice], range: Range<u64>) -> Vec<Slice> {
     let mut at = range.start;
     let mut fill = |to: u64, next: u64| {
         if at < to {
-            out.push(Slice::reserved(at as u32, (to - at) as u32));
+            out.push(Slice::reserved(at as u32, to.saturating_sub(at) as u32));
         }
         at = at.max(next);
     };
@@ -194,9 +195,9 @@ fn holes(list: &[Slice], range: Range<u64>) -> Vec<Slice> {
 }
 
 /// Chunks of a file of this length that lie wholly in a range. A range that reaches the end covers the last one too.
-fn whole_chunks(range: &Range<u64>, length: u64) -> Range<u64> {
-    let last = if range.end >= length { length.div_ceil(CHUNK_SIZE) } else { range.end / CHUNK_SIZE };
-    range.start.div_ceil(CHUNK_SIZE)..last
+fn whole_chunks(range: &Range<u64>, length: u64) -> Range<u32> {
+    let last = if range.end >= length { chunk_count(length) } else { chunk_at(range.end) };
+    chunk_count(range.start)..last
 }
 
 fn many_whole_chunks(range: &Range<u64>, length: u64) -> bool {
@@ -222,31 +223,33 @@ pub(super) fn erase(
     let whole = whole_chunks(&range, length);
     let mut at = range.start;
     while at < range.end {
-        let chunk = at / CHUNK_SIZE;
+        let chunk = chunk_at(at);
         if whole.contains(&chunk) {
-            at = whole.end * CHUNK_SIZE;
+            at = chunk_start(whole.end);
             continue;
         }
-        let end = range.end.min((chunk + 1) * CHUNK_SIZE);
-        let zeros = Slice::zeros((at % CHUNK_SIZE) as u32, (end - at) as u32);
-        t.write(Write::AppendSliceIfExists(ino, chunk as u32..chunk as u32 + 1, zeros));
+        let next = chunk.saturating_add(1);
+        let end = range.end.min(chunk_start(next));
+        let zeros = Slice::zeros((at % CHUNK_SIZE) as u32, end.saturating_sub(at) as u32);
+        t.write(Write::AppendSliceIfExists(ino, chunk..next, zeros));
         at = end;
     }
     if whole.is_empty() {
         return;
     }
-    let many = whole.end - whole.start > EMPTIED_CHUNKS_MAX;
+    let many = whole.end.saturating_sub(whole.start) > EMPTIED_CHUNKS_MAX;
     let take = |indx: u32| t.write(Write::TakeSlices(ino, indx));
     if many {
-        taken.extend(lists.iter().copied().filter(|i| whole.contains(&u64::from(*i))).map(take));
+        taken.extend(lists.iter().copied().filter(|i| whole.contains(i)).map(take));
         let zeros = Slice::zeros(0, CHUNK_SIZE as u32);
-        t.write(Write::AppendSliceIfExists(ino, whole.start as u32..whole.end as u32, zeros));
+        t.write(Write::AppendSliceIfExists(ino, whole, zeros));
     } else {
-        taken.extend((whole.start as u32..whole.end as u32).map(take));
+        taken.extend(whole.map(take));
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "tests")]
 mod tests {
     use super::*;
 

@@ -1,5 +1,7 @@
 //! Looking at nodes from outside the file system: usage of trees, paths, locks.
 
+use std::collections::HashSet;
+
 use ciderfs_format::{Attr, Edge, Ino};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
@@ -30,14 +32,14 @@ pub struct TreeUsage {
 
 impl TreeUsage {
     fn add(&mut self, attr: &Attr) {
-        self.size += attr.charged_space();
+        self.size = self.size.saturating_add(attr.charged_space());
         if attr.is_dir() {
             self.dirs += 1;
         } else {
             self.files += 1;
         }
         if attr.is_file() {
-            self.length += attr.length;
+            self.length = self.length.saturating_add(attr.length);
         }
     }
 }
@@ -90,12 +92,17 @@ impl Meta {
         let attr = self.getattr(ino).await?;
         usage.add(&attr);
         let mut level = if self.looks_into(c, &attr).await? { vec![self.real(ino)] } else { Vec::new() };
+        // On a damaged volume a tree may lead into itself.
+        let mut seen: HashSet<Ino> = level.iter().copied().collect();
         while !level.is_empty() {
             let mut next = Vec::new();
             let mut pages = stream::iter(level.into_iter().map(|dir| self.entries_for(c, dir)))
                 .buffer_unordered(DIRS_AT_ONCE);
             while let Some(entries) = pages.try_next().await? {
                 for (child, attr) in entries.into_iter().filter_map(|e| Some((e.edge.ino, e.attr?))) {
+                    if attr.is_dir() && !seen.insert(child) {
+                        continue;
+                    }
                     usage.add(&attr);
                     if recursive && self.looks_into(c, &attr).await? {
                         next.push(child);
@@ -153,10 +160,14 @@ impl Meta {
         let mut out = Vec::new();
         // Partial paths, from below, with the node that the next name must lead to.
         let mut open = vec![(ino, Vec::<Vec<u8>>::new())];
+        // Nodes on the way of the path at hand: none comes twice.
+        let mut way: Vec<Ino> = Vec::new();
         while let Some((node, names)) = open.pop() {
-            if names.len() > DEPTH_MAX {
+            way.truncate(names.len());
+            if names.len() > DEPTH_MAX || way.contains(&node) {
                 return Err(Errno::ELOOP.into());
             }
+            way.push(node);
             if node == self.real(Ino::ROOT) {
                 let mut path: Vec<u8> =
                     names.iter().rev().flat_map(|n| [b"/", n.as_slice()].concat()).collect();

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use ciderfs_format::{Attr, Edge, FileType, Ino};
 
-use crate::charges::Amount;
+use crate::charges::{Amount, add};
 use crate::error::Result;
 use crate::known::Known;
 use crate::store::{AttrMask, DirStat, Guard, Read, StoreError, Value};
@@ -181,22 +181,22 @@ impl Meta {
                         let entries = self.all_entries(*dir).await?;
                         if stat.is_none() {
                             let space = |a: &Attr| a.charged_space() as i64;
-                            sum.amount.0 +=
-                                entries.iter().map(|e| e.attr.as_ref().map_or(4096, space)).sum::<i64>();
-                            sum.amount.1 += entries.len() as i64;
+                            for e in &entries {
+                                add(&mut sum.amount, e.attr.as_ref().map_or(4096, space), 1);
+                            }
                         }
                         let subdirs = entries.iter().filter(|e| e.edge.kind == FileType::Directory);
                         let before = next.len();
                         next.extend(subdirs.map(|e| (e.edge.ino, Some(*dir))));
                         let found = next.len() - before;
-                        torn |= attr.as_ref().is_some_and(|a| a.nlink as usize != found + 2);
+                        torn |=
+                            attr.as_ref().is_some_and(|a| (a.nlink as usize).checked_sub(2) != Some(found));
                     }
                     if torn {
                         sum.torn.insert(*dir);
                     }
                     if let Some(stat) = stat {
-                        sum.amount.0 += stat.space;
-                        sum.amount.1 += stat.inodes;
+                        add(&mut sum.amount, stat.space, stat.inodes);
                     }
                     if sum.dirs.len() < GUARDED_DIRS_MAX {
                         sum.dirs.push(Summed { dir: *dir, attr: attr.clone(), stat });

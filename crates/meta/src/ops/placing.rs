@@ -1,6 +1,8 @@
 //! Where the slices of a write go.
+#![deny(clippy::arithmetic_side_effects, reason = "users and damaged records control these numbers")]
 
-use ciderfs_format::{CHUNK_SIZE, Slice};
+use ciderfs_format::Slice;
+use ciderfs_format::slice::chunk_start;
 
 use crate::types::{NewSlice, Place};
 
@@ -21,14 +23,14 @@ pub(super) fn place(slices: &[NewSlice], length: u64) -> Placed {
     let mut placed = Placed { lists: Vec::new(), offsets: Vec::with_capacity(slices.len()), length };
     for new in slices {
         let at = match new.place {
-            Place::Chunk(indx) => u64::from(indx) * CHUNK_SIZE + u64::from(new.slice.pos),
+            Place::Chunk(indx) => chunk_start(indx).saturating_add(u64::from(new.slice.pos)),
             Place::End => placed.length,
         };
         placed.offsets.push(at);
         for (indx, record) in new.slice.at_offset(at) {
             placed.add(indx, record);
         }
-        placed.length = placed.length.max(at + u64::from(new.slice.len));
+        placed.length = placed.length.max(at.saturating_add(u64::from(new.slice.len)));
     }
     placed
 }
@@ -44,6 +46,10 @@ impl Placed {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::arithmetic_side_effects, reason = "tests")]
+
+    use ciderfs_format::CHUNK_SIZE;
+
     use super::*;
 
     fn slice(id: u64, pos: u32, len: u32) -> Slice {

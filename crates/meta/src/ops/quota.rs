@@ -409,8 +409,10 @@ impl Meta {
     pub(crate) async fn clamp_by_quotas(&self, from: Ino, mut stat: VolumeStat) -> Result<VolumeStat> {
         let mut used = None;
         let (mut at, mut placed) = (from, from == self.root);
+        let mut seen = HashSet::new();
         for _ in 0..crate::ops::account::DEPTH_MAX {
-            if !self.ledger.has_dir_quotas() {
+            // What is seen twice lies in a circle, and nowhere.
+            if !self.ledger.has_dir_quotas() || !seen.insert(at) {
                 break;
             }
             if self.ledger.quota(QuotaKey::Dir(at)).is_some()
@@ -448,7 +450,7 @@ impl Meta {
         }
         if let Some((space, inodes)) = used {
             stat.used_space = space;
-            stat.total_space = space + stat.avail_space;
+            stat.total_space = space.saturating_add(stat.avail_space);
             stat.used_inodes = inodes;
         }
         Ok(stat)

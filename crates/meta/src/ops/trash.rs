@@ -64,7 +64,12 @@ impl Meta {
                     return Ok(e.ino);
                 }
                 let n = t.counter(Counter::NextTrash)?;
-                let ino = Ino(Ino::TRASH.0 + n as u64 + 1);
+                // Numbers of hours are signed in every client.
+                let next =
+                    n.checked_add(1).filter(|n| *n > 0).and_then(|n| Ino::TRASH.0.checked_add(n as u64));
+                let ino = next.filter(|n| *n <= i64::MAX as u64).map(Ino).ok_or_else(|| {
+                    StoreError::Corrupt(format!("the counter nextTrash is damaged: it cannot be {n}"))
+                })?;
                 t.write(Write::AddCounter(Counter::NextTrash, 1));
                 t.write(Write::PutAttr(ino, hour_attr(t.now)));
                 t.write(Write::PutEdge(Ino::TRASH, name.to_vec(), Edge { kind: FileType::Directory, ino }));

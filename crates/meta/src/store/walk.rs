@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use ciderfs_format::quota::Quota;
-use ciderfs_format::{Attr, Edge, Ino};
+use ciderfs_format::{Attr, Edge, FileType, Ino};
 
 use super::{Name, QuotaKey};
 
@@ -25,10 +25,15 @@ pub enum DirCursor {
 pub struct DirEntry {
     /// Name.
     pub name: Name,
-    /// Target.
+    /// Target; [`DirEntry::UNREADABLE`] if the record makes no sense.
     pub edge: Edge,
-    /// Attributes, if asked for and present.
+    /// Attributes, if asked for, present and readable.
     pub attr: Option<Attr>,
+}
+
+impl DirEntry {
+    /// What stands for the target of an entry whose record is damaged: one must not hide all others. No inode has this number.
+    pub const UNREADABLE: Edge = Edge { kind: FileType::File, ino: Ino(0) };
 }
 
 /// What maintenance walks over. Each variant names the [`Scanned`] variant of its items.

@@ -6,6 +6,7 @@ mod listing;
 mod quotas;
 mod records;
 mod slices;
+mod sums;
 mod upkeep;
 
 pub use concurrent::*;
@@ -14,6 +15,7 @@ pub use listing::*;
 pub use quotas::*;
 pub use records::*;
 pub use slices::*;
+pub use sums::*;
 pub use upkeep::*;
 
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Counters of the volume, usage records of directories, limits, settings.
 
-use ciderfs_format::{FileType, Ino};
+use ciderfs_format::{Attr, FileType, Ino};
 
 use crate::error::Errno;
 use crate::store::{Commit, Counter, Read, Value, Write};
@@ -166,5 +166,38 @@ pub async fn usage_records_off(engine: Engine) {
         assert_eq!(w.store.read(&[Read::DirStat(ino)]).await.unwrap(), [Value::DirStat(None)]);
     }
     assert_eq!(w.store.read(&[Read::Counter(Counter::TotalInodes)]).await.unwrap(), [Value::Int(2)]);
+    w.check().await;
+}
+
+/// Sparse files of a few users cannot take the sum of a volume without limit to where it cannot be added to any more.
+pub async fn sparse_files_end_before_sums_do(engine: Engine) {
+    let w = World::new(engine).await;
+    let c = w.client().await;
+    c.dir(ROOT, "d").await;
+    let before = c.meta.statfs().await.unwrap();
+    let (mut whole, mut refused) = (Vec::new(), 0);
+    for i in 0..64 {
+        let f = c.file(ROOT, &format!("{i}")).await;
+        match c.truncate(f, Attr::LENGTH_MAX).await {
+            Ok(_) => whole.push(f),
+            Err(e) => {
+                assert_eq!(e.errno(), Errno::ENOSPC);
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!((whole.len(), refused), (31, 33), "each takes a 32nd of 2^62, and the directory a little");
+    let full = c.meta.statfs().await.unwrap();
+    assert!(full.used_space > 31 << 57 && full.total_space > full.used_space, "{full:?}");
+    // Other clients know, and what is small still fits.
+    let other = w.client().await;
+    let small = other.file(ROOT, "small").await;
+    other.put(small, 0, 0, 100_000).await;
+    assert_eq!(errno(other.truncate(small, Attr::LENGTH_MAX).await), Errno::ENOSPC);
+    other.unlink(ROOT, "small").await.unwrap();
+    for i in 0..64 {
+        other.unlink(ROOT, &format!("{i}")).await.unwrap();
+    }
+    assert_eq!(c.meta.statfs().await.unwrap(), before);
     w.check().await;
 }
