@@ -1,5 +1,7 @@
 //! Files whose numbers somebody chose: sparse to the end of what there is, with lists that make no sense.
 
+use std::io::Write as _;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use ciderfs_format::attr::Attr;
@@ -11,8 +13,15 @@ use serde_json::Value;
 
 use super::support::*;
 
-/// Within the time that a user waits.
-async fn quickly<T>(what: &str, f: impl Future<Output = T>) -> T {
+/// Within the time that a user waits. What spins never comes back to the timer: a thread ends the tests then.
+async fn quickly<T>(what: &'static str, f: impl Future<Output = T>) -> T {
+    let (_done, over) = mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        if over.recv_timeout(Duration::from_secs(20)) == Err(mpsc::RecvTimeoutError::Timeout) {
+            let _ = std::io::stderr().write_all(format!("\n{what}: no end\n").as_bytes());
+            std::process::abort();
+        }
+    });
     tokio::time::timeout(Duration::from_secs(5), f).await.unwrap_or_else(|_| panic!("{what}: not within 5 s"))
 }
 
