@@ -30,12 +30,26 @@ impl Secret {
     /// A text in which others may have repeated the secret, without it. Some cut what they repeat, so the text ends where the
     /// beginning of a long one stands.
     pub fn hidden_in(&self, text: &str) -> String {
+        /// A shorter one is only found where it stands for itself: as a part of words it would be everywhere.
+        const SHORT: usize = 4;
         /// A beginning of so many bytes is no coincidence.
         const TELLING: usize = 12;
         if self.is_empty() {
             return text.to_owned();
         }
-        let mut out = text.replace(&self.0, HIDDEN);
+        let mut out = String::with_capacity(text.len());
+        let mut from = 0;
+        for (at, secret) in text.match_indices(&self.0) {
+            let end = at + secret.len();
+            let is_part =
+                text[..at].ends_with(char::is_alphanumeric) || text[end..].starts_with(char::is_alphanumeric);
+            if secret.len() >= SHORT || !is_part {
+                out.push_str(&text[from..at]);
+                out.push_str(HIDDEN);
+                from = end;
+            }
+        }
+        out.push_str(&text[from..]);
         let start = self.0.get(..TELLING).filter(|s| s.len() < self.0.len());
         if let Some(at) = start.and_then(|start| out.find(start)) {
             out.truncate(at);
@@ -105,7 +119,7 @@ mod tests {
         ] {
             assert_eq!(secret.hidden_in(said), want);
         }
-        assert_eq!(Secret::from("pw").hidden_in("my pw"), "my ****");
+        assert_eq!(Secret::from("pw").hidden_in("my 'pw', pwd"), "my '****', pwd");
         assert_eq!(Secret::default().hidden_in("x"), "x");
     }
 }

@@ -119,14 +119,14 @@ fn options_in_addresses() {
     for bad in [
         "https://h.example/data?ssl-cert=/c",
         "https://h.example/data?regoin=eu",
-        "https://key:secret@h.example/data",
-        "https://key:secret@h.example:x/data",
-        "https://key:sec/secret@h.example/data",
-        "https://key:80/secret@h.example/data",
-        "https://key:sec?secret=1@h.example/data",
-        "ftp://key:secret@h.example/data",
-        "key:secret@h.example",
-        "https://key:secret",
+        "https://key:hush@h.example/data",
+        "https://key:hush@h.example:x/data",
+        "https://key:hus/hush@h.example/data",
+        "https://key:80/hush@h.example/data",
+        "https://key:hus?hush=1@h.example/data",
+        "ftp://key:hush@h.example/data",
+        "key:hush@h.example",
+        "https://key:hush",
         "ftp://h.example/data",
         "https://",
         "http://127.0.0.1:9000",
@@ -136,7 +136,7 @@ fn options_in_addresses() {
     ] {
         let e = Address::s3(bad, &none).unwrap_err();
         assert!(matches!(e, ObjectError::Config(_)), "{bad}: {e}");
-        assert!(!e.to_string().replace("--secret-key", "").contains("sec"), "{bad}: {e}");
+        assert!(!e.to_string().contains("hus"), "{bad}: {e}");
     }
 }
 
@@ -157,9 +157,9 @@ fn credentials_are_complete_and_secret() {
     assert_eq!(new("anonymous", "", "").unwrap(), Credentials::Anonymous);
     assert!(new("key", "", "").is_err());
     assert!(new("", "secret", "").is_err());
-    let keys = new("key", "hush", "token").unwrap();
+    let keys = new("key", "hush", "also hush").unwrap();
     let shown = format!("{keys:?}");
-    assert!(shown.contains("key") && !shown.contains("hush") && !shown.contains("token"), "{shown}");
+    assert!(shown.contains("key") && !shown.contains("hush"), "{shown}");
 }
 
 #[test]
