@@ -22,9 +22,9 @@ impl Secret {
         self.0.is_empty()
     }
 
-    /// The secret in a variable of the environment, if it is set and not empty.
-    pub fn from_env(name: &str) -> Option<Self> {
-        std::env::var(name).ok().map(Self).filter(|s| !s.is_empty())
+    /// The secret in what may have been given; an empty text is none.
+    pub fn given(text: Option<String>) -> Option<Self> {
+        text.map(Self).filter(|s| !s.is_empty())
     }
 
     /// A text in which others may have repeated the secret, without it. Some cut what they repeat, so the text ends where the

@@ -225,7 +225,8 @@ fn node(text: &str, port: u16) -> Result<Node, StoreError> {
             None => (text, ""),
         },
     };
-    if host.is_empty() {
+    // Such as a list of names and values, for another engine.
+    if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c == '=') {
         return Err(bad(format!("{:?} names no host", shown_address(text))));
     }
     let port = match rest.strip_prefix(':') {
@@ -339,6 +340,7 @@ mod tests {
             "hush://u:hush@h/x",
             "unix://:hush@",
             "redis://:hush@[::1",
+            "host=h password=hush dbname=d",
         ] {
             let e = Address::parse(text).unwrap_err().to_string();
             assert!(!e.replace("hush://", "").contains("hus") && !e.contains("12345"), "{text}: {e}");

@@ -49,7 +49,7 @@ impl Servers {
         };
         let root_cert = settings.ca.as_deref().map(read).transpose()?;
         let cluster = if let Place::Cluster(nodes) = &address.place { Some(nodes.clone()) } else { None };
-        let sentinel_password = Secret::from_env(SENTINEL_ENV);
+        let sentinel_password = from_environment(SENTINEL_ENV);
         Ok(Self {
             address,
             cluster,
@@ -262,8 +262,12 @@ impl Login<'_> {
     }
 }
 
+fn from_environment(name: &str) -> Option<Secret> {
+    Secret::given(std::env::var(name).ok())
+}
+
 fn password_from_environment() -> Result<Option<Secret>, StoreError> {
-    if let Some(password) = PASSWORD_ENV.iter().find_map(|name| Secret::from_env(name)) {
+    if let Some(password) = PASSWORD_ENV.into_iter().find_map(from_environment) {
         return Ok(Some(password));
     }
     match std::env::var(PASSWORD_FILE_ENV) {

@@ -106,7 +106,7 @@ fn open_one(cfg: &StoreConfig, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
             let (mut access, mut secret) = (cfg.access_key.clone(), cfg.secret_key.clone());
             if access.is_empty() {
                 access = std::env::var("MINIO_ACCESS_KEY").unwrap_or_default();
-                secret = Secret::from_env("MINIO_SECRET_KEY").unwrap_or_default();
+                secret = std::env::var("MINIO_SECRET_KEY").unwrap_or_default().into();
             }
             let keys = Credentials::new(&access, &secret, &cfg.session_token)?;
             Arc::new(S3Store::new(Address::parse_minio(bucket)?, keys)?)

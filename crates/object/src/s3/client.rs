@@ -7,7 +7,7 @@ use reqsign_aws_v4::{Credential, DefaultCredentialProvider, StaticCredentialProv
 use reqsign_core::ProvideCredentialChain;
 use reqwest::{Certificate, Client, Identity, redirect};
 
-use super::address::{Address, TlsOptions};
+use super::address::{Address, TlsOptions, process_env};
 use crate::error::{ObjectError, Result};
 
 /// Longest time for a TCP connection and for the TLS handshake on it.
@@ -69,7 +69,8 @@ impl Credentials {
                 hide(&hide(text, Some(secret_key)), session_token.as_ref())
             }
             Self::Environment => {
-                let known = ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"].map(Secret::from_env);
+                let known = ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"]
+                    .map(|name| Secret::given(process_env(name)));
                 known.iter().fold(text.to_owned(), |text, secret| hide(&text, secret.as_ref()))
             }
         }
