@@ -1,8 +1,14 @@
 //! Values of flags (`spec/cli.md` 2.6).
 
+use std::ffi::OsStr;
 use std::time::Duration;
 
+use ciderfs_format::Secret;
+
 use crate::failure::{Failure, Result};
+
+/// In the place of a secret: it is on standard input.
+pub const FROM_STDIN: &str = "-";
 
 /// Bytes: a number with an optional binary suffix; `unit` is the suffix of a bare number.
 pub fn size(flag: &str, text: &str, unit: char) -> Result<u64> {
@@ -59,14 +65,19 @@ pub fn duration(flag: &str, text: &str) -> Result<Duration> {
     Duration::try_from_secs_f64(total).map_err(|_| bad())
 }
 
-/// A URL with its password replaced.
-pub fn masked(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let Some((user, host)) = rest.rsplit_once('@') else { return url.to_owned() };
-    match user.split_once(':') {
-        Some((name, _)) => format!("{scheme}://{name}:****@{host}"),
-        None => url.to_owned(),
+/// A secret: the word itself, or for `-` the next line of standard input.
+pub fn secret(flag: &str, word: &OsStr) -> Result<Secret> {
+    if word == FROM_STDIN {
+        let mut line = String::new();
+        let read = std::io::stdin().read_line(&mut line);
+        return match (read, line.trim_end_matches(['\n', '\r'])) {
+            (Ok(_), secret) if !secret.is_empty() => Ok(secret.into()),
+            (Err(e), _) => Err(Failure::new(format!("--{flag} -: standard input: {e}"))),
+            _ => Err(Failure::new(format!("--{flag} -: there is no line on standard input"))),
+        };
     }
+    let text = word.to_str().map(Secret::from);
+    text.ok_or_else(|| Failure::new(format!("the value of --{flag} is not UTF-8")))
 }
 
 #[cfg(test)]
@@ -74,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_durations_and_passwords() {
+    fn sizes_and_durations() {
         assert_eq!(size("x", "4", 'M').unwrap(), 4 << 20);
         assert_eq!(size("x", "1.5K", 'M').unwrap(), 1536);
         assert_eq!(size("x", "100g", 'B').unwrap(), 100 << 30);
@@ -86,7 +97,5 @@ mod tests {
         assert_eq!(duration("x", "2d").unwrap(), Duration::from_secs(172_800));
         assert_eq!(duration("x", "500ms").unwrap(), Duration::from_millis(500));
         assert!(duration("x", "soon").is_err());
-        assert_eq!(masked("redis://u:secret@h:1/2"), "redis://u:****@h:1/2");
-        assert_eq!(masked("redis://h:1/2"), "redis://h:1/2");
     }
 }
