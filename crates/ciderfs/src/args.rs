@@ -5,18 +5,19 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ciderfs_format::shown;
+use ciderfs_format::{Secret, shown_address};
 
 use crate::failure::{Failure, Result};
 use crate::flags::{self, Flag, Kind, Status};
 use crate::{cache_dirs, places, values};
 
 /// The value of a flag.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Value {
     /// A text, number or switch.
     Text(String),
@@ -26,10 +27,12 @@ pub enum Value {
     Dirs(Vec<cache_dirs::Entry>),
     /// A text, and the absolute directory that it means to a storage of files.
     Bucket(String, PathBuf),
+    /// A text that nobody else may see.
+    Secret(Secret),
 }
 
 /// An argument that is no flag.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Word {
     given: OsString,
     /// The place that it names, absolute.
@@ -37,10 +40,14 @@ struct Word {
 }
 
 /// A parsed command line.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Args {
+    /// The command.
+    command: String,
     words: Vec<Word>,
     given: HashMap<&'static str, Value>,
+    /// A flag whose secret was typed.
+    typed_secret: Option<&'static str>,
     /// Boolean flags turned off in so many words.
     off: HashSet<&'static str>,
 }
@@ -48,7 +55,7 @@ pub struct Args {
 impl Args {
     /// Parses what follows the command's name.
     pub fn parse<S: AsRef<OsStr>>(command: &str, words: &[S]) -> Result<Self> {
-        let mut out = Self::default();
+        let mut out = Self { command: command.to_owned(), ..Self::default() };
         let mut positional = Vec::new();
         let mut words = words.iter().map(AsRef::as_ref);
         while let Some(word) = words.next() {
@@ -73,7 +80,7 @@ impl Args {
                 .find(|f| is_called(f.name) || f.aliases.iter().any(|a| is_called(a)))
                 .ok_or_else(|| {
                     let word = OsStr::from_bytes(bytes.split(|b| *b == b'=').next().unwrap_or(bytes));
-                    Failure::new(format!("unknown option: \"{}\"", shown(word)))
+                    Failure::new(format!("unknown option: \"{}\"", shown_address(word)))
                 })?;
             let value = match (flag.kind, value) {
                 (Kind::Bool, None) => OsStr::new("true"),
@@ -106,6 +113,12 @@ impl Args {
             Kind::Dirs => Value::Dirs(cache_dirs::parse(value)?),
             Kind::Bucket if value.is_empty() => Value::Text(String::new()),
             Kind::Bucket => Value::Bucket(text()?.into(), places::absolute(value)?),
+            Kind::Secret => {
+                if value != values::FROM_STDIN && !value.is_empty() {
+                    self.typed_secret.get_or_insert(flag.name);
+                }
+                Value::Secret(values::secret(flag.name, value)?)
+            }
             _ => Value::Text(text()?.into()),
         };
         if let Value::Text(value) = &value {
@@ -138,6 +151,22 @@ impl Args {
             (_, value) => _ = self.given.insert(flag.name, value),
         }
         Ok(())
+    }
+
+    /// The command that these are the words of.
+    pub fn command(&self) -> &str {
+        &self.command
+    }
+
+    /// The first flag whose secret stands in the command line.
+    pub fn typed_secret(&self) -> Option<&'static str> {
+        self.typed_secret
+    }
+
+    /// The addresses of metadata, as they were written.
+    pub fn addresses(&self) -> impl Iterator<Item = &OsStr> {
+        let is_address = |(i, _): &(usize, &Word)| flags::positional(&self.command, *i) == Kind::Source;
+        self.words.iter().enumerate().filter(is_address).map(|(_, word)| &*word.given)
     }
 
     /// The number of arguments that are no flags.
@@ -188,6 +217,14 @@ impl Args {
     pub fn text(&self, name: &str) -> Option<&str> {
         match self.given.get(name) {
             Some(Value::Text(text) | Value::Bucket(text, _)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The secret given, if any.
+    pub fn secret(&self, name: &str) -> Option<&Secret> {
+        match self.given.get(name) {
+            Some(Value::Secret(secret)) => Some(secret),
             _ => None,
         }
     }
@@ -268,7 +305,7 @@ impl Args {
             )));
         }
         if self.count() > n {
-            let got: Vec<_> = self.words.iter().map(|w| shown(&w.given)).collect();
+            let got: Vec<_> = self.words.iter().map(|w| shown_address(&w.given)).collect();
             let got = got.join(" ");
             return Err(Failure::new(format!(
                 "ERROR: accept at most {n} arguments but got [{got}]; {usage}"
@@ -283,10 +320,22 @@ fn kind(name: &str) -> Option<Kind> {
     flags::FLAGS.iter().find(|f| f.name == name).map(|f| f.kind)
 }
 
+/// What the words are is nobody's business but the commands'.
+impl fmt::Debug for Args {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let flags: Vec<_> = self.settings().map(|(name, _)| name).collect();
+        write!(f, "{} with {} arguments and {flags:?}", self.command, self.count())
+    }
+}
+
 /// What must be a text, as text.
 fn text_of(word: &OsStr, what: impl FnOnce() -> String) -> Result<&str> {
     word.to_str().ok_or_else(|| {
-        Failure::new(format!("{} is not UTF-8, which only names of places may be: {}", what(), shown(word)))
+        Failure::new(format!(
+            "{} is not UTF-8, which only names of places may be: {}",
+            what(),
+            shown_address(word)
+        ))
     })
 }
 
@@ -425,6 +474,7 @@ mod tests {
             }
             Kind::Bool
             | Kind::Text
+            | Kind::Secret
             | Kind::Path
             | Kind::Inside
             | Kind::Dirs

@@ -18,11 +18,11 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::ExitCode;
 
-use ciderfs_format::shown;
+use ciderfs_format::shown_address;
 
 use crate::args::Args;
 use crate::failure::{EXIT_UNKNOWN_COMMAND, Result};
-use crate::{daemon, flags, log};
+use crate::{daemon, flags, log, visible};
 
 /// Name, arguments, what it does.
 const COMMANDS: &[(&str, &str, &str)] = &[
@@ -63,7 +63,7 @@ pub fn run(argv: &[OsString]) -> ExitCode {
     let Some(at) = at.filter(|&at| is_command(&words[at])) else {
         return match words.iter().find(|w| !is_flag(w)) {
             Some(word) => {
-                eprintln!("No help topic for '{}'", shown(word));
+                eprintln!("No help topic for '{}'", shown_address(word));
                 ExitCode::from(EXIT_UNKNOWN_COMMAND)
             }
             None if words
@@ -92,6 +92,7 @@ pub fn run(argv: &[OsString]) -> ExitCode {
     }
     // `up` itself tells its user what matters.
     log::start(&args, if command == "up" { "warn" } else { "info" });
+    visible::warn(&args);
     finish(match command {
         "up" => up::run(&args),
         "format" => format::run(&args),

@@ -4,22 +4,27 @@
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 
 use ciderfs_format::shown;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::descriptors;
 use crate::failure::{Failure, Result};
+use crate::{descriptors, visible};
 
 /// Mode of a new log: it names files and addresses of everybody.
 const LOG_MODE: u32 = 0o600;
+/// What nobody gets of one that is there already.
+const OTHERS: u32 = 0o007;
 /// Set for the process that serves in the background.
 const ENV: &str = "CIDERFS_DAEMON";
 /// First word of the line that says that the mount is ready.
 const READY: &str = "READY";
+/// After each word of a command line.
+const END: u8 = 0;
 /// First word of what says why it is not, up to the end.
 const FAILED: &str = "FAILED";
 
@@ -33,7 +38,46 @@ fn open_log(log: &Path) -> Result<File> {
         .parent()
         .map_or(Ok(()), std::fs::create_dir_all)
         .and_then(|()| OpenOptions::new().create(true).append(true).mode(LOG_MODE).open(log));
+    if let Ok(file) = &file {
+        narrow(file);
+    }
     file.map_err(|e| Failure::new(format!("cannot open the log file {}: {e}; use --log", shown(log))))
+}
+
+/// Takes a log from all but its owner and group, whom somebody may have chosen. Older versions wrote secrets into it.
+fn narrow(log: &File) {
+    let Ok(meta) = log.metadata() else { return };
+    let is_ours = meta.uid() == rustix::process::geteuid().as_raw();
+    if meta.is_file() && is_ours && meta.mode() & OTHERS != 0 {
+        let mode = std::fs::Permissions::from_mode(meta.mode() & 0o7777 & !OTHERS);
+        // Then it stays as it was.
+        let _ = log.set_permissions(mode);
+    }
+}
+
+/// The command line of this process. The one in the background gets it through its standard input: everybody can read what stands
+/// in its own.
+pub fn command_line(own: Vec<OsString>) -> Vec<OsString> {
+    if !is_daemon() {
+        return own;
+    }
+    let mut sent = Vec::new();
+    let read = std::io::stdin().read_to_end(&mut sent);
+    if let Ok(nothing) = File::open("/dev/null") {
+        let _ = descriptors::read_from(&nothing);
+    }
+    match (read, sent.pop()) {
+        (Ok(_), Some(END)) => sent.split(|b| *b == END).map(|w| OsString::from_vec(w.to_vec())).collect(),
+        _ => own,
+    }
+}
+
+/// Sends it. One that ends meanwhile says itself why.
+fn send_command_line(to: Option<ChildStdin>, argv: &[OsString]) {
+    let text: Vec<u8> = argv.iter().flat_map(|word| [word.as_bytes(), &[END]].concat()).collect();
+    if let Some(mut to) = to {
+        let _ = to.write_all(&text);
+    }
 }
 
 /// Starts the same command in the background and waits until it is ready or has failed. It finds the caller's directory and
@@ -43,12 +87,13 @@ pub fn start(argv: &[OsString], log: &Path) -> Result<()> {
     let exe = std::env::current_exe()?;
     descriptors::close_on_exec();
     let mut child = Command::new(exe)
-        .args(argv.get(1..).unwrap_or_default())
+        .args(visible::words(argv).get(1..).unwrap_or_default())
         .env(ENV, "1")
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(file)
         .spawn()?;
+    send_command_line(child.stdin.take(), argv);
     let mut said = child.stdout.take().map(BufReader::new);
     let mut line = String::new();
     while said.as_mut().map_or(Ok(0), |said| said.read_line(&mut line))? > 0 {

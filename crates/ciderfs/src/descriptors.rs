@@ -20,6 +20,15 @@ pub fn close_on_exec() {
     }
 }
 
+/// Makes a file standard input.
+pub fn read_from(file: &File) -> std::io::Result<()> {
+    // SAFETY: replaces what an open descriptor refers to, in one step; it stays open.
+    if unsafe { libc::dup2(file.as_raw_fd(), 0) } < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Makes a file standard output and standard error.
 pub fn write_to(file: &File) -> std::io::Result<()> {
     for stream in [1, 2] {

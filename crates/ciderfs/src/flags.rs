@@ -25,6 +25,8 @@ pub enum Kind {
     Dirs,
     /// A bucket, or a directory where objects are files.
     Bucket,
+    /// A text that nobody else may see.
+    Secret,
     /// The address of metadata, which may name files.
     Source,
 }
@@ -70,7 +72,7 @@ pub struct Flag {
     pub status: Status,
 }
 
-use Kind::{Address, Bool, Bucket, Dirs, Duration, Inside, Int, Path, Share, Size, Text};
+use Kind::{Address, Bool, Bucket, Dirs, Duration, Inside, Int, Path, Secret, Share, Size, Text};
 use Status::{Missing, NoOp, Only, Ready};
 
 const ALL: &[&str] = &["*"];
@@ -130,8 +132,24 @@ pub const FLAGS: &[Flag] = &[
     ),
     flag!("endpoint", &[], Text, "", FORMAT, Ready, "endpoint of the bucket, joined with --bucket"),
     flag!("access-key", &[], Text, "", FORMAT_CONFIG, Ready, "access key (env ACCESS_KEY)"),
-    flag!("secret-key", &[], Text, "", FORMAT_CONFIG, Ready, "secret key (env SECRET_KEY)"),
-    flag!("session-token", &[], Text, "", FORMAT_CONFIG, Ready, "session token (env SESSION_TOKEN)"),
+    flag!(
+        "secret-key",
+        &[],
+        Secret,
+        "",
+        FORMAT_CONFIG,
+        Ready,
+        "secret key; - reads it from standard input (format: env SECRET_KEY)"
+    ),
+    flag!(
+        "session-token",
+        &[],
+        Secret,
+        "",
+        FORMAT_CONFIG,
+        Ready,
+        "session token; - reads it from standard input (format: env SESSION_TOKEN)"
+    ),
     flag!("storage-class", &[], Text, "", &["format", "config", "mount"], LATER, "storage class of objects"),
     flag!("tag", &[], Text, "", &["format", "config", "mount"], LATER, "tag of objects"),
     flag!("block-size", &[], Size('K', 0, BYTES_MAX), "4M", FORMAT, Ready, "size of blocks, 64K to 16M"),

@@ -4,11 +4,28 @@ use std::fmt;
 use std::io::{IsTerminal as _, Write as _};
 
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::{EnvFilter, LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::args::Args;
+
+/// Our crates: their texts hold no secrets.
+const OURS: &str = "ciderfs";
+/// Crates of others that may warn. All that are not named here are silent at every level, whatever is asked for: a library that
+/// signs requests prints the keys that it was given, in warnings too.
+const TRUSTED: [&str; 4] = ["hyper", "reqwest", "rustls", "h2"];
+
+/// What is ever written, at most.
+fn ceiling() -> Targets {
+    Targets::new()
+        .with_default(LevelFilter::OFF)
+        .with_target(OURS, LevelFilter::TRACE)
+        .with_targets(TRUSTED.map(|name| (name, LevelFilter::WARN)))
+}
 
 struct Lines {
     colour: bool,
@@ -42,7 +59,7 @@ fn stamp() -> String {
     jiff::Timestamp::now().strftime("%Y/%m/%d %H:%M:%S%.6f").to_string()
 }
 
-/// Sets up logging; `RUST_LOG` wins over the flags, which win over `usual`.
+/// Sets up logging; `RUST_LOG` wins over the flags, which win over `usual`. None of them gets past the ceiling.
 pub fn start(args: &Args, usual: &str) {
     let level = match args.text("log-level") {
         Some("trace") => "trace",
@@ -55,18 +72,14 @@ pub fn start(args: &Args, usual: &str) {
         None if args.is_on("quiet") => "warn",
         None => usual,
     };
-    // The transport libraries have nothing to say at info that users need.
-    let default = format!("{level},hyper=warn,reqwest=warn,opendal=warn,rustls=warn,h2=warn");
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let colour = std::io::stderr().is_terminal() && !args.is_on("no-color");
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         // Of the fields, which have a style of their own.
         .with_ansi(colour)
         .with_writer(std::io::stderr)
-        .event_format(Lines { colour })
-        .try_init();
+        .event_format(Lines { colour });
+    let _ = tracing_subscriber::registry().with(ceiling()).with(filter).with(lines).try_init();
 }
 
 /// The last line of a failed command.
@@ -75,4 +88,26 @@ pub fn fatal(text: &str) {
     let level = if colour { "<\x1b[31mFATAL\x1b[0m>" } else { "<FATAL>" };
     // A closed terminal or a full disk is no reason to end differently.
     let _ = writeln!(std::io::stderr(), "{} ciderfs[{}] {level}: {text}", stamp(), std::process::id());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_crates_that_are_named_are_heard() {
+        let ceiling = ceiling();
+        for (target, level, heard) in [
+            ("ciderfs_meta_redis::link", Level::TRACE, true),
+            ("hyper_util::client", Level::WARN, true),
+            ("reqwest::connect", Level::DEBUG, false),
+            ("reqsign_core::api", Level::ERROR, false),
+            ("reqsign_aws_v4::sign_request", Level::WARN, false),
+            ("opendal_service_s3::backend", Level::ERROR, false),
+            ("redis::aio", Level::ERROR, false),
+            ("new_crate", Level::ERROR, false),
+        ] {
+            assert_eq!(ceiling.would_enable(target, &level), heard, "{target}");
+        }
+    }
 }

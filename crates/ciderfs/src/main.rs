@@ -16,12 +16,15 @@ mod memory;
 mod opening;
 mod places;
 mod values;
+mod visible;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    memory::tame_allocator();
     let argv: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    visible::cover(&argv);
+    memory::tame_allocator();
+    let argv = daemon::command_line(argv);
     let code = commands::run(&argv);
     opening::close();
     code

@@ -4,8 +4,8 @@ use std::ffi::OsStr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use ciderfs_format::envelope::{Envelope, PrivateKey};
-use ciderfs_format::{Settings, shown};
+use ciderfs_format::envelope::{Envelope, PASSPHRASE_ENV, PrivateKey};
+use ciderfs_format::{Secret, Settings, shown, shown_address};
 use ciderfs_meta::MetaConfig;
 use ciderfs_meta::store::Store;
 use ciderfs_meta_redis::RedisStore;
@@ -16,7 +16,6 @@ use ciderfs_object::layers::{
 use ciderfs_object::{ObjectStore, StoreConfig};
 
 use crate::failure::{Failure, Result};
-use crate::values;
 
 /// Engines of this version.
 const ENGINES: &str = "sqlite3://PATH, redis://HOST[:PORT]/DB, rediss://, unix://";
@@ -49,7 +48,9 @@ pub async fn meta(url: &(impl AsRef<OsStr> + ?Sized), purpose: Purpose) -> Resul
     let url = url.as_ref();
     let read_only = purpose == Purpose::Look;
     let text = shown(url);
-    let scheme = text.split_once("://").map_or("redis", |(s, _)| s);
+    // In a password there may be anything, and it is not told as the name of an engine.
+    let is_name = |s: &&str| s.bytes().all(|b| b.is_ascii_alphanumeric());
+    let scheme = text.split_once("://").map(|(scheme, _)| scheme).filter(is_name).unwrap_or("redis");
     match scheme {
         "sqlite3" | "sqlite" => {
             let must_exist = purpose != Purpose::Create;
@@ -62,9 +63,9 @@ pub async fn meta(url: &(impl AsRef<OsStr> + ?Sized), purpose: Purpose) -> Resul
             let patience = MetaConfig::default().retry_patience;
             let options = ciderfs_meta_redis::Options { read_only, patience };
             // Places in it are percent-encoded.
-            let url = url.to_str().ok_or_else(|| {
-                Failure::new(format!("{}: the address is not UTF-8", values::masked(&text)))
-            })?;
+            let url = url
+                .to_str()
+                .ok_or_else(|| Failure::new(format!("{}: the address is not UTF-8", shown_address(url))))?;
             let store = RedisStore::open(url, options).await;
             Ok(Arc::new(store.map_err(|e| Failure::new(e.to_string()))?))
         }
@@ -120,8 +121,8 @@ pub fn storage(
     store = Arc::new(Limited::new(store, bounds.limits));
     store = Arc::new(Retried::new(store, bounds.retries));
     if let Some(algorithm) = settings.encryption()? {
-        let passphrase = std::env::var("JFS_RSA_PASSPHRASE").ok();
-        let key = PrivateKey::load(&settings.encrypt_key, passphrase.as_deref())?;
+        let passphrase = Secret::given(std::env::var(PASSPHRASE_ENV).ok());
+        let key = PrivateKey::load(settings.encrypt_key.expose(), passphrase.as_ref().map(Secret::expose))?;
         store = Arc::new(Encrypted::new(store, Arc::new(EnvelopeCipher(Envelope::new(key, algorithm)))));
     }
     Ok(store)

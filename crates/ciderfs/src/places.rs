@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
-use ciderfs_format::shown;
+use ciderfs_format::{is_password_cut, shown};
 
 use crate::failure::{Failure, Result};
 
@@ -24,6 +24,11 @@ pub fn absolute(place: &OsStr) -> Result<PathBuf> {
 
 /// The address of metadata with the places in it absolute: a SQLite file, a socket, TLS files.
 pub fn source(url: &OsStr) -> Result<OsString> {
+    if is_password_cut(&shown(url)) {
+        return Err(Failure::new(
+            "the password in the address has a question mark in it: write %3F instead, or leave it out and set META_PASSWORD",
+        ));
+    }
     let bytes = url.as_bytes();
     let Some(at) = bytes.windows(3).position(|w| w == b"://") else { return Ok(url.to_owned()) };
     let (scheme, rest) = (&bytes[..at], &bytes[at + 3..]);
@@ -165,5 +170,7 @@ mod tests {
         assert_eq!(odd.as_bytes(), b"sqlite3:///a\xff.db?_sync=1");
         assert_eq!(source(OsStr::from_bytes(b"unix:///a\xff.sock")).unwrap(), "unix:///a%FF.sock");
         assert!(absolute(OsStr::new("")).is_err());
+        // A part of the password would become the name of the socket.
+        assert!(source(OsStr::new("unix://:p?w@/run/s")).unwrap_err().text.contains("%3F"));
     }
 }

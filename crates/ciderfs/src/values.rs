@@ -1,8 +1,14 @@
 //! Values of flags (`spec/cli.md` 2.6).
 
+use std::ffi::OsStr;
 use std::time::Duration;
 
+use ciderfs_format::Secret;
+
 use crate::failure::{Failure, Result};
+
+/// In the place of a secret: it is on standard input.
+pub const FROM_STDIN: &str = "-";
 
 /// Why a value is none that the flag takes: the flag, the value, what is wrong, and what the flag takes.
 fn bad(flag: &str, text: &str, why: &str) -> Failure {
@@ -118,14 +124,19 @@ fn with_units(text: &str) -> Option<f64> {
     Some(total)
 }
 
-/// A URL with its password replaced.
-pub fn masked(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let Some((user, host)) = rest.rsplit_once('@') else { return url.to_owned() };
-    match user.split_once(':') {
-        Some((name, _)) => format!("{scheme}://{name}:****@{host}"),
-        None => url.to_owned(),
+/// A secret: the word itself, or for `-` the next line of standard input.
+pub fn secret(flag: &str, word: &OsStr) -> Result<Secret> {
+    if word == FROM_STDIN {
+        let mut line = String::new();
+        let read = std::io::stdin().read_line(&mut line);
+        return match (read, line.trim_end_matches(['\n', '\r'])) {
+            (Ok(_), secret) if !secret.is_empty() => Ok(secret.into()),
+            (Err(e), _) => Err(Failure::new(format!("--{flag} -: standard input: {e}"))),
+            _ => Err(Failure::new(format!("--{flag} -: there is no line on standard input"))),
+        };
     }
+    let text = word.to_str().map(Secret::from);
+    text.ok_or_else(|| Failure::new(format!("the value of --{flag} is not UTF-8")))
 }
 
 #[cfg(test)]
@@ -133,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_durations_and_passwords() {
+    fn sizes_and_durations() {
         let size = |text, unit| size("x", text, unit, (0, i64::MAX as u64));
         assert_eq!(size("4", 'M').unwrap(), 4 << 20);
         assert_eq!(size("1.5K", 'M').unwrap(), 1536);
@@ -163,7 +174,5 @@ mod tests {
         for bad in ["soon", "", "3d", "-1s", "1e3", ".s"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
-        assert_eq!(masked("redis://u:secret@h:1/2"), "redis://u:****@h:1/2");
-        assert_eq!(masked("redis://h:1/2"), "redis://h:1/2");
     }
 }

@@ -18,6 +18,7 @@ pub mod lock;
 pub mod objname;
 pub mod quota;
 pub mod redis_keys;
+mod secret;
 pub mod session;
 pub mod settings;
 mod shown;
@@ -31,8 +32,9 @@ pub use attr::{Attr, FileType, Time};
 pub use codec::Compression;
 pub use edge::Edge;
 pub use ino::Ino;
+pub use secret::Secret;
 pub use settings::Settings;
-pub use shown::{excerpt, shown};
+pub use shown::{excerpt, is_password_cut, is_secret_name, shown, shown_address};
 pub use slice::{CHUNK_SIZE, Extent, Slice};
 
 /// A stored value that cannot be decoded.

@@ -2,12 +2,15 @@
 //! `spec/meta-sql-kv.md` 2.5).
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::codec::Compression;
 use crate::envelope::Algorithm;
+use crate::secret::Secret;
+use crate::shown::{is_secret_name, shown_address};
 use crate::version::{self, VersionError};
 
 mod json;
@@ -94,7 +97,7 @@ pub struct Tier {
 /// The settings of a volume. Fields are in the order of the document; empty optional ones are left out.
 ///
 /// [`Default`] is what absent keys mean, not what a new volume gets: see [`Settings::new`].
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Settings {
     /// Volume name and prefix of all objects.
@@ -116,11 +119,11 @@ pub struct Settings {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub access_key: String,
     /// Secret key of the object store; encrypted while `key_encrypted`.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub secret_key: String,
+    #[serde(skip_serializing_if = "Secret::is_empty")]
+    pub secret_key: Secret,
     /// Session token of the object store; encrypted while `key_encrypted`.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub session_token: String,
+    #[serde(skip_serializing_if = "Secret::is_empty")]
+    pub session_token: Secret,
     /// Block size in KiB as stored; see [`Settings::block_size`].
     #[serde(rename = "BlockSize")]
     pub block_size_kib: u32,
@@ -140,8 +143,8 @@ pub struct Settings {
     #[serde(skip_serializing_if = "is_zero64")]
     pub inodes: u64,
     /// PEM text of the private key; encrypted while `key_encrypted`. Empty on volumes without encryption.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub encrypt_key: String,
+    #[serde(skip_serializing_if = "Secret::is_empty")]
+    pub encrypt_key: Secret,
     /// Cipher of objects and secrets; see [`Settings::encryption`].
     #[serde(skip_serializing_if = "String::is_empty")]
     pub encrypt_algo: String,
@@ -244,15 +247,32 @@ impl Settings {
         json::print(&self.without_secrets(), b"  ")
     }
 
-    /// A copy whose secrets are the literal `removed`.
+    /// A copy whose secrets are the literal `removed`, and whose addresses show no password.
     pub fn without_secrets(&self) -> Self {
         let mut copy = self.clone();
         for secret in [&mut copy.encrypt_key, &mut copy.secret_key, &mut copy.session_token] {
             if !secret.is_empty() {
-                *secret = REMOVED.to_owned();
+                *secret = REMOVED.into();
+            }
+        }
+        copy.bucket = self.shown_bucket();
+        copy.ranger_rest_url = shown_address(&copy.ranger_rest_url);
+        // Those of newer clients, as far as they are called so.
+        for (name, value) in &mut copy.extra {
+            if is_secret_name(name) && !value.is_null() {
+                *value = REMOVED.into();
             }
         }
         copy
+    }
+
+    /// The place of the objects for texts: a directory as it is, any other address without a password.
+    pub fn shown_bucket(&self) -> String {
+        if self.storage.eq_ignore_ascii_case("file") {
+            self.bucket.clone()
+        } else {
+            shown_address(&self.bucket)
+        }
     }
 
     /// Checks the fields that make up the layout of data, and the UUID, which names directories, sockets and locks.
@@ -344,6 +364,13 @@ impl Settings {
         if newer {
             to.clone_into(&mut self.min_client_version);
         }
+    }
+}
+
+/// Without the secrets.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_display_json().unwrap_or_default())
     }
 }
 

@@ -4,6 +4,10 @@ use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 
+mod address;
+
+pub use address::{is_password_cut, is_secret_name, shown_address};
+
 /// A name of any bytes as text that loses nothing: UTF-8 stays as it is. In a name with other bytes those, and every
 /// backslash, are a backslash and three octal digits, as in the kernel's mount table.
 pub fn shown(name: &(impl AsRef<OsStr> + ?Sized)) -> Cow<'_, str> {

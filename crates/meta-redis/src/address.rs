@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ciderfs_format::{Secret, is_password_cut, is_secret_name, shown_address};
 use ciderfs_meta::store::StoreError;
 use percent_encoding::percent_decode_str;
 
@@ -67,7 +68,7 @@ pub struct Address {
     /// User of the access control list.
     pub user: Option<String>,
     /// Password in the address.
-    pub password: Option<String>,
+    pub password: Option<Secret>,
     /// Database number; on a cluster the prefix of all keys.
     pub db: u32,
     /// How long an answer may take.
@@ -87,6 +88,9 @@ impl Address {
     /// Parses an address. Without a scheme it is taken for `redis://`.
     pub fn parse(text: &str) -> Result<Self, StoreError> {
         let (scheme, rest) = text.split_once("://").unwrap_or(("redis", text));
+        if is_password_cut(text) {
+            return Err(bad("the password in the address has a question mark in it: write %3F instead"));
+        }
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (login, rest) = match rest.rfind('@') {
             Some(at) => (Some(&rest[..at]), &rest[at + 1..]),
@@ -95,7 +99,7 @@ impl Address {
         let (user, password) = match login {
             Some(login) => {
                 let (user, password) = login.split_once(':').unwrap_or((login, ""));
-                (decode(user)?, decode(password)?)
+                (decode(user)?, decode(password)?.map(Secret::from))
             }
             None => (None, None),
         };
@@ -112,11 +116,13 @@ impl Address {
                 let db = if db.is_empty() {
                     0
                 } else {
-                    db.parse().map_err(|_| bad(format!("{db:?} is no database number")))?
+                    db.parse().map_err(|_| {
+                        bad(format!("{}: what follows the slash is no database number", shown_address(text)))
+                    })?
                 };
                 (hosts_of(hosts)?, db)
             }
-            other => return Err(bad(format!("{other}:// is not a Redis address"))),
+            _ => return Err(bad(format!("{} is not a Redis address", shown_address(text)))),
         };
         let mut tls = (scheme == "rediss").then(Tls::default);
         let (mut read_timeout, mut connect_timeout) = (READ_TIMEOUT, CONNECT_TIMEOUT);
@@ -124,6 +130,11 @@ impl Address {
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let raw = pair.split_once('=').map_or("", |(_, value)| value);
             let Some((name, value)) = url::form_urlencoded::parse(pair.as_bytes()).next() else { continue };
+            if is_secret_name(&name) {
+                return Err(bad(format!(
+                    "a password is not given as option {name} of the address: put it before the host, or into META_PASSWORD"
+                )));
+            }
             match name.replace('_', "-").as_str() {
                 "db" => db = value.parse().map_err(|_| bad(format!("{value:?} is no database number")))?,
                 "read-timeout" => read_timeout = duration(&name, &value)?,
@@ -167,11 +178,8 @@ impl Address {
             }
             _ => return Err(bad("tls-cert-file and tls-key-file belong together")),
         }
-        let masked = match login {
-            Some(login) => format!("{}:****@", login.split_once(':').map_or(login, |(u, _)| u)),
-            None => String::new(),
-        };
-        let shown = format!("{scheme}://{masked}{rest}");
+        let login = login.map_or_else(String::new, |login| format!("{login}@"));
+        let shown = shown_address(&format!("{scheme}://{login}{rest}"));
         Ok(Self { place, tls, user, password, db, read_timeout, connect_timeout, shown })
     }
 }
@@ -209,17 +217,22 @@ fn hosts_of(hosts: &str) -> Result<Place, StoreError> {
 /// `host`, `host:port`, `[v6]` or `[v6]:port`.
 fn node(text: &str, port: u16) -> Result<Node, StoreError> {
     let (host, rest) = match text.strip_prefix('[') {
-        Some(v6) => v6.split_once(']').ok_or_else(|| bad(format!("{text:?} lacks a bracket")))?,
+        Some(v6) => {
+            v6.split_once(']').ok_or_else(|| bad(format!("{:?} lacks a bracket", shown_address(text))))?
+        }
         None => match text.rfind(':') {
             Some(at) => (&text[..at], &text[at..]),
             None => (text, ""),
         },
     };
-    if host.is_empty() {
-        return Err(bad(format!("{text:?} names no host")));
+    // Such as a list of names and values, for another engine.
+    if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c == '=') {
+        return Err(bad(format!("{:?} names no host", shown_address(text))));
     }
     let port = match rest.strip_prefix(':') {
-        Some(p) => p.parse().map_err(|_| bad(format!("{p:?} is no port")))?,
+        Some(p) => {
+            p.parse().map_err(|_| bad(format!("{:?} has no port after the colon", shown_address(text))))?
+        }
         None => port,
     };
     Ok((host.to_owned(), port))
@@ -304,12 +317,34 @@ mod tests {
     #[test]
     fn secrets_are_masked() {
         let a = Address::parse("redis://me:p%40ss:word@h:1/2?read-timeout=1m30s&dial_timeout=300ms").unwrap();
-        assert_eq!((a.user.as_deref(), a.password.as_deref()), (Some("me"), Some("p@ss:word")));
+        assert_eq!((a.user.as_deref(), a.password.clone()), (Some("me"), Some("p@ss:word".into())));
         assert_eq!(a.to_string(), "redis://me:****@h:1/2");
         assert!(!format!("{a:?}").contains("word"));
         assert_eq!(a.read_timeout, Duration::from_secs(90));
         assert_eq!(a.connect_timeout, Duration::from_millis(300));
-        assert_eq!(Address::parse("redis://:only@h").unwrap().password.as_deref(), Some("only"));
+        assert_eq!(Address::parse("redis://:only@h").unwrap().password, Some("only".into()));
+        // Neither does a refusal tell it.
+        for text in [
+            "redis://:hush",
+            "redis://:12345",
+            "redis://h:hush",
+            "redis://:hu/hush",
+            "redis://u:hus?hush@h/1",
+            "redis://u:hus?hush=hush@h/1",
+            "redis://h/1?password=hush",
+            "redis://h/1?pass%77ord=hush&hush",
+            "redis://:hush@h:x/1",
+            "redis://:hush@h/x",
+            "redis://:hush@",
+            "mysql://u:hush@h/x",
+            "hush://u:hush@h/x",
+            "unix://:hush@",
+            "redis://:hush@[::1",
+            "host=h password=hush dbname=d",
+        ] {
+            let e = Address::parse(text).unwrap_err().to_string();
+            assert!(!e.replace("hush://", "").contains("hus") && !e.contains("12345"), "{text}: {e}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Which server to talk to: asked anew for every connection, so that failovers and moved slots are followed.
 
 use ciderfs_bounded::KEY_FILE_MAX;
-use ciderfs_format::shown;
+use ciderfs_format::{Secret, shown};
 use ciderfs_meta::store::StoreError;
 use redis::aio::MultiplexedConnection;
 use redis::{
@@ -25,8 +25,8 @@ pub(crate) struct Servers {
     pub address: Address,
     /// Nodes of the cluster, if it is one.
     pub cluster: Option<Vec<Node>>,
-    password: Option<String>,
-    sentinel_password: Option<String>,
+    password: Option<Secret>,
+    sentinel_password: Option<Secret>,
     tls: TlsCertificates,
 }
 
@@ -51,7 +51,7 @@ impl Servers {
         };
         let root_cert = settings.ca.as_deref().map(read).transpose()?;
         let cluster = if let Place::Cluster(nodes) = &address.place { Some(nodes.clone()) } else { None };
-        let sentinel_password = std::env::var(SENTINEL_ENV).ok().filter(|p| !p.is_empty());
+        let sentinel_password = from_environment(SENTINEL_ENV);
         Ok(Self {
             address,
             cluster,
@@ -88,7 +88,7 @@ impl Servers {
     fn data(&self, select: bool) -> Login<'_> {
         Login {
             user: self.address.user.as_deref(),
-            password: self.password.as_deref(),
+            password: self.password.as_ref(),
             db: if select { self.address.db } else { 0 },
         }
     }
@@ -151,7 +151,7 @@ impl Servers {
 
     async fn ask_sentinel(&self, master: &str, sentinel: &Node) -> Result<Node, StoreError> {
         let shown = format!("sentinel {}:{}", sentinel.0, sentinel.1);
-        let login = Login { user: None, password: self.sentinel_password.as_deref(), db: 0 };
+        let login = Login { user: None, password: self.sentinel_password.as_ref(), db: 0 };
         let mut conn = self.open(self.addr(sentinel), &shown, login).await?;
         let mut ask = cmd("SENTINEL");
         ask.arg("get-master-addr-by-name").arg(master);
@@ -212,7 +212,7 @@ impl Servers {
 /// pass cannot be told from others.
 struct Login<'a> {
     user: Option<&'a str>,
-    password: Option<&'a str>,
+    password: Option<&'a Secret>,
     db: u32,
 }
 
@@ -225,7 +225,7 @@ impl Login<'_> {
             if let Some(user) = self.user {
                 pipe.arg(user);
             }
-            pipe.arg(password);
+            pipe.arg(password.expose());
         }
         let select = self.db != 0;
         if select {
@@ -252,27 +252,29 @@ impl Login<'_> {
 
     /// Servers repeat in an error what they were sent.
     fn silent(&self, e: StoreError) -> StoreError {
-        let Some(password) = self.password.filter(|p| !p.is_empty()) else { return e };
-        let hide = |text: String| text.replace(password, "***");
+        let Some(password) = self.password else { return e };
+        let hide = |text: String| password.hidden_in(&text);
         match e {
             StoreError::Fatal(text) => StoreError::Fatal(hide(text)),
             StoreError::Unavailable(text) => StoreError::Unavailable(hide(text)),
-            other => other,
+            StoreError::Ambiguous(text) => StoreError::Ambiguous(hide(text)),
+            StoreError::NoSpace(text) => StoreError::NoSpace(hide(text)),
+            StoreError::Corrupt(text) => StoreError::Corrupt(hide(text)),
         }
     }
 }
 
-fn password_from_environment() -> Result<Option<String>, StoreError> {
-    for name in PASSWORD_ENV {
-        if let Ok(p) = std::env::var(name)
-            && !p.is_empty()
-        {
-            return Ok(Some(p));
-        }
+fn from_environment(name: &str) -> Option<Secret> {
+    Secret::given(std::env::var(name).ok())
+}
+
+fn password_from_environment() -> Result<Option<Secret>, StoreError> {
+    if let Some(password) = PASSWORD_ENV.into_iter().find_map(from_environment) {
+        return Ok(Some(password));
     }
     match std::env::var(PASSWORD_FILE_ENV) {
         Ok(path) if !path.is_empty() => match ciderfs_bounded::read_text(&path, KEY_FILE_MAX) {
-            Ok(text) => Ok(Some(text.trim().to_owned())),
+            Ok(text) => Ok(Some(text.trim().into())),
             Err(e) => Err(StoreError::Fatal(format!("{PASSWORD_FILE_ENV}={path}: {e}"))),
         },
         _ => Ok(None),

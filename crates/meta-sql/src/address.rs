@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ciderfs_format::shown;
+use ciderfs_format::{shown, shown_address};
 use ciderfs_meta::store::StoreError;
 
 /// How long a call waits for a lock that another process holds, unless `_timeout` says otherwise.
@@ -89,7 +89,7 @@ impl Address {
             Some((other, _)) => {
                 return Err(StoreError::Fatal(format!(
                     "{}:// is not a SQLite address; use sqlite3://PATH",
-                    shown(OsStr::from_bytes(other))
+                    shown_address(OsStr::from_bytes(other))
                 )));
             }
             None => text,
@@ -97,7 +97,11 @@ impl Address {
         let mut parts = rest.splitn(2, |b| *b == b'?').map(OsStr::from_bytes);
         let (path, query) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         let query = query.to_str().ok_or_else(|| {
-            StoreError::Fatal(format!("options of the SQLite address are not UTF-8: {}", shown(query)))
+            let address = OsStr::from_bytes(text);
+            StoreError::Fatal(format!(
+                "options of the SQLite address are not UTF-8: {}",
+                shown_address(address)
+            ))
         })?;
         if path.is_empty() {
             return Err(StoreError::Fatal("the address names no file; use sqlite3://PATH".into()));

@@ -39,6 +39,24 @@ pub enum ObjectError {
 }
 
 impl ObjectError {
+    /// The same error in other words.
+    #[must_use]
+    pub(crate) fn reworded(self, words: impl Fn(&str) -> String) -> Self {
+        match self {
+            Self::NotFound(text) => Self::NotFound(words(&text)),
+            Self::AccessDenied(text) => Self::AccessDenied(words(&text)),
+            Self::NoBucket(text) => Self::NoBucket(words(&text)),
+            Self::Unreachable(text) => Self::Unreachable(words(&text)),
+            Self::Timeout(limit) => Self::Timeout(limit),
+            Self::Throttled(text) => Self::Throttled(words(&text)),
+            Self::Corrupt(object, text) => Self::Corrupt(words(&object), words(&text)),
+            Self::NoSpace(text) => Self::NoSpace(words(&text)),
+            Self::Config(text) => Self::Config(words(&text)),
+            Self::Server(text) => Self::Server(words(&text)),
+            Self::Other(text) => Self::Other(words(&text)),
+        }
+    }
+
     /// May the same request succeed a little later? True for a damaged object, too: the transfer may be at fault.
     pub fn is_retryable(&self) -> bool {
         matches!(

@@ -1,6 +1,9 @@
 //! Opening the back end that a volume's settings name.
 
+use std::fmt;
 use std::sync::Arc;
+
+use ciderfs_format::{Secret, shown_address};
 
 use crate::error::{ObjectError, Result};
 use crate::file::FileStore;
@@ -19,19 +22,19 @@ pub struct StoreConfig {
     /// Access key; empty uses the driver's own sources.
     pub access_key: String,
     /// Secret key.
-    pub secret_key: String,
+    pub secret_key: Secret,
     /// Session token of temporary credentials.
-    pub session_token: String,
+    pub session_token: Secret,
     /// Number of buckets; 0 and 1 mean one.
     pub shards: u32,
 }
 
-impl std::fmt::Debug for StoreConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for StoreConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Never the keys.
         f.debug_struct("StoreConfig")
             .field("storage", &self.storage)
-            .field("bucket", &self.bucket)
+            .field("bucket", &shown_address(&self.bucket))
             .field("shards", &self.shards)
             .finish_non_exhaustive()
     }
@@ -74,7 +77,8 @@ pub fn open(cfg: &StoreConfig) -> Result<Arc<dyn ObjectStore>> {
         if !cfg.bucket.contains("%d") {
             return Err(ObjectError::Config(format!(
                 "{} shards need a %d in the bucket: {}",
-                cfg.shards, cfg.bucket
+                cfg.shards,
+                shown_address(&cfg.bucket)
             )));
         }
         let shards = (0..cfg.shards)
@@ -85,7 +89,7 @@ pub fn open(cfg: &StoreConfig) -> Result<Arc<dyn ObjectStore>> {
     if cfg.bucket.contains("%d") && matches!(cfg.storage.to_ascii_lowercase().as_str(), "s3" | "minio") {
         return Err(ObjectError::Config(format!(
             "the %d in the bucket {} stands for the number of a shard: it needs --shards with at least 2",
-            cfg.bucket
+            shown_address(&cfg.bucket)
         )));
     }
     open_one(cfg, &cfg.bucket)
@@ -102,7 +106,7 @@ fn open_one(cfg: &StoreConfig, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
             let (mut access, mut secret) = (cfg.access_key.clone(), cfg.secret_key.clone());
             if access.is_empty() {
                 access = std::env::var("MINIO_ACCESS_KEY").unwrap_or_default();
-                secret = std::env::var("MINIO_SECRET_KEY").unwrap_or_default();
+                secret = std::env::var("MINIO_SECRET_KEY").unwrap_or_default().into();
             }
             let keys = Credentials::new(&access, &secret, &cfg.session_token)?;
             Arc::new(S3Store::new(Address::parse_minio(bucket)?, keys)?)

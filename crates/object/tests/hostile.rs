@@ -53,7 +53,7 @@ fn store(server: &Hostile) -> Arc<dyn ObjectStore> {
         storage: "s3".to_owned(),
         bucket: format!("{}/volume", server.endpoint()),
         access_key: "key".to_owned(),
-        secret_key: "secret".to_owned(),
+        secret_key: "secret".into(),
         ..StoreConfig::default()
     };
     let limits = Limits { get_timeout: DEADLINE, put_timeout: DEADLINE, ..Limits::default() };

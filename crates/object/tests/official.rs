@@ -15,7 +15,7 @@ async fn exchange(official: &Official, dir: &Path, cfg: &StoreConfig) -> Arc<dyn
     let meta = format!("sqlite3://{}", dir.join("meta.db").display());
     let mut flags = vec!["--storage", &cfg.storage, "--bucket", &cfg.bucket];
     if !cfg.access_key.is_empty() {
-        flags.extend(["--access-key", &cfg.access_key, "--secret-key", &cfg.secret_key]);
+        flags.extend(["--access-key", &cfg.access_key, "--secret-key", cfg.secret_key.expose()]);
     }
     let shards = cfg.shards.to_string();
     if cfg.shards > 1 {
@@ -61,7 +61,7 @@ async fn blocks_are_exchanged_through_s3() {
         storage: "s3".to_owned(),
         bucket: server.bucket_url("volume"),
         access_key: server.access_key.clone(),
-        secret_key: server.secret_key.clone(),
+        secret_key: server.secret_key.as_str().into(),
         ..StoreConfig::default()
     };
     let store = exchange(&official, dir.path(), &cfg).await;
@@ -79,7 +79,7 @@ async fn blocks_are_exchanged_through_sharded_minio_buckets() {
         storage: "minio".to_owned(),
         bucket: server.bucket_url("shard%d"),
         access_key: server.access_key.clone(),
-        secret_key: server.secret_key.clone(),
+        secret_key: server.secret_key.as_str().into(),
         shards: 3,
         ..StoreConfig::default()
     };

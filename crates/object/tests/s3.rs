@@ -26,7 +26,7 @@ fn config(server: &S3Server) -> StoreConfig {
         storage: "s3".to_owned(),
         bucket: server.bucket_url(BUCKET),
         access_key: server.access_key.clone(),
-        secret_key: server.secret_key.clone(),
+        secret_key: server.secret_key.as_str().into(),
         ..StoreConfig::default()
     }
 }
@@ -149,7 +149,7 @@ async fn a_missing_bucket_is_named_and_can_be_made() {
 #[tokio::test]
 async fn wrong_keys_are_denied_with_the_remedy() {
     let server = server().await;
-    let secret = open(&StoreConfig { secret_key: "wrong".to_owned(), ..config(&server) }).unwrap();
+    let secret = open(&StoreConfig { secret_key: "wrong".into(), ..config(&server) }).unwrap();
     let access = open(&StoreConfig { access_key: "nobody".to_owned(), ..config(&server) }).unwrap();
     let anonymous = open(&StoreConfig { access_key: "anonymous".to_owned(), ..config(&server) }).unwrap();
     for (store, remedy) in [(&secret, "--secret-key"), (&access, "--access-key"), (&anonymous, "keys")] {
@@ -320,7 +320,7 @@ async fn certificates_are_checked_and_authorities_can_be_added() {
             storage: "s3".to_owned(),
             bucket: format!("https://127.0.0.1:{}/b{query}", tls.port()),
             access_key: "a".to_owned(),
-            secret_key: "s".to_owned(),
+            secret_key: "s".into(),
             ..StoreConfig::default()
         };
         open(&cfg).unwrap().get("k", None).await.unwrap_err()
@@ -490,5 +490,29 @@ async fn every_answer_of_a_store_becomes_a_text() {
         for part in [want, "CreateBucket", "bucket volume at http://127.0.0.1"] {
             assert!(text.contains(part), "{status} {code}: {text}");
         }
+    }
+}
+
+/// Stores repeat what they were sent, and the session token is part of every request.
+#[tokio::test]
+async fn what_a_store_repeats_shows_no_secret() {
+    const TOKEN: &str = "planted/session+token==";
+    let server = server().await;
+    let cfg =
+        StoreConfig { session_token: TOKEN.into(), secret_key: "planted-secret".into(), ..config(&server) };
+    let store = open(&cfg).unwrap();
+    for op in [Op::Put, Op::CreateBucket] {
+        let repeated = Scripted {
+            elements: "<Message>of planted/session+token== and planted-secret</Message>",
+            ..Scripted::always(op, 400, "Odd")
+        };
+        server.control().prescribe(vec![repeated]);
+        let e = match op {
+            Op::Put => store.put("k", Bytes::new()).await.unwrap_err(),
+            _ => store.create_bucket("k").await.unwrap_err(),
+        };
+        let text = format!("{e} {e:?}");
+        assert!(text.contains("**** and ****") || op == Op::CreateBucket, "{text}");
+        assert!(!text.contains("planted"), "{text}");
     }
 }

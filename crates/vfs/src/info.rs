@@ -84,7 +84,7 @@ impl Vfs {
                         } else {
                             objects.extend(self.objects_of(indx, &e));
                         }
-                        if chunks.len() + objects.len() > LISTED_MAX {
+                        if chunks.len().max(objects.len()) > LISTED_MAX {
                             reason = TOO_MANY;
                             (chunks, objects) = (Vec::new(), Vec::new());
                             break 'lists;

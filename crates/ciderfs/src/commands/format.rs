@@ -3,14 +3,13 @@
 use std::path::Path;
 
 use ciderfs_format::settings::{round_block_size, validate_name};
-use ciderfs_format::{Settings, shown, version};
+use ciderfs_format::{Secret, Settings, shown, shown_address, version};
 use ciderfs_meta::Meta;
 use ciderfs_object::{ObjectError, ObjectStore, has_other_objects, named_bucket, prepare, probe};
 
 use crate::args::Args;
 use crate::failure::{Failure, Result};
 use crate::opening::{self, Bounds};
-use crate::values;
 
 /// Flags that an existing volume cannot change.
 const IMMUTABLE: &[&str] =
@@ -26,7 +25,7 @@ pub fn run(args: &Args) -> Result<()> {
 /// Creates the volume, or updates its settings.
 pub async fn format(args: &Args, url: &Path, name: &str) -> Result<()> {
     validate_name(name)?;
-    tracing::info!("Meta address: {}", values::masked(&shown(url)));
+    tracing::info!("Meta address: {}", shown_address(url));
     let store = opening::meta(url, opening::Purpose::Create).await?;
     if let Some(old) = Meta::read_settings(store.as_ref()).await? {
         if args.is_on("no-update") {
@@ -90,12 +89,17 @@ async fn is_in_use(objects: &dyn ObjectStore) -> Result<bool> {
     })
 }
 
+/// All that says where objects are and who may use them.
+pub fn object_place(s: &Settings) -> ([String; 3], [Secret; 2]) {
+    (
+        [&s.storage, &s.bucket, &s.access_key].map(String::clone),
+        [&s.secret_key, &s.session_token].map(Secret::clone),
+    )
+}
+
 /// Tries the object store if its address or a key has changed, unless `--force`.
 pub async fn check_storage(args: &Args, old: &Settings, new: &Settings) -> Result<()> {
-    let place = |s: &Settings| {
-        [&s.storage, &s.bucket, &s.access_key, &s.secret_key, &s.session_token].map(String::clone)
-    };
-    if place(old) == place(new) || args.is_on("force") {
+    if object_place(old) == object_place(new) || args.is_on("force") {
         return Ok(());
     }
     let objects = opening::storage(new, Bounds::interactive(), None)?;
@@ -130,10 +134,11 @@ fn new_settings(args: &Args, name: &str) -> Result<Settings> {
     s.shards = u32::try_from(args.int("shards", 0)).unwrap_or(u32::MAX);
     let env = |name: &str| std::env::var(name).unwrap_or_default();
     (s.access_key, s.secret_key, s.session_token) =
-        (env("ACCESS_KEY"), env("SECRET_KEY"), env("SESSION_TOKEN"));
+        (env("ACCESS_KEY"), env("SECRET_KEY").into(), env("SESSION_TOKEN").into());
     if let Some(path) = args.path("encrypt-rsa-key") {
         s.encrypt_key = ciderfs_bounded::read_text(path, ciderfs_bounded::KEY_FILE_MAX)
-            .map_err(|e| Failure::new(format!("private key {}: {e}", shown(path))))?;
+            .map_err(|e| Failure::new(format!("private key {}: {e}", shown(path))))?
+            .into();
     }
     if let Some(algo) = args.text("encrypt-algo") {
         s.encrypt_algo = algo.to_owned();
@@ -148,6 +153,12 @@ fn new_settings(args: &Args, name: &str) -> Result<Settings> {
 pub fn stored_bucket(storage: &str, bucket: &str, dir: &Path) -> Result<String> {
     if !storage.eq_ignore_ascii_case("file") {
         return Ok(bucket.to_owned());
+    }
+    // Its login would become the name of a directory, which everybody is told.
+    if bucket.contains("://") && !bucket.starts_with(['/', '.']) {
+        return Err(Failure::new(
+            "--bucket is the address of a service: say --storage s3 or --storage minio, or name a directory",
+        ));
     }
     // Settings are a document of text.
     let dir = dir.to_str().ok_or_else(|| {
@@ -178,11 +189,11 @@ pub fn change(args: &Args, s: &mut Settings) -> Result<()> {
     if let Some(v) = args.text("access-key") {
         s.access_key = v.to_owned();
     }
-    if let Some(v) = args.text("secret-key") {
-        s.secret_key = v.to_owned();
+    if let Some(v) = args.secret("secret-key") {
+        s.secret_key = v.clone();
     }
-    if let Some(v) = args.text("session-token") {
-        s.session_token = v.to_owned();
+    if let Some(v) = args.secret("session-token") {
+        s.session_token = v.clone();
     }
     if args.is_on("enable-acl") && !s.enable_acl {
         s.enable_acl = true;

@@ -7,12 +7,12 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use ciderfs_format::shown;
+use ciderfs_format::{shown, shown_address};
 
 use crate::args::{Args, Value};
 use crate::failure::{Failure, Result};
 use crate::flags::Kind;
-use crate::{cache_dirs, flags, values};
+use crate::{cache_dirs, flags};
 
 /// Types by which mount(8) finds a helper: the first is what the official client writes.
 const TYPES: [&str; 2] = ["juicefs", "ciderfs"];
@@ -69,8 +69,8 @@ fn update(args: &Args, root: &Path) -> Result<()> {
         _ = fs::remove_file(&temporary);
     }
     written?;
-    let source = shown(args.place(0));
-    if mode & 0o044 != 0 && values::masked(&source) != source {
+    let source = args.place(0);
+    if mode & 0o044 != 0 && shown_address(source) != shown(source) {
         tracing::warn!("everybody can read /etc/fstab, and now the password in it: chmod 600 it");
     }
     Ok(())
@@ -139,11 +139,14 @@ impl Line {
                 Some(Value::Text(text) | Value::Bucket(text, _)) => text.as_bytes().to_vec(),
                 Some(Value::Place(place)) => place.as_bytes().to_vec(),
                 Some(Value::Dirs(dirs)) => listed(dirs)?,
+                // Others read the table.
+                Some(Value::Secret(_)) => continue,
             };
             options.push([flag.name.as_bytes(), b"=", &value].concat());
         }
         if let Some(bad) = options.iter().find(|o| o.contains(&b',')) {
-            let bad = shown(OsStr::from_bytes(bad)).into_owned();
+            let name = bad.split(|b| *b == b'=').next().unwrap_or_default();
+            let bad = shown(OsStr::from_bytes(name)).into_owned();
             return Err(Failure::new(format!("a line of fstab cannot hold --{bad}: there is a comma in it")));
         }
         options.sort_unstable();

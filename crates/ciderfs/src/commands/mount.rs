@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ciderfs_block::{BlockConfig, BlockStore};
-use ciderfs_format::{Settings, shown};
+use ciderfs_format::{Settings, shown, shown_address};
 use ciderfs_meta::{Meta, MetaConfig};
 use ciderfs_mount::{MountedFs, XattrOptions};
 use ciderfs_object::layers::{Limits, Replaceable};
@@ -20,7 +20,7 @@ use crate::args::Args;
 use crate::commands::{format, fstab, mount_options, mountpoint as place};
 use crate::failure::{EXIT_STOP, Failure, Result};
 use crate::opening::{self, Bounds, Purpose};
-use crate::{daemon, http, memory, places, values};
+use crate::{daemon, http, memory, places};
 
 /// After a signal, the mount may go on flushing as long as this is not without effect for so long.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
@@ -36,6 +36,9 @@ const POLL: Duration = Duration::from_millis(100);
 /// Runs the command.
 pub fn run(args: &Args, argv: &[OsString]) -> Result<()> {
     args.exactly("mount", &["META-URL", "MOUNTPOINT"])?;
+    if args.given(1).as_bytes().windows(3).any(|w| w == b"://") {
+        return Err(Failure::new("the mount point is an address: write META-URL before MOUNTPOINT"));
+    }
     if args.is_on("background") && !args.is_on("foreground") && !daemon::is_daemon() {
         if is_mounted(args)? {
             fstab::enter(args);
@@ -109,7 +112,7 @@ async fn serve_async(args: &Args, url: &Path, mountpoint: &Path, banner: Option<
     let occupant = place::prepare(mountpoint)?;
     let mut options = mount_options::serve_options(args)?;
     let read_only = options.mount.read_only;
-    tracing::info!("Meta address: {}", values::masked(&shown(url)));
+    tracing::info!("Meta address: {}", shown_address(url));
     let store = opening::meta(url, if read_only { Purpose::Look } else { Purpose::Change }).await?;
     let mount_point = shown(mountpoint).into_owned();
     let meta = Meta::load(
@@ -370,9 +373,7 @@ fn follow_settings(
     objects: Arc<Replaceable>,
     open: impl Fn(&Settings) -> Result<Arc<dyn ObjectStore>> + Send + Sync + 'static,
 ) {
-    let address = |s: &Settings| {
-        [&s.storage, &s.bucket, &s.access_key, &s.secret_key, &s.session_token].map(String::clone)
-    };
+    let address = format::object_place;
     let current = std::sync::Mutex::new(address(&now));
     meta.on_settings(Box::new(move |new| {
         let mut new = (**new).clone();

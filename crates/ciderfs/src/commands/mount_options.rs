@@ -93,7 +93,8 @@ pub fn serve_options(args: &Args) -> Result<ServeOptions> {
             word if NOTHING_TO_DO.contains(&word) => {}
             word if IGNORED_VALUES.iter().any(|name| word.starts_with(name)) => {}
             other => {
-                return Err(Failure::new(format!("mount option {other} is not known; remove it from -o")));
+                let name = other.split('=').next().unwrap_or(other);
+                return Err(Failure::new(format!("mount option {name} is not known; remove it from -o")));
             }
         }
     }

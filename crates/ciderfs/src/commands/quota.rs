@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use ciderfs_format::quota::{Quota, QuotaLimits};
-use ciderfs_format::{Ino, shown};
+use ciderfs_format::{Ino, shown, shown_address};
 use ciderfs_meta::store::QuotaKey;
 use ciderfs_meta::{Caller, Errno, Meta, MetaConfig, QuotaCheck};
 use serde_json::{Value, json};
@@ -82,7 +82,10 @@ pub fn run(args: &Args) -> Result<()> {
         "delete" | "del" => "delete",
         "list" | "ls" => "list",
         other => {
-            return Err(Failure { text: format!("No help topic for '{other}'"), code: EXIT_UNKNOWN_COMMAND });
+            return Err(Failure {
+                text: format!("No help topic for '{}'", shown_address(other)),
+                code: EXIT_UNKNOWN_COMMAND,
+            });
         }
     };
     args.exactly("quota", &[command, "META-URL"])?;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use aws_lc_rs::rsa::{OaepPrivateDecryptingKey, OaepPublicEncryptingKey, PrivateDecryptingKey};
+use pem::PemError;
 use pkcs8::der::asn1::OctetStringRef;
 use pkcs8::der::{AnyRef, Encode};
 use pkcs8::spki::AlgorithmIdentifierRef;
@@ -67,7 +68,14 @@ impl PrivateKey {
     /// Loads the first key of a PEM text: PKCS#1 (also with the old `DEK-Info` protection) or PKCS#8 (also
     /// protected by PBES2). The passphrase is ignored when the key is not protected.
     pub fn load(pem: &str, passphrase: Option<&str>) -> Result<Self, KeyError> {
-        let block = pem::parse(pem).map_err(|e| KeyError::Pem(e.to_string()))?;
+        let block = pem::parse(pem).map_err(|e| {
+            KeyError::Pem(match e {
+                // It would be quoted, and may be a line of the key.
+                PemError::InvalidHeader(_) => "invalid header".to_owned(),
+                PemError::InvalidData(_) => "invalid data".to_owned(),
+                other => other.to_string(),
+            })
+        })?;
         let passphrase = || passphrase.filter(|p| !p.is_empty()).ok_or(KeyError::PassphraseNeeded);
         let header = |name| block.headers().get(name).map(str::trim);
 

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use md5::{Digest, Md5};
 
 use super::{REMOVED, Settings, SettingsError};
+use crate::secret::Secret;
 
 /// The secrets by name, in the order in which nonces are used up.
 const FIELDS: [&str; 3] = ["EncryptKey", "SecretKey", "SessionToken"];
@@ -27,19 +28,19 @@ impl Settings {
             return Ok(());
         }
         let key = self.secret_key_cipher()?;
-        let mut done = self.secrets().map(String::clone);
+        let mut done = self.secrets().map(Secret::clone);
         for ((field, secret), nonce) in FIELDS.iter().zip(&mut done).zip(nonces) {
             if secret.is_empty() {
                 continue;
             }
-            if secret == REMOVED {
+            if secret.expose() == REMOVED {
                 return Err(SettingsError::SecretRemoved { field });
             }
             let failed = |_| SettingsError::Secret { field, detail: "encryption failed" };
-            let mut body = secret.as_bytes().to_vec();
+            let mut body = secret.expose().as_bytes().to_vec();
             key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut body)
                 .map_err(failed)?;
-            *secret = STANDARD.encode([&nonce[..], &body].concat());
+            *secret = STANDARD.encode([&nonce[..], &body].concat()).into();
         }
         self.put_secrets(done, true);
         Ok(())
@@ -54,24 +55,25 @@ impl Settings {
         if !self.key_encrypted {
             return Ok(());
         }
-        let mut done = self.secrets().map(String::clone);
+        let mut done = self.secrets().map(Secret::clone);
         for (field, secret) in FIELDS.iter().zip(&mut done) {
             if secret.is_empty() {
                 continue;
             }
-            if secret == REMOVED {
+            if secret.expose() == REMOVED {
                 return Err(SettingsError::SecretRemoved { field });
             }
             let key = self.secret_key_cipher()?;
             let failed = |detail| SettingsError::Secret { field, detail };
-            let raw = STANDARD.decode(secret.as_bytes()).map_err(|_| failed("it is not base64"))?;
+            let raw = STANDARD.decode(secret.expose().as_bytes()).map_err(|_| failed("it is not base64"))?;
             let (nonce, body) =
                 raw.split_first_chunk::<NONCE_LEN>().ok_or_else(|| failed("it is too short"))?;
             let mut body = body.to_vec();
             let plain = key
                 .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::empty(), &mut body)
                 .map_err(|_| failed("it does not belong to this volume's UUID, or it is damaged"))?;
-            *secret = String::from_utf8(plain.to_vec()).map_err(|_| failed("it is not text"))?;
+            let plain = String::from_utf8(plain.to_vec()).map_err(|_| failed("it is not text"))?;
+            *secret = plain.into();
         }
         self.put_secrets(done, false);
         Ok(())
@@ -87,11 +89,11 @@ impl Settings {
         Ok(LessSafeKey::new(key))
     }
 
-    fn secrets(&self) -> [&String; 3] {
+    fn secrets(&self) -> [&Secret; 3] {
         [&self.encrypt_key, &self.secret_key, &self.session_token]
     }
 
-    fn put_secrets(&mut self, [encrypt_key, secret_key, session_token]: [String; 3], encrypted: bool) {
+    fn put_secrets(&mut self, [encrypt_key, secret_key, session_token]: [Secret; 3], encrypted: bool) {
         (self.encrypt_key, self.secret_key, self.session_token) = (encrypt_key, secret_key, session_token);
         self.key_encrypted = encrypted;
     }

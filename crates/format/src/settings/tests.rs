@@ -44,13 +44,13 @@ fn defaults() {
 fn secrets_of_the_official_client() {
     let mut s = Settings::parse(golden!("encc").as_bytes()).unwrap();
     s.decrypt_secrets().unwrap();
-    assert_eq!(s.secret_key, "SK<&>");
-    assert_eq!(s.session_token, "");
-    assert_eq!(s.encrypt_key, include_str!("../../testdata/keys/rsa-pbes2-aes256.pem"));
+    assert_eq!(s.secret_key.expose(), "SK<&>");
+    assert!(s.session_token.is_empty());
+    assert_eq!(s.encrypt_key.expose(), include_str!("../../testdata/keys/rsa-pbes2-aes256.pem"));
     assert!(!s.key_encrypted);
     let mut s = Settings::parse(golden!("enca").as_bytes()).unwrap();
     s.decrypt_secrets().unwrap();
-    assert_eq!(s.encrypt_key, include_str!("../../testdata/keys/rsa-legacy-aes256.pem"));
+    assert_eq!(s.encrypt_key.expose(), include_str!("../../testdata/keys/rsa-legacy-aes256.pem"));
 
     // Appendix A.8 of meta-redis.md; the nonce is part of the stored value.
     let stored = "hyKEHlESe0hKOmlamd4BhWsx+TU/VSpT9dPKwlBlUI4K";
@@ -58,10 +58,30 @@ fn secrets_of_the_official_client() {
     s.secret_key = stored.into();
     s.key_encrypted = true;
     s.decrypt_secrets().unwrap();
-    assert_eq!(s.secret_key, "SK123");
+    assert_eq!(s.secret_key.expose(), "SK123");
     let nonce = [0x87, 0x22, 0x84, 0x1e, 0x51, 0x12, 0x7b, 0x48, 0x4a, 0x3a, 0x69, 0x5a];
     s.encrypt_secrets([[0; 12], nonce, [0; 12]]).unwrap();
-    assert_eq!((s.secret_key.as_str(), s.key_encrypted), (stored, true));
+    assert_eq!((s.secret_key.expose(), s.key_encrypted), (stored, true));
+}
+
+/// Neither what people are shown nor `Debug` has a secret in it, wherever in the document it stands.
+#[test]
+fn nothing_shows_a_secret() {
+    let text = r#"{"Name":"vol","UUID":"u","Storage":"s3","Bucket":"https://k:hush-b@h/b?x_token=hush-t","BlockSize":4096,
+        "AccessKey":"AK","SecretKey":"hush-s","SessionToken":"hush-st","EncryptKey":"hush-e","RangerRestUrl":"http://u:hush-r@h",
+        "NewPassword":{"a":"hush-n"}}"#;
+    let s = Settings::parse(text.as_bytes()).unwrap();
+    for shown in [format!("{s:?}{s:#?}"), s.to_display_json().unwrap()] {
+        assert!(!shown.contains("hush") && shown.contains("https://k:****@h/b"), "{shown}");
+    }
+    assert_eq!(s.to_json().unwrap().matches("hush").count(), 7, "what is stored is whole");
+    for key in ["SecretKey", "SessionToken", "EncryptKey"] {
+        let e = Settings::parse(format!(r#"{{"BlockSize":4096,"{key}":123456789}}"#).as_bytes()).unwrap_err();
+        assert!(!e.to_string().contains("123456789"), "{e}");
+    }
+    // A directory is none of that.
+    let s = Settings::new("vol", "u", "file", "/srv/a:b@c/");
+    assert!(s.to_display_json().unwrap().contains("/srv/a:b@c/"));
 }
 
 #[test]
@@ -208,7 +228,7 @@ proptest! {
     ) {
         let [name, storage, storage_class, bucket, access_key, secret_key, kerb_conf] = texts;
         let s = Settings {
-            name, uuid, storage, storage_class, bucket, access_key, secret_key, kerb_conf,
+            name, uuid, storage, storage_class, bucket, access_key, secret_key: secret_key.into(), kerb_conf,
             tiers: tiers.into_iter().map(|(id, (storage_class, tag))| (id, Tier { id, storage_class, tag })).collect(),
             block_size_kib: 1 << shift,
             shards: small[0] % 257,
@@ -238,7 +258,7 @@ proptest! {
     fn secrets_round_trip(secrets in prop::array::uniform3(any::<String>()), nonces: [[u8; 12]; 3]) {
         prop_assume!(secrets.iter().all(|s| s != REMOVED));
         let mut s = Settings::new("vol", "u", "s3", "");
-        [s.encrypt_key, s.secret_key, s.session_token] = secrets;
+        [s.encrypt_key, s.secret_key, s.session_token] = secrets.map(Secret::from);
         let plain = s.clone();
         s.encrypt_secrets(nonces).unwrap();
         prop_assert_eq!(s.key_encrypted, plain.has_secrets());
@@ -250,7 +270,7 @@ proptest! {
     fn never_panics(raw: Vec<u8>, text: String) {
         let _ = Settings::parse(&raw);
         let _ = validate_name(&text);
-        let mut s = Settings { key_encrypted: true, secret_key: text, ..Settings::default() };
+        let mut s = Settings { key_encrypted: true, secret_key: text.into(), ..Settings::default() };
         let _ = s.decrypt_secrets();
     }
 }
@@ -265,6 +285,6 @@ fn documents_have_a_greatest_length() {
         Settings::parse(format!("{padded} ").as_bytes()),
         Err(SettingsError::Length(MAX_DOCUMENT + 1))
     );
-    settings.encrypt_key = "k".repeat(MAX_DOCUMENT);
+    settings.encrypt_key = "k".repeat(MAX_DOCUMENT).into();
     assert!(matches!(settings.to_json(), Err(SettingsError::Length(_))));
 }

@@ -1,5 +1,6 @@
 //! Bucket addresses: which bucket, endpoint, region and style a `--bucket` means.
 
+use ciderfs_format::{is_password_cut, shown_address};
 use url::{Url, form_urlencoded};
 
 use crate::error::{ObjectError, Result};
@@ -48,7 +49,7 @@ struct Query {
 pub(crate) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 fn bad(bucket: &str, why: &str) -> ObjectError {
-    ObjectError::Config(format!("bucket address {bucket:?} {why}"))
+    ObjectError::Config(format!("bucket address {:?} {why}", shown_address(bucket)))
 }
 
 impl Query {
@@ -155,6 +156,13 @@ struct Parts {
 
 fn split(text: &str, scheme: impl Fn(&str) -> &'static str) -> Result<Parts> {
     let (body, query) = text.split_once('?').unwrap_or((text, ""));
+    // Before anything is taken for a host or a bucket, and told.
+    if body.contains('@') || is_password_cut(text) {
+        return Err(ObjectError::Config(
+            "bucket address contains a user or password: give keys as --access-key and --secret-key"
+                .to_owned(),
+        ));
+    }
     let query = Query::parse(query)?;
     let body = match body.split_once("://") {
         Some(_) => body.to_owned(),
@@ -166,12 +174,6 @@ fn split(text: &str, scheme: impl Fn(&str) -> &'static str) -> Result<Parts> {
     let url = Url::parse(&body).map_err(|e| bad(text, &format!("cannot be read: {e}")))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(bad(text, "must begin with http:// or https://, or have no scheme"));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(ObjectError::Config(
-            "bucket address contains a user or password: give keys as --access-key and --secret-key"
-                .to_owned(),
-        ));
     }
     let host = url.host_str().ok_or_else(|| bad(text, "names no host"))?.to_owned();
     let authority = url.port().map_or_else(|| host.clone(), |port| format!("{host}:{port}"));

@@ -1,14 +1,14 @@
 //! HTTP client and credentials.
 
-use std::fmt;
 use std::time::Duration;
 
 use ciderfs_bounded::KEY_FILE_MAX;
+use ciderfs_format::Secret;
 use reqsign_aws_v4::{Credential, DefaultCredentialProvider, StaticCredentialProvider};
 use reqsign_core::ProvideCredentialChain;
 use reqwest::{Certificate, Client, Identity, redirect};
 
-use super::address::{Address, TlsOptions};
+use super::address::{Address, TlsOptions, process_env};
 use crate::error::{ObjectError, Result};
 
 /// Longest time for a TCP connection and for the TLS handshake on it.
@@ -20,8 +20,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// Unused connections that are kept per host.
 const IDLE_CONNECTIONS: usize = 256;
 
-/// Who we are. `Debug` shows no secret.
-#[derive(Clone, PartialEq, Eq)]
+/// Who we are.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Credentials {
     /// Requests are not signed.
     Anonymous,
@@ -30,28 +30,18 @@ pub(crate) enum Credentials {
         /// Access key.
         access_key: String,
         /// Secret key.
-        secret_key: String,
+        secret_key: Secret,
         /// Session token, for temporary keys.
-        session_token: Option<String>,
+        session_token: Option<Secret>,
     },
     /// Whatever the environment offers: variables, files, web identity, container and instance roles.
     Environment,
 }
 
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Anonymous => f.write_str("Anonymous"),
-            Self::Static { access_key, .. } => write!(f, "Static({access_key}, removed)"),
-            Self::Environment => f.write_str("Environment"),
-        }
-    }
-}
-
 impl Credentials {
     /// From the volume's settings. An empty access key means the environment.
-    pub(crate) fn new(access_key: &str, secret_key: &str, session_token: &str) -> Result<Self> {
-        match (access_key, secret_key) {
+    pub(crate) fn new(access_key: &str, secret_key: &Secret, session_token: &Secret) -> Result<Self> {
+        match (access_key, secret_key.expose()) {
             ("anonymous", _) => Ok(Self::Anonymous),
             ("", "") => Ok(Self::Environment),
             ("", _) => {
@@ -62,9 +52,28 @@ impl Credentials {
             }
             _ => Ok(Self::Static {
                 access_key: access_key.to_owned(),
-                secret_key: secret_key.to_owned(),
-                session_token: Some(session_token).filter(|t| !t.is_empty()).map(str::to_owned),
+                secret_key: secret_key.clone(),
+                session_token: Some(session_token).filter(|t| !t.is_empty()).cloned(),
             }),
+        }
+    }
+
+    /// A text of the store without the secrets: the token is part of every request, and stores repeat in errors what they were
+    /// sent.
+    pub(crate) fn hidden_in(&self, text: &str) -> String {
+        let hide = |text: &str, secret: Option<&Secret>| {
+            secret.map_or_else(|| text.to_owned(), |secret| secret.hidden_in(text))
+        };
+        match self {
+            Self::Anonymous => text.to_owned(),
+            Self::Static { secret_key, session_token, .. } => {
+                hide(&hide(text, Some(secret_key)), session_token.as_ref())
+            }
+            Self::Environment => {
+                let known = ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"]
+                    .map(|name| Secret::given(process_env(name)));
+                known.iter().fold(text.to_owned(), |text, secret| hide(&text, secret.as_ref()))
+            }
         }
     }
 
@@ -75,9 +84,9 @@ impl Credentials {
         match self {
             Self::Anonymous => chain,
             Self::Static { access_key, secret_key, session_token } => {
-                let keys = StaticCredentialProvider::new(access_key, secret_key);
+                let keys = StaticCredentialProvider::new(access_key, secret_key.expose());
                 chain.push(match session_token {
-                    Some(token) => keys.with_session_token(token),
+                    Some(token) => keys.with_session_token(token.expose()),
                     None => keys,
                 })
             }

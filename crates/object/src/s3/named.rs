@@ -3,6 +3,8 @@
 //! Stored addresses are read leniently ([`Address`]), as the official client reads them. What somebody names now is held to
 //! more: every part of it must have an effect, and no request goes to a host that was not named.
 
+use ciderfs_format::shown_address;
+
 use super::address::{Address, Env, process_env};
 use crate::error::{ObjectError, Result};
 
@@ -21,6 +23,7 @@ pub(crate) fn named(storage: &str, endpoint: Option<&str>, bucket: &str) -> Resu
 pub(super) fn named_in(storage: &str, endpoint: Option<&str>, bucket: &str, env: Env<'_>) -> Result<String> {
     let reader = Reader { storage, env };
     if bucket.contains('#') {
+        let bucket = shown_address(bucket);
         return refuse(format!("--bucket {bucket}: what follows # would have no effect; leave it out"));
     }
     let (body, query) = match bucket.split_once('?') {
@@ -84,23 +87,26 @@ impl<'a> Endpoint<'a> {
         };
         if scheme.is_some_and(|s| !matches!(s, "http" | "https")) {
             return refuse(format!(
-                "--endpoint {text} must begin with http:// or https://, or have no scheme"
+                "--endpoint {} must begin with http:// or https://, or have no scheme",
+                shown_address(text)
             ));
         }
         let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let shown = shown_address(text);
         if rest.contains(['?', '#']) {
             return refuse(format!(
-                "--endpoint {text}: options such as region= belong to the end of --bucket: --bucket NAME?region=REGION"
+                "--endpoint {shown}: options such as region= belong to the end of --bucket: --bucket NAME?region=REGION"
             ));
         }
         if host.is_empty() {
-            return refuse(format!("--endpoint {text} names no host"));
+            return refuse(format!("--endpoint {shown} names no host"));
         }
         if !path.trim_matches('/').is_empty() {
             return refuse(format!(
-                "--endpoint {text} is understood as host {host} with the path /{path}: an endpoint with a path cannot be \
+                "--endpoint {shown} is understood as host {} with the path /{path}: an endpoint with a path cannot be \
                  stored, because clients read the first element of the path as the bucket; give one whose buckets are \
-                 directly below the host"
+                 directly below the host",
+                shown_address(host)
             ));
         }
         Ok(Self { scheme, host })
@@ -140,12 +146,13 @@ impl Reader<'_> {
     /// Reads an address, every part of which must count.
     fn check(&self, text: &str) -> Result<Address> {
         let address = self.read(text)?;
+        let shown = shown_address(text);
         let whole = text.split('?').next().unwrap_or_default();
         let body = whole.split_once("://").map_or(whole, |(_, rest)| rest);
         let (host, path) = body.split_once('/').unwrap_or((body, ""));
         if !path.is_empty() && !whole.contains("://") && !host.contains(['.', ':']) {
             return refuse(format!(
-                "--bucket {text} is understood as {}: if {host} is that host, write {}/{path}; if it is the bucket, leave out \
+                "--bucket {shown} is understood as {}: if {host} is that host, write {}/{path}; if it is the bucket, leave out \
                  the path, which would have no effect",
                 understood(&address),
                 address.endpoint
@@ -155,22 +162,22 @@ impl Reader<'_> {
         let path = if self.storage == "minio" { path.strip_prefix("minio/").unwrap_or(path) } else { path };
         if let Some((_, rest)) = path.split_once('/') {
             return refuse(format!(
-                "--bucket {text} is understood as {}: the path {rest:?} after the bucket would have no effect; leave it out: \
+                "--bucket {shown} is understood as {}: the path {rest:?} after the bucket would have no effect; leave it out: \
                  a volume's objects are below BUCKET/NAME-OF-THE-VOLUME/",
                 understood(&address)
             ));
         }
         let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-        let shown = text.replacen("%d", SOME_SHARD, 1);
-        if !address.bucket.chars().all(legal) || !shown.contains(&address.bucket) {
+        let some = text.replacen("%d", SOME_SHARD, 1);
+        if !address.bucket.chars().all(legal) || !some.contains(&address.bucket) {
             return refuse(format!(
-                "--bucket {text} is understood as {}: a bucket's name has small letters, digits, dots and hyphens",
+                "--bucket {shown} is understood as {}: a bucket's name has small letters, digits, dots and hyphens",
                 understood(&address)
             ));
         }
         if address.is_aws() && host.contains(':') {
             return refuse(format!(
-                "--bucket {text} is understood as {}: the port would have no effect with Amazon; leave it out",
+                "--bucket {shown} is understood as {}: the port would have no effect with Amazon; leave it out",
                 understood(&address)
             ));
         }

@@ -96,7 +96,7 @@ impl S3Store {
 
     fn error(&self, call: Call, key: &str, e: &opendal::Error) -> ObjectError {
         let asked = Asked { store: &self.describe(), bucket: &self.address.bucket, call, key };
-        error::from_opendal(&asked, e)
+        error::from_opendal(&asked, e).reworded(|text| self.keys.hidden_in(text))
     }
 
     /// The error of a write, which is the first request to a bucket: where the bucket is somewhere else, ask where.
@@ -111,7 +111,8 @@ impl S3Store {
                 "{}: PutObject of {key} was refused (PermanentRedirect); {}",
                 self.describe(),
                 error::elsewhere(region.as_deref(), Some(&endpoint))
-            )),
+            ))
+            .reworded(|text| self.keys.hidden_in(text)),
             _ => error,
         }
     }
@@ -253,7 +254,8 @@ impl ObjectStore for S3Store {
             // The bucket does not exist yet, so nobody knows its region.
             None => &self.address.with_region("us-east-1"),
         };
-        bucket::create(&self.client, address, &self.keys, &self.describe()).await
+        let created = bucket::create(&self.client, address, &self.keys, &self.describe()).await;
+        created.map_err(|e| e.reworded(|text| self.keys.hidden_in(text)))
     }
 
     fn describe(&self) -> String {
