@@ -122,9 +122,10 @@ def write(fd, data):
         said[errno.errorcode[e.errno]] = said.get(errno.errorcode[e.errno], 0) + 1
         return False
 fd = os.open(sys.argv[1], os.O_RDWR)
-for n in range(1500):
+for n in range(6000):
     # A mebibyte; too short a head for what follows; one that says that a mebibyte will follow.
-    write(fd, bytes(1 << 20))
+    if n % 10 == 0:
+        write(fd, bytes(1 << 20))
     write(fd, (1005).to_bytes(4, 'big') + (8).to_bytes(4, 'big') + bytes(16000))
     write(fd, (1005).to_bytes(4, 'big') + (1 << 20).to_bytes(4, 'big') + bytes(1000))
 while len(fds) < 5000:

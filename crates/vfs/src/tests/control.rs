@@ -279,13 +279,21 @@ async fn info_lists_no_more_than_it_can_hold() {
     let w = World::new(1).await;
     let c = w.client().await;
     let (ino, file) = c.create("a").await;
-    c.truncate(ino, file, 1 << 42).await;
+    // A thousand objects, and copies of them, which cost nothing: two GiB.
+    for n in 0..4 {
+        c.write(file, n * 16 * MIB, &pattern(1, 16 * MIB)).await;
+    }
+    let chunk = 64 * MIB as u64;
+    for n in 1..33 {
+        let copy = c.vfs.copy_file_range(&Caller::root(), (file, 0), (file, n * chunk), chunk, 0).await;
+        assert_eq!(copy.unwrap(), chunk);
+    }
     let fh = open(&c).await;
     let ask = request(1005, &[&ino.0.to_be_bytes()[..], &[0, 0, 0]].concat());
     c.vfs.write_control(&Caller::root(), fh, &ask).unwrap();
     let said = soon(answer(&c, fh, ask.len() + 17)).await;
     let info: Value = serde_json::from_slice(&said[5..]).unwrap();
-    assert_eq!(info["Summary"]["Length"], 1_u64 << 42);
+    assert_eq!(info["Summary"]["Length"], 33 * chunk);
     assert_eq!((&info["Objects"], &info["Failed"]), (&Value::Null, &Value::Bool(false)));
     assert!(info["Reason"].as_str().unwrap().contains("too many"), "{info}");
 }
