@@ -333,7 +333,15 @@ pub const FLAGS: &[Flag] = &[
     flag!("disable-transparent-hugepage", &[], Bool, "", MOUNT, LATER, "huge pages"),
     flag!("enable-xattr", &[], Bool, "true", MOUNT, Ready, "extended attributes"),
     flag!("enable-cap", &[], Bool, "true", MOUNT, Ready, "security.capability"),
-    flag!("enable-selinux", &[], Bool, "where the kernel runs SELinux", MOUNT, Ready, "security.selinux"),
+    flag!(
+        "enable-selinux",
+        &[],
+        Bool,
+        "",
+        MOUNT,
+        Ready,
+        "security.selinux; if not given, where the kernel runs SELinux"
+    ),
     flag!("enable-ioctl", &[], Bool, "true", MOUNT, Ready, "chattr"),
     flag!("root-squash", &[], Text, "", MOUNT, Ready, "map root to another user, USER:GROUP"),
     flag!("all-squash", &[], Text, "", MOUNT, Ready, "map everybody to one user, USER:GROUP"),

@@ -65,11 +65,22 @@ fn accepted(here: &Path, call: &Call, local: &Outcome, mounted: &Outcome) -> boo
     }
     // Immutable and append-only nodes are known to us but not to the kernel, which finds other reasons to refuse before it asks
     // us: there is an error in both trees, but not the same one.
-    let refused = matches!((local, mounted), (Err(Errno::PERM), Err(_)));
+    let refused = matches!((local, mounted), (Err(Errno::PERM), Err(_))) || refused_a_name(local, mounted);
     // access(2) is answered by the kernel from the mode, without asking us; the write itself is refused.
     let refused =
         refused || (matches!(call, Call::Access { .. }) && *local == Err(Errno::PERM) && mounted.is_ok());
     local == mounted || (refused && call.paths().iter().any(|p| is_protected(here, p)))
+}
+
+/// Was a nameless file made in both trees and refused a name in both, by ext4 with `EPERM`?
+fn refused_a_name(local: &Outcome, mounted: &Outcome) -> bool {
+    let parts = |outcome: &Outcome| {
+        let (before, rest) = outcome.as_ref().ok()?.split_once("linked: Err(")?;
+        let (error, after) = rest.split_once("), ")?;
+        Some((format!("{before}{after}"), error.to_owned()))
+    };
+    let (Some(local), Some(mounted)) = (parts(local), parts(mounted)) else { return false };
+    local.0 == mounted.0 && local.1 == format!("{:?}", Errno::PERM)
 }
 
 /// Is there an immutable or append-only node at a path, or is its directory one?

@@ -92,7 +92,8 @@ impl Meta {
             AclKind::Access => (id, a.default_acl),
             AclKind::Default => (a.access_acl, id),
         };
-        if rule.is_empty() && ids == (a.access_acl, a.default_acl) {
+        // As on a local file system, a change of nothing does not advance ctime.
+        if change.mode == a.mode && ids == (a.access_acl, a.default_acl) {
             return Ok(a.clone());
         }
         let patch = AttrPatch {
