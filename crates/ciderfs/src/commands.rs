@@ -18,7 +18,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::ExitCode;
 
-use ciderfs_format::shown_address;
+use ciderfs_format::shown;
 
 use crate::args::Args;
 use crate::failure::{EXIT_UNKNOWN_COMMAND, Result};
@@ -63,7 +63,10 @@ pub fn run(argv: &[OsString]) -> ExitCode {
     let Some(at) = at.filter(|&at| is_command(&words[at])) else {
         return match words.iter().find(|w| !is_flag(w)) {
             Some(word) => {
-                eprintln!("No help topic for '{}'", shown_address(word));
+                // It may be the value of a flag.
+                let at = words.iter().position(|w| std::ptr::eq(w, word)).unwrap_or_default();
+                let shown_words = crate::visible::words(words);
+                eprintln!("No help topic for '{}'", shown(shown_words.get(at).unwrap_or(word)));
                 ExitCode::from(EXIT_UNKNOWN_COMMAND)
             }
             None if words

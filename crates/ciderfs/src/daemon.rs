@@ -21,6 +21,8 @@ const LOG_MODE: u32 = 0o600;
 const OTHERS: u32 = 0o007;
 /// Set for the process that serves in the background.
 const ENV: &str = "CIDERFS_DAEMON";
+/// The file that has the password of the engine.
+const PASSWORD_FILE_ENV: &str = "META_PASSWORD_FILE";
 /// First word of the line that says that the mount is ready.
 const READY: &str = "READY";
 /// After each word of a command line.
@@ -57,9 +59,12 @@ fn narrow(log: &File) {
 
 /// The command line of this process. The one in the background gets it through its standard input: everybody can read what stands
 /// in its own.
-pub fn command_line(own: Vec<OsString>) -> Vec<OsString> {
+///
+/// # Errors
+/// The command that began it has ended before it said everything.
+pub fn command_line(own: Vec<OsString>) -> Result<Vec<OsString>> {
     if !is_daemon() {
-        return own;
+        return Ok(own);
     }
     let mut sent = Vec::new();
     let read = std::io::stdin().read_to_end(&mut sent);
@@ -67,8 +72,8 @@ pub fn command_line(own: Vec<OsString>) -> Vec<OsString> {
         let _ = descriptors::read_from(&nothing);
     }
     match (read, sent.pop()) {
-        (Ok(_), Some(END)) => sent.split(|b| *b == END).map(|w| OsString::from_vec(w.to_vec())).collect(),
-        _ => own,
+        (Ok(_), Some(END)) => Ok(sent.split(|b| *b == END).map(|w| OsString::from_vec(w.to_vec())).collect()),
+        _ => Err(Failure::new("the command that mounts in the background ended too early")),
     }
 }
 
@@ -86,7 +91,12 @@ pub fn start(argv: &[OsString], log: &Path) -> Result<()> {
     let file = open_log(log)?;
     let exe = std::env::current_exe()?;
     descriptors::close_on_exec();
-    let mut child = Command::new(exe)
+    let mut background = Command::new(exe);
+    // The one in the background has another directory.
+    if let Some(path) = std::env::var_os(PASSWORD_FILE_ENV).filter(|path| !path.is_empty()) {
+        background.env(PASSWORD_FILE_ENV, std::path::absolute(path)?);
+    }
+    let mut child = background
         .args(visible::words(argv).get(1..).unwrap_or_default())
         .env(ENV, "1")
         .stdin(Stdio::piped())

@@ -223,7 +223,15 @@ pub const FLAGS: &[Flag] = &[
     flag!("o", &[], Text, "", MOUNT, Ready, "mount options, comma separated"),
     flag!("subdir", &[], Inside, "", MOUNT, Ready, "mount this directory of the volume"),
     flag!("read-only", &[], Bool, "", MOUNT, Ready, "refuse every change"),
-    flag!("heartbeat", &[], Duration(1, 86_400), "12s", MOUNT, Ready, "interval of session refresh"),
+    flag!(
+        "heartbeat",
+        &[],
+        Duration(0, 86_400),
+        "12s",
+        MOUNT,
+        Ready,
+        "interval of session refresh, 0 for none"
+    ),
     flag!("no-bgjob", &[], Bool, "", MOUNT, Ready, "no background jobs"),
     flag!(
         "backup-meta",
@@ -259,8 +267,8 @@ pub const FLAGS: &[Flag] = &[
     flag!("get-timeout", &[], TIME, "60s", MOUNT, Ready, "deadline of a download"),
     flag!("put-timeout", &[], TIME, "60s", MOUNT, Ready, "deadline of an upload"),
     flag!("io-retries", &[], SMALL, "10", MOUNT, Ready, "repetitions of failed requests"),
-    flag!("max-uploads", &[], Int(1, 100_000), "20", MOUNT, Ready, "uploads at a time"),
-    flag!("max-downloads", &[], Int(1, 100_000), "200", MOUNT, Ready, "downloads at a time"),
+    flag!("max-uploads", &[], Int(0, 100_000), "20", MOUNT, Ready, "uploads at a time"),
+    flag!("max-downloads", &[], Int(0, 100_000), "200", MOUNT, Ready, "downloads at a time"),
     flag!("max-stage-write", &[], COUNT, "1000", MOUNT, SAFE, "staged writes at a time"),
     flag!("max-deletes", &[], COUNT, "10", MOUNT, Ready, "deletions at a time, 0 for none"),
     flag!("check-storage", &[], Bool, "", MOUNT, Ready, "probe the storage before mounting"),
@@ -346,7 +354,15 @@ pub const FLAGS: &[Flag] = &[
     flag!("root-squash", &[], Text, "", MOUNT, Ready, "map root to another user, USER:GROUP"),
     flag!("all-squash", &[], Text, "", MOUNT, Ready, "map everybody to one user, USER:GROUP"),
     flag!("non-default-permission", &[], Bool, "", MOUNT, Ready, "check permissions in the client"),
-    flag!("max-fuse-io", &[], Size('B', 4096, 1 << 20), "1M", MOUNT, Ready, "largest request of the kernel"),
+    flag!(
+        "max-fuse-io",
+        &[],
+        Size('B', 0, BYTES_MAX),
+        "1M",
+        MOUNT,
+        Ready,
+        "largest request of the kernel, 4K to 1M"
+    ),
     flag!("umask", &[], Text, "", MOUNT, Ready, "override of umask"),
     flag!("flush", &[], Bool, "", &["umount"], NoOp("nothing is staged"), "wait for staged data"),
 ];

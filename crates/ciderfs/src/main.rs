@@ -24,7 +24,13 @@ fn main() -> ExitCode {
     let argv: Vec<std::ffi::OsString> = std::env::args_os().collect();
     visible::cover(&argv);
     memory::tame_allocator();
-    let argv = daemon::command_line(argv);
+    let argv = match daemon::command_line(argv) {
+        Ok(argv) => argv,
+        Err(e) => {
+            log::fatal(&e.text);
+            return ExitCode::FAILURE;
+        }
+    };
     let code = commands::run(&argv);
     opening::close();
     code

@@ -180,7 +180,8 @@ impl RedisStore {
             let (next, page) = self.hash_page(self.keys.slice_ref(), cursor).await?;
             let mut needless = Vec::new();
             for (field, n) in page {
-                let n: i64 = reply::number(&n)?;
+                // A damaged count is left to whoever counts anew.
+                let Ok(n) = reply::number::<i64>(&n) else { continue };
                 match text(&field).and_then(parse_slice_ref_field) {
                     Some(slice) if n < 0 => {
                         out.insert(slice);

@@ -386,6 +386,10 @@ impl Store for RedisStore {
             let last = last.unwrap_or(0);
             // What was negative before would lead to numbers that are in use.
             let Some(before) = last.checked_sub(count.unsigned_abs()) else {
+                // Else the next to ask would find it sound.
+                let back = Write::AddCounter(counter, count.saturating_neg());
+                let back = Commit { guards: Vec::new(), writes: vec![back] };
+                drop(self.run(&back, &[], &Existing::new()).await);
                 let text = format!("the counter {counter:?} is damaged: it must be above all numbers in use");
                 return Err(StoreError::Corrupt(text));
             };

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use ciderfs_format::lock::LockRecord;
 use ciderfs_format::settings::Settings;
-use ciderfs_format::{FileType, Ino, Slice};
-use ciderfs_meta::store::{LockKind, Scan, Store};
+use ciderfs_format::{Attr, Edge, FileType, Ino, Slice};
+use ciderfs_meta::store::{Commit, DirCursor, LockKind, Read, Scan, Store, Value, Write};
 use ciderfs_meta::{
     Caller, Errno, Lock, LockCaller, Meta, MetaConfig, NewNode, NewSlice, OpenFlags, SetAttr, SliceRemover,
     XattrSet,
@@ -147,4 +147,39 @@ async fn what_frees_room_works_on_a_full_server() {
 #[tokio::test]
 async fn what_frees_room_works_on_a_full_server_with_the_trash() {
     what_frees_room_works(1).await;
+}
+
+/// A large hour of the trash: the server answers a listing that begins anew with pages of nothing where much was removed.
+#[tokio::test]
+async fn a_large_hour_of_the_trash_expires_whole() {
+    const ENTRIES: u64 = 24_000;
+    let redis = server(&[]);
+    let store = open(&redis.url_db(1)).await;
+    let mut settings = Settings::new("large", "5f1c3a86-0000-4000-8000-000000000010", "file", "/nowhere/");
+    settings.trash_days = 1;
+    Meta::write_settings(&store, &settings, None).await.unwrap();
+    let m = client(&redis).await;
+    // An hour long ago, with links to one file.
+    let (hour, file) = (Ino(Ino::TRASH.0 + 1), make(&m, ROOT, "f", FileType::File).await);
+    let attr = m.getattr(file).await.unwrap();
+    let dir = Attr { kind: FileType::Directory, parent: Ino::TRASH, ..attr.clone() };
+    let to_hour = Edge { kind: FileType::Directory, ino: hour };
+    let mut writes =
+        vec![Write::PutEdge(Ino::TRASH, b"2020-01-01-10".to_vec(), to_hour), Write::PutAttr(hour, dir)];
+    for n in 0..ENTRIES {
+        let ino = Ino(1_000_000 + n);
+        writes.push(Write::PutEdge(
+            hour,
+            format!("1-{ino}-f{n}").into_bytes(),
+            Edge { kind: FileType::File, ino },
+        ));
+        writes.push(Write::PutAttr(ino, Attr { parent: hour, ..attr.clone() }));
+    }
+    for part in writes.chunks(2000) {
+        store.commit(&Commit { guards: Vec::new(), writes: part.to_vec() }).await.unwrap();
+    }
+    m.run_hourly_jobs().await.unwrap();
+    let (left, _) = store.list_dir(Ino::TRASH, &DirCursor::Start, 10, false).await.unwrap();
+    assert_eq!(left, []);
+    assert_eq!(store.read(&[Read::DirEmpty(hour)]).await.unwrap(), [Value::Bool(true)]);
 }

@@ -97,7 +97,10 @@ statements! {
     get_refs = "SELECT refs FROM jfs_chunk_ref WHERE chunkid=?1 AND size=?2";
     new_ref = "INSERT INTO jfs_chunk_ref(chunkid,size,refs) VALUES(?1,?2,1) \
         ON CONFLICT(chunkid) DO UPDATE SET refs=$ADD(refs,1)";
-    add_refs = "UPDATE jfs_chunk_ref SET refs=$ADD(refs,?3) WHERE chunkid=?1 AND size=?2 RETURNING refs";
+    // A damaged count stays as it is, and a slice with one is not taken for dead.
+    add_refs = "UPDATE jfs_chunk_ref \
+        SET refs=CASE WHEN typeof(refs)='integer' THEN $ADD(refs,?3) ELSE refs END \
+        WHERE chunkid=?1 AND size=?2 RETURNING CASE WHEN typeof(refs)='integer' THEN refs ELSE 1 END";
     del_ref = "DELETE FROM jfs_chunk_ref WHERE chunkid=?1 AND size=?2 AND refs<=0";
     dead_slices = "SELECT chunkid,size FROM jfs_chunk_ref WHERE refs<=0 LIMIT ?1";
 

@@ -30,21 +30,27 @@ struct Gone {
 
 /// The latest of them.
 #[derive(Default)]
-pub(crate) struct Departed(Mutex<(HashMap<Ino, Gone>, VecDeque<Ino>)>);
+pub(crate) struct Departed(Mutex<Nodes>);
+
+/// By inode, and in the order in which they went.
+type Nodes = (HashMap<Ino, Gone>, VecDeque<Ino>);
 
 impl Departed {
     /// Remembers a node whose record is being removed. If the removal fails nothing is lost: the record is asked first.
     pub(crate) fn remember(&self, ino: Ino, a: &Attr, now: Time) {
-        let (nodes, order) = &mut *self.0.lock();
-        let attr = Attr { nlink: 0, ctime: now, ..a.clone() };
-        if nodes.insert(ino, Gone { attr, xattrs: BTreeMap::new() }).is_none() {
-            order.push_back(ino);
-        }
-        if order.len() > REMEMBERED_MAX
-            && let Some(oldest) = order.pop_front()
-        {
-            nodes.remove(&oldest);
-        }
+        insert(&mut self.0.lock(), ino, a, now);
+    }
+}
+
+fn insert((nodes, order): &mut Nodes, ino: Ino, a: &Attr, now: Time) {
+    let attr = Attr { nlink: 0, ctime: now, ..a.clone() };
+    if nodes.insert(ino, Gone { attr, xattrs: BTreeMap::new() }).is_none() {
+        order.push_back(ino);
+    }
+    if order.len() > REMEMBERED_MAX
+        && let Some(oldest) = order.pop_front()
+    {
+        nodes.remove(&oldest);
     }
 }
 
@@ -55,8 +61,7 @@ impl Meta {
         let ino = self.real(ino);
         let known = || self.departed.0.lock().0.get(&ino).map(|gone| gone.attr.clone());
         known().or_else(|| {
-            let last = self.last_of_open_dir(ino)?;
-            self.departed.remember(ino, &last, last.ctime);
+            self.depart(ino, &self.last_of_open_dir(ino)?);
             known()
         })
     }
@@ -74,8 +79,10 @@ impl Meta {
 
     /// Remembers a file that somebody holds here and another client has removed.
     pub fn depart(&self, ino: Ino, last: &Attr) {
-        if self.departed(ino).is_none() {
-            self.departed.remember(ino, last, last.ctime);
+        let mut nodes = self.departed.0.lock();
+        // What was changed since it went stays.
+        if !nodes.0.contains_key(&ino) {
+            insert(&mut nodes, ino, last, last.ctime);
         }
     }
 

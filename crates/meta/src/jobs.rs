@@ -26,6 +26,21 @@ const PAGE: usize = 1000;
 /// Directories whose missing usage records are gathered before they are computed.
 const DIR_STAT_INTERVAL: Duration = Duration::from_secs(1);
 
+/// A directory that is being emptied, in passes: the last one finds nothing, or nothing that can be removed.
+struct Emptied {
+    dir: Ino,
+    cursor: DirCursor,
+    /// In this pass: entries were found, some were removed or looked into.
+    found: bool,
+    removed: bool,
+}
+
+impl Emptied {
+    fn new(dir: Ino) -> Self {
+        Self { dir, cursor: DirCursor::Start, found: false, removed: false }
+    }
+}
+
 impl Meta {
     /// Ends sessions that were not refreshed in time, if this client wins the claim.
     pub(crate) async fn clean_stale_sessions(&self) -> Result<()> {
@@ -41,7 +56,10 @@ impl Meta {
             // Who claims the run may have seen less, or have died since; a session may be ended twice.
             if ours || overdue {
                 tracing::info!("ending session {sid}, whose client went away");
-                self.clean_session(sid).await?;
+                // One that cannot be ended must not keep the locks of others.
+                if let Err(e) = self.clean_session(sid).await {
+                    tracing::warn!("session {sid}: {e}");
+                }
             }
         }
         Ok(())
@@ -69,17 +87,26 @@ impl Meta {
     /// Runs the hourly jobs that are due and that this client wins.
     pub async fn run_hourly_jobs(&self) -> Result<()> {
         let now = self.engine_now().await?.unwrap_or_else(|| self.clock.now().sec);
+        // What one of them cannot read must not keep the others from their work.
+        let mut failed = Ok(());
+        let mut done = |result: Result<()>| {
+            if let Err(e) = result
+                && let Err(earlier) = std::mem::replace(&mut failed, Err(e))
+            {
+                tracing::warn!("background jobs: {earlier}");
+            }
+        };
         if self.claim(Job::CleanupFiles, now).await? {
-            self.clean_deleted_files(now).await?;
+            done(self.clean_deleted_files(now).await);
         }
         if self.claim(Job::CleanupSlices, now).await? {
-            self.clean_dead_slices().await?;
+            done(self.clean_dead_slices().await);
         }
         if self.claim(Job::CleanupTrash, now).await? {
-            self.expire_trash(now).await?;
-            self.expire_delayed_slices(now).await?;
+            done(self.expire_trash(now).await);
+            done(self.expire_delayed_slices(now).await);
         }
-        Ok(())
+        failed
     }
 
     async fn claim(&self, job: Job, now: i64) -> Result<bool> {
@@ -166,27 +193,48 @@ impl Meta {
             if hour >= edge || Instant::now() > until {
                 break;
             }
-            self.empty_dir(ino).await?;
-            if let Err(e) = self.rmdir_into(&root, Ino::TRASH, &name, None).await {
-                tracing::warn!("trash of {}: {e}", String::from_utf8_lossy(&name));
+            let emptied = self.empty_dir(ino, until).await;
+            let removed = match emptied {
+                Ok(true) => self.rmdir_into(&root, Ino::TRASH, &name, None).await.map(|_| ()),
+                // The next run goes on.
+                Ok(false) => break,
+                Err(e) => Err(e),
+            };
+            if let Err(e) = removed {
+                tracing::warn!("trash of {}: {e}", name.escape_ascii());
             }
         }
         self.drain_deletions().await;
         Ok(())
     }
 
-    /// Removes everything below a directory, for good.
-    async fn empty_dir(&self, top: Ino) -> Result<()> {
+    /// Removes everything below a directory, for good; false if time ended before.
+    ///
+    /// An engine that is asked from the beginning again may pass over a part of a large directory that is empty by now without
+    /// getting further, so the listing goes on where it was.
+    async fn empty_dir(&self, top: Ino, until: Instant) -> Result<bool> {
         let root = Caller::root();
-        let mut stack = vec![top];
+        let mut stack = vec![Emptied::new(top)];
         // A directory that is met again holds what cannot be removed, or itself.
         let mut seen = HashSet::from([top]);
-        while let Some(dir) = stack.last().copied() {
-            let page = self.list_dir(&root, dir, &DirCursor::Start, PAGE, false).await?;
-            if page.entries.is_empty() {
-                stack.pop();
+        while let Some(at) = stack.last_mut() {
+            if Instant::now() > until {
+                return Ok(false);
+            }
+            if at.cursor == DirCursor::End {
+                // What was added, or pushed aside, while it was listed.
+                let again = at.removed && at.found;
+                *at = Emptied::new(at.dir);
+                if !again {
+                    stack.pop();
+                }
                 continue;
             }
+            let dir = at.dir;
+            let page = self.list_dir(&root, dir, &at.cursor, PAGE, false).await?;
+            at.cursor = page.next;
+            at.found |= !page.entries.is_empty();
+            let (mut removed_any, mut below) = (false, Vec::new());
             for e in page.entries {
                 let removed = if e.edge.kind == ciderfs_format::FileType::Directory {
                     self.rmdir_into(&root, dir, &e.name, None).await
@@ -194,15 +242,18 @@ impl Meta {
                     self.unlink(&root, dir, &e.name).await
                 };
                 match removed {
+                    Ok(_) => removed_any = true,
                     Err(err) if err.errno() == crate::Errno::ENOTEMPTY && seen.insert(e.edge.ino) => {
-                        stack.push(e.edge.ino)
+                        below.push(e.edge.ino);
                     }
                     Err(err) if err.errno() != crate::Errno::ENOENT => return Err(err),
-                    _ => {}
+                    Err(_) => {}
                 }
             }
+            at.removed |= removed_any || !below.is_empty();
+            stack.extend(below.into_iter().map(Emptied::new));
         }
-        Ok(())
+        Ok(true)
     }
 
     pub(crate) async fn dir_stat_worker(self: Arc<Self>) {

@@ -103,7 +103,12 @@ impl Vfs {
         };
         let mut attr = None;
         if let Some(size) = size {
-            attr = Some(self.truncate_file(c, ino, size, by_handle).await?);
+            attr = Some(match self.truncate_file(c, ino, size, by_handle).await {
+                Err(e) if e.errno() == Errno::ENOENT && size == 0 && !by_handle => {
+                    (self.emptied_orphan(ino).ok_or(e)?, moment())
+                }
+                other => other?,
+            });
         }
         let only_size = *set == SetAttr::default();
         if let Some(told) = attr.filter(|_| only_size) {
@@ -153,6 +158,16 @@ impl Vfs {
         // What was committed meanwhile counts as well, if it can be found out: the change is made.
         let at = moment();
         Ok((self.getattr(ino).await.unwrap_or(changed.attr), at))
+    }
+
+    /// An open file whose record is gone, emptied: an open with `O_TRUNC` truncates when it is through, and another mount may
+    /// have given the name to another file since.
+    fn emptied_orphan(&self, ino: Ino) -> Option<Attr> {
+        let file = self.files.get(ino).filter(|file| !file.is_dirty())?;
+        let mut s = file.state.lock();
+        s.attr.length = 0;
+        s.changed();
+        Some(s.orphaned())
     }
 
     /// Checks a permission.

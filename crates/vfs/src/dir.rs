@@ -1,25 +1,31 @@
 //! Listing a directory, page by page.
 
-use std::collections::{HashSet, VecDeque};
-use std::hash::{BuildHasher as _, RandomState};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ciderfs_format::{Attr, FileType, Ino};
 use ciderfs_meta::store::{DirCursor, DirEntry};
-use ciderfs_meta::{Caller, Errno, HeldDir, Result};
+use ciderfs_meta::{Caller, Errno, HeldDir, Result, SeenNames};
 
 use crate::file::moment;
 use crate::vfs::Vfs;
 
-/// Entries asked for at a time: a turn of the engine costs as much as hundreds of them, and it answers nobody else meanwhile.
-const PAGE: usize = 4000;
+/// Entries asked for at first, and by readers that take their time: attributes are given along only while they are fresh.
+const PAGE: usize = 1000;
+/// Entries asked for by a reader that has taken the page before within [`QUICK`].
+const PAGE_MAX: usize = 4000;
+/// A reader that does nothing but list.
+const QUICK: Duration = Duration::from_millis(250);
 /// Entries kept behind the reader, so that it can go back to any of them (`seekdir`). Who goes back further reads again from the
 /// start.
 const KEPT_MAX: u64 = 8_000;
 /// Attributes are given along with the name only while they are as fresh as this.
 const FRESH: Duration = Duration::from_secs(1);
+
+/// Between opening a directory and listing it, for a program that does just that.
+const AT_ONCE: Duration = Duration::from_millis(500);
 
 /// One listed entry.
 #[derive(Debug)]
@@ -36,21 +42,6 @@ pub struct DirItem<'a> {
     pub age: Duration,
     /// Where to go on after this entry.
     pub next_offset: u64,
-}
-
-/// Tells names that were given out, by fingerprints of 128 bits: a walk of a million entries remembers some 32 MiB.
-#[derive(Default)]
-struct Seen {
-    keys: (RandomState, RandomState),
-    names: HashSet<u128>,
-}
-
-impl Seen {
-    /// False if the name was there before.
-    fn insert(&mut self, name: &[u8]) -> bool {
-        let (high, low) = (self.keys.0.hash_one(name), self.keys.1.hash_one(name));
-        self.names.insert(u128::from(high) << 64 | u128::from(low))
-    }
 }
 
 /// The walk of one directory handle. Offsets count entries since the walk began.
@@ -70,13 +61,24 @@ pub(crate) struct DirStream {
     /// Changes made here in the directory when that page was fetched.
     fetched_at: u64,
     /// Names given out, where the engine may repeat them.
-    seen: Seen,
+    seen: SeenNames,
     pub(crate) changes: Arc<AtomicU64>,
     _held: Option<HeldDir>,
+    /// When it was opened, and whether anything was fetched since.
+    opened: Instant,
+    was_listed: bool,
+    /// Known to be removed, and held by somebody, when it was opened.
+    known_gone: bool,
 }
 
 impl DirStream {
-    pub(crate) fn new(caller: Caller, ino: Ino, changes: Arc<AtomicU64>, held: Option<HeldDir>) -> Self {
+    pub(crate) fn new(
+        caller: Caller,
+        ino: Ino,
+        changes: Arc<AtomicU64>,
+        held: Option<HeldDir>,
+        known_gone: bool,
+    ) -> Self {
         Self {
             caller,
             ino,
@@ -87,17 +89,26 @@ impl DirStream {
             page: (0, Instant::now()),
             moment: moment(),
             fetched_at: 0,
-            seen: Seen::default(),
+            seen: SeenNames::default(),
             changes,
             _held: held,
+            opened: Instant::now(),
+            known_gone,
+            was_listed: false,
         }
+    }
+
+    /// Was the directory there when it was opened, as far as that is known? Nobody asks for that then; who lists at once what
+    /// is gone has opened it by a name that the kernel remembered.
+    pub(crate) fn was_there(&self) -> bool {
+        self.was_listed || self.known_gone || self.opened.elapsed() > AT_ONCE
     }
 
     fn restart(&mut self) {
         self.cursor = DirCursor::Start;
         self.ready.clear();
         self.first = 0;
-        self.seen = Seen::default();
+        self.seen = SeenNames::default();
     }
 
     #[cfg(test)]
@@ -112,9 +123,11 @@ impl DirStream {
 
     async fn fetch(&mut self, vfs: &Vfs, attrs: bool) -> Result<()> {
         self.fetched_at = self.changes.load(Ordering::Acquire);
+        let is_quick = self.cursor != DirCursor::Start && self.page.1.elapsed() < QUICK;
+        let size = if is_quick { PAGE_MAX } else { PAGE };
         self.page = (self.end(), Instant::now());
         self.moment = moment();
-        let list = async |attrs| vfs.meta.list_dir(&self.caller, self.ino, &self.cursor, PAGE, attrs).await;
+        let list = async |attrs| vfs.meta.list_dir(&self.caller, self.ino, &self.cursor, size, attrs).await;
         let page = match list(attrs).await {
             // The names may be read, but not what they lead to.
             Err(e) if attrs && e.errno() == Errno::EACCES => list(false).await?,
@@ -122,6 +135,7 @@ impl DirStream {
         };
         let scan = matches!(page.next, DirCursor::Scan(_)) || matches!(self.cursor, DirCursor::Scan(_));
         self.cursor = page.next;
+        self.was_listed = true;
         let files = || page.entries.iter().filter_map(|e| Some((e.edge.ino, e.attr.as_ref()?)));
         vfs.count_listed(files()).await;
         vfs.count_links(files()).await;

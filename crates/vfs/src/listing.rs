@@ -16,6 +16,7 @@ impl Vfs {
         if c.check {
             self.access(c, ino, 4).await?;
         }
+        let known_gone = self.meta.departed(ino).is_some();
         let held = self.meta.hold_dir(ino).await?;
         let changes = {
             let mut listed = self.listed.lock();
@@ -29,7 +30,7 @@ impl Vfs {
                 }
             }
         };
-        let stream = DirStream::new(c.clone(), ino, changes, held);
+        let stream = DirStream::new(c.clone(), ino, changes, held, known_gone);
         Ok(self.handles.add(ino, Handle::Dir(Arc::new(tokio::sync::Mutex::new(stream)))))
     }
 
@@ -44,9 +45,13 @@ impl Vfs {
         let (ino, Handle::Dir(stream)) = self.handles.get_with_inode(fh)? else {
             return Err(Errno::ENOTDIR.into());
         };
-        match stream.lock().await.list(self, offset, plus, sink).await {
-            // What another mount has removed is as empty as what this one has, of which the kernel itself says so.
-            Err(e) if e.errno() == Errno::ENOENT && self.meta.departed(ino).is_some() => Ok(()),
+        let mut stream = stream.lock().await;
+        match stream.list(self, offset, plus, sink).await {
+            // What another mount has removed is as empty as what this one has, of which the kernel itself says so. Opened by a
+            // name that leads elsewhere by now, it must not look like an empty directory.
+            Err(e) if e.errno() == Errno::ENOENT && stream.was_there() => {
+                if self.meta.departed(ino).is_some() { Ok(()) } else { Err(e) }
+            }
             listed => listed,
         }
     }

@@ -55,7 +55,8 @@ impl Vfs {
         let as_fetched = if first_handle {
             !self.changed.since(ino, began)
         } else {
-            known.is_some_and(|generation| file.learn(&attr, generation))
+            // What is known of one that is gone may be older than what others have it open with.
+            !gone && known.is_some_and(|generation| file.learn(&attr, generation))
         };
         let enough = Some(version).filter(|_| !first_handle);
         if !as_fetched

@@ -3,7 +3,7 @@
 //! The kernel answers lookups from its own cache for a while. Opening a file is where a program may insist on the truth
 //! (close-to-open), and an open is all that we see.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -25,8 +25,10 @@ const FORGET_PATIENCE: Duration = Duration::from_millis(100);
 /// How long an open waits until the kernel knows that the file has grown. If it takes longer the kernel asks for the length when
 /// somebody reads beyond the one it knows.
 const GROW_PATIENCE: Duration = Duration::from_secs(1);
-/// The kernel looks again at once; whoever comes later comes for something else.
-const AGAIN: Duration = Duration::from_millis(200);
+/// The kernel comes back at once after it has looked; whoever comes later comes for something else.
+const AGAIN: Duration = Duration::from_secs(5);
+/// Nodes remembered that a thread has found on its way. Threads of other pid namespaces all have the number 0.
+const FOUND_MAX: usize = 16;
 
 /// `O_LARGEFILE` as the kernel knows it; the C library hides it where it is always set.
 const LARGEFILE: i32 =
@@ -90,8 +92,8 @@ struct Look {
     of: Ino,
     /// By which kind of request.
     by: By,
-    /// What the name led to when it looked.
-    found: Option<(Ino, Attr)>,
+    /// What the names on its way led to when it looked, the latest last.
+    found: VecDeque<(Ino, Attr)>,
 }
 
 /// Kinds of requests that make a thread look again. What it finds counts for the same kind only: an open must not go by what a
@@ -129,29 +131,38 @@ impl Staleness {
     pub(crate) fn second(&self, pid: u32, ino: Ino, by: By) -> Second {
         let mut told = self.told.lock();
         let look = told.remove(&pid).filter(|look| look.by == by && look.told.elapsed() < AGAIN);
-        match look {
-            Some(Look { found: Some((found, attr)), .. }) if found == ino => {
+        if let Some(look) = look {
+            let found = look.found.into_iter().rfind(|(found, _)| *found == ino);
+            // A damaged entry tells of a node that was never there.
+            if let Some((_, attr)) = found.filter(|(_, attr)| attr.nlink > 0) {
                 return Second::Meant(Some(attr));
             }
-            Some(Look { of, found: None, .. }) if of == ino => return Second::Meant(None),
-            _ => {}
+            if look.of == ino {
+                return Second::Meant(None);
+            }
         }
         if told.len() >= REMEMBERED_MAX {
             told.clear();
         }
-        told.insert(pid, Look { told: Instant::now(), of: ino, by, found: None });
+        told.insert(pid, Look { told: Instant::now(), of: ino, by, found: VecDeque::new() });
         Second::LookAgain
     }
 
     /// A thread has opened a file that has a name: it is done.
     pub(crate) fn opened(&self, pid: u32) {
-        self.told.lock().remove(&pid);
+        if pid != 0 {
+            self.told.lock().remove(&pid);
+        }
     }
 
     /// A thread has looked a name up.
     pub(crate) fn found(&self, pid: u32, ino: Ino, attr: &Attr) {
         if let Some(look) = self.told.lock().get_mut(&pid) {
-            look.found = Some((ino, attr.clone()));
+            look.told = Instant::now();
+            if look.found.len() >= FOUND_MAX {
+                look.found.pop_front();
+            }
+            look.found.push_back((ino, attr.clone()));
         }
     }
 }
@@ -203,7 +214,8 @@ impl Vfs {
             Errno::EPERM | Errno::EACCES => false,
             _ => return Err(refused),
         };
-        if !gone && !self.meta.getattr(ino).await.is_ok_and(|a| has_no_name(&a)) {
+        // The refused open has just asked for them.
+        if !gone && !self.meta.getattr_within(ino, AGAIN).await.is_ok_and(|(a, _)| has_no_name(&a)) {
             return Err(refused);
         }
         match self.stale.second(c.pid, ino, By::Open) {

@@ -19,7 +19,15 @@ const TYPES: [&str; 2] = ["juicefs", "ciderfs"];
 /// Flags that say how this call runs, not how to mount.
 const LEFT_OUT: [&str; 4] = ["o", "background", "foreground", "update-fstab"];
 /// What a mount may take from its environment, which is not there when the system starts.
-const ENVIRONMENT: [&str; 4] = ["META_PASSWORD", "JFS_RSA_PASSPHRASE", "ACCESS_KEY", "SECRET_KEY"];
+const ENVIRONMENT: [&str; 7] = [
+    "META_PASSWORD",
+    "META_PASSWORD_FILE",
+    "REDIS_PASSWORD",
+    "SENTINEL_PASSWORD",
+    "JFS_RSA_PASSPHRASE",
+    "ACCESS_KEY",
+    "SECRET_KEY",
+];
 
 /// Enters a mount that has succeeded. A failure is told, and changes nothing of the mount.
 pub fn enter(args: &Args) {

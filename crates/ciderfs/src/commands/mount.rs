@@ -414,8 +414,8 @@ async fn open_blocks(
     meta: &Meta,
     place: Place,
 ) -> Result<Arc<BlockStore>> {
-    let max_uploads = args.int("max-uploads", 20) as usize;
-    let max_downloads = args.int("max-downloads", 200) as usize;
+    let max_uploads = args.int("max-uploads", 20).max(1) as usize;
+    let max_downloads = args.int("max-downloads", 200).max(1) as usize;
     let minute = Duration::from_secs(60);
     let bounds = Bounds {
         limits: Limits {

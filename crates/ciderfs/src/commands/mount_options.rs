@@ -68,7 +68,7 @@ pub fn serve_options(args: &Args) -> Result<ServeOptions> {
         identity,
         ..ServeOptions::default()
     };
-    let max = args.size("max-fuse-io", 1 << 20)? as u32;
+    let max = args.size("max-fuse-io", 1 << 20)?.clamp(4096, 1 << 20) as u32;
     o.init.max_write = max;
     o.mount = MountOptions {
         subtype: "juicefs".into(),

@@ -67,7 +67,7 @@ fn secrets_of_the_official_client() {
 /// Neither what people are shown nor `Debug` has a secret in it, wherever in the document it stands.
 #[test]
 fn nothing_shows_a_secret() {
-    let text = r#"{"Name":"vol","UUID":"u","Storage":"s3","Bucket":"https://k:hush-b@h/b?x_token=hush-t","BlockSize":4096,
+    let text = r#"{"Name":"vol","UUID":"cb17d9ba-a2e6-4b75-bb43-3b00415f41f1","Storage":"s3","Bucket":"https://k:hush-b@h/b?x_token=hush-t","BlockSize":4096,
         "AccessKey":"AK","SecretKey":"hush-s","SessionToken":"hush-st","EncryptKey":"hush-e","RangerRestUrl":"http://u:hush-r@h",
         "NewPassword":{"a":"hush-n"}}"#;
     let s = Settings::parse(text.as_bytes()).unwrap();

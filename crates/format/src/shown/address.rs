@@ -27,7 +27,7 @@ fn options_of(address: &str) -> (usize, bool) {
         let name = unescaped(pair.split('=').next().unwrap_or_default()).replace('_', "-");
         pair.contains('@') && !FREE.contains(&name.as_str()) && !is_secret_name(&name)
     };
-    (at, !address[..at].contains('@') && address[at + 1..].split('&').any(is_login))
+    (at, address[at + 1..].split('&').any(is_login))
 }
 
 /// Does the address hold a password with a `?` in it? Whoever reads such an address takes a part of the password for the host,
@@ -188,7 +188,8 @@ mod tests {
             ("redis://:p?w@h/1", true),
             (":p?w=1@h/1", true),
             ("redis://u:p?client=x&y@h", true),
-            ("redis://:p@h?x=a@b", false),
+            ("redis://:p@h?x=a@b", true),
+            ("redis://:p@h?client-name=a@b", false),
             ("redis://h?tls_key_file=/a@b&client-name=me@here", false),
             ("sqlite3:///a?x=b@c", false),
         ] {

@@ -184,7 +184,8 @@ function write.T()
   if #list > 0 then call('DEL', k) end
   for _, record in ipairs(list) do
     local id = sub(record, 5, 12)
-    if id ~= '\0\0\0\0\0\0\0\0' then
+    -- What is no record refers to nothing.
+    if #record == 24 and id ~= '\0\0\0\0\0\0\0\0' then
       taken[#taken + 1] = record
       taken[#taken + 1] = add('HINCRBY', refs, 'k' .. dec(id) .. '_' .. dec('\0\0\0\0' .. sub(record, 13, 16)), -1)
     end

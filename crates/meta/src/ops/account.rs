@@ -112,6 +112,10 @@ impl Meta {
                 break;
             }
             if self.ledger.quota(QuotaKey::Dir(at)).is_some() {
+                // On a damaged volume a way may lead back to where it was.
+                if out.contains(&at) {
+                    break;
+                }
                 out.push(at);
             }
             if at == Ino::ROOT {

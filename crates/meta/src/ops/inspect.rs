@@ -4,10 +4,12 @@ use std::collections::HashSet;
 
 use ciderfs_format::{Attr, Edge, Ino};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use parking_lot::Mutex;
 
 use super::rights::{DEPTH_MAX, Ways};
 use super::rules::{R, X};
 use crate::error::{Errno, Result};
+use crate::seen::SeenNames;
 use crate::store::{DirCursor, DirEntry, LockOwner, Read, Scan, Scanned, StoreError, Value};
 use crate::types::Caller;
 use crate::volume::Meta;
@@ -16,6 +18,18 @@ use crate::volume::Meta;
 const PAGE: usize = 1000;
 /// Directories of a tree listed at a time.
 const DIRS_AT_ONCE: usize = 8;
+
+/// Paths told of a node, and directories with links to it that are looked at.
+const PATHS_MAX: usize = 1000;
+
+/// A walk over a tree.
+struct Walk<'a> {
+    caller: &'a Caller,
+    recursive: bool,
+    usage: Mutex<TreeUsage>,
+    /// Directories that were met.
+    seen: Mutex<HashSet<Ino>>,
+}
 
 /// What a tree holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -88,31 +102,51 @@ impl Meta {
         recursive: bool,
         progress: &(dyn Fn(TreeUsage) + Send + Sync),
     ) -> Result<TreeUsage> {
-        let mut usage = TreeUsage::default();
         let attr = self.getattr(ino).await?;
-        usage.add(&attr);
         let mut level = if self.looks_into(c, &attr).await? { vec![self.real(ino)] } else { Vec::new() };
-        // On a damaged volume a tree may lead into itself.
-        let mut seen: HashSet<Ino> = level.iter().copied().collect();
+        let walk = Walk { caller: c, recursive, usage: Mutex::default(), seen: Mutex::default() };
+        walk.usage.lock().add(&attr);
+        walk.seen.lock().extend(&level);
         while !level.is_empty() {
-            let mut next = Vec::new();
-            let mut pages = stream::iter(level.into_iter().map(|dir| self.entries_for(c, dir)))
+            let below = stream::iter(level.into_iter().map(|dir| self.add_usage(&walk, dir, progress)))
                 .buffer_unordered(DIRS_AT_ONCE);
-            while let Some(entries) = pages.try_next().await? {
-                for (child, attr) in entries.into_iter().filter_map(|e| Some((e.edge.ino, e.attr?))) {
-                    if attr.is_dir() && !seen.insert(child) {
-                        continue;
-                    }
-                    usage.add(&attr);
-                    if recursive && self.looks_into(c, &attr).await? {
-                        next.push(child);
-                    }
-                }
-                progress(usage);
-            }
-            level = next;
+            level = below.try_concat().await?;
         }
-        Ok(usage)
+        Ok(walk.usage.into_inner())
+    }
+
+    /// Adds a directory's entries, as far as the caller may see them there; returns the directories among them to go on with.
+    async fn add_usage(
+        &self,
+        walk: &Walk<'_>,
+        dir: Ino,
+        progress: &(dyn Fn(TreeUsage) + Send + Sync),
+    ) -> Result<Vec<Ino>> {
+        let (mut below, mut cursor, mut given) = (Vec::new(), DirCursor::Start, SeenNames::default());
+        while cursor != DirCursor::End {
+            let (mut entries, next) = self.retry(|| self.store.list_dir(dir, &cursor, PAGE, true)).await?;
+            if dir.is_trash_hour() {
+                Ways::new(self, walk.caller).retain_shown(&mut entries).await?;
+            }
+            let is_whole = cursor == DirCursor::Start && next == DirCursor::End;
+            cursor = next;
+            for e in entries {
+                let Some(attr) = e.attr else { continue };
+                // A page may repeat names of earlier ones; on a damaged volume a tree may lead into itself.
+                if !(is_whole || given.insert(&e.name))
+                    || (attr.is_dir() && !walk.seen.lock().insert(e.edge.ino))
+                {
+                    continue;
+                }
+                walk.usage.lock().add(&attr);
+                if walk.recursive && self.looks_into(walk.caller, &attr).await? {
+                    below.push(e.edge.ino);
+                }
+            }
+            let usage = *walk.usage.lock();
+            progress(usage);
+        }
+        Ok(below)
     }
 
     /// May the caller list a directory with attributes? False for what is none.
@@ -125,15 +159,6 @@ impl Meta {
             Err(e) if e.errno() == Errno::EACCES => Ok(false),
             Err(e) => Err(e),
         }
-    }
-
-    /// The entries of a directory that the caller may see there.
-    async fn entries_for(&self, c: &Caller, dir: Ino) -> Result<Vec<DirEntry>> {
-        let mut entries = self.all_entries(dir).await?;
-        if dir.is_trash_hour() {
-            Ways::new(self, c).retain_shown(&mut entries).await?;
-        }
-        Ok(entries)
     }
 
     pub(super) async fn all_entries(&self, dir: Ino) -> Result<Vec<DirEntry>> {
@@ -150,7 +175,7 @@ impl Meta {
     }
 
     /// Every path of a node by which the caller may come to it from the root of this mount, sorted. A name in a directory that
-    /// the caller may search but not read is `?`. Empty if there is none.
+    /// the caller may search but not read is `?`. Empty if there is none; not all if there are more than 1,000.
     ///
     /// # Errors
     /// `ENOENT`; `ELOOP` on a damaged volume.
@@ -163,6 +188,9 @@ impl Meta {
         // Nodes on the way of the path at hand: none comes twice.
         let mut way: Vec<Ino> = Vec::new();
         while let Some((node, names)) = open.pop() {
+            if out.len() >= PATHS_MAX {
+                break;
+            }
             way.truncate(names.len());
             if names.len() > DEPTH_MAX || way.contains(&node) {
                 return Err(Errno::ELOOP.into());
@@ -202,7 +230,8 @@ impl Meta {
             Some(Value::Parents(list)) => list.into_iter().map(|(dir, _)| dir).collect(),
             _ => Vec::new(),
         };
-        let (trash, dirs): (Vec<Ino>, Vec<Ino>) = parents.into_iter().partition(|dir| dir.is_trash());
+        let few = parents.into_iter().take(PATHS_MAX);
+        let (trash, dirs): (Vec<Ino>, Vec<Ino>) = few.partition(|dir| dir.is_trash());
         let mut out = Vec::new();
         for dir in ways.leading(dirs).await? {
             if ways.tells_names(dir).await? {

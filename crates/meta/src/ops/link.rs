@@ -26,6 +26,7 @@ impl Meta {
             return Err(Errno::EROFS.into());
         }
         let stats = self.settings().dir_stats;
+        let trash = self.settings().trash_enabled();
         // Made without a name by this client; whether it may get one was decided when it was opened.
         let nameless = self.sid() != 0 && self.open.is_linkable(ino);
         let ran = self
@@ -39,7 +40,7 @@ impl Meta {
                 self.check_receiving_dir(t, c, &p)?;
                 super::rules::check_flags(&a, true)?;
                 // Only the superuser takes something out of the trash, by whatever call.
-                if c.uid != 0 && is_only_in_trash(t, ino, &a)? {
+                if c.uid != 0 && trash && is_only_in_trash(t, ino, &a)? {
                     return Err(Errno::EPERM.into());
                 }
                 if t.edge(dir, name)?.is_some() {
