@@ -261,7 +261,7 @@ fn numbers_that_do_not_fit_are_refused_before_anything_else() {
         ("mount --buffer-size 99999999999999999999 M P", "--buffer-size"),
         ("mount --buffer-size=16E M P", "--buffer-size"),
         ("mount --metrics=127.0.0.1:65536 M P", "--metrics"),
-        ("mount --heartbeat=0 M P", "--heartbeat"),
+        ("mount --heartbeat=2d M P", "--heartbeat"),
         ("mount --free-space-ratio=nan M P", "--free-space-ratio"),
         ("format --trash-days -1 M vol", "--trash-days"),
         ("format --capacity=1e30 M vol", "--capacity"),
