@@ -14,10 +14,8 @@ use crate::vfs::Vfs;
 
 /// Entries asked for at first, and by readers that take their time: attributes are given along only while they are fresh.
 const PAGE: usize = 1000;
-/// Entries asked for by a reader that has taken the page before within [`QUICK`].
+/// Entries asked for by a reader that has taken the page before while its attributes were fresh.
 const PAGE_MAX: usize = 4000;
-/// A reader that does nothing but list.
-const QUICK: Duration = Duration::from_millis(250);
 /// Entries kept behind the reader, so that it can go back to any of them (`seekdir`). Who goes back further reads again from the
 /// start.
 const KEPT_MAX: u64 = 8_000;
@@ -123,7 +121,7 @@ impl DirStream {
 
     async fn fetch(&mut self, vfs: &Vfs, attrs: bool) -> Result<()> {
         self.fetched_at = self.changes.load(Ordering::Acquire);
-        let is_quick = self.cursor != DirCursor::Start && self.page.1.elapsed() < QUICK;
+        let is_quick = self.cursor != DirCursor::Start && self.page.1.elapsed() < FRESH;
         let size = if is_quick { PAGE_MAX } else { PAGE };
         self.page = (self.end(), Instant::now());
         self.moment = moment();

@@ -29,6 +29,8 @@ pub(super) struct Flaky {
     fate: Mutex<Option<Fate>>,
     /// Runs once, when the call that it waits for is made.
     before: Mutex<Option<(When, BoxFuture<'static, ()>)>>,
+    /// Held while the other client acts.
+    acting: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What becomes of a commit whose caller hears nothing.
@@ -69,6 +71,7 @@ impl Flaky {
             late: tokio::sync::Mutex::default(),
             fate: Mutex::default(),
             before: Mutex::default(),
+            acting: Arc::default(),
         })
     }
 
@@ -82,14 +85,22 @@ impl Flaky {
         *self.before.lock() = Some((when, Box::pin(other)));
     }
 
-    /// Takes back what has not been done; false if it was.
-    pub(super) fn give_up(&self) -> bool {
-        self.before.lock().take().is_some()
+    /// Takes back what has not been done; false if it was. What a call of the background has begun is waited for.
+    pub(super) async fn give_up(&self) -> bool {
+        let taken = self.before.lock().take().is_some();
+        let _done = self.acting.lock().await;
+        taken
     }
 
     /// Lets the other client act, if it waits for this.
     async fn let_other(&self, waits_for: impl FnOnce(&mut When) -> bool) {
-        let other = self.before.lock().take_if(|(when, _)| waits_for(when));
+        let (other, _acting) = {
+            let mut before = self.before.lock();
+            let other = before.take_if(|(when, _)| waits_for(when));
+            // Nothing waits for it but who gives up, who does not keep it.
+            let acting = other.as_ref().and_then(|_| Arc::clone(&self.acting).try_lock_owned().ok());
+            (other, acting)
+        };
         if let Some((_, other)) = other {
             other.await;
         }

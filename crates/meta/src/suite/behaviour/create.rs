@@ -296,7 +296,7 @@ pub async fn creation_with_a_lost_reply(engine: Engine) {
             o.file(ROOT, &from).await;
         });
         let made = c.make(ROOT, &name, kind).await.unwrap();
-        assert!(!between.give_up());
+        assert!(!between.give_up().await);
         assert_eq!(c.find(ROOT, &moved).await.unwrap(), made);
         assert_ne!(c.find(ROOT, &name).await.unwrap(), made);
     }
@@ -333,12 +333,17 @@ pub async fn creation_that_arrives_late(engine: Engine) {
                 _ = o.rename((dir, "f"), (dir, "moved")).await;
             });
             let f = c.file(dir, "f").await;
-            between.give_up();
+            between.give_up().await;
             c.stat(ROOT).await;
             let names = c.ls(dir).await;
             assert_eq!(names.len(), 2, "late by {late}, moved before call {moved}: {names:?}");
             let name = names.iter().find(|n| *n != "warm").unwrap();
-            assert_eq!(c.find(dir, name).await.unwrap(), f);
+            assert_eq!(
+                c.find(dir, name)
+                    .await
+                    .unwrap_or_else(|e| panic!("late by {late}, moved before call {moved}: {names:?}: {e}")),
+                f
+            );
         }
         // What arrives after the next attempt has been made, no guard of it can see: it goes with the session.
         if late > 2 {

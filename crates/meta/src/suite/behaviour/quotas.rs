@@ -217,7 +217,7 @@ pub async fn moved_trees_under_late_change(engine: Engine) {
                 0..=2 | 7 => c.rename_with(EXCHANGE, (a, &t), (b, &u)).await.unwrap(),
                 _ => _ = c.rename((a, &t), (b, &t)).await.unwrap(),
             }
-            if between.give_up() {
+            if between.give_up().await {
                 break;
             }
             w.check().await;

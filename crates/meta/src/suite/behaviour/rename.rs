@@ -296,7 +296,7 @@ pub async fn rename_of_the_same(engine: Engine) {
                 *told.lock() = Some(o.rename_with(0, (dir, "f"), (dir, "g")).await.map_err(|e| e.errno()));
             });
             let mine = c.rename_with(flags, (dir, "f"), (dir, "g")).await.map_err(|e| e.errno());
-            let late = between.give_up();
+            let late = between.give_up().await;
             let others = outcome.lock().take();
             let context =
                 format!("flags {flags}, replaces {replaces}, before call {call}: {mine:?}, {others:?}");

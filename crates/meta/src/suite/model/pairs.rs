@@ -105,7 +105,7 @@ async fn case(trash: bool, (first, second): (usize, usize), loss: Loss, call: us
             }
         }
     };
-    run.between[0].give_up();
+    run.between[0].give_up().await;
     // What is still on its way arrives.
     for _ in 0..3 {
         _ = run.clients[0].find(ROOT, "a").await;
