@@ -179,6 +179,14 @@ impl Args {
         self.words.get(i).map_or(OsStr::new(""), |w| &w.given)
     }
 
+    /// Refuses an address where a place is wanted: it may hold a password, which must not be told with the place.
+    pub fn refuse_address(&self, i: usize) -> Result<()> {
+        if self.given(i).as_bytes().windows(3).any(|w| w == b"://") {
+            return Err(Failure::new(format!("argument {} is an address: name a file or directory", i + 1)));
+        }
+        Ok(())
+    }
+
     /// An argument that is a text; empty if there is none.
     pub fn word(&self, i: usize) -> &str {
         self.given(i).to_str().unwrap_or_default()

@@ -33,6 +33,7 @@ pub fn run(args: &Args) -> Result<()> {
     let by_inode = args.is_on("inode");
     let options = [args.is_on("recursive"), args.is_on("raw"), args.is_on("strict")].map(u8::from);
     for i in 0..args.count() {
+        args.refuse_address(i)?;
         if let Err(e) = one(&shown(args.given(i)), args.place(i), by_inode, options, args) {
             tracing::error!("{e}");
         }

@@ -11,6 +11,7 @@ use crate::failure::{Failure, Result};
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
     args.exactly("umount", &["MOUNTPOINT"])?;
+    args.refuse_address(0)?;
     let failed = |e: &dyn std::fmt::Display| Failure::new(format!("umount {}: {e}", shown(args.given(0))));
     let full = absolute(args.place(0)).map_err(|e| failed(&e))?;
     if let Some(other) = find_mount(&full)?.filter(|mount| !mountpoint::is_volume(mount)) {

@@ -30,6 +30,7 @@ fn default_data() -> Result<PathBuf> {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
     args.exactly("up", &["MOUNTPOINT"])?;
+    args.refuse_address(0)?;
     let data = args.path("data").map_or_else(default_data, |dir| Ok(dir.to_owned()))?;
     std::fs::create_dir_all(&data)
         .map_err(|e| Failure::new(format!("cannot create {}: {e}", shown(&data))))?;
