@@ -179,9 +179,14 @@ impl Args {
         self.words.get(i).map_or(OsStr::new(""), |w| &w.given)
     }
 
+    /// Does an argument look like an address?
+    pub fn is_address(&self, i: usize) -> bool {
+        self.given(i).as_bytes().windows(3).any(|w| w == b"://")
+    }
+
     /// Refuses an address where a place is wanted: it may hold a password, which must not be told with the place.
     pub fn refuse_address(&self, i: usize) -> Result<()> {
-        if self.given(i).as_bytes().windows(3).any(|w| w == b"://") {
+        if self.is_address(i) {
             return Err(Failure::new(format!("argument {} is an address: name a file or directory", i + 1)));
         }
         Ok(())

@@ -8,6 +8,7 @@ use ciderfs_format::trash::parse_hour;
 use ciderfs_format::{Attr, Ino, align4k};
 
 use crate::error::Result;
+use crate::seen::SeenNames;
 use crate::session::jittered;
 use crate::store::{Commit, DirCursor, DirStat, Guard, Job, Outcome, Scan, Scanned, Write};
 use crate::types::Caller;
@@ -280,11 +281,11 @@ impl Meta {
         let root = Caller::root();
         let mut sum = DirStat::default();
         let mut cursor = DirCursor::Start;
-        let mut seen = HashSet::new();
+        let mut seen = SeenNames::default();
         while cursor != DirCursor::End {
             let page = self.list_dir(&root, dir, &cursor, PAGE, true).await?;
             for e in page.entries {
-                if !seen.insert(e.name) {
+                if !seen.insert(&e.name) {
                     continue;
                 }
                 let length = e.attr.as_ref().filter(|a| a.is_file()).map_or(0, |a| a.length);

@@ -36,7 +36,7 @@ const POLL: Duration = Duration::from_millis(100);
 /// Runs the command.
 pub fn run(args: &Args, argv: &[OsString]) -> Result<()> {
     args.exactly("mount", &["META-URL", "MOUNTPOINT"])?;
-    if args.given(1).as_bytes().windows(3).any(|w| w == b"://") {
+    if args.is_address(1) {
         return Err(Failure::new("the mount point is an address: write META-URL before MOUNTPOINT"));
     }
     if args.is_on("background") && !args.is_on("foreground") && !daemon::is_daemon() {
