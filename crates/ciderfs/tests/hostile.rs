@@ -76,6 +76,8 @@ fn a_put_that_is_redirected_is_an_error_of_close_and_fsync_and_loses_nothing() {
             drop(file);
             let mut file = File::options().write(true).open(mount.join("kept")).unwrap();
             file.write_all(&noise(4, 50_000)).unwrap();
+            // As a child does that another thread starts.
+            is_eio(close(file.try_clone().unwrap()), &what);
             is_eio(file.sync_all(), &what);
             drop(file);
             // What is not stored is in no file, neither here nor for others.

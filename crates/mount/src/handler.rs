@@ -472,7 +472,7 @@ impl Bridge {
                 Answered::Empty
             }
             Op::Fsync { fh, .. } => {
-                vfs.flush_handle(fh).await?;
+                vfs.fsync(fh).await?;
                 Answered::Empty
             }
             Op::Getlk(args) => Answered::Lock(self.get_lock(&args).await?),

@@ -19,7 +19,7 @@ use crate::readahead::ReadAhead;
 pub(crate) struct FileHandle {
     pub(crate) file: Arc<File>,
     pub(crate) writable: bool,
-    /// Failures of the file that this handle has reported already.
+    /// Failures of the file that `fsync` has reported through this handle already.
     pub(crate) reported: Mutex<u64>,
     pub(crate) ahead: Mutex<ReadAhead>,
     /// Opened to append only.
@@ -32,18 +32,26 @@ pub(crate) struct FileHandle {
 }
 
 impl FileHandle {
-    /// The error that this handle still has to report, once.
+    /// The error that this handle still has to report; it counts as reported from now on.
     pub(crate) fn take_error(&self) -> Result<(), Errno> {
-        let (failures, error) = {
-            let s = self.file.state.lock();
-            (s.failures, s.error)
-        };
+        let (failures, error) = self.failures();
         let mut reported = self.reported.lock();
         if *reported < failures {
             *reported = failures;
             return Err(error);
         }
         Ok(())
+    }
+
+    /// The error that this handle still has to report.
+    pub(crate) fn error(&self) -> Result<(), Errno> {
+        let (failures, error) = self.failures();
+        if *self.reported.lock() < failures { Err(error) } else { Ok(()) }
+    }
+
+    fn failures(&self) -> (u64, Errno) {
+        let s = self.file.state.lock();
+        (s.failures, s.error)
     }
 }
 

@@ -142,10 +142,10 @@ impl Vfs {
         }
     }
 
-    /// A descriptor of a handle is closed: like [`Vfs::flush_handle`], and the process loses its record locks on the file.
+    /// A descriptor of a handle is closed: what was written is stored, and the process loses its record locks on the file.
     ///
     /// # Errors
-    /// What was not reported yet about writing.
+    /// What `fsync` has not reported yet about writing.
     pub async fn close_descriptor(self: &Arc<Self>, fh: u64, owner: u64) -> Result<()> {
         if let Ok(Handle::File(h)) = self.handles.get(fh) {
             let ino = h.file.ino;
@@ -157,14 +157,14 @@ impl Vfs {
                 let vfs = Arc::clone(self);
                 // To its end, also if the caller stops waiting.
                 let closing = tokio::spawn(async move {
-                    let flushed = vfs.flush_handle(fh).await;
+                    let flushed = vfs.flush_descriptor(fh).await;
                     vfs.drop_locks(ino, LockKind::Record, owner).await;
                     flushed
                 });
                 return closing.await.map_err(|e| Error::Volume(format!("close failed: {e}")))?;
             }
         }
-        self.flush_handle(fh).await
+        self.flush_descriptor(fh).await
     }
 
     /// A handle is gone, and what was locked through it alone.

@@ -206,21 +206,43 @@ impl Vfs {
         self.write_file(&h.file, h.locks.seen, off, data).await.map(Some)
     }
 
-    /// `close` or `fsync`: returns when everything written so far is stored and committed, or with the first error not yet
-    /// reported through this handle.
-    pub async fn flush_handle(self: &Arc<Self>, fh: u64) -> Result<()> {
-        let h = match self.handles.get(fh)? {
-            Handle::File(h) => h,
-            _ => return Ok(()),
-        };
-        self.used(&h);
+    /// `fsync`: returns when everything written so far is stored and committed, or with the last error not yet reported by it
+    /// through this handle.
+    ///
+    /// # Errors
+    /// What writing has failed with, once.
+    pub async fn fsync(self: &Arc<Self>, fh: u64) -> Result<()> {
+        match self.handles.get(fh)? {
+            Handle::File(h) => {
+                self.flush_handle(&h).await?;
+                Ok(h.take_error()?)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// `close` of a descriptor, as [`Vfs::fsync`]; but several descriptors may share the handle (`dup`, `fork`), and who closes
+    /// one, as every child does that runs another program, must not keep the error from who syncs another.
+    pub(crate) async fn flush_descriptor(self: &Arc<Self>, fh: u64) -> Result<()> {
+        match self.handles.get(fh)? {
+            Handle::File(h) => {
+                self.flush_handle(&h).await?;
+                Ok(h.error()?)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until everything written so far is stored and committed, or has failed.
+    async fn flush_handle(self: &Arc<Self>, h: &FileHandle) -> Result<()> {
+        self.used(h);
         if h.file.is_dirty() {
             self.flush(&h.file).await?;
         } else if h.writable {
             // A flush that began earlier may still be on its way.
             let _done = h.file.flushing.lock().await;
         }
-        Ok(h.take_error()?)
+        Ok(())
     }
 
     /// The last reference to a handle is gone.

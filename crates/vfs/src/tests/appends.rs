@@ -89,7 +89,7 @@ async fn appends_while_flushes_run_are_read_once() {
     for round in 0..60_u32 {
         append(&a, fa, &record(0, wrote[0], 5000)).await;
         let (vfs, other) = (a.vfs.clone(), b.vfs.clone());
-        let flushes = tokio::spawn(async move { tokio::join!(vfs.flush_handle(fa), other.flush_handle(fb)) });
+        let flushes = tokio::spawn(async move { tokio::join!(vfs.fsync(fa), other.fsync(fb)) });
         append(&b, fb, &record(1, wrote[1], 777)).await;
         wrote = [wrote[0] + 1, wrote[1] + 1];
         for (who, (c, fh)) in [(&a, fa), (&b, fb)].into_iter().enumerate() {

@@ -38,6 +38,23 @@ async fn a_failed_upload_is_told_by_fsync_and_close_of_every_handle() {
 }
 
 #[tokio::test]
+async fn a_copy_of_a_descriptor_that_is_closed_keeps_no_error_from_fsync() {
+    let w = World::new(0).await;
+    let c = w.client().await;
+    let (_, fh) = c.create("a").await;
+    w.objects.set(failing("PUT"));
+    c.write(fh, 0, &pattern(1, 100 * KIB)).await;
+    // A child that runs another program closes its copies: nobody looks at what it is told.
+    assert_eq!(errno(c.vfs.close_descriptor(fh, 7).await), Errno::EIO);
+    assert_eq!(errno(c.fsync(fh).await), Errno::EIO);
+    c.vfs.close_descriptor(fh, 7).await.unwrap();
+    c.fsync(fh).await.unwrap();
+    c.write(fh, 0, b"again").await;
+    assert_eq!(errno(c.vfs.close_descriptor(fh, 7).await), Errno::EIO);
+    assert_eq!(errno(c.close(fh).await), Errno::EIO);
+}
+
+#[tokio::test]
 async fn fsync_returns_only_when_all_is_stored() {
     let w = World::new(0).await;
     let c = w.client().await;
@@ -138,7 +155,7 @@ async fn memory_is_bounded_while_uploads_are_slow() {
                 for i in 0..16_u64 {
                     vfs.write(fh, i << 20, &data).await.unwrap();
                 }
-                vfs.flush_handle(fh).await.unwrap();
+                vfs.fsync(fh).await.unwrap();
             })
         })
         .collect();

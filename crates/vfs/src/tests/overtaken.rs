@@ -127,7 +127,7 @@ async fn a_change_that_is_overtaken_does_not_come_back() {
             .hold(async move {
                 let root = Caller::root();
                 match deed {
-                    0 => vfs.flush_handle(held).await.map(|()| None),
+                    0 => vfs.fsync(held).await.map(|()| None),
                     1 => {
                         let set = SetAttr::default();
                         vfs.setattr_at(&root, ino, &set, Some(100), Some(held)).await.map(Some)
@@ -225,7 +225,7 @@ async fn a_change_of_the_mode_during_a_commit_costs_no_pages() {
     b.read(fh, 0, 10).await;
     b.write(fh, 0, &[2; 4096]).await;
     let vfs = Arc::clone(&b.vfs);
-    let flush = engine.hold(async move { vfs.flush_handle(fh).await }).await;
+    let flush = engine.hold(async move { vfs.fsync(fh).await }).await;
     // As a compaction does that ends now.
     b.vfs.files.get(ino).unwrap().forget_views();
     let before = engine.turns();

@@ -117,11 +117,11 @@ impl Client {
     }
 
     pub(super) async fn fsync(&self, fh: u64) -> Result<()> {
-        self.vfs.flush_handle(fh).await
+        self.vfs.fsync(fh).await
     }
 
     pub(super) async fn close(&self, fh: u64) -> Result<()> {
-        let result = self.vfs.flush_handle(fh).await;
+        let result = self.vfs.close_descriptor(fh, 0).await;
         self.vfs.release(fh).await;
         result
     }
