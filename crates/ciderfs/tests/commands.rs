@@ -196,6 +196,46 @@ fn the_reference_is_what_the_tables_say() {
 }
 
 #[test]
+fn flags_that_texts_name_are_there() {
+    /// Options of other programs, and of none.
+    const OTHERS: [&str; 8] = [
+        "--cahce-dir",
+        "--cahce-size",
+        "--cacert",
+        "--dir",
+        "--disable-pip-version-check",
+        "--port",
+        "--secretkey",
+        "--tls",
+    ];
+    let reference = succeed(&["man", "--markdown"]).stdout;
+    let known: Vec<&str> = reference.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').collect();
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let (mut dirs, mut named) = (vec![crates], 0);
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.ends_with("tests") && !path.ends_with("testkit") {
+                dirs.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") && !path.ends_with("tests.rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+                    for flag in line.split(|c: char| !c.is_ascii_lowercase() && c != '-').filter(|word| {
+                        word.strip_prefix("--")
+                            .is_some_and(|w| w.len() > 2 && !w.starts_with('-') && !w.ends_with('-'))
+                    }) {
+                        named += 1;
+                        let is_known = known.contains(&flag) || OTHERS.contains(&flag);
+                        assert!(is_known, "{}: {flag} is no flag: {line}", path.display());
+                    }
+                }
+            }
+        }
+    }
+    assert!(named > 100, "{named}");
+}
+
+#[test]
 fn the_version_is_told_by_command_and_flag() {
     let version = succeed(&["version"]).stdout;
     assert!(version.starts_with("ciderfs version 1."), "{version}");
