@@ -24,7 +24,7 @@ mod breaker;
 mod dir;
 mod fifo;
 mod file;
-mod journal;
+mod index;
 mod open;
 mod sweep;
 #[cfg(test)]

@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::breaker::Breaker;
 use super::fifo::{Fifo, cost};
-use super::journal::{Change, Journal, Loaded};
+use super::index::{Change, Index, Loaded};
 use super::open::{OpenFiles, claim};
 use super::way::HeldDir;
 use crate::budget::Permit;
@@ -32,7 +32,7 @@ pub(super) struct Pending {
 
 /// What the lock protects.
 pub(super) struct State {
-    pub index: Fifo,
+    pub blocks: Fifo,
     pub pending: HashMap<BlockId, Pending>,
     pub queue: VecDeque<BlockId>,
     pub queued_bytes: u64,
@@ -54,7 +54,7 @@ pub(crate) struct CacheDir {
     pub(super) wake: Condvar,
     /// When free space was last looked at. Taken before `state`.
     pub(super) space_checked: Mutex<Option<Instant>>,
-    journal: Mutex<Journal>,
+    index: Mutex<Index>,
     pub(super) open: Mutex<OpenFiles>,
     pub(super) breaker: Mutex<Breaker>,
     pub(super) counters: Arc<Counters>,
@@ -93,21 +93,21 @@ impl CacheDir {
         }
         held.own("tmp")?;
         let fresh = !root.join("blocks").exists();
-        let blocks = held.own("blocks")?;
+        let fans = held.own("blocks")?;
         for fan in 0..FAN_OUT {
-            blocks.own(&format!("{fan:02x}"))?;
+            fans.own(&format!("{fan:02x}"))?;
         }
-        let mut index = Fifo::new(capacity);
-        let (mut journal, mut loaded) = Journal::open(&root, &mut index)?;
+        let mut blocks = Fifo::new(capacity);
+        let (mut index, mut loaded) = Index::open(&root, &mut blocks)?;
         if fresh {
             // No index, but no files either.
             loaded = Loaded::Clean;
         }
         // The cache may have been larger in an earlier life.
-        let surplus = index.make_room(0);
+        let surplus = blocks.make_room(0);
         let changes: Vec<_> = surplus.iter().map(|&block| Change::removed(block)).collect();
-        journal.append(&changes)?;
-        tracing::debug!(root = %shown(held.named()), ?loaded, blocks = index.len(), "disk cache opened");
+        index.append(&changes)?;
+        tracing::debug!(root = %shown(held.named()), ?loaded, blocks = blocks.len(), "disk cache opened");
         let dir = Arc::new(Self {
             held,
             root,
@@ -115,7 +115,7 @@ impl CacheDir {
             free_ratio,
             queue_limit,
             state: Mutex::new(State {
-                index,
+                blocks,
                 pending: HashMap::new(),
                 queue: VecDeque::new(),
                 queued_bytes: 0,
@@ -125,7 +125,7 @@ impl CacheDir {
             }),
             wake: Condvar::new(),
             space_checked: Mutex::default(),
-            journal: Mutex::new(journal),
+            index: Mutex::new(index),
             open: Mutex::default(),
             breaker: Mutex::default(),
             counters,
@@ -190,7 +190,7 @@ impl CacheDir {
         if let Some(pending) = state.pending.get(block) {
             return Some(Found::Memory(pending.data.clone()));
         }
-        let there = state.index.touch(block, second);
+        let there = state.blocks.touch(block, second);
         drop(state);
         (there && self.breaker.lock().allows(Instant::now())).then_some(Found::File)
     }
@@ -198,7 +198,7 @@ impl CacheDir {
     /// Is it there? Does not count as a use.
     pub fn contains(&self, block: &BlockId) -> bool {
         let state = self.state.lock();
-        state.pending.contains_key(block) || state.index.contains(block)
+        state.pending.contains_key(block) || state.blocks.contains(block)
     }
 
     /// Hands a block to the writers, unless they are behind or the disk is unwell.
@@ -206,12 +206,12 @@ impl CacheDir {
         let len = u64::from(block.len);
         let allowed = self.breaker.lock().allows(Instant::now());
         let mut state = self.state.lock();
-        if state.pending.contains_key(&block) || state.index.contains(&block) {
+        if state.pending.contains_key(&block) || state.blocks.contains(&block) {
             return;
         }
         // A single block always passes, so that blocks larger than the limit are cached too.
         let behind = state.queued_bytes > 0 && state.queued_bytes + len > self.queue_limit;
-        if state.closed || !allowed || behind || cost(block.len) > state.index.capacity() {
+        if state.closed || !allowed || behind || cost(block.len) > state.blocks.capacity() {
             drop(state);
             count(&self.counters.cache_drops, 1);
             return;
@@ -231,7 +231,7 @@ impl CacheDir {
             if pending.is_some() {
                 state.queued_bytes -= u64::from(block.len);
             }
-            let indexed = state.index.remove(block);
+            let indexed = state.blocks.remove(block);
             if indexed {
                 state.changes.push(Change::removed(*block));
             }
@@ -246,10 +246,10 @@ impl CacheDir {
 
     pub(super) fn flush_changes(&self) {
         // In this order, so that the log has the changes in the order of the index.
-        let mut journal = self.journal.lock();
+        let mut index = self.index.lock();
         let changes = std::mem::take(&mut self.state.lock().changes);
         if !changes.is_empty()
-            && let Err(e) = journal.append(&changes)
+            && let Err(e) = index.append(&changes)
         {
             self.disk_error("index log", &e);
         }
@@ -258,20 +258,20 @@ impl CacheDir {
     /// Writes a snapshot of the index if the log became long.
     pub fn maintain(&self) {
         self.check_space();
-        let blocks = self.state.lock().index.len();
-        if !self.journal.lock().wants_snapshot(blocks) || !self.breaker.lock().allows(Instant::now()) {
+        let blocks = self.state.lock().blocks.len();
+        if !self.index.lock().wants_snapshot(blocks) || !self.breaker.lock().allows(Instant::now()) {
             return;
         }
         self.flush_changes();
-        let mut journal = self.journal.lock();
-        let result = journal.start_snapshot().and_then(|()| {
+        let mut index = self.index.lock();
+        let result = index.start_snapshot().and_then(|()| {
             let blocks = {
                 let mut state = self.state.lock();
                 // They are in what is exported now.
                 state.changes.clear();
-                state.index.export()
+                state.blocks.export()
             };
-            journal.write_snapshot(blocks)
+            index.write_snapshot(blocks)
         });
         if let Err(e) = result {
             self.disk_error("index snapshot", &e);
@@ -294,14 +294,14 @@ impl CacheDir {
         let second = self.second();
         let victims = {
             let mut state = self.state.lock();
-            if cost(block.len) > state.index.capacity() {
+            if cost(block.len) > state.blocks.capacity() {
                 return false;
             }
-            if state.closed || state.index.contains(&block) {
+            if state.closed || state.blocks.contains(&block) {
                 return true;
             }
-            let victims = self.evict(&mut state, |index| index.make_room(cost(block.len)));
-            state.index.insert(block, second);
+            let victims = self.evict(&mut state, |blocks| blocks.make_room(cost(block.len)));
+            state.blocks.insert(block, second);
             state.changes.push(Change::added(block));
             victims
         };
@@ -318,7 +318,7 @@ impl CacheDir {
     /// Blocks and bytes now.
     pub fn usage(&self) -> (u64, u64) {
         let state = self.state.lock();
-        (state.index.len() as u64, state.index.used())
+        (state.blocks.len() as u64, state.blocks.used())
     }
 
     /// Takes nothing more; the writers finish what is queued and return.
@@ -330,13 +330,13 @@ impl CacheDir {
     /// Writes the index down for the next start. Call it when the writers have returned.
     pub fn finish(&self) {
         self.flush_changes();
-        let mut journal = self.journal.lock();
-        let blocks = self.state.lock().index.export();
+        let mut index = self.index.lock();
+        let blocks = self.state.lock().blocks.export();
         let result = if self.sweep.lock().is_done() {
-            journal.close(blocks)
+            index.close(blocks)
         } else {
             // Files that the sweep has not reached stay unknown: leave the log, so that the next start sweeps.
-            journal.write_snapshot(blocks)
+            index.write_snapshot(blocks)
         };
         if let Err(e) = result {
             self.disk_error("index snapshot", &e);

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::fifo::{ENTRY_OVERHEAD, Fifo, cost};
 use super::file::{self, BlockFile, FileError, PIECE, file_len, widened};
-use super::journal::{Change, Journal, Loaded};
+use super::index::{Change, Index, Loaded};
 use crate::key::BlockId;
 
 const fn block(id: u64) -> BlockId {
@@ -95,7 +95,7 @@ enum Op {
 
 proptest! {
     #[test]
-    fn the_index_agrees_with_a_set(ops in prop::collection::vec(
+    fn the_blocks_agree_with_a_set(ops in prop::collection::vec(
         (0..3_u8, 0..40_u64).prop_map(|(op, id)| match op {
             0 => Op::Add(id),
             1 => Op::Touch(id),
@@ -193,12 +193,12 @@ fn a_file_cut_short_while_open_is_damaged_not_a_disk_error() {
     assert!(matches!(open.read(0, &mut out), Err(FileError::Damaged(_))));
 }
 
-fn reopen(dir: &std::path::Path) -> (Journal, Loaded, Vec<u64>) {
+fn reopen(dir: &std::path::Path) -> (Index, Loaded, Vec<u64>) {
     let mut fifo = Fifo::new(u64::MAX);
-    let (journal, loaded) = Journal::open(dir, &mut fifo).unwrap();
+    let (index, loaded) = Index::open(dir, &mut fifo).unwrap();
     let mut ids: Vec<_> = fifo.export().into_iter().map(|(b, ..)| b.id).collect();
     ids.sort_unstable();
-    (journal, loaded, ids)
+    (index, loaded, ids)
 }
 
 fn log(dir: &std::path::Path) -> std::path::PathBuf {
@@ -210,37 +210,37 @@ fn log(dir: &std::path::Path) -> std::path::PathBuf {
 }
 
 #[test]
-fn the_journal_survives_crashes() {
+fn the_index_survives_crashes() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut journal, loaded, ids) = reopen(dir.path());
+    let (mut index, loaded, ids) = reopen(dir.path());
     assert_eq!((loaded, ids.len()), (Loaded::Lost, 0));
-    journal.append(&[1, 2, 3].map(|id| Change::added(block(id)))).unwrap();
-    journal.append(&[Change::removed(block(2))]).unwrap();
-    drop(journal);
-    let (mut journal, loaded, ids) = reopen(dir.path());
+    index.append(&[1, 2, 3].map(|id| Change::added(block(id)))).unwrap();
+    index.append(&[Change::removed(block(2))]).unwrap();
+    drop(index);
+    let (mut index, loaded, ids) = reopen(dir.path());
     assert_eq!((loaded, ids), (Loaded::Unclean, vec![1, 3]));
     // Killed between starting a log and writing its snapshot.
-    journal.append(&[Change::added(block(4))]).unwrap();
-    journal.start_snapshot().unwrap();
-    journal.append(&[Change::removed(block(1))]).unwrap();
-    drop(journal);
-    let (mut journal, loaded, ids) = reopen(dir.path());
+    index.append(&[Change::added(block(4))]).unwrap();
+    index.start_snapshot().unwrap();
+    index.append(&[Change::removed(block(1))]).unwrap();
+    drop(index);
+    let (mut index, loaded, ids) = reopen(dir.path());
     assert_eq!((loaded, ids), (Loaded::Unclean, vec![3, 4]));
     // Killed within a record.
-    journal.append(&[Change::added(block(5)), Change::added(block(6))]).unwrap();
-    drop(journal);
+    index.append(&[Change::added(block(5)), Change::added(block(6))]).unwrap();
+    drop(index);
     let path = log(dir.path());
     let len = std::fs::metadata(&path).unwrap().len();
     std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(len - 5).unwrap();
-    let (mut journal, loaded, ids) = reopen(dir.path());
+    let (mut index, loaded, ids) = reopen(dir.path());
     assert_eq!((loaded, ids), (Loaded::Unclean, vec![3, 4, 5]));
-    journal.close(vec![(block(3), 2, true), (block(4), 0, false)]).unwrap();
-    drop(journal);
-    let (mut journal, loaded, ids) = reopen(dir.path());
+    index.close(vec![(block(3), 2, true), (block(4), 0, false)]).unwrap();
+    drop(index);
+    let (mut index, loaded, ids) = reopen(dir.path());
     assert_eq!((loaded, ids), (Loaded::Clean, vec![3, 4]));
     // A damaged log is told from a short one.
-    journal.append(&[7, 8, 9].map(|id| Change::added(block(id)))).unwrap();
-    drop(journal);
+    index.append(&[7, 8, 9].map(|id| Change::added(block(id)))).unwrap();
+    drop(index);
     let file = std::fs::OpenOptions::new().write(true).open(log(dir.path())).unwrap();
     file.write_all_at(&[0xff], 20 + 24 + 5).unwrap();
     let (_, loaded, ids) = reopen(dir.path());

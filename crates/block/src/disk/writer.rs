@@ -9,7 +9,7 @@ use ciderfs_object::Bounce;
 use super::dir::{CacheDir, State};
 use super::fifo::{Fifo, cost};
 use super::file;
-use super::journal::Change;
+use super::index::Change;
 use crate::key::BlockId;
 use crate::stats::count;
 
@@ -49,10 +49,10 @@ impl CacheDir {
                 if written {
                     if pending.is_some() {
                         // Again, because the other writer may have taken the room.
-                        surplus = self.evict(&mut state, |index| index.make_room(cost(block.len)));
-                        state.index.insert(block, second);
+                        surplus = self.evict(&mut state, |blocks| blocks.make_room(cost(block.len)));
+                        state.blocks.insert(block, second);
                         state.changes.push(Change::added(block));
-                    } else if !state.index.contains(&block) {
+                    } else if !state.blocks.contains(&block) {
                         surplus.push(block);
                     }
                 }
@@ -73,7 +73,7 @@ impl CacheDir {
                 count(&self.counters.cache_drops, 1);
                 return false;
             }
-            self.evict(&mut state, |index| index.make_room(cost(block.len)))
+            self.evict(&mut state, |blocks| blocks.make_room(cost(block.len)))
         };
         self.unlink_all(&victims);
         let temp = self.root.join("tmp").join(self.temp.fetch_add(1, Relaxed).to_string());
@@ -91,7 +91,7 @@ impl CacheDir {
                     let victims = {
                         let mut state = self.state.lock();
                         state.full = true;
-                        self.evict(&mut state, |index| index.shed(2 * cost(block.len), 1))
+                        self.evict(&mut state, |blocks| blocks.shed(2 * cost(block.len), 1))
                     };
                     self.unlink_all(&victims);
                 } else {
@@ -122,7 +122,7 @@ impl CacheDir {
         state: &mut State,
         choose: impl FnOnce(&mut Fifo) -> Vec<BlockId>,
     ) -> Vec<BlockId> {
-        let victims = choose(&mut state.index);
+        let victims = choose(&mut state.blocks);
         state.changes.extend(victims.iter().map(|&block| Change::removed(block)));
         count(&self.counters.evictions, victims.len() as u64);
         victims
@@ -159,7 +159,7 @@ impl CacheDir {
         let victims = {
             let mut state = self.state.lock();
             state.full = bytes > 0 || inodes > 0;
-            self.evict(&mut state, |index| index.shed(bytes, inodes))
+            self.evict(&mut state, |blocks| blocks.shed(bytes, inodes))
         };
         drop(checked);
         self.unlink_all(&victims);

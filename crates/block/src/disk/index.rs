@@ -106,42 +106,42 @@ pub(crate) enum Loaded {
 
 /// The open log and where it lives.
 #[derive(Debug)]
-pub(crate) struct Journal {
+pub(crate) struct Index {
     dir: PathBuf,
     log: Option<File>,
     generation: u64,
     records: u64,
 }
 
-impl Journal {
+impl Index {
     /// Reads the index into `fifo` and opens the log for more. An error means that no log can be written.
     pub fn open(dir: &Path, fifo: &mut Fifo) -> std::io::Result<(Self, Loaded)> {
-        let mut journal = Self { dir: dir.to_owned(), log: None, generation: 0, records: 0 };
-        let logs = journal.logs()?;
-        let snap = journal.read_snapshot(fifo);
+        let mut index = Self { dir: dir.to_owned(), log: None, generation: 0, records: 0 };
+        let logs = index.logs()?;
+        let snap = index.read_snapshot(fifo);
         let mut loaded = match snap {
             Snap::Good(generation) => {
-                journal.generation = generation;
+                index.generation = generation;
                 if logs.iter().any(|&g| g >= generation) { Loaded::Unclean } else { Loaded::Clean }
             }
             Snap::Missing | Snap::Damaged => Loaded::Lost,
         };
         if loaded != Loaded::Lost {
-            let snapshot = journal.generation;
+            let snapshot = index.generation;
             for &generation in logs.iter().filter(|&&g| g >= snapshot) {
-                if generation > journal.generation + 1 || !journal.read_log(generation, fifo) {
+                if generation > index.generation + 1 || !index.read_log(generation, fifo) {
                     loaded = Loaded::Lost;
                 }
-                journal.generation = generation;
+                index.generation = generation;
             }
         }
         if loaded == Loaded::Lost {
             // What could be read is still the best guess; missing files turn into misses.
-            journal.generation = logs.last().copied().unwrap_or(0).max(journal.generation);
+            index.generation = logs.last().copied().unwrap_or(0).max(index.generation);
         }
-        journal.rotate(journal.generation + 1)?;
-        journal.write_snapshot(fifo.export())?;
-        Ok((journal, loaded))
+        index.rotate(index.generation + 1)?;
+        index.write_snapshot(fifo.export())?;
+        Ok((index, loaded))
     }
 
     /// Appends changes.
@@ -159,7 +159,7 @@ impl Journal {
     }
 
     /// Starts a new log. What is appended from now on comes after the snapshot that the caller is about to take; call
-    /// it under the lock that orders changes, and [`Journal::write_snapshot`] afterwards.
+    /// it under the lock that orders changes, and [`Index::write_snapshot`] afterwards.
     pub fn start_snapshot(&mut self) -> std::io::Result<()> {
         self.rotate(self.generation + 1)
     }
