@@ -12,8 +12,9 @@ use ciderfs_format::shown;
 use ciderfs_object::NewFiles;
 use parking_lot::{Condvar, Mutex};
 
+use super::blocks::{Blocks, Rules};
 use super::breaker::Breaker;
-use super::fifo::{Fifo, cost};
+use super::clock::Clock;
 use super::index::{Change, Index, Loaded};
 use super::open::{OpenFiles, claim};
 use super::way::HeldDir;
@@ -32,7 +33,7 @@ pub(super) struct Pending {
 
 /// What the lock protects.
 pub(super) struct State {
-    pub blocks: Fifo,
+    pub blocks: Blocks,
     pub pending: HashMap<BlockId, Pending>,
     pub queue: VecDeque<BlockId>,
     pub queued_bytes: u64,
@@ -60,7 +61,7 @@ pub(crate) struct CacheDir {
     pub(super) counters: Arc<Counters>,
     pub(super) temp: AtomicU64,
     pub(super) new_files: NewFiles,
-    started: Instant,
+    pub(crate) clock: Clock,
     pub(super) sweep: Mutex<super::sweep::Sweep>,
     #[cfg(test)]
     pub(crate) fail_writes: std::sync::atomic::AtomicI32,
@@ -79,7 +80,7 @@ impl CacheDir {
     /// Takes `<parent>/ciderfs`, or the first of its numbered siblings that no other process uses.
     pub fn open(
         parent: &Path,
-        capacity: u64,
+        rules: Rules,
         free_ratio: f64,
         queue_limit: u64,
         counters: Arc<Counters>,
@@ -97,14 +98,14 @@ impl CacheDir {
         for fan in 0..FAN_OUT {
             fans.own(&format!("{fan:02x}"))?;
         }
-        let mut blocks = Fifo::new(capacity);
-        let (mut index, mut loaded) = Index::open(&root, &mut blocks)?;
+        let mut blocks = Blocks::new(rules);
+        let (mut index, mut loaded, clock) = Index::open(&root, &mut blocks)?;
         if fresh {
             // No index, but no files either.
             loaded = Loaded::Clean;
         }
         // The cache may have been larger in an earlier life.
-        let surplus = blocks.make_room(0);
+        let surplus = blocks.trim();
         let changes: Vec<_> = surplus.iter().map(|&block| Change::removed(block)).collect();
         index.append(&changes)?;
         tracing::debug!(root = %shown(held.named()), ?loaded, blocks = blocks.len(), "disk cache opened");
@@ -131,7 +132,7 @@ impl CacheDir {
             counters,
             temp: AtomicU64::new(0),
             new_files: NewFiles::default(),
-            started: Instant::now(),
+            clock,
             sweep: Mutex::new(super::sweep::Sweep::new(loaded)),
             #[cfg(test)]
             fail_writes: std::sync::atomic::AtomicI32::new(0),
@@ -178,14 +179,9 @@ impl CacheDir {
         self.held.named().join("blocks").join(fan).join(Self::file_name(block))
     }
 
-    pub(super) fn second(&self) -> u32 {
-        // From 1, so that it differs from what a fresh index says.
-        self.started.elapsed().as_secs().min(u64::from(u32::MAX - 1)) as u32 + 1
-    }
-
     /// Looks a block up; counts as a use.
     pub fn find(&self, block: &BlockId) -> Option<Found> {
-        let second = self.second();
+        let second = self.clock.second();
         let mut state = self.state.lock();
         if let Some(pending) = state.pending.get(block) {
             return Some(Found::Memory(pending.data.clone()));
@@ -211,7 +207,7 @@ impl CacheDir {
         }
         // A single block always passes, so that blocks larger than the limit are cached too.
         let behind = state.queued_bytes > 0 && state.queued_bytes + len > self.queue_limit;
-        if state.closed || !allowed || behind || cost(block.len) > state.blocks.capacity() {
+        if state.closed || !allowed || behind || !state.blocks.admits(block.len) {
             drop(state);
             count(&self.counters.cache_drops, 1);
             return;
@@ -258,6 +254,7 @@ impl CacheDir {
     /// Writes a snapshot of the index if the log became long.
     pub fn maintain(&self) {
         self.check_space();
+        self.expire();
         let blocks = self.state.lock().blocks.len();
         if !self.index.lock().wants_snapshot(blocks) || !self.breaker.lock().allows(Instant::now()) {
             return;
@@ -271,10 +268,23 @@ impl CacheDir {
                 state.changes.clear();
                 state.blocks.export()
             };
-            index.write_snapshot(blocks)
+            index.write_snapshot(self.clock.reading(), blocks)
         });
         if let Err(e) = result {
             self.disk_error("index snapshot", &e);
+        }
+    }
+
+    /// Removes blocks that were not used for too long.
+    fn expire(&self) {
+        if !self.breaker.lock().allows(Instant::now()) {
+            return;
+        }
+        let second = self.clock.second();
+        let due = self.evict(&mut self.state.lock(), |blocks| blocks.expire(second));
+        if !due.is_empty() {
+            self.unlink_all(&due);
+            self.flush_changes();
         }
     }
 
@@ -291,18 +301,18 @@ impl CacheDir {
 
     /// Takes a file that the index does not know; false if it is of no use.
     pub(super) fn adopt(&self, block: BlockId) -> bool {
-        let second = self.second();
+        let second = self.clock.second();
         let victims = {
             let mut state = self.state.lock();
-            if cost(block.len) > state.blocks.capacity() {
+            if !state.blocks.admits(block.len) {
                 return false;
             }
             if state.closed || state.blocks.contains(&block) {
                 return true;
             }
-            let victims = self.evict(&mut state, |blocks| blocks.make_room(cost(block.len)));
+            let victims = self.evict(&mut state, |blocks| blocks.make_room(block.len));
             state.blocks.insert(block, second);
-            state.changes.push(Change::added(block));
+            state.changes.push(Change::added(block, second));
             victims
         };
         self.unlink_all(&victims);
@@ -333,10 +343,10 @@ impl CacheDir {
         let mut index = self.index.lock();
         let blocks = self.state.lock().blocks.export();
         let result = if self.sweep.lock().is_done() {
-            index.close(blocks)
+            index.close(self.clock.reading(), blocks)
         } else {
             // Files that the sweep has not reached stay unknown: leave the log, so that the next start sweeps.
-            index.write_snapshot(blocks)
+            index.write_snapshot(self.clock.reading(), blocks)
         };
         if let Err(e) = result {
             self.disk_error("index snapshot", &e);
