@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ciderfs_format::Compression;
 
-use crate::{BlockError, Eviction};
+use crate::{BlockError, CacheMode, Eviction};
 
 /// Smallest block size of the volume format.
 pub const MIN_BLOCK_SIZE: u32 = 64 << 10;
@@ -33,6 +33,8 @@ pub struct BlockConfig {
     /// Blocks in the disk cache over all directories; 0 means as many as `cache_size` and the file system take, up to
     /// eight million in each.
     pub cache_items: u64,
+    /// Who may read the files of the disk cache.
+    pub cache_mode: CacheMode,
     /// Which block leaves the disk cache for another one.
     pub cache_eviction: Eviction,
     /// Blocks in the disk cache that were not used for this long leave it; 0 means never. Raised to a second if shorter.
@@ -69,6 +71,7 @@ impl Default for BlockConfig {
             cache_dirs: Vec::new(),
             cache_size: 100 << 30,
             cache_items: 0,
+            cache_mode: CacheMode::default(),
             cache_eviction: Eviction::default(),
             cache_expire: Duration::ZERO,
             free_space_ratio: 0.1,

@@ -11,13 +11,15 @@ use bytes::Bytes;
 use ciderfs_format::shown;
 use ciderfs_object::NewFiles;
 use parking_lot::{Condvar, Mutex};
+use rustix::fs::Mode;
 
 use super::blocks::{Blocks, Rules};
 use super::breaker::Breaker;
 use super::clock::Clock;
 use super::index::{Change, Index, Loaded};
 use super::open::{OpenFiles, claim};
-use super::way::HeldDir;
+use super::way::{HeldDir, PRIVATE};
+use crate::CacheMode;
 use crate::budget::Permit;
 use crate::key::{BlockId, mix};
 use crate::stats::{Counters, count};
@@ -43,14 +45,26 @@ pub(super) struct State {
     pub full: bool,
 }
 
+/// How a directory is used.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setup {
+    /// What it holds.
+    pub rules: Rules,
+    /// Who may read the blocks.
+    pub mode: CacheMode,
+    /// Share of the file system that stays free.
+    pub free_ratio: f64,
+    /// Bytes that may wait for the writers.
+    pub queue_limit: u64,
+}
+
 /// See the module's text.
 pub(crate) struct CacheDir {
     held: HeldDir,
     /// Leads to `held`.
     pub(super) root: PathBuf,
     _lock: File,
-    pub(super) free_ratio: f64,
-    queue_limit: u64,
+    pub(super) setup: Setup,
     pub(super) state: Mutex<State>,
     pub(super) wake: Condvar,
     /// When free space was last looked at. Taken before `state`.
@@ -78,27 +92,22 @@ pub(crate) enum Found {
 
 impl CacheDir {
     /// Takes `<parent>/ciderfs`, or the first of its numbered siblings that no other process uses.
-    pub fn open(
-        parent: &Path,
-        rules: Rules,
-        free_ratio: f64,
-        queue_limit: u64,
-        counters: Arc<Counters>,
-    ) -> std::io::Result<Arc<Self>> {
-        let (held, lock) = claim(parent)?;
+    pub fn open(parent: &Path, setup: Setup, counters: Arc<Counters>) -> std::io::Result<Arc<Self>> {
+        let mode = Mode::from_bits_truncate(setup.mode.dir());
+        let (held, lock) = claim(parent, mode)?;
         let root = held.path();
         let temp = root.join("tmp");
         match std::fs::remove_dir_all(&temp) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
             _ => {}
         }
-        held.own("tmp")?;
+        held.own("tmp", PRIVATE)?;
         let fresh = !root.join("blocks").exists();
-        let fans = held.own("blocks")?;
+        let fans = held.own("blocks", mode)?;
         for fan in 0..FAN_OUT {
-            fans.own(&format!("{fan:02x}"))?;
+            fans.own(&format!("{fan:02x}"), mode)?;
         }
-        let mut blocks = Blocks::new(rules);
+        let mut blocks = Blocks::new(setup.rules);
         let (mut index, mut loaded, clock) = Index::open(&root, &mut blocks)?;
         if fresh {
             // No index, but no files either.
@@ -113,8 +122,7 @@ impl CacheDir {
             held,
             root,
             _lock: lock,
-            free_ratio,
-            queue_limit,
+            setup,
             state: Mutex::new(State {
                 blocks,
                 pending: HashMap::new(),
@@ -206,7 +214,7 @@ impl CacheDir {
             return;
         }
         // A single block always passes, so that blocks larger than the limit are cached too.
-        let behind = state.queued_bytes > 0 && state.queued_bytes + len > self.queue_limit;
+        let behind = state.queued_bytes > 0 && state.queued_bytes + len > self.setup.queue_limit;
         if state.closed || !allowed || behind || !state.blocks.admits(block.len) {
             drop(state);
             count(&self.counters.cache_drops, 1);
@@ -329,6 +337,12 @@ impl CacheDir {
     pub fn usage(&self) -> (u64, u64) {
         let state = self.state.lock();
         (state.blocks.len() as u64, state.blocks.used())
+    }
+
+    /// Has a writer something to do?
+    #[cfg(test)]
+    pub fn is_writing(&self) -> bool {
+        !self.state.lock().pending.is_empty()
     }
 
     /// Takes nothing more; the writers finish what is queued and return.

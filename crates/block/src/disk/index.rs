@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use super::blocks::{Blocks, Kept, MAX_ENTRIES};
 use super::clock::{Clock, Reading};
-use super::file::FILE_MODE;
+use super::file::PRIVATE_FILE;
 use crate::key::BlockId;
 
 const SNAP_MAGIC: &[u8; 8] = b"CDRSNAP\x02";
@@ -178,7 +178,8 @@ impl Index {
     /// Writes the snapshot that belongs to the open log and removes what it replaces.
     pub fn write_snapshot(&mut self, now: Reading, blocks: Vec<Kept>) -> std::io::Result<()> {
         let temp = self.dir.join("index.snap.tmp");
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(&temp)?;
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(PRIVATE_FILE).open(&temp)?;
         let mut out = BufWriter::with_capacity(1 << 16, file);
         let mut head = Vec::with_capacity(SNAP_HEAD);
         head.extend_from_slice(SNAP_MAGIC);
@@ -230,7 +231,7 @@ impl Index {
         head.extend_from_slice(&sum.to_be_bytes());
         let path = self.log_path(generation);
         let mut log =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
+            OpenOptions::new().write(true).create(true).truncate(true).mode(PRIVATE_FILE).open(path)?;
         log.write_all(&head)?;
         self.log = Some(log);
         self.generation = generation;

@@ -19,7 +19,7 @@ const fn block(id: u64) -> BlockId {
 
 fn put(temp: &Path, path: &Path, block: &BlockId, data: &[u8]) {
     let bounce = &mut Bounce::new(&Buffers::new(u64::MAX));
-    file::write(temp, path, block, data, &NewFiles::default(), bounce).unwrap();
+    file::write(temp, path, block, data, 0o600, &NewFiles::default(), bounce).unwrap();
 }
 
 proptest! {

@@ -126,7 +126,7 @@ impl CacheDir {
             0 => {}
             errno => return Err(std::io::Error::from_raw_os_error(errno)),
         }
-        file::write(temp, &self.path(block), block, data, &self.new_files, bounce)
+        file::write(temp, &self.path(block), block, data, self.setup.mode.file(), &self.new_files, bounce)
     }
 
     pub(super) fn evict(
@@ -165,7 +165,8 @@ impl CacheDir {
         }
         *checked = Some(now);
         let Ok(fs) = rustix::fs::statvfs(&self.root) else { return };
-        let lack = |total: u64, free: u64| ((total as f64 * self.free_ratio) as u64).saturating_sub(free);
+        let lack =
+            |total: u64, free: u64| ((total as f64 * self.setup.free_ratio) as u64).saturating_sub(free);
         let bytes = lack(fs.f_blocks, fs.f_bavail).saturating_mul(fs.f_frsize);
         let inodes = lack(fs.f_files, fs.f_favail);
         let victims = {
