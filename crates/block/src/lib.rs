@@ -5,7 +5,8 @@
 //! bucket is known below.
 //!
 //! **Peak memory** of the block layer: `buffer_size`, plus a sixteenth of it (at most 8 MiB) of idle buffers, plus one
-//! request per kind that is larger than its reserve (see [`budget`]), plus about 80 bytes per block in the disk cache.
+//! request per kind that is larger than its reserve (see [`budget`]), plus about 80 bytes per block in the disk
+//! cache, 120 if blocks expire.
 #![forbid(unsafe_code)]
 
 mod backend;
