@@ -232,21 +232,25 @@ table! {
         "cache-dir", [], "", MOUNT, Ready,
         "cache directories and patterns (* ? []), separated by : or by commas; memory for none";
     CACHE_MODE: Octal(0o777) =
-        "cache-mode", [], "0600", MOUNT, Only(&["0600", "600"], "cache files are private"),
-        "mode of cache files";
+        "cache-mode", [], "0600", MOUNT, Ready,
+        "mode of cached blocks, less the umask; never writable for others";
     CACHE_SIZE: Bytes('M', 0, BYTES_MAX) = "cache-size", [], "100G", MOUNT, Ready, "size of the disk cache";
-    CACHE_ITEMS: Number(0, u64::MAX) = "cache-items", [], "0", MOUNT, LATER, "blocks in the cache";
+    CACHE_ITEMS: Number(0, u64::MAX) = "cache-items", [], "0", MOUNT, Ready, "most blocks in the cache, 0 for as many as fit";
     FREE_SPACE_RATIO: Share = "free-space-ratio", [], "0.1", MOUNT, Ready, "share of the cache's disk that stays free";
     CACHE_PARTIAL_ONLY: Switch = "cache-partial-only", [], "", MOUNT, Ready, "cache only small blocks";
     CACHE_LARGE_WRITE: Switch = "cache-large-write", [], "", MOUNT, Ready, "keep full blocks after upload";
     VERIFY_CACHE_CHECKSUM: Text =
         "verify-cache-checksum", [], "extend", MOUNT, NoOp("what is read is always verified"),
         "cache checks";
-    CACHE_EVICTION: Text = "cache-eviction", [], "s3-fifo", MOUNT, LATER, "eviction policy";
+    CACHE_EVICTION: Choice(&["s3-fifo", "2-random", "lru", "none"]) =
+        "cache-eviction", [], "s3-fifo", MOUNT, Ready,
+        "which blocks make room for new ones";
     CACHE_SCAN_INTERVAL: Time(0, SECONDS_MAX) =
         "cache-scan-interval", [], "0", MOUNT, NoOp("the index is persistent"),
         "cache scans";
-    CACHE_EXPIRE: Time(0, SECONDS_MAX) = "cache-expire", [], "0s", MOUNT, LATER, "expiry of cached blocks";
+    CACHE_EXPIRE: Time(0, SECONDS_MAX) =
+        "cache-expire", [], "0s", MOUNT, Ready,
+        "blocks not used for so long leave the cache, 0 for never";
 
     "Metrics":
     METRICS: Address = "metrics", [], "127.0.0.1:9567", MOUNT, Ready, "address of the Prometheus endpoint";
