@@ -229,6 +229,12 @@ fn a_volume_on_redis_and_s3_tells_no_secret() {
     assert!(said.contains("\"removed\""), "{said}");
     fail(&mut field.format(meta, "vol", &[&keys(WRONG_KEY)]), &["nothing was changed"]);
     for (i, meta) in addresses.iter().enumerate() {
+        // A flag and its value may stand before the command.
+        let said = say(ciderfs(&["--secret-key", WRONG_KEY, "conig", meta]).arg("--force"));
+        assert!(
+            said.code == 3 && said.stderr.contains("'conig'; did you mean `ciderfs config`?"),
+            "{said:?}"
+        );
         for command in ["status", "config"] {
             let said = succeed(&mut loud(&[command, meta]));
             assert!(said.contains("\"removed\""), "{said}");
