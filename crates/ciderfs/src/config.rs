@@ -19,10 +19,10 @@ use crate::cli::flag::{Flag, Take};
 use crate::cli::places;
 use crate::cli::table::{
     ACCESS_KEY, BUCKET, BUFFER_SIZE, CACHE_DIR, CACHE_EVICTION, CACHE_EXPIRE, CACHE_ITEMS, CACHE_LARGE_WRITE,
-    CACHE_MODE, CACHE_PARTIAL_ONLY, CACHE_SIZE, CHECK_STORAGE, FREE_SPACE_RATIO, GET_TIMEOUT, HEARTBEAT,
-    HIDE_INTERNAL, IO_RETRIES, MAX_DELETES, MAX_DOWNLOADS, MAX_READAHEAD, MAX_UPLOADS, META_PASSWORD,
-    NO_BGJOB, PREFETCH, PREFIX_INTERNAL, PUT_TIMEOUT, REGION, SECRET_KEY, SESSION_TOKEN, SKIP_DIR_MTIME,
-    SORT_DIR, STORAGE, SUBDIR, VERIFY_READS,
+    CACHE_MODE, CACHE_PARTIAL_ONLY, CACHE_SIZE, CHECK_STORAGE, ENCRYPT_PASSPHRASE, FREE_SPACE_RATIO,
+    GET_TIMEOUT, HEARTBEAT, HIDE_INTERNAL, IO_RETRIES, MAX_DELETES, MAX_DOWNLOADS, MAX_READAHEAD,
+    MAX_UPLOADS, META_PASSWORD, NO_BGJOB, PREFETCH, PREFIX_INTERNAL, PUT_TIMEOUT, REGION, SECRET_KEY,
+    SESSION_TOKEN, SKIP_DIR_MTIME, SORT_DIR, STORAGE, SUBDIR, VERIFY_READS,
 };
 use crate::commands::mount_options;
 use crate::failure::Result;
@@ -65,6 +65,7 @@ pub fn volume(args: &Args, mount_point: &OsStr, options: &ServeOptions) -> Resul
             ..MetaConfig::default()
         },
         storage: storage(args),
+        passphrase: args.find(ENCRYPT_PASSPHRASE).cloned(),
         bounds: Bounds { limits, retries: u32::try_from(args.get(IO_RETRIES)).unwrap_or(u32::MAX) },
         probe: args.get(CHECK_STORAGE),
         blocks: blocks(args)?,

@@ -26,6 +26,8 @@ pub struct VolumeConfig {
     pub meta: MetaConfig,
     /// What this client does otherwise than the settings say.
     pub storage: Override,
+    /// Passphrase of the private key of an encrypted volume.
+    pub passphrase: Option<Secret>,
     /// Requests to the object store.
     pub bounds: Bounds,
     /// Try the object store before anything depends on it; not where the volume is opened `read_only`.
@@ -80,9 +82,11 @@ impl Volume {
             tracing::warn!("the address in the settings: {e}");
         }
         let (bounds, read_only) = (config.bounds, config.meta.read_only);
-        let objects = Arc::new(Replaceable::new(storage(&settings, bounds, observer.clone())?));
+        let passphrase = config.passphrase;
+        let first = storage(&settings, passphrase.as_ref(), bounds, observer.clone())?;
+        let objects = Arc::new(Replaceable::new(first));
         follow(&meta, settings.clone(), config.storage, Arc::clone(&objects), move |settings| {
-            storage(settings, bounds, observer.clone())
+            storage(settings, passphrase.as_ref(), bounds, observer.clone())
         });
         if config.blocks.verify_reads {
             tell_what_is_verified(&settings);

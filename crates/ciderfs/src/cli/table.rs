@@ -141,6 +141,9 @@ table! {
     COMPRESS: Text = "compress", [], "none", FORMAT, Ready, "none, lz4 or zstd";
     ENCRYPT_RSA_KEY: Place = "encrypt-rsa-key", [], "", FORMAT, Ready, "private key file (PEM) that encrypts the objects";
     ENCRYPT_ALGO: Text = "encrypt-algo", [], "aes256gcm-rsa", FORMAT, Ready, "aes256gcm-rsa or chacha20-rsa";
+    ENCRYPT_PASSPHRASE: Secret =
+        "encrypt-passphrase", [], "", STORED, Ready,
+        "passphrase of that key" env "JFS_RSA_PASSPHRASE" file "encrypt-passphrase-file";
     HASH_PREFIX: Switch = "hash-prefix", [], "", FORMAT, Ready, "spread object names over 256 prefixes";
     SHARDS: Number(0, 256) = "shards", [], "0", FORMAT, Ready, "number of buckets (%d in --bucket)";
 

@@ -9,9 +9,9 @@ use ciderfs_volume::{Bounds, Purpose, object_place, storage, stored_bucket, unus
 use crate::cli::args::Args;
 use crate::cli::flag::Row;
 use crate::cli::table::{
-    BLOCK_SIZE, BUCKET, CAPACITY, COMPRESS, DIR_STATS, ENABLE_ACL, ENCRYPT_ALGO, ENCRYPT_RSA_KEY, ENDPOINT,
-    FORCE, HASH_PREFIX, INODES, MAX_CLIENT_VERSION, MIN_CLIENT_VERSION, NO_UPDATE, REGION, SHARDS, STORAGE,
-    TRASH_DAYS, USER_GROUP_QUOTA,
+    BLOCK_SIZE, BUCKET, CAPACITY, COMPRESS, DIR_STATS, ENABLE_ACL, ENCRYPT_ALGO, ENCRYPT_PASSPHRASE,
+    ENCRYPT_RSA_KEY, ENDPOINT, FORCE, HASH_PREFIX, INODES, MAX_CLIENT_VERSION, MIN_CLIENT_VERSION, NO_UPDATE,
+    REGION, SHARDS, STORAGE, TRASH_DAYS, USER_GROUP_QUOTA,
 };
 use crate::config;
 use crate::failure::{Failure, Result};
@@ -50,7 +50,7 @@ pub async fn format(args: &Args, name: &str) -> Result<()> {
         return save(store.as_ref(), new, Some(&old)).await;
     }
     let settings = new_settings(args, name)?;
-    let objects = storage(&settings, Bounds::interactive(), None)?;
+    let objects = storage(&settings, args.find(ENCRYPT_PASSPHRASE), Bounds::interactive(), None)?;
     tell_place(&settings, objects.as_ref());
     if std::env::var_os("JFS_NO_CHECK_OBJECT_STORAGE").is_none() {
         let failed = |e: ObjectError| unusable(objects.as_ref(), &e);
@@ -93,7 +93,7 @@ pub async fn check_storage(args: &Args, old: &Settings, new: &Settings) -> Resul
     if object_place(old) == object_place(new) || args.get(FORCE) {
         return Ok(());
     }
-    let objects = storage(new, Bounds::interactive(), None)?;
+    let objects = storage(new, args.find(ENCRYPT_PASSPHRASE), Bounds::interactive(), None)?;
     tell_place(new, objects.as_ref());
     probe(objects.as_ref(), &new.name, new.shard_count()).await.map_err(|e| {
         Failure::new(format!(
