@@ -53,6 +53,7 @@ in
         }))
         { };
     };
+    systemd.tmpfiles = { rules = list; settings = free; };
     systemd.services = opt
       (types.attrsOf (types.submodule {
         options = {

@@ -7,7 +7,7 @@ let
   opt = type: description: of (types.nullOr type) null description;
   switch = default: description: of types.bool default description;
   toList = v: if builtins.isList v then v else [ v ];
-  unitName = types.strMatching "[A-Za-z0-9@_.:\\-]+\\.(service|target|mount|socket|path)";
+  unitName = types.strMatching "[A-Za-z0-9@_.:-]+\\.(service|target|mount|socket|path)";
 
   # A front door besides the mount.
   door = what: default: {
@@ -69,7 +69,7 @@ in
   };
   formatOnce = opt types.bool "The same as `format.mode`: true is if-absent, false is never.";
 
-  mountPoint = opt (types.strMatching "/[A-Za-z0-9_./:\\-]*[A-Za-z0-9_:\\-]") "Where the file system is mounted; null for nowhere.";
+  mountPoint = opt (types.strMatching "/[A-Za-z0-9_./:-]*[A-Za-z0-9_:-]") "Where the file system is mounted; null for nowhere.";
   mountOptions = of (types.listOf types.str) [ ] "More flags of `ciderfs mount`.";
   allowOther = switch true "May others than root use it?";
   guardMountPoint = switch true "Close the mount point, so that nobody writes to the local disk while nothing is mounted.";
@@ -104,7 +104,7 @@ in
   after = of (types.listOf unitName) [ ] "Units that start before it.";
   before = of (types.listOf unitName) [ "remote-fs.target" ] "Units that start after it.";
   wantedBy = of (types.listOf unitName) [ "multi-user.target" "remote-fs.target" ] "Units that start it.";
-  consumers = of (types.listOf (types.strMatching "[A-Za-z0-9@_.:\\-]+\\.service")) [ ] ''
+  consumers = of (types.listOf (types.strMatching "[A-Za-z0-9@_.:-]+\\.service")) [ ] ''
     Services that use the file system. Each wants it and starts after it; when the client restarts it runs on.
   '';
   timeouts = {
