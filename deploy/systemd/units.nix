@@ -1,5 +1,6 @@
 # The plain unit files of this directory, by name. An instance is a mount point as `systemd-escape --path` writes it; its settings
-# are in /etc/ciderfs/INSTANCE.env, see ciderfs.env.example.
+# are in /etc/ciderfs/MOUNTPOINT.env (systemd reads the path as a pattern, in which the backslashes of instances mean something else), see
+# ciderfs.env.example.
 let
   lib = import ../tests/nix/lib.nix;
   units = import ../nixos/modules/lib/units.nix { inherit lib; };
@@ -12,7 +13,7 @@ let
     mountFlags = "--cache-dir \${CACHE_DIR} $MOUNT_OPTIONS";
     formatFlags = "$FORMAT_OPTIONS @BUCKET@";
     volume = "\${VOLUME}";
-    environmentFiles = [ "/etc/ciderfs/%i.env" ];
+    environmentFiles = [ "/etc/ciderfs%f.env" ];
     # Files of /etc/credstore, each of which may be absent.
     credentials = map (id: "${id}:ciderfs.%i.${id}") [
       "access-key"
@@ -22,7 +23,7 @@ let
       "secret-key"
       "session-token"
     ];
-    cacheDirectories = [ "ciderfs/%i" ];
+    cacheDirectories = [ "ciderfs%f" ];
     # Of this machine, if it has one.
     after = [ "redis-server.service" "redis.service" "valkey-server.service" "valkey.service" ];
   };
@@ -30,7 +31,7 @@ let
   files = {
     "ciderfs@.service" = units.mount (instance // {
       formatUnit = null;
-      environment = { CACHE_DIR = "/var/cache/ciderfs/%i"; MOUNT_OPTIONS = ""; };
+      environment = { CACHE_DIR = "/var/cache/ciderfs%f"; MOUNT_OPTIONS = ""; };
       before = [ "remote-fs.target" "k3s.service" "k3s-agent.service" ];
       wantedBy = [ "multi-user.target" "remote-fs.target" ];
     });

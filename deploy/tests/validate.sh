@@ -68,7 +68,7 @@ plant 6 "on every interface" "sed -i 's/openFirewall = false/openFirewall = true
 
 plant 7 "does not wait for network-online.target" "sed -i 's/network-online.target/network.target/' $plain"
 plant 7 "does not wait for network-online.target" "sed -i 's/\"network-online.target\"/\"network.target\"/' $units"
-plant 7 "master: ciderfs-k3s-storage.service does not wait for the Redis" "sed -i 's/requires = lib.optional isHere redisUnit ++ /requires = /' deploy/nixos/modules/lib/filesystem.nix"
+plant 7 "master: ciderfs-k3s-storage.service does not wait for the Redis" "sed -i 's/wants = lib.optional .*/wants = [ ];/' deploy/nixos/modules/lib/filesystem.nix"
 
 plant 8 "in the foreground with Type=notify" "sed -i 's/Type=notify/Type=forking/' $plain"
 plant 8 "in the foreground with Type=notify" "sed -i 's/Type = \"notify\"/Type = \"simple\"/' $units"

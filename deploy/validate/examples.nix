@@ -39,7 +39,7 @@ let
         (find "5" "${n} has no credentials: neither an environment file nor key files")
       ++ lib.optional ((isMount s || isFormat s) && !(lib.elem "network-online.target" u.after))
         (find "7" "${n} does not wait for network-online.target")
-      ++ lib.optional ((isMount s || isFormat s) && wanted == [ ] && lib.any (r: !lib.elem "redis-${r.name}.service" u.after || !lib.elem "redis-${r.name}.service" u.requires) redises)
+      ++ lib.optional ((isMount s || isFormat s) && wanted == [ ] && lib.any (r: !lib.elem "redis-${r.name}.service" u.after || !lib.elem "redis-${r.name}.service" (u.wants ++ u.requires)) redises)
         (find "7" "${n} does not wait for the Redis of this machine")
       ++ lib.optional (isMount s && (s.Type or "" != "notify" || builtins.match ".* --foreground .*" (starts s) == null || builtins.match ".* (--background|-d) .*" (starts s) != null))
         (find "8" "${n} is not run in the foreground with Type=notify, so it counts as active without a mount")

@@ -52,10 +52,12 @@ in
       "/nix/store/stand-in-ciderfs/bin/ciderfs mount --foreground --cache-dir /var/cache/juicefs --cache-size 1024M --max-uploads 20 -o allow_other redis://127.0.0.1:6379/1 /mnt/juicefs";
     master-makes-the-volume-in-the-bucket-of-ovhcloud = is "ExecStart" (start m "ciderfs-format-k3s-storage")
       "/nix/store/stand-in-ciderfs/bin/ciderfs format --if-absent --storage s3 --hash-prefix --bucket https://juicefs-k3s.s3.gra.io.cloud.ovh.net redis://127.0.0.1:6379/1 k3s-storage";
-    master-waits-for-its-redis = among "after" (service m cap).after "redis-juicefs.service"
-      ++ among "requires" (service m cap).requires "redis-juicefs.service"
-      ++ among "after of format" (service m "ciderfs-format-k3s-storage").after "redis-juicefs.service"
-      ++ among "requires of format" (service m "ciderfs-format-k3s-storage").requires "redis-juicefs.service";
+    # Stopping comes in the other order: the last flush has its Redis. Whoever required it would be stopped when it dies.
+    master-waits-for-its-redis = lib.concatMap
+      (n: let u = service m n; in
+        among "after of ${n}" u.after "redis-juicefs.service" ++ among "wants of ${n}" u.wants "redis-juicefs.service"
+        ++ notAmong "requires of ${n}" u.requires "redis-juicefs.service")
+      [ cap "ciderfs-format-k3s-storage" ];
     master-redis-is-safe = let r = m.config.services.redis.servers.juicefs; in
       is "bind" r.bind "127.0.0.1 10.0.0.1" ++ is "port" r.port 6379 ++ is "aof" r.appendOnly true
       ++ is "password" r.requirePassFile "/etc/juicefs/redis-password" ++ is "policy" r.settings.maxmemory-policy "noeviction"
@@ -216,9 +218,9 @@ in
         unknown = removeAttrs base [ "metaUrl" ] // { mountPoint = "/d"; };
       }; }; } ];
       unit = "redis-ciderfs.service";
-    in well e ++ among "here" (service e "ciderfs-here").requires unit ++ notAmong "there" (service e "ciderfs-there").after unit
+    in well e ++ among "here" (service e "ciderfs-here").wants unit ++ among "here" (service e "ciderfs-here").after unit ++ notAmong "there" (service e "ciderfs-there").after unit
       ++ notAmong "other" (service e "ciderfs-other").after unit
-      ++ among "unknown" (service e "ciderfs-unknown").after unit ++ notAmong "unknown" (service e "ciderfs-unknown").requires unit;
+      ++ among "unknown" (service e "ciderfs-unknown").after unit ++ among "unknown" (service e "ciderfs-unknown").wants unit;
 
     # --- Options of the older module ---
     the-older-options-as-they-are = let

@@ -108,9 +108,9 @@ let
     environmentFiles = map (f: percent (toString f)) fs.environmentFile;
     inherit credentials formatCredentials;
     formatUnit = if formats then "${formatName}.service" else null;
-    requires = lib.optional isHere redisUnit ++ fs.requires;
-    wants = lib.optional mayBeHere redisUnit;
-    inherit (fs) after wantedBy timeouts;
+    # Not required: systemd would stop the mount while a Redis that died is away, and what is not yet stored would be lost.
+    wants = lib.optional (isHere || mayBeHere) redisUnit;
+    inherit (fs) requires after wantedBy timeouts;
     harden = fs.hardening;
   };
   mountSpecifics = common // {
