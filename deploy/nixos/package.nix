@@ -6,7 +6,12 @@ in
 rustPlatform.buildRustPackage {
   pname = "ciderfs";
   inherit (manifest.workspace.package) version;
-  src = lib.cleanSource ../..;
+  src = lib.cleanSourceWith {
+    name = "ciderfs-source";
+    src = lib.cleanSource ../..;
+    # Gigabytes, where somebody has built here.
+    filter = path: _: baseNameOf path != "target";
+  };
   cargoLock.lockFile = ../../Cargo.lock;
   buildAndTestSubdir = "crates/ciderfs";
 

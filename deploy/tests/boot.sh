@@ -45,7 +45,7 @@ create() {
   ln -s /usr/lib/ciderfs/ciderfs-unit "$root/nix/store/stand-in-ciderfs/lib/ciderfs/ciderfs-unit"
   ln -s /bin/kill "$root/nix/store/stand-in-coreutils/bin/kill"
   ln -s /bin/systemctl "$root/nix/store/stand-in-systemd/bin/systemctl"
-  cp tests/boot/inside.sh "$work/out-$name/"
+  cp tests/boot/inside.sh validate/validate.sh "$work/out-$name/"
   echo "$secret" >"$work/out-$name/secret"
   unit "$name" e2e.target '[Unit]' 'Requires=basic.target' 'After=basic.target'
 }
@@ -115,7 +115,7 @@ chmod 0600 "$work/plain/etc/ciderfs/mnt/juicefs.env"
 mkdir -p "$work/plain/srv/objects" "$work/plain/var/lib/late"
 printf 'requirepass %s\nappendonly yes\nbind 127.0.0.1\ndir /var/lib/late\nsave ""\n' "$secret" >"$work/plain/etc/late.conf"
 chmod 0600 "$work/plain/etc/late.conf"
-unit plain redis-late.service '[Unit]' 'Before=ciderfs@mnt-juicefs.service' '[Service]' 'ExecStart=/usr/bin/redis-server /etc/late.conf'
+unit plain redis.service '[Service]' 'ExecStart=/usr/bin/redis-server /etc/late.conf'
 unit plain consumer.service '[Unit]' 'Wants=ciderfs@mnt-juicefs.service' 'After=ciderfs@mnt-juicefs.service mnt-juicefs.mount' \
   '[Service]' 'ExecStart=/bin/sleep infinity' 'ExecStop=/bin/sh -c "echo last >/mnt/juicefs/last && sync /mnt/juicefs/last"'
 want plain ciderfs@mnt-juicefs.service
@@ -126,8 +126,8 @@ want plain 'ciderfs-format@mnt-second\x2done.service' 'ciderfs@mnt-second\x2done
 script plain plain.sh
 boot plain --private-network
 verdict plain
-ordered plain 'Unmounted mnt-second.x2done.mount' 'Stopped ciderfs@mnt-second.x2done.service' 'Stopped redis-late.service'
-ordered plain 'Stopped consumer.service' 'Unmounted mnt-juicefs.mount' 'Stopped ciderfs@mnt-juicefs.service' 'Stopped redis-late.service'
+ordered plain 'Unmounted mnt-second.x2done.mount' 'Stopped ciderfs@mnt-second.x2done.service' 'Stopped redis.service'
+ordered plain 'Stopped consumer.service' 'Unmounted mnt-juicefs.mount' 'Stopped ciderfs@mnt-juicefs.service' 'Stopped redis.service'
 script plain again.sh
 boot plain --private-network
 verdict plain
@@ -150,7 +150,9 @@ import json, pathlib, sys
 for name, text in json.load(sys.stdin).items():
     pathlib.Path(sys.argv[1], name).write_text(text)
 ' "$work/$name/etc/systemd/system"
-  install -m 0600 /dev/stdin "$work/$name/etc/juicefs/config" <<<"SECRET_KEY=$secret"
+  install -m 0600 /dev/stdin "$work/$name/etc/juicefs/config" <<<"ACCESS_KEY=key
+SECRET_KEY=$secret
+REDIS_URL=redis://10.99.0.1:6379/1"
   install -m 0600 /dev/stdin "$work/$name/etc/juicefs/redis-password" <<<"$secret"
   want "$name" ciderfs-k3s-storage.service
   want "$name" k3s.service

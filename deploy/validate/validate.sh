@@ -251,6 +251,12 @@ mounted() { awk -v at="$1" '$5 == at { print }' /proc/1/mountinfo; }
 
 value_of() { sed -n "s/^$2=//p" "$1" | tail -n 1 | sed "s/^[\"']//; s/[\"']\$//"; }
 
+# Are keys given as files instead?
+has_key_files() {
+  find /etc/credstore /run/credstore -name 'ciderfs.*.secret-key' 2>/dev/null | grep -q . ||
+    { [ -d /run/systemd/system ] && systemctl show -P LoadCredential 'ciderfs*' | grep -q 'secret-key:/'; }
+}
+
 check_env_file() {
   local file=$1 mode
   [ -e "$file" ] || { wrong "$file is not there: make it from deploy/env/ciderfs.env.example"; return; }
@@ -262,7 +268,7 @@ check_env_file() {
   [ "$bad" -eq 0 ] || wrong "$file has $bad lines that are no NAME=VALUE, which systemd ignores"
   local name secret
   for name in ACCESS_KEY SECRET_KEY; do
-    [ -n "$(value_of "$file" "$name")" ] || wrong "$file has no $name"
+    [ -n "$(value_of "$file" "$name")" ] || has_key_files || wrong "$file has no $name, and there are no key files"
   done
   for name in SECRET_KEY SESSION_TOKEN META_PASSWORD; do
     secret=$(value_of "$file" "$name")

@@ -47,3 +47,11 @@ keeps() {
   refuse "unit files" grep -rF -- "$secret" /etc/systemd/system
   refuse ".config of the mount" bash -c 'grep -F -- "$0" /mnt/juicefs/.config' "$secret"
 }
+# What validate.sh says of this machine: `validates [TEXT]`; with TEXT it must find that.
+validates() {
+  if [ $# -eq 0 ]; then
+    expect "validate.sh" bash -c 'CIDERFS=/usr/bin/ciderfs bash /out/validate.sh --live'
+  else
+    expect "validate.sh tells: $1" bash -c 'CIDERFS=/usr/bin/ciderfs bash /out/validate.sh --live | tee /dev/stderr | grep -F -- "$0"' "$1"
+  fi
+}

@@ -10,7 +10,7 @@ case $(lsattr -d /mnt/juicefs) in
   *i*\ *) refuse "a write while nothing is mounted" touch /mnt/juicefs/lost ;;
 esac
 
-systemctl start redis-late.service
+systemctl start redis.service
 await 60 is_active "$mount"
 expect "format" is_active "$format"
 expect "visible to this unit" is_mounted /mnt/juicefs
@@ -19,6 +19,10 @@ expect "cache of the client alone" [ "$(stat -c %a /var/cache/ciderfs/mnt/juicef
 store /mnt/juicefs/first
 expect "content" is_whole /mnt/juicefs/first
 keeps "$(cat /out/secret)"
+validates
+chmod 0640 /etc/ciderfs/mnt/juicefs.env
+validates "/etc/ciderfs/mnt/juicefs.env has mode 640"
+chmod 0600 /etc/ciderfs/mnt/juicefs.env
 
 # The client dies: systemd brings it back, and who uses it runs on.
 main=$(property "$mount" MainPID)
@@ -37,6 +41,8 @@ expect "after a reload" is_whole /mnt/juicefs/first
 systemctl stop "$mount"
 refuse "mounted after a stop" is_mounted /mnt/juicefs
 expect "stopped well" [ "$(property "$mount" Result)" = success ]
+validates "$mount is inactive"
+validates "nothing is mounted at /mnt/juicefs"
 expect "closed again" [ "$(stat -c %a /mnt/juicefs)" = 555 ]
 systemctl start "$mount"
 expect "content after a start" is_whole /mnt/juicefs/first

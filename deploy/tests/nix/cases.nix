@@ -210,6 +210,15 @@ in
     # --- Redis ---
     redis-alone = let e = redis { }; in
       well e ++ is "bind" e.config.services.redis.servers.ciderfs.bind "127.0.0.1" ++ is "interfaces" e.config.networking.firewall.interfaces { };
+    the-password-of-the-redis-beside-it = let
+      of = more: service
+        (eval [ ciderfs { services.ciderfs = { enable = true; metadata.redis = { enable = true; passwordFile = "/pw"; };
+          filesystems.vol = removeAttrs base [ "environmentFile" ] // { metaUrl = "redis://127.0.0.1/1"; } // more; }; } ])
+        "ciderfs-vol";
+      loaded = more: (of more).serviceConfig.LoadCredential or [ ];
+    in is "here" (loaded { }) [ "meta-password:/pw" ] ++ is "there" (loaded { metaUrl = "redis://h/1"; }) [ ]
+      ++ is "another" (loaded { metaPasswordFile = "/other"; }) [ "meta-password:/other" ]
+      ++ is "the environment" (loaded { environmentFile = "/env"; }) [ ];
     an-edge-only-to-the-redis-that-is-meant = let
       e = eval [ ciderfs { services.ciderfs = { enable = true; metadata.redis.enable = true; filesystems = {
         here = base // { metaUrl = "redis://localhost/1"; mountPoint = "/a"; };

@@ -236,6 +236,7 @@ let
     literalExpression = text: { _type = "literalExpression"; inherit text; };
     getExe = p: "${p}/bin/${p.meta.mainProgram or p.pname}";
     cleanSource = p: p;
+    cleanSourceWith = { src, ... }: src;
     evalModules = { modules, specialArgs ? { } }: evaluate { inherit modules; args = specialArgs; };
     licenses.asl20 = { spdxId = "Apache-2.0"; };
     platforms.linux = [ "x86_64-linux" "aarch64-linux" ];

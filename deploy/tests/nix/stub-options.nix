@@ -69,6 +69,7 @@ in
           environment = opt (types.attrsOf types.str) { };
           path = opt (types.listOf types.package) [ ];
           restartIfChanged = opt types.bool true;
+          stopIfChanged = opt types.bool true;
           unitConfig = free;
           serviceConfig = free;
         };

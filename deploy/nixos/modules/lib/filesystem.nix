@@ -75,7 +75,10 @@ let
     secret-key = s.secretKeyFile;
     session-token = s.sessionTokenFile;
     meta-url = fs.metaUrlFile;
-    meta-password = fs.metaPasswordFile;
+    # That of the Redis beside it, where nothing else says one.
+    meta-password =
+      if fs.metaPasswordFile == null && fs.environmentFile == [ ] && isHere then redis.passwordFile
+      else fs.metaPasswordFile;
     encrypt-passphrase = fs.format.encryption.passphraseFile;
   };
   load = lib.mapAttrsToList (id: file: "${id}:${percent (toString file)}");

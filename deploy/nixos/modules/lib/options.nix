@@ -25,7 +25,7 @@ in
 
   metaUrl = opt types.str "Address of the metadata, without a password.";
   metaUrlFile = opt types.path "File with that address, which may hold a password.";
-  metaPasswordFile = opt types.path "File with the password of the metadata server.";
+  metaPasswordFile = opt types.path "File with the password of the metadata server. Without an environment file that of `metadata.redis` is taken, where this is meant.";
   environmentFile = mkOption {
     type = types.either types.path (types.listOf types.path);
     default = [ ];

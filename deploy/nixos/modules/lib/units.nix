@@ -63,6 +63,8 @@ in
       # The client marks its mount as one of the network (/run/mount/utab), so this makes no circle.
       before = [ u.mountUnit ] ++ u.before;
       inherit (u) wantedBy environment path;
+      # A new version takes over at once: nobody waits for a mount in between.
+      stopIfChanged = false;
       unitConfig = {
         # Servers may be away for as long as they like.
         StartLimitIntervalSec = 0;
