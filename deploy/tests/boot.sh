@@ -12,7 +12,7 @@ machines=()
 clean() {
   local name
   for name in "${machines[@]}"; do stop "$name"; done
-  for name in master agent; do ip netns del "ciderfs-$name" 2>/dev/null || true; done
+  for name in plain master agent; do ip netns del "ciderfs-$name" 2>/dev/null || true; done
   ip link del "$bridge" 2>/dev/null || true
   umount -q "$work/disks" 2>/dev/null || true
   rm -rf "$work"
@@ -88,6 +88,11 @@ verdict() {
     journal "$1" | grep -E 'ciderfs|redis' | tail -n 40 >&2 || true
   fi
 }
+# As when its power fails: its first process, and so all of them, by the network that only it has.
+lose_power() {
+  local pid
+  for pid in $(ip netns pids "ciderfs-$1"); do kill -KILL "$pid" 2>/dev/null || true; done
+}
 stop() {
   umount -q -l "$work/$1" 2>/dev/null || true
 }
@@ -131,6 +136,22 @@ ordered plain 'Stopped consumer.service' 'Unmounted mnt-juicefs.mount' 'Stopped 
 script plain again.sh
 boot plain --private-network
 verdict plain
+
+echo "# Power fails under load"
+ip netns add ciderfs-plain
+ip -n ciderfs-plain link set lo up
+script plain load.sh
+boot plain --network-namespace-path=/run/netns/ciderfs-plain &
+machine=$!
+for _ in $(seq 600); do
+  [ ! -e "$work/out-plain/stored" ] || [ "$(wc -l <"$work/out-plain/stored")" -lt 40 ] || break
+  sleep 0.2
+done
+lose_power plain
+wait "$machine" || true
+script plain after.sh
+boot plain --private-network
+verdict plain
 stop plain
 
 echo "# Master and agent"
@@ -169,8 +190,7 @@ for _ in $(seq 1200); do
   sleep 0.2
 done
 verdict agent
-# As when its power fails: its first process, and so all of them.
-for pid in $(ip netns pids ciderfs-agent); do kill -KILL "$pid" 2>/dev/null || true; done
+lose_power agent
 wait "$agent" || true
 stop agent
 rm -rf "$work/disks/agent"
