@@ -277,7 +277,8 @@ in
     refuses-bad-names-of-volumes = fails (vol { volume = "My_Volume"; }) "the volume's name My_Volume must have" ++ fails (vol { volume = "ab"; }) "must have 3 to 63";
     refuses-odd-mount-points = fails (vol { mountPoint = "/mnt/../etc"; }) "plain absolute path";
     refuses-nothing-to-do = fails (without [ "mountPoint" ] { }) "nothing to do";
-    refuses-what-hides-the-mount = fails (vol { extraServiceConfig.PrivateTmp = true; }) "PrivateTmp in `extraServiceConfig` would hide the mount";
+    refuses-what-hides-the-mount = fails (vol { extraServiceConfig.PrivateTmp = true; }) "PrivateTmp in `extraServiceConfig` would hide the mount"
+      ++ well (vol { extraServiceConfig.PrivateTmp = false; });
     refuses-a-passphrase-without-a-key = fails (vol { format = { mode = "if-absent"; encryption.passphraseFile = "/p"; }; }) "`format.encryption.keyFile`, which is missing";
     refuses-a-shared-mount-point = fails (eval [ ciderfs { services.ciderfs = { enable = true; filesystems = { one = base; two = base; }; }; } ])
       "file systems share a mount point: /mnt/vol (one, two)";

@@ -161,7 +161,8 @@ let
   secretFlags = [ "access-key" "secret-key" "session-token" "meta-password" "encrypt-passphrase" ];
   typedSecrets = lib.filter (n: lib.elem n secretFlags) (given (fs.mountOptions ++ fs.format.extraArgs));
   region = storage.regions.${toString s.region} or null;
-  hiding = lib.filter (n: lib.elem n hardening.hiding) (lib.attrNames fs.extraServiceConfig);
+  isOff = v: lib.elem v [ false "no" "false" "" ];
+  hiding = lib.filter (n: lib.elem n hardening.hiding && !isOff fs.extraServiceConfig.${n}) (lib.attrNames fs.extraServiceConfig);
   check = assertion: message: { inherit assertion; message = "${option}: ${message}"; };
   knowsBucket = bucket != null || fs.environmentFile != [ ];
 in
