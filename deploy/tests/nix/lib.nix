@@ -8,6 +8,7 @@ let
   filterAttrs = keep: set: b.listToAttrs (b.filter (p: keep p.name p.value) (mapAttrsToList nameValuePair set));
   nameValuePair = name: value: { inherit name value; };
   mapAttrs' = f: set: b.listToAttrs (mapAttrsToList f set);
+  reverse = fold (out: one: [ one ] ++ out) [ ];
   optional = yes: one: if yes then [ one ] else [ ];
   unique = fold (seen: one: if b.elem one seen then seen else seen ++ [ one ]) [ ];
   hasPrefix = p: s: b.substring 0 (b.stringLength p) s == p;
@@ -117,7 +118,8 @@ let
       check = v: b.isAttrs v || b.isFunction v;
       merge = loc: values: (evaluate {
         prefix = loc;
-        modules = [ module ] ++ map (v: if b.isFunction v then v else { config = v; }) values;
+        # What was said last comes first, as in nixpkgs.
+        modules = [ module ] ++ map (v: if b.isFunction v then v else { config = v; }) (reverse values);
         args = { name = b.elemAt loc (b.length loc - 1); };
       }).config;
     };
