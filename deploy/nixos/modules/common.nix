@@ -26,6 +26,8 @@ in
         # Acknowledges writes before they are uploaded: switched on once the client has its journal.
         # writeback = true;
       };
+      # Whoever loses the metadata loses the data: switched on once the client makes backups of it. Until then back up Redis.
+      # backupMeta.interval = "1h";
       transfer.maxUploads = 20;
       # Wants the mount and starts after it; it runs on when the client restarts.
       consumers = [ "k3s.service" ];

@@ -10,6 +10,8 @@ case $(lsattr -d /mnt/juicefs) in
   *i*\ *) refuse "a write while nothing is mounted" touch /mnt/juicefs/lost ;;
 esac
 
+# A first attempt to make the volume fails, and the mount with it; a later one brings both.
+await 90 bash -c "[ \$(systemctl show -P NRestarts $format) -ge 1 ]"
 systemctl start redis.service
 await 60 is_active "$mount"
 expect "format" is_active "$format"
