@@ -1,7 +1,8 @@
-//! Chores of the project: `cargo xtask bench`, `cargo xtask deny`.
+//! Chores of the project: `cargo xtask bench`, `cargo xtask deb`, `cargo xtask deny`.
 #![forbid(unsafe_code)]
 
 mod bench;
+mod deb;
 mod deny;
 
 use std::process::ExitCode;
@@ -10,6 +11,8 @@ const USAGE: &str = "\
 cargo xtask bench [--meta redis|sqlite] [--size MIB] [--files N] [--rounds N] [--json]
     CiderFS beside the official client, in one run on this machine: turns to Redis per operation, rates of small
     files, sequential throughput, CPU time and memory. Needs root (it mounts), redis-server and python3-venv.
+cargo xtask deb [--debug]
+    A Debian package of the client, in target/debian. Needs dpkg-deb and strip.
 cargo xtask deny [--advisories]
     Checks licences, sources and duplicates of the dependencies; with --advisories known flaws too, for which it asks RustSec.";
 
@@ -17,6 +20,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let result = match args.first().map(String::as_str) {
         Some("bench") => bench::run(&args[1..]),
+        Some("deb") => deb::run(&args[1..]),
         Some("deny") => deny::run(&args[1..]),
         _ => Err(anyhow::anyhow!("{USAGE}")),
     };
