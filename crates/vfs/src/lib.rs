@@ -31,6 +31,7 @@ mod ranges;
 mod read;
 mod readahead;
 mod recent;
+mod remembered;
 mod remover;
 mod room;
 mod stale;
@@ -43,7 +44,7 @@ pub use locks::LockRequest;
 pub use metrics::Metrics;
 pub use remover::BlockRemover;
 pub use stale::{Growth, Stale};
-pub use vfs::{Entry, Opened, Vfs, VfsConfig};
+pub use vfs::{Entry, OpenCache, Opened, Vfs, VfsConfig};
 
 #[cfg(test)]
 mod tests;

@@ -324,7 +324,7 @@ impl Vfs {
     /// A change of content has ended whose caller was told that it failed: the kernel has left its pages as they were.
     pub fn changed_untold(&self, ino: Ino) {
         self.pages.forget(ino);
-        self.changed.note(ino);
+        self.note_change(ino);
         self.invalidate(ino, Stale::Content);
     }
 

@@ -13,7 +13,7 @@ use ciderfs_meta::{Meta, MetaConfig};
 use ciderfs_mount::{MountedFs, XattrOptions};
 use ciderfs_object::layers::{Limits, Replaceable};
 use ciderfs_object::{ObjectStore, has_checksums, named_bucket, probe};
-use ciderfs_vfs::{Metrics, Vfs, VfsConfig};
+use ciderfs_vfs::{Metrics, OpenCache, Vfs, VfsConfig};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::Args;
@@ -170,6 +170,7 @@ async fn serve_async(args: &Args, url: &Path, mountpoint: &Path, banner: Option<
             prefix_internal: args.is_on("prefix-internal"),
             sort_dir: args.is_on("sort-dir"),
             attr_valid: options.attr_valid,
+            open_cache: OpenCache::default(),
             config_json: config_json(&settings, &mount_point, read_only, subdir(args).as_deref())?,
             metrics,
         },
