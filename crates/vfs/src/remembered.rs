@@ -199,6 +199,7 @@ impl Vfs {
     /// This mount changes a node, or has done so: what was fetched before is out of date.
     pub(crate) fn note_change(&self, ino: Ino) {
         self.changed.note(ino);
+        // Also where [`Meta::believes`](ciderfs_meta::Meta::believes) has forgotten the node.
         if self.remembered.is_on() {
             self.remembered.forget(ino);
         }
