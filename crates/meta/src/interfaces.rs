@@ -225,12 +225,12 @@ mod tests {
         words.map(|words| (words[5].to_owned(), ip(words[0]))).collect()
     }
 
-    fn is_shown(ip: &String) -> bool {
+    fn is_shown(ip: &str) -> bool {
         !ip.parse::<IpAddr>().unwrap().is_loopback()
     }
 
     fn sorted(mut all: Vec<String>) -> Vec<String> {
-        all.retain(is_shown);
+        all.retain(|ip| is_shown(ip));
         all.sort();
         all.dedup();
         all

@@ -17,6 +17,7 @@ mod files;
 mod handles;
 mod info;
 mod internal;
+mod labels;
 mod links;
 mod listing;
 mod locks;
@@ -40,6 +41,7 @@ mod write;
 mod xattr;
 
 pub use dir::DirItem;
+pub use labels::{LabelError, custom_labels};
 pub use locks::LockRequest;
 pub use metrics::Metrics;
 pub use remover::BlockRemover;
