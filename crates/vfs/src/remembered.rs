@@ -18,6 +18,9 @@ use crate::vfs::{OpenCache, Vfs};
 /// Files above which those that are too old to be used are dropped.
 const SWEPT_FROM: usize = 1024;
 
+/// Pieces of content remembered of one file, 24 bytes each: lists of fragmented files may be long, and are asked for again.
+const PIECES_MAX: usize = 128;
+
 /// Chunks of a file that are known, by their index.
 type Views = Arc<HashMap<u32, ChunkView>>;
 
@@ -212,16 +215,26 @@ impl Vfs {
         }
         let s = file.state.lock();
         self.remembered.keep_views(file.ino, s.version, || {
-            let mut views = s.views.clone();
-            views.extend(s.first.clone().map(|first| (0, first)));
-            views
+            let first = s.first.iter().map(|first| (0, first));
+            few(first.chain(s.views.iter().map(|(indx, view)| (*indx, view))).collect())
         });
     }
 }
 
+/// As many chunks, from the first of the file, as have no more pieces than may be remembered.
+fn few(mut views: Vec<(u32, &ChunkView)>) -> HashMap<u32, ChunkView> {
+    views.sort_unstable_by_key(|(indx, _)| *indx);
+    let mut pieces = 0;
+    let fits = |(_, view): &(u32, &ChunkView)| {
+        pieces += view.extents.len();
+        pieces <= PIECES_MAX
+    };
+    views.into_iter().take_while(fits).map(|(indx, view)| (indx, view.clone())).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use ciderfs_format::{FileType, Time};
+    use ciderfs_format::{Extent, FileType, Time};
 
     use super::*;
 
@@ -299,6 +312,21 @@ mod tests {
         assert_eq!(r.fresh(Ino(1)).unwrap().0.asked, late);
         r.see(Ino(1), &attr(7), early);
         assert!(r.fresh(Ino(1)).is_none());
+    }
+
+    #[test]
+    fn of_long_lists_few_are_remembered() {
+        let piece = Extent { pos: 0, len: 1, id: 1, size: 1, off: 0 };
+        let view = |pieces: usize| ChunkView { extents: vec![piece; pieces].into(), records: pieces };
+        let kept = |pieces: &[usize]| {
+            let views: Vec<ChunkView> = pieces.iter().map(|n| view(*n)).collect();
+            let mut kept: Vec<u32> = few((0..).zip(&views).collect()).into_keys().collect();
+            kept.sort_unstable();
+            kept
+        };
+        assert_eq!(kept(&[1; 64]), (0..64).collect::<Vec<_>>());
+        assert_eq!(kept(&[100, 28, 1]), [0, 1]);
+        assert_eq!(kept(&[129, 1]), Vec::<u32>::new());
     }
 
     #[test]
