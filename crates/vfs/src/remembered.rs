@@ -128,7 +128,7 @@ impl Known {
         }
         self.by_ino.retain(|_, told| told.asked.elapsed() < valid);
         if too_many(self.by_ino.len()) {
-            let mut keep = false;
+            let mut keep = true;
             self.by_ino.retain(|_, _| {
                 keep = !keep;
                 keep
@@ -279,6 +279,9 @@ mod tests {
             assert!(len(&r) <= 10);
             assert!(r.fresh(Ino(n)).is_some(), "{n}");
         }
+        let one = remembering(Duration::from_secs(1000), 1);
+        (0..10).for_each(|n| keep(&one, n));
+        assert!(len(&one) == 1 && one.fresh(Ino(9)).is_some());
         let unlimited = remembering(Duration::from_secs(1000), 0);
         (0..20_000).for_each(|n| keep(&unlimited, n));
         assert_eq!(len(&unlimited), 20_000);
