@@ -1,5 +1,6 @@
 //! Configuration of the parts, out of what the command line says.
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ use ciderfs_meta::MetaConfig;
 use ciderfs_meta::store::Store;
 use ciderfs_mount::ServeOptions;
 use ciderfs_object::layers::Limits;
-use ciderfs_vfs::{Metrics, VfsConfig};
+use ciderfs_vfs::{Metrics, OpenCache, VfsConfig, custom_labels};
 use ciderfs_volume::{Bounds, Engine, Keys, Override, Purpose, VolumeConfig};
 
 use crate::cli::args::Args;
@@ -19,13 +20,14 @@ use crate::cli::flag::{Flag, Take};
 use crate::cli::places;
 use crate::cli::table::{
     ACCESS_KEY, BUCKET, BUFFER_SIZE, CACHE_DIR, CACHE_EVICTION, CACHE_EXPIRE, CACHE_ITEMS, CACHE_LARGE_WRITE,
-    CACHE_MODE, CACHE_PARTIAL_ONLY, CACHE_SIZE, CHECK_STORAGE, ENCRYPT_PASSPHRASE, FREE_SPACE_RATIO,
-    GET_TIMEOUT, HEARTBEAT, HIDE_INTERNAL, IO_RETRIES, MAX_DELETES, MAX_DOWNLOADS, MAX_READAHEAD,
-    MAX_UPLOADS, META_PASSWORD, NO_BGJOB, PREFETCH, PREFIX_INTERNAL, PUT_TIMEOUT, REGION, SECRET_KEY,
-    SESSION_TOKEN, SKIP_DIR_MTIME, SORT_DIR, STORAGE, SUBDIR, VERIFY_READS,
+    CACHE_MODE, CACHE_PARTIAL_ONLY, CACHE_SIZE, CHECK_STORAGE, CUSTOM_LABELS, ENCRYPT_PASSPHRASE,
+    FREE_SPACE_RATIO, GET_TIMEOUT, HEARTBEAT, HIDE_INTERNAL, IO_RETRIES, MAX_DELETES, MAX_DOWNLOADS,
+    MAX_READAHEAD, MAX_UPLOADS, META_PASSWORD, NETWORK_INTERFACES, NO_BGJOB, OPEN_CACHE, OPEN_CACHE_LIMIT,
+    PREFETCH, PREFIX_INTERNAL, PUT_TIMEOUT, REGION, SECRET_KEY, SESSION_TOKEN, SKIP_DIR_MTIME, SORT_DIR,
+    STORAGE, SUBDIR, VERIFY_READS,
 };
 use crate::commands::mount_options;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 
 /// The engine whose address is an argument, opened.
 pub async fn engine(args: &Args, index: usize, purpose: Purpose) -> Result<Arc<dyn Store>> {
@@ -61,6 +63,7 @@ pub fn volume(args: &Args, mount_point: &OsStr, options: &ServeOptions) -> Resul
             atime_mode: mount_options::atime_mode(args)?,
             dir_atime: mount_options::dir_atime(args),
             prefix_internal: args.get(PREFIX_INTERNAL),
+            network_interfaces: interfaces(args),
             mount_point: shown(mount_point).into_owned(),
             ..MetaConfig::default()
         },
@@ -147,6 +150,21 @@ fn cache_dirs(args: &Args) -> Result<Vec<PathBuf>> {
     Ok(dirs)
 }
 
+/// The interfaces whose addresses the session tells.
+fn interfaces(args: &Args) -> Vec<String> {
+    let names = args.get(NETWORK_INTERFACES).split(',').map(str::trim);
+    names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// Labels of all metrics.
+pub fn labels(args: &Args, volume: &str) -> Result<HashMap<String, String>> {
+    let mut labels = custom_labels(args.get(CUSTOM_LABELS))
+        .map_err(|e| Failure::new(format!("--{}: {e}", CUSTOM_LABELS.name())))?;
+    labels.insert("vol_name".into(), volume.into());
+    labels.insert("mp".into(), shown(args.place(1)).into_owned());
+    Ok(labels)
+}
+
 /// What the mount makes of a volume.
 pub fn vfs(
     args: &Args,
@@ -160,6 +178,7 @@ pub fn vfs(
         prefix_internal: args.get(PREFIX_INTERNAL),
         sort_dir: args.get(SORT_DIR),
         attr_valid: options.attr_valid,
+        open_cache: OpenCache { valid: args.get(OPEN_CACHE), limit: count(args.get(OPEN_CACHE_LIMIT)) },
         config_json,
         metrics,
     }

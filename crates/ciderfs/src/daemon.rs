@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::secrets;
 use crate::failure::{Failure, Result};
-use crate::{descriptors, visible};
+use crate::{descriptors, log, visible};
 
 /// Mode of a new log: it names files and addresses of everybody.
 const LOG_MODE: u32 = 0o600;
@@ -96,6 +96,7 @@ pub fn start(argv: &[OsString], log: &Path) -> Result<()> {
     let mut child = background
         .args(visible::words(argv).get(1..).unwrap_or_default())
         .env(ENV, "1")
+        .envs(log::for_background())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(file)

@@ -1,8 +1,11 @@
-//! Log lines: `2026/11/22 09:38:28.036663 ciderfs[PID] <LEVEL>: message` on stderr (`spec/cli.md` 2.4).
+//! Log lines: `2026/11/22 09:38:28.036663 ciderfs[PID] <LEVEL>: message` on stderr (`spec/cli.md` 2.4), with `[ID] ` before each
+//! of them if there is a `--log-id`.
 
 use std::fmt;
 use std::io::{IsTerminal as _, Write as _};
+use std::sync::OnceLock;
 
+use ciderfs_format::excerpt;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::{EnvFilter, LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
@@ -12,7 +15,8 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::cli::args::Args;
-use crate::cli::table::{LOG_LEVEL, NO_COLOR, QUIET, TRACE, VERBOSE};
+use crate::cli::table::{LOG_ID, LOG_LEVEL, NO_COLOR, QUIET, TRACE, VERBOSE};
+use crate::daemon;
 
 /// Our crates: their texts hold no secrets.
 const OURS: &str = "ciderfs";
@@ -28,8 +32,43 @@ fn ceiling() -> Targets {
         .with_targets(TRUSTED.map(|name| (name, LevelFilter::WARN)))
 }
 
+/// The id for which the process that started this one in the background has been given its own.
+const ID_ENV: &str = "CIDERFS_LOG_ID";
+/// In the place of an id: make one up.
+const RANDOM: &str = "random";
+
+/// What stands before every line: nothing, or `[ID] `.
+static PREFIX: OnceLock<String> = OnceLock::new();
+
+/// Puts an id before every line from now on, and before those of the process that is started in the background.
+fn identify(asked: &str) {
+    let inherited = std::env::var(ID_ENV).ok().filter(|_| daemon::is_daemon());
+    let _ = PREFIX.set(prefix(asked, inherited));
+}
+
+/// One that is made up is the same in a process and in the one that it starts in the background.
+fn prefix(asked: &str, inherited: Option<String>) -> String {
+    let id = match asked {
+        "" => return String::new(),
+        RANDOM => inherited.unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),
+        id => id.to_owned(),
+    };
+    // One line stays one.
+    format!("[{}] ", excerpt(&id))
+}
+
+/// What the process in the background is to find in its environment, to have the same id.
+pub fn for_background() -> Option<(&'static str, &'static str)> {
+    Some((ID_ENV, PREFIX.get()?.strip_prefix('[')?.strip_suffix("] ")?))
+}
+
+fn shown_prefix() -> &'static str {
+    PREFIX.get().map_or("", String::as_str)
+}
+
 struct Lines {
     colour: bool,
+    prefix: &'static str,
 }
 
 impl<S, N> FormatEvent<S, N> for Lines
@@ -45,7 +84,7 @@ where
             Level::DEBUG => ("DEBUG", 35),
             Level::TRACE => ("TRACE", 35),
         };
-        write!(w, "{} ciderfs[{}] ", stamp(), std::process::id())?;
+        write!(w, "{}{} ciderfs[{}] ", self.prefix, stamp(), std::process::id())?;
         if self.colour {
             write!(w, "<\x1b[{colour}m{level}\x1b[0m>: ")?;
         } else {
@@ -62,6 +101,9 @@ fn stamp() -> String {
 
 /// Sets up logging; `RUST_LOG` wins over the flags, which win over `usual`. None of them gets past the ceiling.
 pub fn start(args: &Args, usual: &str) {
+    if let Some(id) = args.find(LOG_ID) {
+        identify(id);
+    }
     let level = match args.find(LOG_LEVEL) {
         Some("trace") => "trace",
         Some("debug") => "debug",
@@ -79,7 +121,7 @@ pub fn start(args: &Args, usual: &str) {
         // Of the fields, which have a style of their own.
         .with_ansi(colour)
         .with_writer(std::io::stderr)
-        .event_format(Lines { colour });
+        .event_format(Lines { colour, prefix: shown_prefix() });
     let _ = tracing_subscriber::registry().with(ceiling()).with(filter).with(lines).try_init();
 }
 
@@ -88,12 +130,65 @@ pub fn fatal(text: &str) {
     let colour = std::io::stderr().is_terminal();
     let level = if colour { "<\x1b[31mFATAL\x1b[0m>" } else { "<FATAL>" };
     // A closed terminal or a full disk is no reason to end differently.
-    let _ = writeln!(std::io::stderr(), "{} ciderfs[{}] {level}: {text}", stamp(), std::process::id());
+    let (prefix, pid) = (shown_prefix(), std::process::id());
+    let _ = writeln!(std::io::stderr(), "{prefix}{} ciderfs[{pid}] {level}: {text}", stamp());
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is written of an event.
+    fn written(prefix: &'static str) -> String {
+        #[derive(Clone, Default)]
+        struct Kept(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+        impl std::io::Write for Kept {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().unwrap().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let kept = Kept::default();
+        let to = kept.clone();
+        let lines = tracing_subscriber::fmt::layer()
+            .with_ansi(false)
+            .with_writer(move || to.clone())
+            .event_format(Lines { colour: false, prefix });
+        let subscriber = tracing_subscriber::registry().with(lines);
+        tracing::subscriber::with_default(subscriber, || tracing::warn!("a message"));
+        let text = kept.0.lock().unwrap().clone();
+        String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn an_id_stands_before_every_line() {
+        let pid = std::process::id();
+        let plain = written("");
+        assert!(
+            plain.starts_with("20") && plain.contains(&format!(" ciderfs[{pid}] <WARNING>: a message [")),
+            "{plain}"
+        );
+        let with_id = written("[pod-7] ");
+        assert!(with_id.starts_with("[pod-7] 20"), "{with_id}");
+        assert_eq!(with_id.lines().count(), 1);
+    }
+
+    #[test]
+    fn ids() {
+        let fresh = prefix("random", None);
+        let id = fresh.strip_prefix('[').unwrap().strip_suffix("] ").unwrap();
+        assert!(uuid::Uuid::parse_str(id).is_ok(), "{fresh}");
+        assert_ne!(prefix("random", None), fresh);
+        // That of the process that has started this one; what was given stays what it is.
+        assert_eq!(prefix("random", Some(id.to_owned())), fresh);
+        assert_eq!(prefix("mine", Some(id.to_owned())), "[mine] ");
+        assert_eq!(prefix("", Some(id.to_owned())), "");
+        assert_eq!(prefix("a\nb", None).lines().count(), 1);
+        assert!(prefix("Größe 1", None).contains("Größe 1"));
+    }
 
     #[test]
     fn only_crates_that_are_named_are_heard() {

@@ -13,6 +13,7 @@ pub mod error;
 mod figure;
 mod holds;
 mod ids;
+mod interfaces;
 mod jobs;
 mod known;
 mod ledger;

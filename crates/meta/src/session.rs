@@ -10,6 +10,7 @@ use rand::RngExt as _;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::interfaces;
 use crate::store::{Commit, Counter, Outcome, Output, Read, Scan, Scanned, Store, StoreError, Value, Write};
 use crate::types::SessionRow;
 use crate::volume::Meta;
@@ -33,6 +34,8 @@ const CLEAN_BATCH: usize = 1000;
 struct Info<'a> {
     version: &'a str,
     host_name: String,
+    #[serde(rename = "IPAddrs", skip_serializing_if = "Vec::is_empty")]
+    ip_addrs: Vec<String>,
     mount_point: &'a str,
     mount_time: String,
     #[serde(rename = "ProcessID")]
@@ -57,11 +60,13 @@ impl Meta {
     /// Registers this client and starts its heartbeat and background jobs. A read-only client only reloads settings.
     pub async fn start_session(self: &Arc<Self>) -> Result<()> {
         self.compare_clocks().await?;
+        let addresses = interfaces::addresses(&self.cfg.network_interfaces)?;
         if !self.cfg.read_only {
             let sid = self.new_sid().await?;
             let info = Info {
                 version: &self.cfg.version,
                 host_name: host_name(),
+                ip_addrs: addresses,
                 mount_point: &self.cfg.mount_point,
                 mount_time: jiff::Timestamp::now().to_string(),
                 process_id: std::process::id(),

@@ -73,6 +73,9 @@ pub struct MetaConfig {
     pub version: String,
     /// Mount point shown in the session.
     pub mount_point: String,
+    /// Network interfaces whose addresses are shown in the session; none stands for all. One that this machine does not have is
+    /// refused when the session starts.
+    pub network_interfaces: Vec<String>,
 }
 
 impl Default for MetaConfig {
@@ -91,6 +94,7 @@ impl Default for MetaConfig {
             xattr_valid: Duration::ZERO,
             version: ciderfs_format::version::presented_version(env!("CARGO_PKG_VERSION")),
             mount_point: String::new(),
+            network_interfaces: Vec::new(),
         }
     }
 }

@@ -13,7 +13,7 @@ use ciderfs_fuse::{Session, SessionConfig};
 use ciderfs_meta::memory::MemoryStore;
 use ciderfs_meta::store::Store;
 use ciderfs_meta::{Caller, Meta, MetaConfig, NewNode};
-use ciderfs_vfs::{Metrics, Vfs, VfsConfig};
+use ciderfs_vfs::{Metrics, OpenCache, Vfs, VfsConfig};
 use tokio::runtime::Runtime;
 
 use crate::handler::{Bridge, Front, Validity};
@@ -106,6 +106,7 @@ fn serve(runtime: &Runtime, subdir: Option<&[u8]>) -> Kernel {
             prefix_internal: false,
             sort_dir: false,
             attr_valid: Duration::from_secs(1),
+            open_cache: OpenCache::default(),
             config_json: serde_json::Value::Null,
             metrics: Arc::new(Metrics::new(HashMap::new()).unwrap()),
         };

@@ -1,7 +1,7 @@
 //! Attributes, permissions, and what the volume has room for.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ciderfs_format::{Attr, Ino};
 use ciderfs_meta::{Caller, Errno, Result, SetAttr, Version, VolumeStat, set_unrecorded};
@@ -13,21 +13,34 @@ use crate::vfs::Vfs;
 impl Vfs {
     /// Attributes, with what is not flushed yet.
     pub async fn getattr(&self, ino: Ino) -> Result<Attr> {
-        Ok(self.getattr_within(ino, Duration::ZERO).await?.0)
+        Ok(self.ask_attr(ino, Duration::ZERO).await?.0)
     }
 
-    /// Attributes for somebody who may believe them for `age`, and how much of that is over; see [`Meta::getattr_within`].
+    /// Attributes for somebody who may believe them for `age`, and how much of that is over: those of a file that was opened of
+    /// late as they are remembered ([`OpenCache`](crate::OpenCache)), others as [`Meta::getattr_within`] tells them.
     pub async fn getattr_within(&self, ino: Ino, age: Duration) -> Result<(Attr, Duration)> {
+        let Some((attr, left)) = self.attr_in_memory(ino) else { return self.ask_attr(ino, age).await };
+        self.told.note(ino, &attr);
+        Ok((self.with_atime(ino, attr), age.saturating_sub(left)))
+    }
+
+    async fn ask_attr(&self, ino: Ino, age: Duration) -> Result<(Attr, Duration)> {
         if let Some(a) = self.virtual_attr_of(ino) {
             return Ok((a, Duration::ZERO));
         }
         let mut elapsed = Duration::ZERO;
+        let (asked, since) = (Instant::now(), moment());
         let file = self.files.get(ino);
         let generation = file.as_ref().map_or(0, |f| f.generation());
         let told = self.meta.getattr_within(ino, age).await.map(|(attr, of)| {
             elapsed = of;
             attr
         });
+        match (&told, &file) {
+            (Ok(attr), None) => self.recall(ino, attr, asked),
+            (Ok(attr), Some(_)) => self.remember(ino, attr, asked, since),
+            (Err(e), _) => self.disbelieve(ino, e),
+        }
         let attr = match (told, file) {
             (Ok(attr), None) => attr,
             (Ok(attr), Some(file)) => file.refresh(&attr, generation),
@@ -136,7 +149,7 @@ impl Vfs {
             other => other?,
         };
         self.pages.changed(ino, &changed);
-        self.changed.note(ino);
+        self.note_change(ino);
         let at = moment();
         let Some(file) = file else {
             self.catch_up_if_open(ino).await;
@@ -184,9 +197,10 @@ impl Vfs {
         self.meta.statfs_at(if ino.is_virtual() { Ino::ROOT } else { ino }).await
     }
 
-    /// Attributes fetched since a moment, with the unflushed data of this mount; `None` if the file has changed since, so that
+    /// Attributes fetched since a moment, and a time, with the unflushed data of this mount; `None` if the file has changed since, so that
     /// they may be older than what the kernel knows already.
-    pub(crate) fn merged_since(&self, ino: Ino, attr: &Attr, since: u64) -> Option<Attr> {
+    pub(crate) fn merged_since(&self, ino: Ino, attr: &Attr, since: u64, asked: Instant) -> Option<Attr> {
+        self.recall(ino, attr, asked);
         let attr = match self.files.get(ino) {
             _ if self.changed.since(ino, since) => return None,
             Some(file) => file.current(attr, since)?,

@@ -113,6 +113,7 @@ impl Vfs {
             Ok(None) => {}
             Ok(Some(bytes)) => {
                 self.metrics.compacted(bytes);
+                self.remembered.forget_views(ino);
                 if let Some(file) = self.files.get(ino) {
                     file.forget_views();
                 }

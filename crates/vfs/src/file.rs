@@ -145,6 +145,13 @@ impl File {
         s.version == version && s.under_way.is_none()
     }
 
+    /// Attributes as the engine told them some time ago, with what is not flushed yet; `None` if anything else is known by now.
+    pub(crate) fn as_told(&self, attr: &Attr) -> Option<Attr> {
+        let s = self.state.lock();
+        let known = s.version == Version::of(attr) && s.under_way.is_none() && !s.behind;
+        known.then(|| s.overlay(attr))
+    }
+
     /// Attributes fetched since a moment, with what is not flushed yet; `None` if the content has changed since.
     pub(crate) fn current(&self, attr: &Attr, since: u64) -> Option<Attr> {
         let mut s = self.state.lock();

@@ -17,6 +17,7 @@ mod files;
 mod handles;
 mod info;
 mod internal;
+mod labels;
 mod links;
 mod listing;
 mod locks;
@@ -31,6 +32,7 @@ mod ranges;
 mod read;
 mod readahead;
 mod recent;
+mod remembered;
 mod remover;
 mod room;
 mod stale;
@@ -39,11 +41,12 @@ mod write;
 mod xattr;
 
 pub use dir::DirItem;
+pub use labels::{LabelError, custom_labels};
 pub use locks::LockRequest;
 pub use metrics::Metrics;
 pub use remover::BlockRemover;
 pub use stale::{Growth, Stale};
-pub use vfs::{Entry, Opened, Vfs, VfsConfig};
+pub use vfs::{Entry, OpenCache, Opened, Vfs, VfsConfig};
 
 #[cfg(test)]
 mod tests;

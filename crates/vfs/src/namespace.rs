@@ -1,6 +1,7 @@
 //! Names: looking up, creating, linking, removing, renaming.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use ciderfs_format::{FileType, Ino};
@@ -18,9 +19,9 @@ impl Vfs {
         if let Some(e) = self.virtual_entry(dir, name) {
             return Ok(e);
         }
-        let since = moment();
+        let (asked, since) = (Instant::now(), moment());
         let (ino, attr) = self.meta.lookup(c, dir, name).await?;
-        let attr = match self.merged_since(ino, &attr, since) {
+        let attr = match self.merged_since(ino, &attr, since, asked) {
             Some(attr) => attr,
             None => self.getattr(ino).await?,
         };
@@ -114,14 +115,14 @@ impl Vfs {
         if self.meta.has_dir_limits() {
             self.settle_writes(|file, _| file == ino).await;
         }
-        let since = moment();
+        let (asked, since) = (Instant::now(), moment());
         let attr = self.meta.link(c, ino, dir, name).await?;
         self.changed_dir(dir);
-        let attr = match self.merged_since(ino, &attr, since) {
+        let attr = match self.merged_since(ino, &attr, since, asked) {
             Some(attr) => attr,
             None => self.getattr(ino).await?,
         };
-        self.changed.note(ino);
+        self.note_change(ino);
         Ok(Entry { ino, attr })
     }
 
@@ -130,7 +131,7 @@ impl Vfs {
         self.refuse_virtual(dir, name, Errno::EPERM)?;
         let _room = self.room_for_trash(dir).await;
         let removed = self.meta.unlink(c, dir, name).await?;
-        self.changed.note(removed.ino);
+        self.note_change(removed.ino);
         self.changed_dir(dir);
         Ok(())
     }
@@ -161,7 +162,7 @@ impl Vfs {
         let _room = self.room_for_trash(ddir).await;
         let renamed = self.meta.rename(c, sdir, sname, ddir, dname, flags).await?;
         for ino in renamed.moved.into_iter().chain(renamed.replaced.map(|r| r.ino)) {
-            self.changed.note(ino);
+            self.note_change(ino);
         }
         self.changed_dir(sdir);
         self.changed_dir(ddir);

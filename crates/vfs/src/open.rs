@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use bytes::Bytes;
 use ciderfs_format::{Attr, Ino};
@@ -19,6 +20,16 @@ use crate::vfs::{Opened, Vfs};
 /// The kernel's mark of an open for execution (`FMODE_EXEC`), which no program can set.
 const EXEC: i32 = 0x20;
 
+/// A file as an open has found it.
+pub(crate) struct Met {
+    pub(crate) file: Arc<File>,
+    pub(crate) attr: Attr,
+    /// What is opened.
+    pub(crate) version: Version,
+    /// Its record is gone.
+    pub(crate) gone: bool,
+}
+
 impl Vfs {
     /// Opens a file.
     pub async fn open(self: &Arc<Self>, c: &Caller, ino: Ino, flags: i32) -> Result<Opened> {
@@ -33,9 +44,46 @@ impl Vfs {
             append: flags & libc::O_APPEND != 0,
             truncate: flags & libc::O_TRUNC != 0,
         };
+        let Met { file, attr, version, gone } = match self.open_from_memory(c, ino, how).await? {
+            Some(met) => {
+                if comes_by_path(flags) {
+                    self.stale.opened(c.pid);
+                }
+                met
+            }
+            None => self.open_asking(c, ino, flags, how).await?,
+        };
+        let seen = self.pages.open(ino, version);
+        if let Some(drops) = &seen.drops {
+            // Close-to-open: the length that the kernel remembers from a lookup would cut the reads that follow.
+            self.changed.note(ino);
+            if how.write && !how.read {
+                // Nothing can be read or mapped through it.
+                self.invalidate(ino, Stale::Attributes);
+            } else {
+                drops.tell(self.tell_version(&file, version)).await;
+            }
+        } else if how.read && flags & libc::O_NOATIME == 0 && self.accessed(ino, Some(&attr)) {
+            // The kernel has the content: reads of it will not be seen here, and it does not look for another access time.
+            self.invalidate(ino, Stale::Attributes);
+        }
+        let opened = self.add_handle(file, flags, seen);
+        if how.truncate
+            && !gone
+            && let Err(e) = self.truncate_file(c, ino, 0, true).await
+        {
+            self.pages.forget(ino);
+            self.release(opened.fh).await;
+            return Err(e);
+        }
+        Ok(opened)
+    }
+
+    /// Opens a file as the engine knows it now.
+    async fn open_asking(self: &Arc<Self>, c: &Caller, ino: Ino, flags: i32, how: OpenFlags) -> Result<Met> {
         // Attributes fetched before a commit of this mount must not undo what the commit told.
         let known = self.files.get(ino).map(|f| f.generation());
-        let began = moment();
+        let (asked, began) = (Instant::now(), moment());
         let (attr, first, gone) = match self.meta.open_looking_in(c, ino, how).await {
             Ok((attr, first)) => {
                 if comes_by_path(flags) && !self.is_meant(c, ino, &attr) {
@@ -45,6 +93,7 @@ impl Vfs {
                 (attr, first, false)
             }
             Err(e) if comes_by_path(flags) => {
+                self.disbelieve(ino, &e);
                 let gone = e.errno() == Errno::ENOENT;
                 (self.open_refused(c, ino, how, e).await?, None, gone)
             }
@@ -75,30 +124,10 @@ impl Vfs {
             }
             file.state.lock().keep_first_view(version, first);
         }
-        let seen = self.pages.open(ino, version);
-        if let Some(drops) = &seen.drops {
-            // Close-to-open: the length that the kernel remembers from a lookup would cut the reads that follow.
-            self.changed.note(ino);
-            if how.write && !how.read {
-                // Nothing can be read or mapped through it.
-                self.invalidate(ino, Stale::Attributes);
-            } else {
-                drops.tell(self.tell_version(&file, version)).await;
-            }
-        } else if how.read && flags & libc::O_NOATIME == 0 && self.accessed(ino, Some(&attr)) {
-            // The kernel has the content: reads of it will not be seen here, and it does not look for another access time.
-            self.invalidate(ino, Stale::Attributes);
+        if as_fetched && !gone {
+            self.remember(ino, &attr, asked, began);
         }
-        let opened = self.add_handle(file, flags, seen);
-        if how.truncate
-            && !gone
-            && let Err(e) = self.truncate_file(c, ino, 0, true).await
-        {
-            self.pages.forget(ino);
-            self.release(opened.fh).await;
-            return Err(e);
-        }
-        Ok(opened)
+        Ok(Met { file, attr, version, gone })
     }
 
     /// Opens a file that has just been made.
@@ -260,6 +289,7 @@ impl Vfs {
             tracing::error!("inode {ino}: {e}");
         }
         self.release_locks(ino, &h).await;
+        self.remember_views(&h.file);
         self.files.close(ino);
         if let Err(e) = self.meta.close(ino).await {
             tracing::warn!("closing inode {ino}: {e}");

@@ -65,7 +65,7 @@ impl Vfs {
         let mode = file.state.lock().attr.mode;
         let known = file.adopt_change(changed, under_way.generation);
         self.pages.changed(file.ino, changed);
-        self.changed.note(file.ino);
+        self.note_change(file.ino);
         let at = moment();
         drop(under_way);
         if !known {

@@ -31,7 +31,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 const FOUND_MAX: usize = 16;
 
 /// `O_LARGEFILE` as the kernel knows it; the C library hides it where it is always set.
-const LARGEFILE: i32 =
+pub(crate) const LARGEFILE: i32 =
     if cfg!(any(target_arch = "aarch64", target_arch = "arm")) { 0o400_000 } else { 0o100_000 };
 
 /// What the kernel must not believe any longer.
@@ -324,7 +324,7 @@ impl Vfs {
     /// A change of content has ended whose caller was told that it failed: the kernel has left its pages as they were.
     pub fn changed_untold(&self, ino: Ino) {
         self.pages.forget(ino);
-        self.changed.note(ino);
+        self.note_change(ino);
         self.invalidate(ino, Stale::Content);
     }
 

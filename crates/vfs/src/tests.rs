@@ -14,6 +14,7 @@ mod errors;
 mod hostile;
 mod listing;
 mod model;
+mod open_cache;
 mod overtaken;
 mod promised;
 mod ranges;

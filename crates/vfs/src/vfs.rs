@@ -21,6 +21,7 @@ use crate::links::Trashed;
 use crate::metrics::Metrics;
 use crate::pages::Pages;
 use crate::recent::{Recent, Told};
+use crate::remembered::Remembered;
 use crate::remover::BlockRemover;
 use crate::stale::Staleness;
 
@@ -39,10 +40,30 @@ pub struct VfsConfig {
     pub sort_dir: bool,
     /// How long the kernel believes attributes.
     pub attr_valid: Duration,
+    /// Opening files again without asking the engine.
+    pub open_cache: OpenCache,
     /// What `.config` shows, without secrets.
     pub config_json: serde_json::Value,
     /// Where to count.
     pub metrics: Arc<Metrics>,
+}
+
+/// For how long, and of how many files, what the engine told at an open counts without asking it again.
+///
+/// What other mounts change is seen within that time instead of at the next open. Opens that write ask all the same, and what
+/// this mount changes is seen at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenCache {
+    /// How long; zero asks at every open.
+    pub valid: Duration,
+    /// Files remembered, more or less; 0: as many as there are.
+    pub limit: usize,
+}
+
+impl Default for OpenCache {
+    fn default() -> Self {
+        Self { valid: Duration::ZERO, limit: 10_000 }
+    }
 }
 
 /// A name and what it leads to.
@@ -72,6 +93,7 @@ pub struct Vfs {
     pub(crate) cfg: VfsConfig,
     pub(crate) files: Files,
     pub(crate) pages: Pages,
+    pub(crate) remembered: Remembered,
     /// Inodes that this mount has changed, or of which it has told the kernel that others have.
     pub(crate) changed: Recent,
     pub(crate) told: Told,
@@ -107,6 +129,7 @@ impl Vfs {
             blocks,
             files: Files::default(),
             pages: Pages::default(),
+            remembered: Remembered::new(cfg.open_cache),
             changed: Recent::default(),
             told: Told::new(cfg.attr_valid),
             mixes_direct: AtomicBool::new(false),

@@ -269,7 +269,7 @@ impl Vfs {
             Some(Ok(w)) if as_believed => self.pages.changed(file.ino, &w.changed),
             _ => self.pages.forget(file.ino),
         }
-        self.changed.note(file.ino);
+        self.note_change(file.ino);
         drop(under_way);
         if !known {
             self.find_out(file).await;
@@ -304,7 +304,7 @@ impl Vfs {
                 None => {
                     let changed = vfs.meta.truncate(&c, ino, length, by_handle).await?;
                     vfs.pages.changed(ino, &changed);
-                    vfs.changed.note(ino);
+                    vfs.note_change(ino);
                     let at = moment();
                     vfs.catch_up_if_open(ino).await;
                     (changed.attr, at)

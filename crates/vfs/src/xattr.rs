@@ -44,7 +44,7 @@ impl Vfs {
             result = self.meta.set_xattr(c, ino, name, value, set).await;
         }
         let attr = result?;
-        self.changed.note(ino);
+        self.note_change(ino);
         if let (Some(attr), Some(file)) = (attr, self.files.get(ino)) {
             // An access ACL changes the mode too. The rest of these attributes may be older than what the file knows.
             let mut s = file.state.lock();
@@ -73,7 +73,7 @@ impl Vfs {
         if self.departs(ino, &result) {
             result = self.meta.remove_xattr(c, ino, name).await;
         }
-        self.changed.note(ino);
+        self.note_change(ino);
         result
     }
 }

@@ -74,7 +74,7 @@ table! {
     LOG_LEVEL: Choice(&["trace", "debug", "info", "warn", "warning", "error", "fatal", "panic"]) =
         "log-level", [], "", ALL, Ready,
         "least level that is logged";
-    LOG_ID: Text = "log-id", [], "", ALL, LATER, "word before each log line; random makes one up";
+    LOG_ID: Text = "log-id", [], "", ALL, Ready, "word before each log line; random makes one up";
     NO_AGENT: Switch = "no-agent", [], "", ALL, NoOp("there is no profiling port"), "open no profiling port";
     PYROSCOPE: Text = "pyroscope", [], "", ALL, Missing("there is no continuous profiler in it; use one of the system, such as perf"), "continuous profiling";
     NO_COLOR: Switch = "no-color", [], "", ALL, Ready, "no colours";
@@ -208,7 +208,9 @@ table! {
         "leave a directory's times alone when younger";
     SORT_DIR: Switch = "sort-dir", [], "", MOUNT, Ready, "sorted listings";
     FAST_STATFS: Switch = "fast-statfs", [], "", MOUNT, NoOp("statfs costs one turn"), "statfs from memory";
-    NETWORK_INTERFACES: Text = "network-interfaces", [], "", MOUNT, LATER, "interfaces shown in the session";
+    NETWORK_INTERFACES: Text =
+        "network-interfaces", [], "", MOUNT, Ready,
+        "interfaces whose addresses the session tells, separated by commas; all if not given";
 
     "Metadata cache":
     ATTR_CACHE: Time(0, SECONDS_MAX) = "attr-cache", [], "1s", MOUNT, Ready, "kernel cache of attributes";
@@ -218,8 +220,12 @@ table! {
         "negative-entry-cache", [], "0s", MOUNT, Ready,
         "kernel cache of missing names";
     READDIR_CACHE: Switch = "readdir-cache", [], "", MOUNT, Ready, "kernel cache of listings";
-    OPEN_CACHE: Time(0, SECONDS_MAX) = "open-cache", [], "0s", MOUNT, LATER, "answer opens from memory";
-    OPEN_CACHE_LIMIT: Number(0, u64::MAX) = "open-cache-limit", [], "10000", MOUNT, LATER, "answer opens from memory";
+    OPEN_CACHE: Time(0, SECONDS_MAX) =
+        "open-cache", [], "0s", MOUNT, Ready,
+        "answer opens for reading from memory for so long, without seeing what others change";
+    OPEN_CACHE_LIMIT: Number(0, u64::MAX) =
+        "open-cache-limit", [], "10000", MOUNT, Ready,
+        "files that --open-cache remembers, 0 for no limit";
 
     "Data cache":
     BUFFER_SIZE: Bytes('M', 0, 1 << 44) = "buffer-size", [], "300M", MOUNT, Ready, "memory for reading and writing";
@@ -257,7 +263,7 @@ table! {
 
     "Metrics":
     METRICS: Address = "metrics", [], "127.0.0.1:9567", MOUNT, Ready, "address of the Prometheus endpoint";
-    CUSTOM_LABELS: Text = "custom-labels", [], "", MOUNT, LATER, "labels of metrics";
+    CUSTOM_LABELS: Text = "custom-labels", [], "", MOUNT, Ready, "labels of all metrics: NAME:VALUE;NAME:VALUE";
     CONSUL: Address = "consul", [], "", MOUNT, Missing("nothing is registered anywhere; name the address of --metrics in the configuration of Consul"), "register with Consul";
     NO_USAGE_REPORT: Switch = "no-usage-report", [], "", MOUNT, NoOp("nothing is ever reported"), "no usage report";
 }

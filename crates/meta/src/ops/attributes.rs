@@ -166,6 +166,31 @@ impl Meta {
         permitted
     }
 
+    /// [`Meta::open`] of a file that has the attributes `known`, as far as the caller knows, without asking the engine. False, and
+    /// not counted as open, if this client has learnt anything else since, or if it may not be opened so: then ask.
+    ///
+    /// # Errors
+    /// Those of [`Meta::close`].
+    pub async fn open_as_known(&self, c: &Caller, ino: Ino, known: &Attr, how: OpenFlags) -> Result<bool> {
+        let real = self.real(ino);
+        // A removal by this client is waited for.
+        self.open.open(real).await;
+        let permitted = self.believes(ino, known) && self.permit_open(c, real, known, how).await.is_ok();
+        if !permitted {
+            self.close(ino).await?;
+        }
+        Ok(permitted)
+    }
+
+    /// Is nothing else known of a node than these attributes?
+    pub fn believes(&self, ino: Ino, known: &Attr) -> bool {
+        let real = self.real(ino);
+        match self.beliefs.attr(real) {
+            Some(attr) => attr == *known,
+            None => self.beliefs.last_of_gone(real).is_none(),
+        }
+    }
+
     /// Counts a file that this client has just created as open.
     pub fn opened(&self, ino: Ino) {
         self.open.opened(self.real(ino));

@@ -12,7 +12,7 @@ use ciderfs_meta::{Caller, Errno, Meta, MetaConfig, NewNode, Result, SetAttr};
 use ciderfs_object::ObjectStore;
 use ciderfs_object::layers::Faulty;
 
-use crate::{Metrics, Vfs, VfsConfig};
+use crate::{Metrics, OpenCache, Vfs, VfsConfig};
 
 pub(super) const KIB: usize = 1 << 10;
 pub(super) const MIB: usize = 1 << 20;
@@ -50,6 +50,16 @@ impl World {
 
     /// Another mount, with its own way to the engine.
     pub(super) async fn client_on(&self, store: Arc<dyn Store>) -> Client {
+        self.client_with(store, OpenCache::default()).await
+    }
+
+    /// Another mount that remembers what it has opened for so long.
+    pub(super) async fn client_remembering(&self, valid: Duration) -> Client {
+        let open_cache = OpenCache { valid, ..OpenCache::default() };
+        self.client_with(Arc::clone(&self.meta) as Arc<dyn Store>, open_cache).await
+    }
+
+    async fn client_with(&self, store: Arc<dyn Store>, open_cache: OpenCache) -> Client {
         let cfg = MetaConfig { heartbeat: Duration::ZERO, ..MetaConfig::default() };
         let meta = Meta::load(store, cfg).await.unwrap();
         meta.start_session().await.unwrap();
@@ -66,6 +76,7 @@ impl World {
             prefix_internal: false,
             sort_dir: false,
             attr_valid: Duration::from_secs(1),
+            open_cache,
             config_json: serde_json::Value::Null,
             metrics: Arc::new(Metrics::new(HashMap::new()).unwrap()),
         };

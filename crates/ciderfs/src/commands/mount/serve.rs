@@ -1,6 +1,5 @@
 //! Mounting, and serving in this process.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,7 +52,7 @@ async fn serve_async(args: &Args, banner: Option<&str>) -> Result<()> {
         report.enter();
         return Ok(());
     }
-    let metrics = Arc::new(Metrics::new(labels(&meta.settings(), mountpoint))?);
+    let metrics = Arc::new(Metrics::new(config::labels(args, &meta.settings().name)?)?);
     let volume = Volume::with(meta, config, Some(observer(&metrics))).await?;
     complete(&mut options, args, &volume);
     let document = document(args, &volume.settings, options.mount.read_only)?;
@@ -84,14 +83,6 @@ fn follow_log(args: &Args) -> Result<Option<PathBuf>> {
     let log = log_path(args)?;
     daemon::follow_log(log.clone())?;
     Ok(Some(log))
-}
-
-/// Labels of all metrics.
-fn labels(settings: &Settings, mountpoint: &Path) -> HashMap<String, String> {
-    HashMap::from([
-        ("vol_name".to_owned(), settings.name.clone()),
-        ("mp".to_owned(), shown(mountpoint).into_owned()),
-    ])
 }
 
 /// Counts requests to the object store.
