@@ -154,6 +154,10 @@ pub struct Request {
     pub range: Option<String>,
     /// The `X-Amz-Content-Sha256` header.
     pub payload_hash: Option<String>,
+    /// The `X-Amz-Storage-Class` header.
+    pub storage_class: Option<String>,
+    /// The `X-Amz-Tagging` header, as it was sent.
+    pub tagging: Option<String>,
     /// HTTP status of the answer; 0 if there was none.
     pub status: u16,
     /// Bytes of the request's body by its header.

@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Body as _, Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Response, StatusCode};
+use hyper::{HeaderMap, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use s3s::service::S3Service;
 use tokio::sync::oneshot;
@@ -130,6 +130,8 @@ async fn answer(
         path,
         range: header("range"),
         payload_hash: header("x-amz-content-sha256"),
+        storage_class: header("x-amz-storage-class"),
+        tagging: header("x-amz-tagging"),
         status: 0,
         received: header("content-length").and_then(|v| v.parse().ok()).unwrap_or(0),
         sent: 0,
@@ -153,6 +155,11 @@ async fn answer(
         _ if !control.allows(op, req.uri().path(), req.uri().query().unwrap_or_default()) => {
             let _ = req.into_body().collect().await;
             refusal(403)
+        }
+        _ if let Some(name) = unsigned(req.headers()) => {
+            let _ = req.into_body().collect().await;
+            let message = format!("There were headers present in the request which were not signed: {name}");
+            error(StatusCode::FORBIDDEN, "AccessDenied", &message)
         }
         _ if let Some(script) = control.prescribed(op) => {
             let _ = req.into_body().collect().await;
@@ -193,10 +200,23 @@ fn refusal(status: u16) -> Answer {
         _ => "InternalError",
     };
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    error(status, code, "injected fault")
+}
+
+fn error(status: StatusCode, code: &str, message: &str) -> Answer {
     let text = format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>injected fault</Message></Error>"
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>{message}</Message></Error>"
     );
     full(status, "application/xml", text)
+}
+
+/// A header of Amazon's that the signature leaves out: S3 refuses such requests.
+fn unsigned(headers: &HeaderMap) -> Option<String> {
+    let signature = headers.get("authorization")?.to_str().ok()?;
+    let (_, signed) = signature.split_once("SignedHeaders=")?;
+    let signed: Vec<&str> = signed.split([',', ' ']).next()?.split(';').collect();
+    let mut names = headers.keys().map(|name| name.as_str());
+    names.find(|name| name.starts_with("x-amz-") && !signed.contains(name)).map(str::to_owned)
 }
 
 fn prescribed(script: &Scripted) -> Answer {
@@ -233,7 +253,7 @@ async fn corrupted(answer: Answer) -> Result<Answer, BoxError> {
     Ok(Response::from_parts(parts, body))
 }
 
-/// `control?FAULTS` sets faults, `stats` counts requests, `clear` forgets them.
+/// `control?FAULTS` sets faults, `stats` counts requests, `requests` lists them, `clear` forgets them.
 fn command_answer(command: &str, query: &str, control: &Control) -> Answer {
     let text = |status, text| full(status, "text/plain", text);
     match command {
@@ -249,10 +269,14 @@ fn command_answer(command: &str, query: &str, control: &Control) -> Answer {
             let counts = ops.map(|op| format!("\"{op:?}\": {}", control.count(op))).join(", ");
             full(StatusCode::OK, "application/json", format!("{{{counts}}}\n"))
         }
+        "requests" => {
+            let lines = control.requests().into_iter().map(|r| format!("{r:?}\n"));
+            text(StatusCode::OK, lines.collect())
+        }
         "clear" => {
             control.clear();
             text(StatusCode::OK, "ok\n".to_owned())
         }
-        _ => text(StatusCode::NOT_FOUND, "known are control, stats and clear\n".to_owned()),
+        _ => text(StatusCode::NOT_FOUND, "known are control, stats, requests and clear\n".to_owned()),
     }
 }
