@@ -1,13 +1,16 @@
 //! Opening the back end that a volume's settings name.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use ciderfs_format::settings::Tier;
 use ciderfs_format::{Secret, shown_address};
 
+use crate::bandwidth::Bandwidth;
 use crate::error::{ObjectError, Result};
 use crate::file::FileStore;
-use crate::layers::Sharded;
+use crate::layers::{Paced, Sharded};
 use crate::memory::MemoryStore;
 use crate::s3::{Address, Credentials, S3Store, named};
 use crate::store::ObjectStore;
@@ -27,6 +30,11 @@ pub struct StoreConfig {
     pub session_token: Secret,
     /// Number of buckets; 0 and 1 mean one.
     pub shards: u32,
+    /// Class and tag of what is stored, by storage tier; tiers that are missing are stored as tier 0, and without that as the store's
+    /// default. See [`ciderfs_format::Settings::all_tiers`].
+    pub tiers: BTreeMap<u8, Tier>,
+    /// How fast bodies may be sent and received.
+    pub bandwidth: Arc<Bandwidth>,
 }
 
 impl fmt::Debug for StoreConfig {
@@ -36,6 +44,8 @@ impl fmt::Debug for StoreConfig {
             .field("storage", &self.storage)
             .field("bucket", &shown_address(&self.bucket))
             .field("shards", &self.shards)
+            .field("tiers", &self.tiers)
+            .field("bandwidth", &self.bandwidth)
             .finish_non_exhaustive()
     }
 }
@@ -64,6 +74,11 @@ pub fn has_checksums(storage: &str, bucket: &str) -> bool {
     .is_ok_and(|address| address.checksum)
 }
 
+/// Does the store have classes and tags for its objects? Others ignore them.
+pub fn has_classes(storage: &str) -> bool {
+    matches!(storage.to_ascii_lowercase().as_str(), "s3" | "minio")
+}
+
 /// Opens the back end, sharded if asked for. Nothing is contacted yet.
 pub fn open(cfg: &StoreConfig) -> Result<Arc<dyn ObjectStore>> {
     if cfg.shards > Sharded::MAX {
@@ -72,6 +87,14 @@ pub fn open(cfg: &StoreConfig) -> Result<Arc<dyn ObjectStore>> {
             cfg.shards,
             Sharded::MAX
         )));
+    }
+    if !has_classes(&cfg.storage)
+        && cfg.tiers.values().any(|tier| !tier.storage_class.is_empty() || !tier.tag.is_empty())
+    {
+        tracing::warn!(
+            "storage {} has no storage classes and tags: what is set of them has no effect",
+            cfg.storage
+        );
     }
     if cfg.shards > 1 {
         if !cfg.bucket.contains("%d") {
@@ -97,10 +120,10 @@ pub fn open(cfg: &StoreConfig) -> Result<Arc<dyn ObjectStore>> {
 
 fn open_one(cfg: &StoreConfig, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
     Ok(match cfg.storage.to_ascii_lowercase().as_str() {
-        "file" => Arc::new(FileStore::new(bucket)),
+        "file" => Arc::new(Paced::new(Arc::new(FileStore::new(bucket)), Arc::clone(&cfg.bandwidth))),
         "s3" => {
             let keys = Credentials::new(&cfg.access_key, &cfg.secret_key, &cfg.session_token)?;
-            Arc::new(S3Store::new(Address::parse_s3(bucket)?, keys)?)
+            Arc::new(s3(cfg, Address::parse_s3(bucket)?, keys)?)
         }
         "minio" => {
             let (mut access, mut secret) = (cfg.access_key.clone(), cfg.secret_key.clone());
@@ -109,13 +132,17 @@ fn open_one(cfg: &StoreConfig, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
                 secret = std::env::var("MINIO_SECRET_KEY").unwrap_or_default().into();
             }
             let keys = Credentials::new(&access, &secret, &cfg.session_token)?;
-            Arc::new(S3Store::new(Address::parse_minio(bucket)?, keys)?)
+            Arc::new(s3(cfg, Address::parse_minio(bucket)?, keys)?)
         }
-        "mem" => Arc::new(MemoryStore::default()),
+        "mem" => Arc::new(Paced::new(Arc::new(MemoryStore::default()), Arc::clone(&cfg.bandwidth))),
         other => {
             return Err(ObjectError::Config(format!(
                 "storage {other:?} is not supported in this version; supported are file, s3 and minio"
             )));
         }
     })
+}
+
+fn s3(cfg: &StoreConfig, address: Address, keys: Credentials) -> Result<S3Store> {
+    S3Store::new(address, keys, cfg.tiers.clone(), Arc::clone(&cfg.bandwidth))
 }

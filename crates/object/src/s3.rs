@@ -6,6 +6,7 @@ mod bucket;
 mod client;
 mod error;
 mod named;
+mod outgoing;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
+use crate::bandwidth::within;
 use crate::error::{ObjectError, Result};
 use crate::store::{Entry, Meta, ObjectStore};
 
@@ -38,7 +39,8 @@ impl Default for Limits {
     }
 }
 
-/// A store with bounded concurrency and a deadline for every request. Waiting for a place is not part of the deadline.
+/// A store with bounded concurrency and a deadline for every request. Waiting for a place, or for a share of the bandwidth, is not
+/// part of the deadline.
 #[derive(Debug)]
 pub struct Limited {
     inner: Arc<dyn ObjectStore>,
@@ -67,13 +69,13 @@ async fn bounded<T>(
     call: impl Future<Output = Result<T>>,
 ) -> Result<T> {
     let _place = gate.acquire().await.map_err(|e| ObjectError::Other(e.to_string()))?;
-    tokio::time::timeout(deadline, call).await.unwrap_or(Err(ObjectError::Timeout(deadline)))
+    within(deadline, call).await.unwrap_or(Err(ObjectError::Timeout(deadline)))
 }
 
 #[async_trait]
 impl ObjectStore for Limited {
-    async fn put(&self, key: &str, body: Bytes) -> Result<()> {
-        bounded(&self.uploads, self.limits.put_timeout, self.inner.put(key, body)).await
+    async fn put_in_tier(&self, key: &str, body: Bytes, tier: u8) -> Result<()> {
+        bounded(&self.uploads, self.limits.put_timeout, self.inner.put_in_tier(key, body, tier)).await
     }
 
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {

@@ -11,7 +11,8 @@ use http::{HeaderMap, Request, Response, StatusCode, response};
 use opendal::raw::oio::ReadStream as _;
 use opendal::raw::{Operation, parse_content_range};
 use opendal::{Buffer, Error, ErrorKind, HttpBody, HttpTransport, Result};
-use opendal_http_transport_reqwest::ReqwestTransport;
+
+use super::outgoing::Outgoing;
 
 /// Bytes that are read of the body of a refusal: an error document has some hundred. What is behind is not waited for.
 const MAX_REFUSAL: usize = 16 << 10;
@@ -26,7 +27,7 @@ const MAX_HEADERS: usize = 32 << 10;
 const MAX_VALUE: usize = 10 << 10;
 
 /// Sends requests and bounds the answers. Bodies of whole objects pass: whoever asks knows how long they may be.
-pub(super) struct Bounded(pub(super) ReqwestTransport);
+pub(super) struct Bounded(pub(super) Outgoing);
 
 impl HttpTransport for Bounded {
     async fn fetch(&self, req: Request<Buffer>) -> Result<Response<HttpBody>> {
@@ -77,11 +78,11 @@ impl HttpTransport for Bounded {
     }
 }
 
-fn unexpected(text: impl Into<String>) -> Error {
+pub(super) fn unexpected(text: impl Into<String>) -> Error {
     Error::new(ErrorKind::Unexpected, text)
 }
 
-fn whole(text: Vec<u8>) -> HttpBody {
+pub(super) fn whole(text: Vec<u8>) -> HttpBody {
     HttpBody::new(stream::iter([Ok(Buffer::from(text))]), None)
 }
 

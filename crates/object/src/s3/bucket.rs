@@ -16,7 +16,7 @@ use crate::error::{ObjectError, Result};
 
 /// Lets the credential chain make its requests with our client.
 #[derive(Debug, Clone)]
-struct Sender(Client);
+pub(super) struct Sender(pub(super) Client);
 
 impl HttpSend for Sender {
     async fn http_send(&self, req: Request<Bytes>) -> reqsign_core::Result<Response<Bytes>> {

@@ -14,7 +14,7 @@ use crate::error::{ObjectError, Result};
 /// Longest time for a TCP connection and for the TLS handshake on it.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest silence of the store within a request; whole requests have deadlines of their own.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an unused connection stays open.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// Unused connections that are kept per host.
@@ -102,18 +102,21 @@ fn pem(path: &str, what: &str) -> Result<Vec<u8>> {
     ciderfs_bounded::read(path, KEY_FILE_MAX).map_err(|e| ObjectError::Config(format!("{what} {path}: {e}")))
 }
 
-/// A client for one store: connections are kept and reused, HTTP/1.1, nothing is retried or decompressed.
-pub(crate) fn http_client(address: &Address) -> Result<Client> {
+/// A client for one store: connections are kept and reused, HTTP/1.1, nothing is retried or decompressed. `silence`: how long the
+/// store may say nothing.
+pub(crate) fn http_client(address: &Address, silence: Option<Duration>) -> Result<Client> {
     let mut builder = Client::builder()
         .http1_only()
         .tcp_nodelay(true)
         .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(READ_TIMEOUT)
         .pool_idle_timeout(IDLE_TIMEOUT)
         .pool_max_idle_per_host(IDLE_CONNECTIONS)
         .redirect(redirect::Policy::none())
         .retry(reqwest::retry::never())
         .user_agent(concat!("ciderfs/", env!("CARGO_PKG_VERSION")));
+    if let Some(silence) = silence {
+        builder = builder.read_timeout(silence);
+    }
     let TlsOptions { insecure, ca_certs, cert, key } = &address.tls;
     if *insecure {
         builder = builder.tls_danger_accept_invalid_certs(true);

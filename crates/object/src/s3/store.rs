@@ -1,25 +1,32 @@
 //! The driver: opendal behind our trait.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use ciderfs_format::excerpt;
+use ciderfs_format::settings::Tier;
 use futures_util::TryStreamExt as _;
 use opendal::options::{ListOptions, WriteOptions};
 use opendal::services::S3;
 use opendal::{BytesRange, ErrorKind, HttpTransporter, OperationContext, Operator, Reader};
-use opendal_http_transport_reqwest::ReqwestTransport;
+use reqsign_aws_v4::RequestSigner;
+use reqsign_core::{Context, OsEnv, Signer};
+use reqsign_file_read_tokio::TokioFileRead;
 use reqwest::Client;
 use tokio::sync::OnceCell;
 
 use super::address::Address;
 use super::answers::{Bounded, too_much};
-use super::client::{Credentials, http_client};
+use super::client::{Credentials, READ_TIMEOUT, http_client};
 use super::error::{Asked, Call};
+use super::outgoing::{self, Outgoing};
 use super::{bucket, error};
+use crate::bandwidth::Bandwidth;
 use crate::error::{ObjectError, Result};
 use crate::store::{Entry, MAX_OBJECT, Meta, ObjectStore};
 
@@ -35,8 +42,19 @@ pub(crate) struct S3Store {
     address: Address,
     keys: Credentials,
     client: Client,
-    /// The address with its region and the operator for it. Made at the first request when the region must be asked for.
-    bound: OnceCell<(Address, Operator)>,
+    tiers: BTreeMap<u8, Tier>,
+    bandwidth: Arc<Bandwidth>,
+    /// Made at the first request when the region must be asked for.
+    bound: OnceCell<Bound>,
+}
+
+/// What requests go through once the region is known.
+struct Bound {
+    /// With the region.
+    address: Address,
+    operator: Operator,
+    /// For what is stored in a tier; without one for what is stored as the store's default.
+    tiers: BTreeMap<u8, Option<Operator>>,
 }
 
 impl fmt::Debug for S3Store {
@@ -50,9 +68,14 @@ impl fmt::Debug for S3Store {
 
 impl S3Store {
     /// Sets up the client; nothing is sent yet.
-    pub(crate) fn new(address: Address, keys: Credentials) -> Result<Self> {
-        let client = http_client(&address)?;
-        let store = Self { address, keys, client, bound: OnceCell::new() };
+    pub(crate) fn new(
+        address: Address,
+        keys: Credentials,
+        tiers: BTreeMap<u8, Tier>,
+        bandwidth: Arc<Bandwidth>,
+    ) -> Result<Self> {
+        let client = http_client(&address, Some(READ_TIMEOUT))?;
+        let store = Self { address, keys, client, tiers, bandwidth, bound: OnceCell::new() };
         if store.address.region.is_some() {
             // Builds now, so that errors show now.
             let bound = store.bind(store.address.clone())?;
@@ -61,27 +84,49 @@ impl S3Store {
         Ok(store)
     }
 
-    fn bind(&self, address: Address) -> Result<(Address, Operator)> {
-        let mut builder = S3::default()
-            .bucket(&address.bucket)
-            .endpoint(&address.endpoint)
-            .region(address.region.as_deref().unwrap_or("us-east-1"))
-            .credential_provider_chain(self.keys.provider(address.is_aws()));
-        if address.virtual_host {
-            builder = builder.enable_virtual_host_style();
+    fn bind(&self, address: Address) -> Result<Bound> {
+        let region = address.region.as_deref().unwrap_or("us-east-1");
+        let operator = |signed: bool, outgoing: Outgoing| {
+            let mut builder = S3::default()
+                .bucket(&address.bucket)
+                .endpoint(&address.endpoint)
+                .region(region)
+                .credential_provider_chain(self.keys.provider(address.is_aws()));
+            if address.virtual_host {
+                builder = builder.enable_virtual_host_style();
+            }
+            if !signed {
+                builder = builder.skip_signature();
+            }
+            let transport = HttpTransporter::new(Bounded(outgoing));
+            let context = OperationContext::new().with_http_transport(transport);
+            let built = Operator::new(builder);
+            Ok(built
+                .map_err(|e| ObjectError::Config(format!("{}: {e}", self.describe())))?
+                .with_context(context))
+        };
+        let outgoing = Outgoing::new(&self.client, &address, &self.bandwidth);
+        // Signed once the headers are there.
+        let signer = (self.keys != Credentials::Anonymous).then(|| {
+            let context = Context::new()
+                .with_file_read(TokioFileRead)
+                .with_http_send(bucket::Sender(self.client.clone()))
+                .with_env(OsEnv);
+            Signer::new(context, self.keys.provider(address.is_aws()), RequestSigner::new("s3", region))
+        });
+        let mut tiers = BTreeMap::new();
+        for (id, tier) in &self.tiers {
+            let headers = outgoing::headers(tier)?;
+            let placed = (!headers.is_empty())
+                .then(|| operator(false, outgoing.placing(headers, signer.clone())))
+                .transpose()?;
+            tiers.insert(*id, placed);
         }
-        if self.keys == Credentials::Anonymous {
-            builder = builder.skip_signature();
-        }
-        let transport = HttpTransporter::new(Bounded(ReqwestTransport::new(self.client.clone())));
-        let context = OperationContext::new().with_http_transport(transport);
-        let operator = Operator::new(builder)
-            .map_err(|e| ObjectError::Config(format!("{}: {e}", self.describe())))?
-            .with_context(context);
-        Ok((address, operator))
+        let operator = operator(signer.is_some(), outgoing)?;
+        Ok(Bound { address, operator, tiers })
     }
 
-    async fn bound(&self) -> Result<&(Address, Operator)> {
+    async fn bound(&self) -> Result<&Bound> {
         self.bound
             .get_or_try_init(|| async {
                 let region = bucket::find_region(&self.client, &self.address, &self.describe()).await?;
@@ -91,7 +136,14 @@ impl S3Store {
     }
 
     async fn operator(&self) -> Result<&Operator> {
-        Ok(&self.bound().await?.1)
+        Ok(&self.bound().await?.operator)
+    }
+
+    /// What is stored in `tier` goes through this one. Tiers that are not set are tier 0.
+    async fn operator_for(&self, tier: u8) -> Result<&Operator> {
+        let bound = self.bound().await?;
+        let placed = bound.tiers.get(&tier).or_else(|| bound.tiers.get(&0));
+        Ok(placed.and_then(Option::as_ref).unwrap_or(&bound.operator))
     }
 
     fn error(&self, call: Call, key: &str, e: &opendal::Error) -> ObjectError {
@@ -105,7 +157,7 @@ impl S3Store {
         if !e.message().contains("PermanentRedirect") {
             return error;
         }
-        let address = self.bound.get().map_or(&self.address, |(address, _)| address);
+        let address = self.bound.get().map_or(&self.address, |bound| &bound.address);
         match bucket::locate(&self.client, address, &self.keys, key).await {
             (region, Some(endpoint)) => ObjectError::Config(format!(
                 "{}: PutObject of {key} was refused (PermanentRedirect); {}",
@@ -144,7 +196,7 @@ async fn read(reader: &Reader, range: impl Into<BytesRange>, most: u64) -> opend
 
 #[async_trait]
 impl ObjectStore for S3Store {
-    async fn put(&self, key: &str, body: Bytes) -> Result<()> {
+    async fn put_in_tier(&self, key: &str, body: Bytes, tier: u8) -> Result<()> {
         let mut options = WriteOptions {
             content_type: Some("application/octet-stream".to_owned()),
             ..WriteOptions::default()
@@ -153,7 +205,7 @@ impl ObjectStore for S3Store {
             let crc = crc32c::crc32c(&body).to_string();
             options.user_metadata = Some([(CRC_NAME.to_owned(), crc)].into());
         }
-        let operator = self.operator().await?;
+        let operator = self.operator_for(tier).await?;
         match operator.write_options(key, body, options).await {
             Ok(_) => Ok(()),
             Err(e) => Err(self.write_error(key, &e).await),

@@ -179,7 +179,14 @@ impl S3 for Service {
         }
         let info = self
             .objects
-            .put(&bucket, &key, body, content_type.map(|t| t.to_string()), metadata.unwrap_or_default(), class)
+            .put(
+                &bucket,
+                &key,
+                body,
+                content_type.map(|t| t.to_string()),
+                metadata.unwrap_or_default(),
+                class,
+            )
             .map_err(internal)?
             .ok_or_else(|| s3_error!(NoSuchBucket))?;
         let output = PutObjectOutput { e_tag: Some(ETag::Strong(info.etag)), ..PutObjectOutput::default() };
