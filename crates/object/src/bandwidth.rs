@@ -146,3 +146,104 @@ pub(crate) async fn within<T>(time: Duration, request: impl Future<Output = T>) 
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use futures_util::future::join_all;
+
+    use super::*;
+
+    fn limited(mbps: u64) -> Arc<Bandwidth> {
+        let bandwidth = Arc::new(Bandwidth::default());
+        bandwidth.set(mbps, 0);
+        bandwidth
+    }
+
+    async fn timed<T>(work: impl Future<Output = T>) -> Duration {
+        let start = Instant::now();
+        work.await;
+        start.elapsed()
+    }
+
+    fn is_about(found: Duration, seconds: f64) -> bool {
+        (found.as_secs_f64() - seconds).abs() <= 0.1 + seconds / 100.0
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_passes_than_the_limit() {
+        let bandwidth = limited(8);
+        // A second's worth each.
+        let took = timed(join_all((0..10).map(|_| bandwidth.upload.take(1_000_000)))).await;
+        assert!(is_about(took, 10.0), "{took:?}");
+        assert!(timed(bandwidth.download.take(u64::MAX)).await.is_zero(), "the other way has no limit");
+        // What was not used for a while is not there later.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let took = timed(bandwidth.upload.take(2_000_000)).await;
+        assert!(is_about(took, 2.0), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_share_is_short_and_comes_in_turn() {
+        let bandwidth = limited(8);
+        let large: Vec<_> = (0..9)
+            .map(|_| {
+                let bandwidth = Arc::clone(&bandwidth);
+                tokio::spawn(async move { bandwidth.upload.take(100_000_000).await })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(bandwidth.upload.share(1_000_000).await, 50_000);
+        // A tenth of the bandwidth for 100 KB.
+        let took = timed(bandwidth.upload.take(100_000)).await;
+        assert!(is_about(took, 1.0), "{took:?}");
+        large.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn changes_have_effect_on_what_is_under_way() {
+        let bandwidth = limited(1);
+        let change = async {
+            tokio::time::sleep(Duration::from_secs(8)).await;
+            bandwidth.set(16, 0);
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            bandwidth.set(0, 0);
+        };
+        // 1 MB in the first part, 4 MB in the second, the rest at once.
+        let took = timed(async { tokio::join!(bandwidth.upload.take(50_000_000), change) }).await;
+        assert!(is_about(took, 10.0), "{took:?}");
+        let bandwidth = limited(16);
+        let change = async {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            bandwidth.set(8, 0);
+        };
+        let took = timed(async { tokio::join!(bandwidth.upload.take(12_000_000), change) }).await;
+        assert!(is_about(took, 10.0), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_counts_what_is_not_a_wait() {
+        let second = Duration::from_secs(1);
+        let bandwidth = limited(8);
+        let request = |before: Duration, bytes| {
+            let bandwidth = Arc::clone(&bandwidth);
+            async move {
+                tokio::time::sleep(before).await;
+                Waits::current().during(bandwidth.upload.take(bytes)).await;
+                tokio::time::sleep(before).await;
+            }
+        };
+        assert!(within(second, request(second / 4, 60_000_000)).await.is_some());
+        assert!(within(second, request(second / 3 * 2, 1_000_000)).await.is_none());
+        // It hangs after its wait, or before.
+        let start = Instant::now();
+        let hang = async {
+            request(Duration::ZERO, 5_000_000).await;
+            std::future::pending::<()>().await;
+        };
+        assert!(within(second, hang).await.is_none());
+        assert!(is_about(start.elapsed(), 6.0), "{:?}", start.elapsed());
+        assert!(within(second, std::future::pending::<()>()).await.is_none());
+        assert!(within(Duration::MAX, async {}).await.is_some());
+    }
+}
