@@ -20,3 +20,4 @@ mod ranges;
 mod room;
 mod sharing;
 mod support;
+mod tiers;
