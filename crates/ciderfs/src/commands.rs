@@ -6,7 +6,7 @@ mod fstab;
 mod helper;
 mod info;
 mod mount;
-mod mount_options;
+pub mod mount_options;
 mod mountpoint;
 mod quota;
 mod status;
@@ -15,36 +15,21 @@ mod umount;
 mod up;
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt as _;
 use std::process::ExitCode;
 
 use ciderfs_format::shown;
 
-use crate::args::Args;
-use crate::failure::{EXIT_UNKNOWN_COMMAND, Result};
-use crate::{daemon, flags, log, visible};
-
-/// Name, arguments, what it does.
-const COMMANDS: &[(&str, &str, &str)] = &[
-    ("up", "MOUNTPOINT", "create a local volume if there is none, and mount it"),
-    ("format", "META-URL NAME", "create a volume, or update an existing one"),
-    ("config", "META-URL", "show or change the settings of a volume"),
-    ("mount", "META-URL MOUNTPOINT", "mount a volume"),
-    ("umount", "MOUNTPOINT", "unmount a volume"),
-    ("status", "META-URL", "show settings, sessions and use of a volume"),
-    ("quota", "set|get|delete|list|check META-URL", "limit directories, users and groups"),
-    ("info", "PATH...", "show the inode, objects and locks of files on a mounted volume"),
-    ("version", "", "show the version"),
-];
+use crate::cli::args::Args;
+use crate::cli::command::{Command, EVERY};
+use crate::cli::flag::Row;
+use crate::cli::table::{HELP, MARKDOWN, VERSION};
+use crate::cli::{completions, help, manual, nearest, parse};
+use crate::failure::{EXIT_UNKNOWN_COMMAND, Failure, Result};
+use crate::{daemon, log, visible};
 
 /// The version with the compatible base first, as scripts that parse the official client's expect it.
 fn version() -> String {
     format!("ciderfs version {}", ciderfs_format::version::presented_version(env!("CARGO_PKG_VERSION")))
-}
-
-/// Is it the name of a command?
-fn is_command(word: &OsStr) -> bool {
-    COMMANDS.iter().any(|(name, _, _)| *name == word)
 }
 
 /// Runs the command line.
@@ -57,59 +42,76 @@ pub fn run(argv: &[OsString]) -> ExitCode {
         Err(e) => return finish(Err(e)),
     };
     let words = &argv[1..];
-    // Global flags may stand before the command, which is the first other word.
-    let is_flag = |w: &OsString| w.as_bytes().starts_with(b"-");
-    let at = words.iter().position(|w| !is_flag(w));
-    let Some(at) = at.filter(|&at| is_command(&words[at])) else {
-        return match words.iter().find(|w| !is_flag(w)) {
-            Some(word) => {
-                // It may be the value of a flag.
-                let at = words.iter().position(|w| std::ptr::eq(w, word)).unwrap_or_default();
-                let shown_words = crate::visible::words(words);
-                eprintln!("No help topic for '{}'", shown(shown_words.get(at).unwrap_or(word)));
-                ExitCode::from(EXIT_UNKNOWN_COMMAND)
-            }
-            None if words
-                .iter()
-                .any(|w| matches!(w.as_bytes(), b"-version" | b"--version" | b"-V" | b"--V")) =>
-            {
-                println!("{}", version());
-                ExitCode::SUCCESS
-            }
-            None => {
-                help();
-                ExitCode::SUCCESS
-            }
-        };
+    // Flags may stand before the command, which is the first other word.
+    let Some(at) = words.iter().position(|word| parse::split(word).is_none()) else {
+        let asks_for_version = words.iter().any(|word| is_flag(word, VERSION.row));
+        print!("{}", if asks_for_version { format!("{}\n", version()) } else { help::program() });
+        return ExitCode::SUCCESS;
     };
-    // One of ours, so it is a text.
-    let command = words[at].to_str().unwrap_or_default();
+    let Some(command) = Command::named(&words[at]) else { return unknown(words, at) };
     let rest: Vec<OsString> = [&words[..at], &words[at + 1..]].concat();
     let args = match Args::parse(command, &rest) {
         Ok(args) => args,
         Err(e) => return finish(Err(e)),
     };
-    if args.is_on("help") {
-        command_help(command);
+    if args.get(HELP) {
+        print!("{}", help::command(command));
+        return ExitCode::SUCCESS;
+    }
+    if args.get(VERSION) {
+        println!("{}", version());
         return ExitCode::SUCCESS;
     }
     // `up` itself tells its user what matters.
-    log::start(&args, if command == "up" { "warn" } else { "info" });
+    log::start(&args, if command == Command::Up { "warn" } else { "info" });
     visible::warn(&args);
     finish(match command {
-        "up" => up::run(&args),
-        "format" => format::run(&args),
-        "config" => config::run(&args),
-        "mount" => mount::run(&args, &argv),
-        "umount" => umount::run(&args),
-        "quota" => quota::run(&args),
-        "status" => status::run(&args),
-        "info" => info::run(&args),
-        _ => {
-            println!("{}", version());
-            Ok(())
-        }
+        Command::Up => up::run(&args),
+        Command::Format => format::run(&args),
+        Command::Config => config::run(&args),
+        Command::Mount => mount::run(&args, &argv),
+        Command::Umount => umount::run(&args),
+        Command::Quota => quota::run(&args),
+        Command::Status => status::run(&args),
+        Command::Info => info::run(&args),
+        Command::Completions => completions_of(&args),
+        Command::Man => man(&args),
+        Command::Version => args.exactly().map(|()| println!("{}", version())),
     })
+}
+
+/// Does a word name this flag?
+fn is_flag(word: &OsStr, row: &Row) -> bool {
+    parse::split(word)
+        .is_some_and(|(name, _)| [row.name].iter().chain(row.aliases).any(|called| called.as_bytes() == name))
+}
+
+/// A word where a command was expected. It may be the value of a flag, which may be a secret.
+fn unknown(words: &[OsString], at: usize) -> ExitCode {
+    let shown_words = visible::words(words);
+    let word = shown_words.get(at).unwrap_or(&words[at]);
+    let names = EVERY.iter().map(|command| command.name().to_owned());
+    // The beginning is what the official client says, and what tells scripts that a program is too old.
+    match word.to_str().and_then(|word| nearest::name(word, names)) {
+        Some(meant) => eprintln!("No help topic for '{}'; did you mean `ciderfs {meant}`?", shown(word)),
+        None => eprintln!("No help topic for '{}'; `ciderfs --help` lists the commands", shown(word)),
+    }
+    ExitCode::from(EXIT_UNKNOWN_COMMAND)
+}
+
+fn man(args: &Args) -> Result<()> {
+    args.exactly()?;
+    print!("{}", if args.get(MARKDOWN) { manual::reference() } else { manual::page() });
+    Ok(())
+}
+
+fn completions_of(args: &Args) -> Result<()> {
+    args.exactly()?;
+    let script = completions::script(args.word(0)).ok_or_else(|| {
+        Failure::new(format!("no completions for {}: name bash, zsh or fish", args.word(0)))
+    })?;
+    print!("{script}");
+    Ok(())
 }
 
 fn finish(result: Result<()>) -> ExitCode {
@@ -123,34 +125,5 @@ fn finish(result: Result<()>) -> ExitCode {
             e.die();
             ExitCode::from(e.code)
         }
-    }
-}
-
-fn help() {
-    println!("NAME:\n   ciderfs - a POSIX file system on object storage\n");
-    println!("USAGE:\n   ciderfs COMMAND [options] ARGUMENTS\n\nCOMMANDS:");
-    for (name, args, what) in COMMANDS {
-        println!("   {:<32} {what}", format!("{name} {args}"));
-    }
-    println!("\nRun `ciderfs COMMAND --help` for the options of a command.");
-}
-
-fn command_help(command: &str) {
-    let Some((name, args, what)) = COMMANDS.iter().find(|(n, _, _)| *n == command) else { return };
-    println!("NAME:\n   ciderfs {name} - {what}\n\nUSAGE:\n   ciderfs {name} [options] {args}\n\nOPTIONS:");
-    for f in flags::of(command) {
-        let names: Vec<String> = [f.name]
-            .iter()
-            .chain(f.aliases)
-            .map(|n| if n.len() > 1 { format!("--{n}") } else { format!("-{n}") })
-            .collect();
-        let note = match f.status {
-            flags::Status::Missing(_) => " [not in this version]",
-            flags::Status::NoOp(_) => " [no effect]",
-            flags::Status::Only(..) => " [no other value in this version]",
-            flags::Status::Ready => "",
-        };
-        let default = if f.default.is_empty() { String::new() } else { format!(" (default: {})", f.default) };
-        println!("   {:<34} {}{default}{note}", names.join(", "), f.help);
     }
 }

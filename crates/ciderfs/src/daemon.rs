@@ -12,6 +12,7 @@ use std::process::{ChildStdin, Command, Stdio};
 use ciderfs_format::shown;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::cli::secrets;
 use crate::failure::{Failure, Result};
 use crate::{descriptors, visible};
 
@@ -21,8 +22,6 @@ const LOG_MODE: u32 = 0o600;
 const OTHERS: u32 = 0o007;
 /// Set for the process that serves in the background.
 const ENV: &str = "CIDERFS_DAEMON";
-/// The file that has the password of the engine.
-const PASSWORD_FILE_ENV: &str = "META_PASSWORD_FILE";
 /// First word of the line that says that the mount is ready.
 const READY: &str = "READY";
 /// After each word of a command line.
@@ -92,10 +91,8 @@ pub fn start(argv: &[OsString], log: &Path) -> Result<()> {
     let exe = std::env::current_exe()?;
     descriptors::close_on_exec();
     let mut background = Command::new(exe);
-    // The one in the background has another directory.
-    if let Some(path) = std::env::var_os(PASSWORD_FILE_ENV).filter(|path| !path.is_empty()) {
-        background.env(PASSWORD_FILE_ENV, std::path::absolute(path)?);
-    }
+    // Its content is in the command line that is sent: it may be a pipe, and the process in the background has another directory.
+    background.env_remove(secrets::PASSWORD_FILE);
     let mut child = background
         .args(visible::words(argv).get(1..).unwrap_or_default())
         .env(ENV, "1")

@@ -11,7 +11,8 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::args::Args;
+use crate::cli::args::Args;
+use crate::cli::table::{LOG_LEVEL, NO_COLOR, QUIET, TRACE, VERBOSE};
 
 /// Our crates: their texts hold no secrets.
 const OURS: &str = "ciderfs";
@@ -61,19 +62,19 @@ fn stamp() -> String {
 
 /// Sets up logging; `RUST_LOG` wins over the flags, which win over `usual`. None of them gets past the ceiling.
 pub fn start(args: &Args, usual: &str) {
-    let level = match args.text("log-level") {
+    let level = match args.find(LOG_LEVEL) {
         Some("trace") => "trace",
         Some("debug") => "debug",
         Some("warn" | "warning") => "warn",
         Some("error" | "fatal" | "panic") => "error",
         Some(_) => "info",
-        None if args.is_on("trace") => "trace",
-        None if args.is_on("verbose") => "debug",
-        None if args.is_on("quiet") => "warn",
+        None if args.get(TRACE) => "trace",
+        None if args.get(VERBOSE) => "debug",
+        None if args.get(QUIET) => "warn",
         None => usual,
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let colour = std::io::stderr().is_terminal() && !args.is_on("no-color");
+    let colour = std::io::stderr().is_terminal() && !args.get(NO_COLOR);
     let lines = tracing_subscriber::fmt::layer()
         // Of the fields, which have a style of their own.
         .with_ansi(colour)

@@ -1,21 +1,17 @@
 //! `ciderfs`: the command line.
 #![deny(unsafe_code)]
 
-mod args;
-mod cache_dirs;
+mod cli;
 mod commands;
+mod config;
 mod daemon;
 #[allow(unsafe_code, reason = "descriptors that no owner in Rust stands for")]
 mod descriptors;
 mod failure;
-mod flags;
 mod http;
 mod log;
 #[allow(unsafe_code, reason = "calls of the allocator")]
 mod memory;
-mod opening;
-mod places;
-mod values;
 mod visible;
 
 use std::process::ExitCode;
@@ -32,6 +28,6 @@ fn main() -> ExitCode {
         }
     };
     let code = commands::run(&argv);
-    opening::close();
+    ciderfs_volume::close();
     code
 }

@@ -6,9 +6,11 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
 use ciderfs_format::{is_secret_name, shown, shown_address};
 
-use crate::args::Args;
-use crate::flags::{FLAGS, Kind};
-use crate::values::FROM_STDIN;
+use crate::cli::args::Args;
+use crate::cli::flag::Kind;
+use crate::cli::secrets::Origin;
+use crate::cli::table::FLAGS;
+use crate::cli::values::FROM_STDIN;
 
 /// In the place of a secret.
 const HIDDEN: &str = "****";
@@ -58,14 +60,20 @@ fn has_password(address: &OsStr) -> bool {
     shown_address(address) != shown(address)
 }
 
-/// Writes the words without secrets over the command line of this process, which is `argv`.
-#[allow(unsafe_code, reason = "the kernel shows the bytes where it has put them")]
+/// Covers what the kernel shows of this process to others: secrets in the command line, which is `argv`, and those in the
+/// environment that it was started with (`/proc/PID/environ`). Programs that it starts get them all the same.
 pub fn cover(argv: &[OsString]) {
+    let Some(at) = Places::of_this_process() else { return };
+    cover_arguments(argv, at.arguments);
+    cover_environment(at.environment);
+}
+
+#[allow(unsafe_code, reason = "the kernel shows the bytes where it has put them")]
+fn cover_arguments(argv: &[OsString], (start, end): (usize, usize)) {
     let cover = words(argv);
     if cover == argv {
         return;
     }
-    let Some((start, end)) = arguments() else { return };
     let mut text = cover.join(OsStr::from_bytes(b"\0")).into_vec();
     // The last byte stays the end of the last word.
     text.resize((end - start).saturating_sub(1), 0);
@@ -74,14 +82,50 @@ pub fn cover(argv: &[OsString]) {
     unsafe { std::ptr::copy_nonoverlapping(text.as_ptr(), start as *mut u8, text.len()) };
 }
 
-/// Where the arguments are in the memory of this process: `arg_start` and `arg_end`.
-fn arguments() -> Option<(usize, usize)> {
-    // proc_pid_stat(5); the second field is a name in parentheses with anything in it.
-    const ARG_START: usize = 48 - 3;
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(ARG_START);
-    let (start, end) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    (0 < start && start < end).then_some((start, end))
+#[allow(unsafe_code, reason = "the kernel shows the bytes where it has put them")]
+fn cover_environment((start, end): (usize, usize)) {
+    for (name, value) in std::env::vars_os().filter(|(name, value)| !value.is_empty() && is_secret(name)) {
+        // SAFETY: no other thread runs yet. A variable that is set anew has its text in another place than the kernel's.
+        unsafe { std::env::set_var(&name, &value) };
+    }
+    // SAFETY: the kernel keeps these bytes of ours, from the first variable to the end of the last one, and they are writable.
+    // No other thread runs yet. What is written over is text of variables that were set anew above: nobody else refers to it.
+    let bytes = unsafe { std::slice::from_raw_parts_mut(start as *mut u8, end - start) };
+    for variable in bytes.split_mut(|b| *b == 0) {
+        let Some(at) = variable.iter().position(|b| *b == b'=') else { continue };
+        let (name, value) = variable.split_at_mut(at);
+        if is_secret(OsStr::from_bytes(name)) {
+            value[1..].fill(b'*');
+        }
+    }
+}
+
+/// Is the value of a variable nobody else's business?
+fn is_secret(name: &OsStr) -> bool {
+    let Some(name) = name.to_str() else { return false };
+    let is_name_of_file = name.ends_with("_FILE");
+    let is_flag = FLAGS.iter().any(|row| row.file.is_some() && row.env == Some(name));
+    is_flag || (is_secret_name(name) && !is_name_of_file)
+}
+
+/// Where the kernel has put what it shows: first byte, and the one after the last.
+struct Places {
+    arguments: (usize, usize),
+    environment: (usize, usize),
+}
+
+impl Places {
+    /// `arg_start` to `env_end` of proc_pid_stat(5).
+    fn of_this_process() -> Option<Self> {
+        // The second field is a name in parentheses with anything in it.
+        const ARG_START: usize = 48 - 3;
+        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+        let fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(ARG_START);
+        let numbers: Vec<usize> = fields.take(4).map_while(|field| field.parse().ok()).collect();
+        let [arg_start, arg_end, env_start, env_end] = numbers[..] else { return None };
+        let are_there = 0 < arg_start && arg_start < arg_end && 0 < env_start && env_start <= env_end;
+        are_there.then_some(Self { arguments: (arg_start, arg_end), environment: (env_start, env_end) })
+    }
 }
 
 /// Says once that what was typed can be seen, and what to do instead.
@@ -90,19 +134,17 @@ pub fn warn(args: &Args) {
         return;
     }
     let seen = "others on this machine could see it while the command started (ps), and the shell keeps it";
-    if let Some(name) = args.typed_secret() {
-        let variable = match args.command() {
-            "format" => {
-                let variable = name.to_ascii_uppercase().replace('-', "_");
-                format!("set {variable} in the environment when you create a volume, or ")
-            }
-            _ => String::new(),
-        };
-        tracing::warn!("--{name}: {seen}; {variable}say --{name} {FROM_STDIN} and give it on standard input");
+    for (row, _, _, origin) in args.settings() {
+        if *origin == Origin::Typed {
+            let name = row.name;
+            tracing::warn!(
+                "--{name}: {seen}; name a file with it by --{name}-file, or say --{name} {FROM_STDIN} and give it on standard input"
+            );
+        }
     }
     if args.addresses().any(has_password) {
         tracing::warn!(
-            "the password in the address: {seen}; leave it out and set META_PASSWORD, or META_PASSWORD_FILE"
+            "the password in the address: {seen}; leave it out and name a file with it by --meta-password-file, or set META_PASSWORD"
         );
     }
 }

@@ -224,8 +224,8 @@ fn a_volume_on_redis_and_s3_tells_no_secret() {
     // Refused, then made, with a warning for everything that was typed.
     fail(&mut field.format(meta, "vol", &[&access, &keys(WRONG_KEY), &token]), &["SignatureDoesNotMatch"]);
     let said = succeed(&mut field.format(meta, "vol", &[&access, &keys(SECRET_KEY), &token]));
-    assert_eq!(said.matches("META_PASSWORD_FILE").count(), 1, "{said}");
-    assert_eq!(said.matches("set SECRET_KEY in the environment").count(), 1, "{said}");
+    assert_eq!(said.matches("--meta-password-file").count(), 1, "{said}");
+    assert_eq!(said.matches("--secret-key-file").count(), 1, "{said}");
     assert!(said.contains("\"removed\""), "{said}");
     fail(&mut field.format(meta, "vol", &[&keys(WRONG_KEY)]), &["nothing was changed"]);
     for (i, meta) in addresses.iter().enumerate() {
@@ -351,7 +351,7 @@ fn a_mount_in_the_foreground_covers_its_command_line() {
     let host = field.host(3);
     assert!(shown.contains(&format!(" mount redis://default:****@{host}?read-timeout=20s ")), "{shown}");
     assert_hidden("the log", mount.log().as_bytes());
-    let warnings = mount.log().matches("META_PASSWORD_FILE").count();
+    let warnings = mount.log().matches("--meta-password-file").count();
     assert_eq!(warnings, 1, "{}", mount.log());
     mount.unmount();
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use ciderfs_format::redis_keys::{self, Keys};
-use ciderfs_format::{Ino, Slice};
+use ciderfs_format::{Ino, Secret, Slice};
 use ciderfs_meta::store::{
     Commit, Counter, DirCursor, DirEntry, Guard, Job, Outcome, Output, Read, Scan, Scanned, Store,
     StoreError, Value, Write,
@@ -38,8 +38,10 @@ const READY_PAUSE_MAX: Duration = Duration::from_secs(1);
 const NOBODY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How a store is opened.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
+    /// For an address without a password, before the environment (`REDIS_PASSWORD`, `META_PASSWORD`, `META_PASSWORD_FILE`).
+    pub password: Option<Secret>,
     /// Never write.
     pub read_only: bool,
     /// How long a server may have to become ready before the store is opened.
@@ -70,7 +72,7 @@ impl RedisStore {
     pub async fn open(url: &str, options: Options) -> Result<Self> {
         let address = Address::parse(url)?;
         let shown = address.to_string();
-        let mut servers = Servers::new(address)?;
+        let mut servers = Servers::new(address, options.password.clone())?;
         let found = wait_until_ready(options.patience, || look(&servers, &shown, options.read_only)).await?;
         if let (true, None, Place::Single(node)) = (found.cluster, &servers.cluster, &servers.address.place) {
             servers.cluster = Some(vec![node.clone()]);

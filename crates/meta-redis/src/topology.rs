@@ -31,9 +31,10 @@ pub(crate) struct Servers {
 }
 
 impl Servers {
-    pub fn new(address: Address) -> Result<Self, StoreError> {
-        let password = match &address.password {
-            Some(p) => Some(p.clone()),
+    /// `password` is for an address that has none; without it the environment is asked.
+    pub fn new(address: Address, password: Option<Secret>) -> Result<Self, StoreError> {
+        let password = match address.password.clone().or(password) {
+            Some(password) => Some(password),
             None => password_from_environment()?,
         };
         let read = |path: &std::path::Path| {

@@ -2,18 +2,20 @@
 
 use ciderfs_meta::store::Scan;
 use ciderfs_meta::{Meta, MetaConfig};
+use ciderfs_volume::Purpose;
 
-use crate::args::Args;
+use crate::cli::args::Args;
+use crate::cli::table::DIR_STATS;
 use crate::commands::format;
+use crate::config;
 use crate::failure::{Failure, Result};
-use crate::opening;
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
-    args.exactly("config", &["META-URL"])?;
+    args.exactly()?;
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
-        let store = opening::meta(args.place(0), opening::Purpose::Change).await?;
+        let store = config::engine(args, 0, Purpose::Change).await?;
         let old = Meta::read_settings(store.as_ref()).await?;
         let old = old.ok_or_else(|| Failure::new(format!("no volume at {}", store.describe())))?;
         let mut new = old.clone();
@@ -29,7 +31,8 @@ pub fn run(args: &Args) -> Result<()> {
             let quotas = store.scan(&Scan::DirQuotas, usize::MAX).await?.len();
             if quotas > 0 {
                 return Err(Failure::new(format!(
-                    "--dir-stats=false: {quotas} directories have a quota, which needs the statistics; delete the quotas first"
+                    "--{}=false: {quotas} directories have a quota, which needs the statistics; delete the quotas first",
+                    DIR_STATS.name()
                 )));
             }
         }

@@ -9,15 +9,17 @@ use std::path::Path;
 
 use ciderfs_format::{shown, shown_address};
 
-use crate::args::{Args, Value};
+use crate::cli::args::Args;
+use crate::cli::cache_dirs;
+use crate::cli::flag::{Row, Value};
+use crate::cli::secrets::Origin;
+use crate::cli::table::{BACKGROUND, FOREGROUND, O, UPDATE_FSTAB};
 use crate::failure::{Failure, Result};
-use crate::flags::Kind;
-use crate::{cache_dirs, flags};
 
 /// Types by which mount(8) finds a helper: the first is what the official client writes.
 const TYPES: [&str; 2] = ["juicefs", "ciderfs"];
 /// Flags that say how this call runs, not how to mount.
-const LEFT_OUT: [&str; 4] = ["o", "background", "foreground", "update-fstab"];
+const LEFT_OUT: [&Row; 4] = [O.row, BACKGROUND.row, FOREGROUND.row, UPDATE_FSTAB.row];
 /// What a mount may take from its environment, which is not there when the system starts.
 const ENVIRONMENT: [&str; 7] = [
     "META_PASSWORD",
@@ -31,7 +33,7 @@ const ENVIRONMENT: [&str; 7] = [
 
 /// Enters a mount that has succeeded. A failure is told, and changes nothing of the mount.
 pub fn enter(args: &Args) {
-    if !args.is_on("update-fstab") {
+    if !args.get(UPDATE_FSTAB) {
         return;
     }
     match may_enter().and_then(|()| update(args, Path::new("/"))) {
@@ -130,27 +132,40 @@ struct Line {
 impl Line {
     fn of(args: &Args, kind: &'static str) -> Result<Self> {
         let mut options: Vec<Vec<u8>> = Vec::new();
-        let flags = flags::of("mount").filter(|f| !LEFT_OUT.contains(&f.name));
-        for flag in flags {
-            let Some((_, value)) = args.settings().find(|(name, _)| *name == flag.name) else { continue };
+        for (row, value, text, origin) in args.settings() {
+            if LEFT_OUT.iter().any(|left_out| left_out.name == row.name) {
+                continue;
+            }
+            if row.file.is_some() {
+                // Others read the table.
+                if let Origin::File(path) = origin
+                    && let Some(name) = row.file
+                {
+                    options.push([name.as_bytes(), b"=", path.as_os_str().as_bytes()].concat());
+                } else if !origin.is_ambient() {
+                    tracing::warn!(
+                        "--{} is not entered in /etc/fstab: name a file with it by --{0}-file",
+                        row.name
+                    );
+                }
+                continue;
+            }
             let value: Vec<u8> = match value {
-                None => b"false".to_vec(),
+                Value::Switch(false) => b"false".to_vec(),
                 // Only a switch may stand alone: "true" may also be a name.
-                Some(Value::Text(_)) if flag.kind == Kind::Bool => {
-                    options.push(flag.name.into());
+                Value::Switch(true) => {
+                    options.push(row.name.into());
                     continue;
                 }
                 // A directory, where objects are files.
-                Some(Value::Bucket(text, dir)) if !text.contains("://") && dir.is_dir() => {
+                Value::Bucket(text, dir) if !text.contains("://") && dir.is_dir() => {
                     dir.as_os_str().as_bytes().to_vec()
                 }
-                Some(Value::Text(text) | Value::Bucket(text, _)) => text.as_bytes().to_vec(),
-                Some(Value::Place(place)) => place.as_bytes().to_vec(),
-                Some(Value::Dirs(dirs)) => listed(dirs)?,
-                // Others read the table.
-                Some(Value::Secret(_)) => continue,
+                Value::Place(place) => place.as_bytes().to_vec(),
+                Value::Dirs(dirs) => listed(dirs)?,
+                _ => text.as_bytes().to_vec(),
             };
-            options.push([flag.name.as_bytes(), b"=", &value].concat());
+            options.push([row.name.as_bytes(), b"=", &value].concat());
         }
         if let Some(bad) = options.iter().find(|o| o.contains(&b',')) {
             let name = bad.split(|b| *b == b'=').next().unwrap_or_default();
@@ -159,7 +174,7 @@ impl Line {
         }
         options.sort_unstable();
         // Of these the last one wins: they stay in their order.
-        let words = args.text("o").unwrap_or_default().split(',');
+        let words = args.find(O).unwrap_or_default().split(',');
         let words = words.filter(|w| !matches!(*w, "" | "_netdev" | "nofail"));
         options.extend(words.map(Vec::from));
         options.splice(..0, [b"_netdev".to_vec(), b"nofail".to_vec()]);
@@ -240,10 +255,14 @@ mod tests {
     use std::os::unix::ffi::OsStringExt as _;
 
     use super::*;
+    use crate::cli::command::Command;
+    use crate::cli::table::{
+        CACHE_DIR, ENABLE_XATTR, HIDE_INTERNAL, LOG, MAX_UPLOADS, METRICS, READ_ONLY, SUBDIR,
+    };
     use crate::commands::helper::{Call, translate};
 
     fn args(words: &[&str]) -> Args {
-        Args::parse("mount", words).unwrap()
+        Args::parse(Command::Mount, words).unwrap()
     }
 
     fn text(field: &[u8]) -> &str {
@@ -265,7 +284,7 @@ mod tests {
             [&line.source, &line.mountpoint, &line.options].map(|f| unescaped(f));
         let helper = ["/sbin/mount.juicefs".into(), source, mountpoint, "-o".into(), options];
         let Call::Command(command) = translate(&helper).unwrap() else { panic!("no command") };
-        Args::parse("mount", &command[2..]).unwrap()
+        Args::parse(Command::Mount, &command[2..]).unwrap()
     }
 
     #[test]
@@ -289,29 +308,22 @@ mod tests {
         assert_eq!(text(&line.mountpoint), "/mnt/my\\040data/");
         // And mount(8) makes the same command of it.
         let again = mounted(&line);
-        assert_eq!(again.text("max-uploads"), Some("5"));
-        assert_eq!(again.dirs("cache-dir"), a.dirs("cache-dir"));
-        assert!(again.is_on("hide-internal") && again.is_off("enable-xattr"));
+        assert_eq!(again.find(MAX_UPLOADS), Some(5));
+        assert_eq!(again.find(CACHE_DIR), a.find(CACHE_DIR));
+        assert!(again.get(HIDE_INTERNAL) && !again.get(ENABLE_XATTR));
         assert!(Line::of(&args(&["redis://h/1", "/m", "--subdir=a,b"]), "juicefs").is_err());
         assert!(Line::of(&args(&["redis://h/1", "/m", "--cache-dir=/a:/b,c"]), "juicefs").is_err());
     }
 
     #[test]
     fn texts_that_look_like_switches_are_texts() {
-        let words =
-            ["redis://h/1", "/m", "--subdir=true", "--log=/false", "--metrics=true:1", "--umask=false"];
-        for words in
-            [&words[..], &["redis://h/1", "/m", "--subdir", "--read-only", "--metrics=", "--umask=off"]]
-        {
+        let words = ["redis://h/1", "/m", "--subdir=true", "--log=/false", "--metrics=true:1"];
+        for words in [&words[..], &["redis://h/1", "/m", "--subdir", "--read-only", "--metrics="]] {
             let a = args(words);
             let again = mounted(&Line::of(&a, "juicefs").unwrap());
-            for name in ["subdir", "log"] {
-                assert_eq!(again.path(name), a.path(name), "{name}");
-            }
-            for name in ["metrics", "umask"] {
-                assert_eq!(again.text(name), a.text(name), "{name}");
-            }
-            assert!(!again.is_on("read-only"));
+            assert_eq!((again.find(SUBDIR), again.find(LOG)), (a.find(SUBDIR), a.find(LOG)));
+            assert_eq!(again.find(METRICS), a.find(METRICS));
+            assert!(!again.get(READ_ONLY));
         }
     }
 
@@ -325,16 +337,14 @@ mod tests {
             OsStr::new("--cache-dir=c1,c2,disk*"),
             OsStr::from_bytes(b"--subdir=s \xfd"),
         ];
-        let a = Args::parse("mount", &words).unwrap();
+        let a = Args::parse(Command::Mount, &words).unwrap();
         let line = Line::of(&a, "juicefs").unwrap();
         let source = format!("sqlite://{}/a:b\\040#.db?max_open_conns=3", here.display());
         assert_eq!(text(&line.source), source);
         let again = mounted(&line);
         assert_eq!((again.place(0), again.place(1)), (a.place(0), a.place(1)));
-        for name in ["log", "subdir"] {
-            assert_eq!(again.path(name), a.path(name), "{name}");
-        }
-        let text = |a: &Args| a.dirs("cache-dir").unwrap().iter().map(|d| d.text()).collect::<Vec<_>>();
+        assert_eq!((again.find(SUBDIR), again.find(LOG)), (a.find(SUBDIR), a.find(LOG)));
+        let text = |a: &Args| a.find(CACHE_DIR).unwrap().iter().map(|d| d.text()).collect::<Vec<_>>();
         assert_eq!(text(&again), text(&a));
     }
 

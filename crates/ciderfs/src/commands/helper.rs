@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 
 use ciderfs_format::shown;
 
+use crate::cli::command::Command;
+use crate::cli::flag::Kind;
+use crate::cli::{parse, places};
 use crate::failure::{Failure, Result};
-use crate::{flags, places};
 
 /// What a command line asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,7 +31,8 @@ pub fn translate(argv: &[OsString]) -> Result<Call> {
     let helper =
         matches!(name, "mount.juicefs" | "mount.ciderfs" | "mount.fuse.juicefs" | "mount.fuse.ciderfs")
             || std::env::var_os("CALL_VIA_MOUNT").is_some();
-    let is_command = argv.get(1).is_none_or(|w| super::is_command(w) || w.as_bytes().starts_with(b"-"));
+    let is_command =
+        argv.get(1).is_none_or(|w| Command::named(w).is_some() || w.as_bytes().starts_with(b"-"));
     let options = options(argv);
     if (helper || !is_command) && argv.len() > 3 && options.contains(&&b"remount"[..]) {
         let words = options.into_iter().filter(|o| *o != b"remount");
@@ -57,12 +60,12 @@ pub fn translate(argv: &[OsString]) -> Result<Call> {
             b"direntrycacheto" => b"dir-entry-cache",
             other => other,
         };
-        let flag = flags::of("mount").find(|f| name.len() > 1 && f.name.as_bytes() == name);
-        match flag {
+        let row = parse::find(Command::Mount, name).filter(|_| name.len() > 1);
+        match row {
             _ if matches!(name, b"" | b"background") => {}
             // It must not take the next word for its value.
-            Some(flag) if flag.kind != flags::Kind::Bool && value.is_empty() => {
-                return Err(Failure::new(format!("option {} needs a value", flag.name)));
+            Some((row, in_file)) if (in_file || row.kind != Kind::Switch) && value.is_empty() => {
+                return Err(Failure::new(format!("option {} needs a value", String::from_utf8_lossy(name))));
             }
             Some(_) => out.push(OsString::from_vec([b"--", name, value].concat())),
             None => fuse.push(option),

@@ -12,7 +12,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
 use super::table::{Align, Table};
-use crate::args::Args;
+use crate::cli::args::Args;
+use crate::cli::table::{INODE, JSON, RAW, RECURSIVE, STRICT};
 use crate::failure::{Failure, Result};
 
 const INFO: u32 = 1005;
@@ -30,8 +31,8 @@ pub fn run(args: &Args) -> Result<()> {
             "ERROR: This command requires at least 1 arguments; USAGE: ciderfs info [options] PATH or INODE",
         ));
     }
-    let by_inode = args.is_on("inode");
-    let options = [args.is_on("recursive"), args.is_on("raw"), args.is_on("strict")].map(u8::from);
+    let by_inode = args.get(INODE);
+    let options = [args.get(RECURSIVE), args.get(RAW), args.get(STRICT)].map(u8::from);
     for i in 0..args.count() {
         args.refuse_address(i)?;
         if let Err(e) = one(&shown(args.given(i)), args.place(i), by_inode, options, args) {
@@ -59,7 +60,7 @@ fn one(path: &str, place: &Path, by_inode: bool, options: [u8; 3], args: &Args) 
         Failure::new(format!("Open control file for {path:?}: {e}; is it on a mounted volume?"))
     })?;
     let info = ask(&channel, ino, options)?;
-    if args.is_on("json") {
+    if args.get(JSON) {
         println!("{}", serde_json::to_string_pretty(&info)?);
         return Ok(());
     }

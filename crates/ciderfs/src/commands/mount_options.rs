@@ -1,14 +1,17 @@
 //! What flags and `-o` say about a mount: the kernel's options, who may do what, access times.
 
-use std::time::Duration;
-
 use ciderfs_fuse::MountOptions;
 use ciderfs_meta::AtimeMode;
 use ciderfs_mount::{Identity, ServeOptions};
 
-use crate::args::Args;
+use crate::cli::args::Args;
+use crate::cli::flag::{Flag, kinds};
+use crate::cli::table::{
+    ALL_SQUASH, ATIME_MODE, ATTR_CACHE, DIR_ENTRY_CACHE, ENABLE_IOCTL, ENTRY_CACHE, MAX_FUSE_IO,
+    NEGATIVE_ENTRY_CACHE, NON_DEFAULT_PERMISSION, O, READ_ONLY, READDIR_CACHE, ROOT_SQUASH, UMASK,
+};
+use crate::cli::values;
 use crate::failure::{Failure, Result};
-use crate::values;
 
 /// User and group of callers that are squashed to nobody.
 const NOBODY: u32 = 65_534;
@@ -50,32 +53,31 @@ const IGNORED_VALUES: [&str; 7] = ["x-", "X-", "comment=", "fsname=", "user_id="
 
 /// The words of all `-o` lists.
 fn words(args: &Args) -> impl Iterator<Item = &str> {
-    args.text("o").unwrap_or_default().split(',').filter(|w| !w.is_empty())
+    args.find(O).unwrap_or_default().split(',').filter(|w| !w.is_empty())
 }
 
 /// How the volume is mounted and served.
 pub fn serve_options(args: &Args) -> Result<ServeOptions> {
-    let second = Duration::from_secs(1);
     let root = rustix::process::geteuid();
     let identity = identity(args)?;
     let mut o = ServeOptions {
-        attr_valid: args.duration("attr-cache", second)?,
-        entry_valid: args.duration("entry-cache", second)?,
-        dir_entry_valid: args.duration("dir-entry-cache", second)?,
-        negative_valid: args.duration("negative-entry-cache", Duration::ZERO)?,
-        ioctl: !args.is_off("enable-ioctl"),
-        keep_listings: args.is_on("readdir-cache"),
+        attr_valid: args.get(ATTR_CACHE),
+        entry_valid: args.get(ENTRY_CACHE),
+        dir_entry_valid: args.get(DIR_ENTRY_CACHE),
+        negative_valid: args.get(NEGATIVE_ENTRY_CACHE),
+        ioctl: args.get(ENABLE_IOCTL),
+        keep_listings: args.get(READDIR_CACHE),
         identity,
         ..ServeOptions::default()
     };
-    let max = args.size("max-fuse-io", 1 << 20)?.clamp(4096, 1 << 20) as u32;
+    let max = args.get(MAX_FUSE_IO).clamp(4096, 1 << 20) as u32;
     o.init.max_write = max;
     o.mount = MountOptions {
         subtype: "juicefs".into(),
         default_permissions: !identity.check && identity.all_squash.is_none(),
         allow_other: root.is_root(),
         max_read: Some(max),
-        read_only: args.is_on("read-only"),
+        read_only: args.get(READ_ONLY),
         ..MountOptions::default()
     };
     for word in words(args) {
@@ -83,7 +85,7 @@ pub fn serve_options(args: &Args) -> Result<ServeOptions> {
             "allow_other" => o.mount.allow_other = true,
             "allow_root" => (o.mount.allow_root, o.only_uid) = (true, Some(root.as_raw())),
             "ro" => o.mount.read_only = true,
-            "rw" => o.mount.read_only = args.is_on("read-only"),
+            "rw" => o.mount.read_only = args.get(READ_ONLY),
             "dev" | "nodev" => o.mount.dev = word == "dev",
             "suid" | "nosuid" => o.mount.suid = word == "suid",
             "writeback_cache" => {
@@ -110,10 +112,8 @@ pub fn atime_mode(args: &Args) -> Result<AtimeMode> {
         "strictatime" => Some(AtimeMode::Strict),
         _ => None,
     };
-    match args.text("atime-mode") {
-        Some(mode) => parse(mode).ok_or_else(|| {
-            Failure::new(format!("--atime-mode={mode}: use noatime, relatime or strictatime"))
-        }),
+    match args.find(ATIME_MODE) {
+        Some(mode) => Ok(parse(mode).unwrap_or_default()),
         None => {
             let some = words(args).any(|word| ["atime", "diratime", "nodiratime"].contains(&word));
             let default = if some { AtimeMode::Relatime } else { AtimeMode::default() };
@@ -128,20 +128,13 @@ pub fn dir_atime(args: &Args) -> bool {
 }
 
 fn identity(args: &Args) -> Result<Identity> {
-    let squash = |flag: &str| args.text(flag).map(|ids| squashed(flag, ids)).transpose();
+    let squash = |flag: Flag<kinds::Text>| args.find(flag).map(|ids| squashed(flag.name(), ids)).transpose();
     Ok(Identity {
-        check: args.is_on("non-default-permission"),
-        root_squash: squash("root-squash")?,
-        all_squash: squash("all-squash")?,
-        umask: args.text("umask").filter(|m| !m.is_empty()).map(umask).transpose()?,
+        check: args.get(NON_DEFAULT_PERMISSION),
+        root_squash: squash(ROOT_SQUASH)?,
+        all_squash: squash(ALL_SQUASH)?,
+        umask: args.find(UMASK).map(|mask| mask as u16),
     })
-}
-
-fn umask(text: &str) -> Result<u16> {
-    let digits = text.strip_prefix("0o").unwrap_or(text);
-    let plain = digits.bytes().all(|b| b.is_ascii_digit());
-    let mask = u16::from_str_radix(digits, 8).ok().filter(|m| plain && *m <= 0o777);
-    mask.ok_or_else(|| Failure::new(format!("--umask={text}: use an octal number up to 777")))
 }
 
 /// `USER[:GROUP]`, each a name or a number; nobody and nogroup where one is left out. Squashing to root is no squashing.
@@ -187,7 +180,7 @@ mod tests {
 
     fn parse(line: &str) -> Args {
         let words: Vec<&str> = line.split_whitespace().collect();
-        Args::parse("mount", &words).unwrap()
+        Args::parse(crate::cli::command::Command::Mount, &words).unwrap()
     }
 
     #[test]
@@ -212,7 +205,7 @@ mod tests {
         assert_eq!(mode("M P -o strictatime --atime-mode=relatime"), Some(AtimeMode::Relatime));
         assert_eq!(mode("M P -o nodiratime"), Some(AtimeMode::Relatime));
         assert_eq!(mode("M P -o nodiratime,noatime"), Some(AtimeMode::NoAtime));
-        assert_eq!(mode("M P --atime-mode=often"), None);
+        assert!(Args::parse(crate::cli::command::Command::Mount, &["--atime-mode=often"]).is_err());
         let dirs = |line: &str| dir_atime(&parse(line));
         assert!(
             dirs("M P -o strictatime") && dirs("M P -o nodiratime,diratime") && !dirs("M P -o nodiratime")
@@ -223,7 +216,8 @@ mod tests {
     fn umasks_and_squashing() {
         assert_eq!(identity(&parse("M P --umask=027")).unwrap().umask, Some(0o27));
         for bad in ["8", "1777", "x", "+22", "99999999999999999999"] {
-            assert!(umask(bad).is_err(), "{bad}");
+            let words = [UMASK.with(bad)];
+            assert!(Args::parse(crate::cli::command::Command::Mount, &words).is_err(), "{bad}");
         }
         assert_eq!(squashed("all-squash", "5:6").unwrap(), (5, 6));
         assert_eq!(squashed("all-squash", "5").unwrap(), (5, NOBODY));

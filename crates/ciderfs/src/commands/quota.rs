@@ -8,12 +8,15 @@ use ciderfs_format::quota::{Quota, QuotaLimits};
 use ciderfs_format::{Ino, shown, shown_address};
 use ciderfs_meta::store::QuotaKey;
 use ciderfs_meta::{Caller, Errno, Meta, MetaConfig, QuotaCheck};
+use ciderfs_volume::Purpose;
 use serde_json::{Value, json};
 
-use crate::args::Args;
+use crate::cli::args::Args;
+use crate::cli::flag::{Flag, kinds};
+use crate::cli::table::{CAPACITY, CREATE, GID, INODES, JSON, PATH, REPAIR, STRICT, UID};
 use crate::commands::table::{Align, Table};
+use crate::config;
 use crate::failure::{EXIT_UNKNOWN_COMMAND, Failure, Result};
-use crate::opening::{self, Purpose};
 
 /// Whom the command is about.
 enum Target {
@@ -25,16 +28,12 @@ enum Target {
 
 impl Target {
     fn parse(args: &Args) -> Result<Option<Self>> {
-        let id = |flag: &str| -> Result<Option<u32>> {
-            let Some(text) = args.text(flag) else { return Ok(None) };
-            let id = text.parse().map_err(|_| Failure::new(format!("Invalid --{flag}: {text}")))?;
-            Ok(Some(id))
-        };
-        let (uid, gid) = (id("uid")?, id("gid")?);
+        let id = |flag: Flag<kinds::Number>| args.find(flag).and_then(|id| u32::try_from(id).ok());
+        let (uid, gid) = (id(UID), id(GID));
         if uid == Some(0) {
             return Err(Failure::new("Invalid --uid: 0 is not allowed"));
         }
-        match (args.path("path"), uid, gid) {
+        match (args.find(PATH), uid, gid) {
             (None, None, None) => Ok(None),
             (Some(path), None, None) => Ok(Some(Self::Path(path.to_owned()))),
             (None, Some(uid), None) => Ok(Some(Self::Owner(QuotaKey::User(uid)))),
@@ -88,7 +87,7 @@ pub fn run(args: &Args) -> Result<()> {
             });
         }
     };
-    args.exactly("quota", &[command, "META-URL"])?;
+    args.exactly()?;
     let target = Target::parse(args)?;
     if target.is_none() && matches!(command, "set" | "get" | "delete") {
         return Err(Failure::new(
@@ -98,13 +97,13 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let writes = match command {
         "set" | "delete" => true,
-        "check" => args.is_on("repair"),
+        "check" => args.get(REPAIR),
         _ => false,
     };
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         let purpose = if writes { Purpose::Change } else { Purpose::Look };
-        let store = opening::meta(args.place(1), purpose).await?;
+        let store = config::engine(args, 1, purpose).await?;
         let cfg = MetaConfig { read_only: !writes, ..MetaConfig::default() };
         let meta = Meta::load(store, cfg).await?;
         match (command, target) {
@@ -113,7 +112,7 @@ pub fn run(args: &Args) -> Result<()> {
             ("delete", Some(target)) => {
                 let key = target.key(&meta, false).await?;
                 meta.delete_quota(key).await?;
-                if args.is_on("json") { print_json(&json!({})) } else { Ok(()) }
+                if args.get(JSON) { print_json(&json!({})) } else { Ok(()) }
             }
             ("check", target) => check(args, &meta, target.as_ref()).await,
             _ => list(args, &meta).await,
@@ -122,9 +121,9 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 async fn set(args: &Args, meta: &Meta, target: &Target) -> Result<()> {
-    let space = if args.has("capacity") { Some(args.size("capacity", 0)? as i64) } else { None };
-    let inodes = if args.has("inodes") { Some(args.int("inodes", 0) as i64) } else { None };
-    let key = target.key(meta, args.is_on("create")).await?;
+    let space = args.find(CAPACITY).map(|bytes| bytes as i64);
+    let inodes = args.find(INODES).map(|inodes| inodes as i64);
+    let key = target.key(meta, args.get(CREATE)).await?;
     let quota = meta.set_quota(key, space, inodes).await?;
     print(args, target.title(), &[(target.name(), key, quota)])
 }
@@ -160,13 +159,13 @@ async fn check(args: &Args, meta: &Meta, target: Option<&Target>) -> Result<()> 
         Some(t) => Some(t.key(meta, false).await?),
         None => None,
     };
-    let repair = args.is_on("repair");
+    let repair = args.get(REPAIR);
     let name = |key: QuotaKey| match (target, key) {
         (Some(t @ Target::Path(_)), _) => t.name(),
         (_, QuotaKey::Group(gid)) => format!("gid:{gid}"),
         (_, key) => format!("uid:{}", id_of(key)),
     };
-    let checks = match (meta.check_quota(key, args.is_on("strict"), repair).await, key) {
+    let checks = match (meta.check_quota(key, args.get(STRICT), repair).await, key) {
         (Err(e), Some(key)) if e.errno() == Errno::ENODATA => {
             return Err(Failure::new(match key {
                 QuotaKey::Dir(ino) => format!("no quota for inode {ino} path {}", name(key)),
@@ -200,7 +199,7 @@ async fn check(args: &Args, meta: &Meta, target: Option<&Target>) -> Result<()> 
         })
         .collect();
     if !wrong.is_empty() && !repair {
-        if args.is_on("json") {
+        if args.get(JSON) {
             print(args, "", &found)?;
         }
         return Err(Failure::new(format!(
@@ -223,7 +222,7 @@ fn id_of(key: QuotaKey) -> String {
 }
 
 fn print(args: &Args, title: &str, rows: &[(String, QuotaKey, Quota)]) -> Result<()> {
-    if args.is_on("json") {
+    if args.get(JSON) {
         return print_json(&as_json(rows));
     }
     if rows.is_empty() {

@@ -2,18 +2,20 @@
 
 use ciderfs_format::lock::LockRecord;
 use ciderfs_meta::{Holdings, Meta, MetaConfig};
+use ciderfs_volume::Purpose;
 use serde_json::{Value, json};
 
-use crate::args::Args;
+use crate::cli::args::Args;
+use crate::cli::table::SESSION;
+use crate::config;
 use crate::failure::{Failure, Result};
-use crate::opening;
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
-    args.exactly("status", &["META-URL"])?;
+    args.exactly()?;
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
-        let store = opening::meta(args.place(0), opening::Purpose::Look).await?;
+        let store = config::engine(args, 0, Purpose::Look).await?;
         let meta = Meta::load(store, MetaConfig { read_only: true, ..MetaConfig::default() }).await?;
         let setting: Value = serde_json::from_str(&meta.settings().to_display_json()?)?;
         let mut sessions = Vec::new();
@@ -26,8 +28,7 @@ pub fn run(args: &Args) -> Result<()> {
             }
             sessions.push(shown);
         }
-        if args.has("session") {
-            let sid = args.int("session", 0);
+        if let Some(sid) = args.find(SESSION) {
             let row = sessions.into_iter().find(|s| s["Sid"] == sid);
             let mut row = row.ok_or_else(|| Failure::new(format!("there is no session {sid}")))?;
             let kept = kept(&meta.holdings(sid).await?)?;

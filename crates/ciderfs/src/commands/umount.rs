@@ -4,13 +4,14 @@ use ciderfs_format::shown;
 
 use ciderfs_fuse::mount::{absolute, find_mount, unmount};
 
-use crate::args::Args;
+use crate::cli::args::Args;
+use crate::cli::table::FORCE_UMOUNT;
 use crate::commands::mountpoint;
 use crate::failure::{Failure, Result};
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
-    args.exactly("umount", &["MOUNTPOINT"])?;
+    args.exactly()?;
     args.refuse_address(0)?;
     let failed = |e: &dyn std::fmt::Display| Failure::new(format!("umount {}: {e}", shown(args.given(0))));
     let full = absolute(args.place(0)).map_err(|e| failed(&e))?;
@@ -21,5 +22,5 @@ pub fn run(args: &Args) -> Result<()> {
         );
         return Err(failed(&what));
     }
-    unmount(&full, args.is_on("force")).map_err(|e| failed(&e))
+    unmount(&full, args.get(FORCE_UMOUNT)).map_err(|e| failed(&e))
 }

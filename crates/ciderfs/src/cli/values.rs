@@ -15,6 +15,45 @@ fn bad(flag: &str, text: &str, why: &str) -> Failure {
     Failure::new(format!("invalid value {text:?} for flag --{flag}: {why}"))
 }
 
+/// On or off.
+pub fn switch(flag: &str, text: &str) -> Result<bool> {
+    text.parse().map_err(|_| bad(flag, text, "use true or false"))
+}
+
+/// One of several words.
+pub fn choice<'a>(flag: &str, text: &'a str, choices: &[&str]) -> Result<&'a str> {
+    if choices.contains(&text) {
+        return Ok(text);
+    }
+    Err(bad(flag, text, &format!("use {}", choices.join(", "))))
+}
+
+/// An octal number, as modes of files are.
+pub fn octal(flag: &str, text: &str, to: u32) -> Result<u32> {
+    let digits = text.strip_prefix("0o").unwrap_or(text);
+    let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    let mode = u32::from_str_radix(digits, 8).ok().filter(|n| plain && *n <= to);
+    mode.ok_or_else(|| bad(flag, text, &format!("use an octal number from 0 to {to:o}")))
+}
+
+/// Megabits in a second: a number with an optional decimal suffix (`spec/cli.md` 2.6).
+pub fn rate(flag: &str, text: &str) -> Result<u64> {
+    let wrong =
+        || bad(flag, text, "use a number from 0 to 1000000000 of megabits in a second, or with M, G, T or P");
+    let last = text.chars().last().ok_or_else(wrong)?;
+    let (number, unit) =
+        if last.is_ascii_alphabetic() { (&text[..text.len() - 1], last) } else { (text, 'M') };
+    let scale = match unit.to_ascii_uppercase() {
+        'M' => 1.0,
+        'G' => 1e3,
+        'T' => 1e6,
+        'P' => 1e9,
+        _ => return Err(wrong()),
+    };
+    let rate = decimal(number).map(|n| n * scale).filter(|n| *n <= 1e9);
+    rate.map(|n| n as u64).ok_or_else(wrong)
+}
+
 /// A whole number.
 pub fn int(flag: &str, text: &str, (from, to): (u64, u64)) -> Result<u64> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
@@ -142,6 +181,21 @@ pub fn secret(flag: &str, word: &OsStr) -> Result<Secret> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rates_and_modes() {
+        for (text, want) in [("0", 0), ("100", 100), ("1.5G", 1500), ("2t", 2_000_000), ("1P", 1_000_000_000)]
+        {
+            assert_eq!(rate("x", text).unwrap(), want, "{text}");
+        }
+        for bad in ["", "M", "1K", "2P", "-1", "1e3", "10MB", "nan"] {
+            assert!(rate("x", bad).is_err(), "{bad}");
+        }
+        assert_eq!((octal("x", "0640", 0o777).unwrap(), octal("x", "0o27", 0o777).unwrap()), (0o640, 0o27));
+        for bad in ["", "8", "1000", "+7", "0x7", "-1"] {
+            assert!(octal("x", bad, 0o777).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn sizes_and_durations() {

@@ -9,8 +9,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
+use super::places;
 use crate::failure::{Failure, Result};
-use crate::places;
 
 /// Characters of patterns.
 const MAGIC: &[u8] = b"*?[\\";

@@ -1,0 +1,198 @@
+//! Mounting, and serving in this process.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ciderfs_format::{Settings, shown, shown_address};
+use ciderfs_mount::{MountedFs, ServeOptions, XattrOptions};
+use ciderfs_vfs::{Metrics, Vfs};
+use ciderfs_volume::{Observer, Volume};
+
+use super::log_path;
+use super::stop::{self, Signals};
+use crate::cli::args::Args;
+use crate::cli::table::{ENABLE_CAP, ENABLE_SELINUX, ENABLE_XATTR, METRICS};
+use crate::commands::mountpoint::Occupant;
+use crate::commands::{fstab, mount_options, mountpoint as place};
+use crate::failure::{Failure, Result};
+use crate::{config, daemon, http, memory};
+
+/// How long a thread for blocking work lives without any. Whatever there is to do wakes another one of those that wait: with
+/// a longer time a little work now and then keeps all of them alive.
+const IDLE_THREAD: Duration = Duration::from_secs(1);
+
+/// Mounts and serves until unmounted or told to stop.
+pub fn serve(args: &Args, banner: Option<&str>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("ciderfs")
+        .thread_keep_alive(IDLE_THREAD)
+        .build()?;
+    let result = runtime.block_on(serve_async(args, banner));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+async fn serve_async(args: &Args, banner: Option<&str>) -> Result<()> {
+    let mountpoint = args.place(1);
+    let report = Report { args, banner, log: follow_log(args)? };
+    let occupant = place::prepare(mountpoint)?;
+    let mut options = mount_options::serve_options(args)?;
+    tracing::info!("Meta address: {}", shown_address(args.place(0)));
+    let config = config::volume(args, mountpoint.as_os_str(), &options)?;
+    let meta = config.load().await?;
+    if let Some(occupant) = occupant {
+        report.already(&occupant, &meta.settings())?;
+        report.enter();
+        return Ok(());
+    }
+    let metrics = Arc::new(Metrics::new(labels(&meta.settings(), mountpoint))?);
+    let volume = Volume::with(meta, config, Some(observer(&metrics))).await?;
+    complete(&mut options, args, &volume);
+    let document = document(args, &volume.settings, options.mount.read_only)?;
+    let (meta, blocks) = (Arc::clone(&volume.meta), Arc::clone(&volume.blocks));
+    let vfs = Vfs::new(meta, blocks, config::vfs(args, document, &options, metrics));
+    serve_metrics(args, &vfs).await;
+    let mut signals = Signals::new()?;
+    stop::start_session(&volume.meta, &mut signals).await?;
+    let mounted = match attach(&vfs, mountpoint, options).await {
+        Ok(Ok(mounted)) => mounted,
+        not_mounted => {
+            if let Err(e) = volume.meta.close_session().await {
+                tracing::warn!("the session is left to other clients: {e}");
+            }
+            return not_mounted?.map_or_else(|o| report.already(&o, &volume.meta.settings()), |_| Ok(()));
+        }
+    };
+    memory::keep_small(&volume.blocks, mounted.monitor())?;
+    report.ready(&volume.settings.name);
+    stop::serve(mounted, vfs, &volume, signals).await
+}
+
+/// The log of a mount in the background.
+fn follow_log(args: &Args) -> Result<Option<PathBuf>> {
+    if !daemon::is_daemon() {
+        return Ok(None);
+    }
+    let log = log_path(args)?;
+    daemon::follow_log(log.clone())?;
+    Ok(Some(log))
+}
+
+/// Labels of all metrics.
+fn labels(settings: &Settings, mountpoint: &Path) -> HashMap<String, String> {
+    HashMap::from([
+        ("vol_name".to_owned(), settings.name.clone()),
+        ("mp".to_owned(), shown(mountpoint).into_owned()),
+    ])
+}
+
+/// Counts requests to the object store.
+fn observer(metrics: &Arc<Metrics>) -> Observer {
+    let metrics = Arc::clone(metrics);
+    Arc::new(move |r| metrics.object(r.method, r.took, r.bytes, r.error.is_some()))
+}
+
+/// What only the volume tells.
+fn complete(options: &mut ServeOptions, args: &Args, volume: &Volume) {
+    let acls = volume.meta.has_acls();
+    options.mount.fsname = format!("JuiceFS:{}", volume.settings.name);
+    options.init.posix_acl = acls;
+    options.xattr = XattrOptions {
+        // ACLs are attributes.
+        enabled: acls || args.get(ENABLE_XATTR),
+        capability: args.get(ENABLE_CAP),
+        selinux: args.find(ENABLE_SELINUX).unwrap_or_else(has_selinux),
+    };
+}
+
+async fn serve_metrics(args: &Args, vfs: &Arc<Vfs>) {
+    let address = args.get(METRICS);
+    if address.is_empty() {
+        return;
+    }
+    match http::serve(address, args.has(METRICS), Arc::clone(vfs)).await {
+        Ok(at) => tracing::info!("Prometheus metrics at http://{at}/metrics"),
+        Err(e) => tracing::error!("no metrics endpoint at {address}: {e}"),
+    }
+}
+
+/// Mounts, unless another command has done so meanwhile.
+async fn attach(
+    vfs: &Arc<Vfs>,
+    mountpoint: &Path,
+    options: ServeOptions,
+) -> Result<std::result::Result<MountedFs, Occupant>> {
+    let (vfs, path) = (Arc::clone(vfs), mountpoint.to_owned());
+    let handle = tokio::runtime::Handle::current();
+    tokio::task::spawn_blocking(move || {
+        // Mounting is one step with looking.
+        let turn = place::lock(&path)?;
+        Ok(match place::look(&path, &turn)? {
+            Some(occupant) => Err(occupant),
+            None => Ok(ciderfs_mount::serve(vfs, &path, &options, handle)
+                .map_err(|e| Failure::new(format!("cannot mount at {}: {e}", shown(&path))))?),
+        })
+    })
+    .await?
+}
+
+/// Tells whoever waits for the mount.
+struct Report<'a> {
+    args: &'a Args,
+    banner: Option<&'a str>,
+    log: Option<PathBuf>,
+}
+
+impl Report<'_> {
+    /// Something is mounted there: the same is what was asked for, something else is an error.
+    fn already(&self, occupant: &Occupant, settings: &Settings) -> Result<()> {
+        let text = occupant.must_be(settings, config::subdir(self.args).as_deref())?;
+        tracing::info!("{text}");
+        match &self.log {
+            Some(log) => daemon::ready(&text, log),
+            None => println!("{text}"),
+        }
+        Ok(())
+    }
+
+    fn ready(&self, name: &str) {
+        // One line, whatever the name is.
+        let ready = format!("OK, {name} is ready at {:?}", self.args.place(1));
+        tracing::info!("{ready}");
+        match (self.banner, &self.log) {
+            (Some(text), _) => println!("{ready}\n{text}"),
+            (None, Some(log)) => daemon::ready(&ready, log),
+            (None, None) => {}
+        }
+        self.enter();
+    }
+
+    /// In the background, the command that waits does it.
+    fn enter(&self) {
+        if !daemon::is_daemon() {
+            fstab::enter(self.args);
+        }
+    }
+}
+
+/// The document `.config`.
+fn document(args: &Args, settings: &Settings, read_only: bool) -> Result<serde_json::Value> {
+    let format: serde_json::Value = serde_json::from_str(&settings.to_display_json()?)?;
+    Ok(serde_json::json!({
+        "Meta": { "ReadOnly": read_only, "Subdir": config::subdir(args).unwrap_or_default() },
+        "Format": format,
+        "Mountpoint": shown(args.place(1)),
+        "Version": ciderfs_format::version::presented_version(env!("CARGO_PKG_VERSION")),
+        "Pid": std::process::id(),
+        // No hand-over between processes: an official mount command then mounts on top instead of asking for it.
+        "CommPath": "",
+    }))
+}
+
+/// Does the kernel run SELinux? Its file system is there as soon as it does, mounted or not.
+fn has_selinux() -> bool {
+    std::fs::read_to_string("/proc/filesystems").is_ok_and(|all| all.contains("selinuxfs"))
+}
