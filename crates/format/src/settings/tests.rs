@@ -149,6 +149,13 @@ fn classes_tags_and_limits_are_stored_as_the_official_client_does() {
     assert_eq!(s.to_json().unwrap(), golden!("tiers-two"));
     s.set_limits(Some(parse_mbps("1.5G").unwrap()), Some(parse_mbps("100").unwrap()));
     assert_eq!(s.to_json().unwrap(), golden!("tiers-limits"));
+    assert_eq!(s.limits(), (1500, 100));
+    let odd = golden!("tiers-limits").replace("1500", "-5");
+    assert_eq!(
+        Settings::parse(odd.as_bytes()).unwrap().limits(),
+        (0, 100),
+        "nothing is limited to less than nothing"
+    );
     s.set_tier(Some(2), Some(""), None).unwrap();
     s.set_limits(Some(0), None);
     assert_eq!(s.to_json().unwrap(), golden!("tiers-none"));

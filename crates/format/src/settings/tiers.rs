@@ -84,6 +84,12 @@ impl Settings {
         tiers
     }
 
+    /// Bandwidth of each client, up and down, Mbps; 0 for no limit.
+    pub fn limits(&self) -> (u64, u64) {
+        let mbps = |stored: i64| u64::try_from(stored).unwrap_or(0);
+        (mbps(self.upload_limit), mbps(self.download_limit))
+    }
+
     /// `config --upload-limit --download-limit`: bandwidth of each client, Mbps; 0 for no limit. See [`parse_mbps`].
     pub fn set_limits(&mut self, upload: Option<u64>, download: Option<u64>) {
         self.tiers = self.all_tiers();
