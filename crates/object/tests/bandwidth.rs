@@ -121,6 +121,8 @@ async fn a_store_that_hangs_or_fails_is_found_out_under_a_limit() {
     let store = store(&server, &bandwidth);
     bandwidth.set(MBPS, MBPS);
     store.put("k", body(500_000)).await.unwrap();
+    store.put("empty", body(0)).await.unwrap();
+    assert_eq!(store.get("empty", None).await.unwrap(), "");
     // It takes nothing of the body: what waits in the kernel is not the limit's wait.
     server.control().set(Faults { hang_next: 1, only: vec![Op::Put], ..Faults::default() });
     assert_eq!(store.put("k", body(16 << 20)).await, Err(ObjectError::Timeout(DEADLINE)));

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use ciderfs_format::Settings;
-use ciderfs_object::{ObjectError, StoreConfig, open, probe};
+use ciderfs_object::{ObjectError, StoreConfig, has_other_objects, open, probe, try_tier};
 use ciderfs_testkit::official::Official;
 use ciderfs_testkit::require;
 use ciderfs_testkit::s3::{Op, S3Options, S3Server};
@@ -145,7 +145,15 @@ async fn what_the_store_refuses_is_told_with_its_reason() {
     for (tier, code) in [(1, "InvalidStorageClass"), (2, "InvalidTag")] {
         let error = store.put_in_tier("k", Bytes::from_static(b"x"), tier).await.unwrap_err();
         assert!(error.to_string().contains(code) && !error.is_retryable(), "{error}");
+        let error = try_tier(store.as_ref(), "vol", 1, tier).await.unwrap_err();
+        assert!(error.to_string().contains(code), "{error}");
     }
+    settings.set_tier(Some(3), Some("GLACIER"), None).unwrap();
+    let fits = open(&config(&server, &settings)).unwrap();
+    server.control().clear();
+    try_tier(fits.as_ref(), "vol", 1, 3).await.unwrap();
+    assert_eq!(stored(&server, "testing/"), headers("GLACIER", ""));
+    assert!(!has_other_objects(fits.as_ref()).await.unwrap());
     store.put("k", Bytes::from_static(b"x")).await.unwrap();
     // What somebody else has stored in the settings, and no header can hold.
     settings.tiers.get_mut(&1).unwrap().storage_class = "a\nb".to_owned();
