@@ -5,12 +5,13 @@ mod answers;
 mod bucket;
 mod client;
 mod error;
+mod keys;
 mod named;
 mod store;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use address::Address;
-pub(crate) use client::Credentials;
+pub(crate) use keys::Credentials;
 pub(crate) use named::named;
 pub(crate) use store::S3Store;

@@ -5,13 +5,12 @@ use ciderfs_format::excerpt;
 use http::{Method, Request, Response};
 use reqsign_aws_v4::RequestSigner;
 use reqsign_core::{Context, HttpSend, OsEnv, Signer};
-use reqsign_file_read_tokio::TokioFileRead;
 use reqwest::Client;
 
 use super::address::Address;
 use super::answers::{MAX_ANSWER, read_answer};
-use super::client::Credentials;
 use super::error::{Asked, Call, from_code, from_status, from_transport};
+use super::keys::Keys;
 use crate::error::{ObjectError, Result};
 
 /// Lets the credential chain make its requests with our client.
@@ -49,6 +48,7 @@ pub(super) async fn find_region(client: &Client, address: &Address, store: &str)
 struct Answer {
     status: http::StatusCode,
     region: Option<String>,
+    /// Without secrets that it repeats.
     text: String,
 }
 
@@ -56,7 +56,7 @@ struct Answer {
 async fn send(
     client: &Client,
     address: &Address,
-    keys: &Credentials,
+    keys: &Keys,
     store: &str,
     (method, url, body): (Method, String, String),
 ) -> Result<Answer> {
@@ -68,17 +68,18 @@ async fn send(
         .body(())
         .map_err(|e| other(e.to_string()))?
         .into_parts();
-    if *keys != Credentials::Anonymous {
-        let context = Context::new()
-            .with_file_read(TokioFileRead)
-            .with_http_send(Sender(client.clone()))
-            .with_env(OsEnv);
+    if !keys.is_anonymous() {
+        let context = Context::new().with_http_send(Sender(client.clone())).with_env(OsEnv);
         let region = address.region.as_deref().unwrap_or("us-east-1");
         Signer::new(context, keys.provider(address.is_aws()), RequestSigner::new("s3", region))
             .sign(&mut parts, None)
             .await
             .map_err(|e| {
-                ObjectError::AccessDenied(format!("{store}: request cannot be signed: {e}; check the keys"))
+                let said = keys.excerpt(&e.to_string());
+                let trouble = keys.trouble().map_or_else(String::new, |trouble| format!(" ({trouble})"));
+                ObjectError::AccessDenied(format!(
+                    "{store}: request cannot be signed: {said}{trouble}; check the keys"
+                ))
             })?;
         parts.headers.remove("host");
     }
@@ -87,18 +88,13 @@ async fn send(
     let mut answer = client.execute(request).await.map_err(|e| from_transport(store, &e))?;
     let status = answer.status();
     let header = answer.headers().get("x-amz-bucket-region");
-    let region = header.and_then(|v| v.to_str().ok()).map(excerpt);
+    let region = header.and_then(|v| v.to_str().ok()).map(|region| keys.excerpt(region));
     let (text, _) = read_answer(&mut answer).await.map_err(|e| from_transport(store, &e))?;
-    Ok(Answer { status, region, text: String::from_utf8_lossy(&text).into_owned() })
+    Ok(Answer { status, region, text: keys.hidden_in(&String::from_utf8_lossy(&text)) })
 }
 
 /// Makes the bucket; one that is ours already is fine.
-pub(super) async fn create(
-    client: &Client,
-    address: &Address,
-    keys: &Credentials,
-    store: &str,
-) -> Result<()> {
+pub(super) async fn create(client: &Client, address: &Address, keys: &Keys, store: &str) -> Result<()> {
     let body = address.location_constraint().map_or_else(String::new, |region| {
         format!(
             "<CreateBucketConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><LocationConstraint>{region}\
@@ -123,7 +119,7 @@ pub(super) async fn create(
     if let Some(region) = element(&answer.text, "Region").or(answer.region) {
         message = format!("{message} expecting '{region}'");
     }
-    let asked = Asked { store, bucket: &address.bucket, call: Call::CreateBucket, key: "" };
+    let asked = Asked { store, bucket: &address.bucket, call: Call::CreateBucket, key: "", keys };
     let said = format!("{} {code} {message}", answer.status);
     Err(from_code(&asked, &code, message.trim())
         .unwrap_or_else(|| from_status(&asked, answer.status.as_u16(), said.trim())))
@@ -133,7 +129,7 @@ pub(super) async fn create(
 pub(super) async fn locate(
     client: &Client,
     address: &Address,
-    keys: &Credentials,
+    keys: &Keys,
     key: &str,
 ) -> (Option<String>, Option<String>) {
     let url = format!("{}/{key}", address.bucket_url().trim_end_matches('/'));

@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 use ciderfs_format::excerpt;
 use opendal::{Error, ErrorKind};
 
+use super::keys::Keys;
 use crate::error::ObjectError;
 
 /// Kinds of requests, by the names that policies have for them.
@@ -19,7 +20,7 @@ pub(super) enum Call {
 }
 
 /// A request, as its errors tell of it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
     /// Bucket and endpoint in words.
     pub(super) store: &'a str,
@@ -29,6 +30,8 @@ pub(super) struct Asked<'a> {
     pub(super) call: Call,
     /// Key, or prefix of a listing.
     pub(super) key: &'a str,
+    /// What it was signed with.
+    pub(super) keys: &'a Keys,
 }
 
 impl Asked<'_> {
@@ -95,7 +98,7 @@ fn field(message: &str, name: &str) -> Option<String> {
     message.get(start..)?.split('"').next().filter(|v| !v.is_empty()).map(excerpt)
 }
 
-/// The chain of causes, without repetitions.
+/// The chain of causes, without repetitions and not cut.
 fn causes(e: &(dyn StdError + 'static)) -> String {
     let mut text = e.to_string();
     let mut next = e.source();
@@ -106,7 +109,7 @@ fn causes(e: &(dyn StdError + 'static)) -> String {
         }
         next = e.source();
     }
-    excerpt(&text)
+    text
 }
 
 fn transport<'a>(e: &'a (dyn StdError + 'static)) -> Option<&'a reqwest::Error> {
@@ -138,7 +141,7 @@ fn connect_remedy(text: &str) -> &'static str {
 
 /// An error of the HTTP client.
 pub(super) fn from_transport(store: &str, e: &reqwest::Error) -> ObjectError {
-    let detail = causes(e);
+    let detail = excerpt(&causes(e));
     if e.is_connect() {
         let remedy = connect_remedy(&detail);
         return ObjectError::Unreachable(format!("{store}: {detail}; {remedy}"));
@@ -262,12 +265,14 @@ fn status_of(e: &Error) -> Option<u16> {
 
 /// An error of an opendal operation.
 pub(super) fn from_opendal(asked: &Asked<'_>, e: &Error) -> ObjectError {
-    let message = e.message();
+    // Secrets are hidden in the whole text, before anything is taken from it and cut.
+    let keys = asked.keys;
+    let message = &keys.hidden_in(e.message());
     let code = field(message, "code");
     let said = field(message, "message").unwrap_or_default();
     if let Some(code) = &code {
         // The region of a bucket is often only in a header.
-        let all = e.to_string();
+        let all = keys.hidden_in(&e.to_string());
         let region = expected_region(&said).is_none().then(|| expected_region(&all)).flatten().map(excerpt);
         let said = region.map_or_else(|| said.clone(), |region| format!("{said} expecting '{region}'"));
         if let Some(error) = from_code(asked, code, said.trim()) {
@@ -279,7 +284,7 @@ pub(super) fn from_opendal(asked: &Asked<'_>, e: &Error) -> ObjectError {
     }
     let detail = match (code, e.source()) {
         (Some(code), _) => format!("{code}: {said}"),
-        (None, Some(source)) => format!("{}: {}", excerpt(message), causes(source)),
+        (None, Some(source)) => format!("{}: {}", excerpt(message), keys.excerpt(&causes(source))),
         (None, None) if message.is_empty() => {
             status_of(e).map_or_else(|| e.kind().to_string(), |status| format!("HTTP status {status}"))
         }
@@ -292,7 +297,8 @@ pub(super) fn from_opendal(asked: &Asked<'_>, e: &Error) -> ObjectError {
         ErrorKind::RateLimited => ObjectError::Throttled(at),
         ErrorKind::ConfigInvalid => ObjectError::Config(at),
         _ if detail.to_ascii_lowercase().contains("credential") => ObjectError::AccessDenied(format!(
-            "{at}; no usable keys: set --access-key and --secret-key, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            "{at}; no usable keys{}: set --access-key and --secret-key, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+            keys.trouble().map_or_else(String::new, |trouble| format!(" ({trouble})"))
         )),
         _ => match status_of(e) {
             Some(status) if status >= 300 => from_status(asked, status, &detail),

@@ -17,8 +17,9 @@ use tokio::sync::OnceCell;
 
 use super::address::Address;
 use super::answers::{Bounded, too_much};
-use super::client::{Credentials, http_client};
+use super::client::http_client;
 use super::error::{Asked, Call};
+use super::keys::{Credentials, Keys};
 use super::{bucket, error};
 use crate::error::{ObjectError, Result};
 use crate::store::{Entry, MAX_OBJECT, Meta, ObjectStore};
@@ -33,7 +34,7 @@ const CRC_NAME: &str = "crc32c";
 /// A bucket of an S3 service. One attempt per call; deadlines are the caller's ([`crate::layers::Limited`]).
 pub(crate) struct S3Store {
     address: Address,
-    keys: Credentials,
+    keys: Keys,
     client: Client,
     /// The address with its region and the operator for it. Made at the first request when the region must be asked for.
     bound: OnceCell<(Address, Operator)>,
@@ -52,7 +53,7 @@ impl S3Store {
     /// Sets up the client; nothing is sent yet.
     pub(crate) fn new(address: Address, keys: Credentials) -> Result<Self> {
         let client = http_client(&address)?;
-        let store = Self { address, keys, client, bound: OnceCell::new() };
+        let store = Self { address, keys: Keys::new(keys), client, bound: OnceCell::new() };
         if store.address.region.is_some() {
             // Builds now, so that errors show now.
             let bound = store.bind(store.address.clone())?;
@@ -70,7 +71,7 @@ impl S3Store {
         if address.virtual_host {
             builder = builder.enable_virtual_host_style();
         }
-        if self.keys == Credentials::Anonymous {
+        if self.keys.is_anonymous() {
             builder = builder.skip_signature();
         }
         let transport = HttpTransporter::new(Bounded(ReqwestTransport::new(self.client.clone())));
@@ -95,7 +96,8 @@ impl S3Store {
     }
 
     fn error(&self, call: Call, key: &str, e: &opendal::Error) -> ObjectError {
-        let asked = Asked { store: &self.describe(), bucket: &self.address.bucket, call, key };
+        let asked =
+            Asked { store: &self.describe(), bucket: &self.address.bucket, call, key, keys: &self.keys };
         error::from_opendal(&asked, e).reworded(|text| self.keys.hidden_in(text))
     }
 

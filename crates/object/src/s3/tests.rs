@@ -1,6 +1,6 @@
 use super::address::Address;
-use super::client::Credentials;
 use super::error::{Asked, Call, from_code, from_status};
+use super::keys::{Credentials, Keys};
 use super::named::named_in;
 use crate::ObjectError;
 
@@ -164,7 +164,9 @@ fn credentials_are_complete_and_secret() {
 
 #[test]
 fn codes_become_errors_with_a_remedy() {
-    let asked = Asked { store: "bucket b at h", bucket: "b", call: Call::Put, key: "vol/chunks/1" };
+    let keys = Keys::new(Credentials::Anonymous);
+    let asked =
+        Asked { store: "bucket b at h", bucket: "b", call: Call::Put, key: "vol/chunks/1", keys: &keys };
     let text = |code: &str| from_code(&asked, code, "").unwrap().to_string();
     assert!(text("InvalidAccessKeyId").contains("--access-key"));
     assert!(text("SignatureDoesNotMatch").contains("--secret-key"));
@@ -259,7 +261,8 @@ fn no_part_of_an_address_is_dropped() {
 
 #[test]
 fn every_refusal_names_the_call_the_bucket_and_what_to_do() {
-    let asked = |call, key| Asked { store: "bucket b at http://h", bucket: "b", call, key };
+    let keys = Keys::new(Credentials::Anonymous);
+    let asked = |call, key| Asked { store: "bucket b at http://h", bucket: "b", call, key, keys: &keys };
     for (call, key, right) in [
         (Call::Put, "vol/x", "; the key lacks the right s3:PutObject on b/vol/*: add it"),
         (Call::Get, "vol/x", "s3:GetObject on b/vol/*"),
