@@ -16,7 +16,7 @@ use reqwest::Client;
 use tokio::sync::OnceCell;
 
 use super::address::Address;
-use super::answers::{Bounded, too_much};
+use super::answers::{Bounded, UNKNOWN_LENGTH, too_much};
 use super::client::http_client;
 use super::error::{Asked, Call};
 use super::keys::{Credentials, Keys};
@@ -135,11 +135,15 @@ async fn read(reader: &Reader, range: impl Into<BytesRange>, most: u64) -> opend
     let mut stream = reader.clone().into_stream(range).await?;
     let told = stream.metadata().await?.content_length();
     let mut body = Vec::with_capacity(told.min(most) as usize);
+    let is_unknown = told == UNKNOWN_LENGTH;
     while let Some(part) = stream.try_next().await? {
         if (body.len() + part.len()) as u64 > most {
             return Err(too_much(most));
         }
         part.for_each(|piece| body.extend_from_slice(&piece));
+    }
+    if is_unknown {
+        body.shrink_to_fit();
     }
     Ok(body.into())
 }
