@@ -13,6 +13,8 @@ use opendal::raw::{Operation, parse_content_range};
 use opendal::{Buffer, Error, ErrorKind, HttpBody, HttpTransport, Result};
 use opendal_http_transport_reqwest::ReqwestTransport;
 
+use super::bucket::element;
+
 /// Bytes that are read of the body of a refusal: an error document has some hundred. What is behind is not waited for.
 const MAX_REFUSAL: usize = 16 << 10;
 /// Bytes of an answer that is neither an object nor a listing.
@@ -24,6 +26,9 @@ const MAX_PAGE: usize = 8 << 20;
 const MAX_HEADERS: usize = 32 << 10;
 /// Bytes of a value in a listing: a key of full length, written out. opendal breaks down at 64 KiB.
 const MAX_VALUE: usize = 10 << 10;
+
+/// Where a bucket is.
+const BUCKET_REGION: &str = "x-amz-bucket-region";
 
 /// Sends requests and bounds the answers. Bodies of whole objects pass: whoever asks knows how long they may be.
 pub(super) struct Bounded(pub(super) ReqwestTransport);
@@ -41,6 +46,13 @@ impl HttpTransport for Bounded {
         if !parts.status.is_success() {
             // The status says enough where the rest does not come.
             let (text, _) = start_of(&mut body, MAX_REFUSAL).await;
+            // opendal keeps the headers of a refusal, and of the document only what all have.
+            if !parts.headers.contains_key(BUCKET_REGION)
+                && let Some(region) = element(&String::from_utf8_lossy(&text), "Region")
+                && let Ok(region) = region.parse()
+            {
+                parts.headers.insert(BUCKET_REGION, region);
+            }
             return Ok(Response::from_parts(parts, whole(text)));
         }
         if operation == Some(Operation::Read) {

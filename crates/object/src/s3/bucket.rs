@@ -7,9 +7,9 @@ use reqsign_aws_v4::RequestSigner;
 use reqsign_core::{Context, HttpSend, OsEnv, Signer};
 use reqwest::Client;
 
-use super::address::Address;
+use super::address::{Address, is_region_name};
 use super::answers::{MAX_ANSWER, read_answer};
-use super::error::{Asked, Call, from_code, from_status, from_transport};
+use super::error::{Asked, Call, expected_region, from_code, from_status, from_transport};
 use super::keys::Keys;
 use crate::error::{ObjectError, Result};
 
@@ -39,9 +39,7 @@ pub(super) async fn find_region(client: &Client, address: &Address, store: &str)
     let url = format!("{}/{}", address.endpoint, address.bucket);
     let answer = client.head(url).send().await.map_err(|e| from_transport(store, &e))?;
     let region = answer.headers().get("x-amz-bucket-region").and_then(|v| v.to_str().ok());
-    // It becomes part of a host name.
-    let legal = |region: &&str| region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    Ok(region.filter(legal).unwrap_or("us-east-1").to_owned())
+    Ok(region.filter(|region| is_region_name(region)).unwrap_or("us-east-1").to_owned())
 }
 
 /// What a store answers to a request without a body of interest.
@@ -135,12 +133,15 @@ pub(super) async fn locate(
     let url = format!("{}/{key}", address.bucket_url().trim_end_matches('/'));
     // Only makes a text better: what fails here was told already.
     match send(client, address, keys, "", (Method::GET, url, String::new())).await {
-        Ok(answer) => (element(&answer.text, "Region").or(answer.region), element(&answer.text, "Endpoint")),
+        Ok(answer) => {
+            let said = expected_region(&answer.text).map(str::to_owned);
+            (element(&answer.text, "Region").or(answer.region).or(said), element(&answer.text, "Endpoint"))
+        }
         Err(_) => (None, None),
     }
 }
 
-fn element(text: &str, name: &str) -> Option<String> {
+pub(super) fn element(text: &str, name: &str) -> Option<String> {
     let (_, rest) = text.split_once(&format!("<{name}>"))?;
     rest.split_once(&format!("</{name}>")).map(|(value, _)| excerpt(value))
 }
