@@ -53,6 +53,21 @@ pub fn named_bucket(storage: &str, endpoint: Option<&str>, bucket: &str) -> Resu
     }
 }
 
+/// What to tell whoever makes a volume about its buckets: that they keep what is deleted, or are at a place that is no longer meant
+/// to be used. Asks the store, and takes no answer for a good one: a key need not have the right to ask.
+pub async fn bucket_warnings(cfg: &StoreConfig) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    for shard in 0..cfg.shards.clamp(1, Sharded::MAX) {
+        let bucket = cfg.bucket.replacen("%d", &shard.to_string(), 1);
+        let Some(store) = s3_store(cfg, &bucket)? else { return Ok(all) };
+        all.extend(store.warnings().await);
+        if !all.is_empty() {
+            break;
+        }
+    }
+    Ok(all)
+}
+
 /// Does the back end keep a checksum with every object, which reads of whole objects verify?
 pub fn has_checksums(storage: &str, bucket: &str) -> bool {
     let bucket = bucket.replacen("%d", "0", 1);
@@ -95,12 +110,12 @@ pub fn open(cfg: &StoreConfig) -> Result<Arc<dyn ObjectStore>> {
     open_one(cfg, &cfg.bucket)
 }
 
-fn open_one(cfg: &StoreConfig, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
-    Ok(match cfg.storage.to_ascii_lowercase().as_str() {
-        "file" => Arc::new(FileStore::new(bucket)),
+/// The driver of buckets of S3, if that is what the storage is.
+fn s3_store(cfg: &StoreConfig, bucket: &str) -> Result<Option<S3Store>> {
+    let (address, keys) = match cfg.storage.to_ascii_lowercase().as_str() {
         "s3" => {
             let keys = Credentials::new(&cfg.access_key, &cfg.secret_key, &cfg.session_token)?;
-            Arc::new(S3Store::new(Address::parse_s3(bucket)?, keys)?)
+            (Address::parse_s3(bucket)?, keys)
         }
         "minio" => {
             let (mut access, mut secret) = (cfg.access_key.clone(), cfg.secret_key.clone());
@@ -109,8 +124,22 @@ fn open_one(cfg: &StoreConfig, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
                 secret = std::env::var("MINIO_SECRET_KEY").unwrap_or_default().into();
             }
             let keys = Credentials::new(&access, &secret, &cfg.session_token)?;
-            Arc::new(S3Store::new(Address::parse_minio(bucket)?, keys)?)
+            (Address::parse_minio(bucket)?, keys)
         }
+        _ => return Ok(None),
+    };
+    if let Some(hint) = address.is_of_old() {
+        tracing::warn!("{hint}");
+    }
+    S3Store::new(address, keys).map(Some)
+}
+
+fn open_one(cfg: &StoreConfig, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
+    if let Some(store) = s3_store(cfg, bucket)? {
+        return Ok(Arc::new(store));
+    }
+    Ok(match cfg.storage.to_ascii_lowercase().as_str() {
+        "file" => Arc::new(FileStore::new(bucket)),
         "mem" => Arc::new(MemoryStore::default()),
         other => {
             return Err(ObjectError::Config(format!(

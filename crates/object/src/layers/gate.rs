@@ -15,6 +15,11 @@ const RISE: f64 = 1.1;
 const NARROWEST: f64 = 1.0 / 64.0;
 /// Longest pause before a request that is let in.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Pause after the store asked to slow down; it doubles each time that what follows it is refused as well. Stores count by the
+/// second: without it the rest of one that is full would only be told again and again.
+const HOLD: Duration = Duration::from_millis(250);
+/// Longest such pause.
+const HOLD_MAX: Duration = Duration::from_secs(2);
 /// Weight of a request in the average of their lengths.
 const WEIGHT: f64 = 0.2;
 
@@ -43,8 +48,12 @@ struct State {
     changed: Instant,
     /// Seconds that a request takes, on average.
     length: f64,
-    /// Where there are pauses: when the next request may begin.
+    /// Where there are pauses between requests: when the next one may begin.
     next: Instant,
+    /// When the pause after the last fall ends.
+    resume: Instant,
+    /// The next pause.
+    hold: Duration,
 }
 
 /// A place in use.
@@ -71,26 +80,46 @@ impl Gate {
             changed: now,
             length: 0.0,
             next: now,
+            resume: now,
+            hold: HOLD,
         };
         Self { places: Semaphore::new(most), state: Mutex::new(state) }
     }
 
     /// Waits for a place.
     pub(super) async fn enter(&self) -> Result<Place<'_>> {
-        let permit = self.places.acquire().await.map_err(|e| ObjectError::Other(e.to_string()))?;
-        let begin = {
-            let mut state = self.state.lock();
-            state.used += 1;
-            (state.width < 1.0).then(|| state.slot())
-        };
-        // From here on, whoever gives up leaves the place.
-        let mut place = Place { gate: self, permit: Some(permit), began: Instant::now(), falls: 0 };
-        if let Some(begin) = begin {
-            sleep_until(begin).await;
+        loop {
+            let permit = self.places.acquire().await.map_err(|e| ObjectError::Other(e.to_string()))?;
+            self.state.lock().used += 1;
+            // From here on, whoever gives up leaves the place.
+            let mut place = Place { gate: self, permit: Some(permit), began: Instant::now(), falls: 0 };
+            let mut is_paced = false;
+            loop {
+                let now = Instant::now();
+                let begin = {
+                    let mut state = self.state.lock();
+                    // While it waited there came to be fewer places.
+                    if state.closing > 0 {
+                        break;
+                    }
+                    if state.width < 1.0 && !is_paced {
+                        is_paced = true;
+                        let begin = state.next.max(now);
+                        let pause = Duration::from_secs_f64(state.length / state.width).min(PAUSE_MAX);
+                        state.next = begin + pause;
+                        begin.max(state.resume)
+                    } else {
+                        state.resume
+                    }
+                };
+                if begin <= now {
+                    place.falls = self.state.lock().falls;
+                    place.began = now;
+                    return Ok(place);
+                }
+                sleep_until(begin).await;
+            }
         }
-        place.falls = self.state.lock().falls;
-        place.began = Instant::now();
-        Ok(place)
     }
 
     /// Opens and closes places until there are as many as the width says.
@@ -109,22 +138,14 @@ impl Gate {
     }
 }
 
-impl State {
-    /// When a request may begin that has the only place.
-    fn slot(&mut self) -> Instant {
-        let now = Instant::now();
-        let begin = self.next.max(now);
-        let every = Duration::from_secs_f64(self.length / self.width).min(PAUSE_MAX);
-        self.next = begin + every;
-        begin
-    }
-}
-
 impl Place<'_> {
     /// What became of the request.
     pub(super) fn learn<T>(&self, result: &Result<T>) {
         let mut state = self.gate.state.lock();
         let now = Instant::now();
+        if result.is_ok() && self.falls == state.falls {
+            state.hold = HOLD;
+        }
         let took = now.duration_since(self.began).as_secs_f64();
         state.length = if state.length == 0.0 { took } else { state.length + WEIGHT * (took - state.length) };
         match result {
@@ -134,6 +155,8 @@ impl Place<'_> {
                 state.width = (width * FALL).max(NARROWEST);
                 state.falls += 1;
                 state.changed = now;
+                state.resume = now + state.hold;
+                state.hold = (state.hold * 2).min(HOLD_MAX);
                 if state.falls == 1 {
                     tracing::warn!(
                         "the object store asks to slow down: fewer requests at a time until it takes more"

@@ -9,7 +9,7 @@ use reqwest::Client;
 
 use super::address::{Address, is_region_name};
 use super::answers::{MAX_ANSWER, read_answer};
-use super::error::{Asked, Call, expected_region, from_code, from_status, from_transport};
+use super::error::{Asked, Call, WRONG_REGION, expected_region, from_code, from_status, from_transport};
 use super::keys::Keys;
 use crate::error::{ObjectError, Result};
 
@@ -121,6 +121,35 @@ pub(super) async fn create(client: &Client, address: &Address, keys: &Keys, stor
     let said = format!("{} {code} {message}", answer.status);
     Err(from_code(&asked, &code, message.trim())
         .unwrap_or_else(|| from_status(&asked, answer.status.as_u16(), said.trim())))
+}
+
+/// Does the bucket keep what is deleted, or forbid to delete? Both as the store tells; what it does not tell is not the case.
+pub(super) async fn keeps_deleted(client: &Client, address: &Address, keys: &Keys) -> (bool, bool) {
+    let mut address = address.clone();
+    let mut is_on = [false, false];
+    for (on, (about, name)) in
+        is_on.iter_mut().zip([("versioning", "Status"), ("object-lock", "ObjectLockEnabled")])
+    {
+        for _ in 0..2 {
+            let url = format!("{}?{about}", address.bucket_url());
+            let answer = match send(client, &address, keys, "", (Method::GET, url, String::new())).await {
+                Ok(answer) => answer,
+                Err(e) => {
+                    tracing::debug!("{about} of the bucket: {e}");
+                    break;
+                }
+            };
+            *on = answer.status.is_success() && element(&answer.text, name).as_deref() == Some("Enabled");
+            // With the region that it names, if that is what it minds.
+            let code = element(&answer.text, "Code").filter(|code| WRONG_REGION.contains(&code.as_str()));
+            let Some(region) = code.and_then(|_| expected_region(&answer.text)).filter(|r| is_region_name(r))
+            else {
+                break;
+            };
+            address = address.with_region(region);
+        }
+    }
+    is_on.into()
 }
 
 /// Where a store says that the bucket is, when it refuses to serve it here: region and endpoint.

@@ -22,7 +22,7 @@ pub(super) enum Call {
 }
 
 /// Codes of the refusal of a region.
-const WRONG_REGION: [&str; 3] =
+pub(super) const WRONG_REGION: [&str; 3] =
     ["AuthorizationHeaderMalformed", "AuthorizationQueryParametersError", "InvalidRegion"];
 
 /// A request, as its errors tell of it.

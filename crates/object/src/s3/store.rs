@@ -110,6 +110,27 @@ impl S3Store {
         error::from_opendal(&asked, e).reworded(|text| self.keys.hidden_in(text))
     }
 
+    /// What to tell whoever makes a volume here about a bucket that does not free what is deleted.
+    pub(crate) async fn warnings(&self) -> Vec<String> {
+        let Ok(bound) = self.bound().await else { return Vec::new() };
+        let (versioned, locked) = bucket::keeps_deleted(&self.client, &bound.address, &self.keys).await;
+        let store = self.describe();
+        let mut all = Vec::new();
+        if versioned {
+            all.push(format!(
+                "{store} has versioning: every block that is deleted or overwritten is kept and paid for; suspend versioning, or \
+                 set a rule that expires noncurrent versions"
+            ));
+        }
+        if locked {
+            all.push(format!(
+                "{store} has object lock: blocks cannot be deleted before their retention ends, so the space of deleted files is \
+                 not freed; use a bucket without object lock"
+            ));
+        }
+        all
+    }
+
     /// What to make a failed request with once more, because the store named the region of the bucket; or its error.
     async fn again(&self, bound: &Bound, call: Call, key: &str, e: &opendal::Error) -> Result<&Bound> {
         let Some(hint) = error::other_region(e, bound.address.is_aws()) else {
