@@ -3,6 +3,7 @@
 mod encrypt;
 #[cfg(any(test, feature = "faulty"))]
 mod faulty;
+mod gate;
 mod limit;
 mod meter;
 mod paced;

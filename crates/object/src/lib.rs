@@ -22,7 +22,7 @@ pub use direct::{Bounce, NewFiles};
 pub use error::{ObjectError, Result};
 pub use file::FileStore;
 pub use memory::MemoryStore;
-pub use open::{StoreConfig, has_checksums, has_classes, named_bucket, open};
+pub use open::{StoreConfig, bucket_warnings, has_checksums, has_classes, named_bucket, open};
 pub use probe::{has_other_objects, prepare, probe, try_tier};
 pub use store::{Entry, MAX_OBJECT, Meta, ObjectStore};
 

@@ -12,7 +12,7 @@ use crate::error::{ObjectError, Result};
 use crate::file::FileStore;
 use crate::layers::{Paced, Sharded};
 use crate::memory::MemoryStore;
-use crate::s3::{Address, Credentials, S3Store, named};
+use crate::s3::{Address, Credentials, Manner, S3Store, named};
 use crate::store::ObjectStore;
 
 /// Where objects are, and with which credentials.
@@ -61,6 +61,21 @@ pub fn named_bucket(storage: &str, endpoint: Option<&str>, bucket: &str) -> Resu
         ))),
         (_, None) => Ok(bucket.to_owned()),
     }
+}
+
+/// What to tell whoever makes a volume about its buckets: that they keep what is deleted, or are at a place that is no longer meant
+/// to be used. Asks the store, and takes no answer for a good one: a key need not have the right to ask.
+pub async fn bucket_warnings(cfg: &StoreConfig) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    for shard in 0..cfg.shards.clamp(1, Sharded::MAX) {
+        let bucket = cfg.bucket.replacen("%d", &shard.to_string(), 1);
+        let Some(store) = s3_store(cfg, &bucket)? else { return Ok(all) };
+        all.extend(store.warnings().await);
+        if !all.is_empty() {
+            break;
+        }
+    }
+    Ok(all)
 }
 
 /// Does the back end keep a checksum with every object, which reads of whole objects verify?
@@ -118,12 +133,12 @@ pub fn open(cfg: &StoreConfig) -> Result<Arc<dyn ObjectStore>> {
     open_one(cfg, &cfg.bucket)
 }
 
-fn open_one(cfg: &StoreConfig, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
-    Ok(match cfg.storage.to_ascii_lowercase().as_str() {
-        "file" => Arc::new(Paced::new(Arc::new(FileStore::new(bucket)), Arc::clone(&cfg.bandwidth))),
+/// The driver of buckets of S3, if that is what the storage is.
+fn s3_store(cfg: &StoreConfig, bucket: &str) -> Result<Option<S3Store>> {
+    let (address, keys) = match cfg.storage.to_ascii_lowercase().as_str() {
         "s3" => {
             let keys = Credentials::new(&cfg.access_key, &cfg.secret_key, &cfg.session_token)?;
-            Arc::new(s3(cfg, Address::parse_s3(bucket)?, keys)?)
+            (Address::parse_s3(bucket)?, keys)
         }
         "minio" => {
             let (mut access, mut secret) = (cfg.access_key.clone(), cfg.secret_key.clone());
@@ -132,17 +147,29 @@ fn open_one(cfg: &StoreConfig, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
                 secret = std::env::var("MINIO_SECRET_KEY").unwrap_or_default().into();
             }
             let keys = Credentials::new(&access, &secret, &cfg.session_token)?;
-            Arc::new(s3(cfg, Address::parse_minio(bucket)?, keys)?)
+            (Address::parse_minio(bucket)?, keys)
         }
-        "mem" => Arc::new(Paced::new(Arc::new(MemoryStore::default()), Arc::clone(&cfg.bandwidth))),
+        _ => return Ok(None),
+    };
+    if let Some(hint) = address.is_of_old() {
+        tracing::warn!("{hint}");
+    }
+    let manner = Manner { tiers: cfg.tiers.clone(), bandwidth: Arc::clone(&cfg.bandwidth) };
+    S3Store::new(address, keys, manner).map(Some)
+}
+
+fn open_one(cfg: &StoreConfig, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
+    if let Some(store) = s3_store(cfg, bucket)? {
+        return Ok(Arc::new(store));
+    }
+    let store: Arc<dyn ObjectStore> = match cfg.storage.to_ascii_lowercase().as_str() {
+        "file" => Arc::new(FileStore::new(bucket)),
+        "mem" => Arc::new(MemoryStore::default()),
         other => {
             return Err(ObjectError::Config(format!(
                 "storage {other:?} is not supported in this version; supported are file, s3 and minio"
             )));
         }
-    })
-}
-
-fn s3(cfg: &StoreConfig, address: Address, keys: Credentials) -> Result<S3Store> {
-    S3Store::new(address, keys, cfg.tiers.clone(), Arc::clone(&cfg.bandwidth))
+    };
+    Ok(Arc::new(Paced::new(store, Arc::clone(&cfg.bandwidth))))
 }

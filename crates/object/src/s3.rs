@@ -2,9 +2,11 @@
 
 mod address;
 mod answers;
+mod bound;
 mod bucket;
 mod client;
 mod error;
+mod keys;
 mod named;
 mod outgoing;
 mod store;
@@ -12,6 +14,7 @@ mod store;
 mod tests;
 
 pub(crate) use address::Address;
-pub(crate) use client::Credentials;
+pub(crate) use bound::Manner;
+pub(crate) use keys::Credentials;
 pub(crate) use named::named;
 pub(crate) use store::S3Store;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 
+use super::gate::Gate;
 use crate::bandwidth::within;
 use crate::error::{ObjectError, Result};
 use crate::store::{Entry, Meta, ObjectStore};
@@ -40,14 +40,14 @@ impl Default for Limits {
 }
 
 /// A store with bounded concurrency and a deadline for every request. Waiting for a place, or for a share of the bandwidth, is not
-/// part of the deadline.
+/// part of the deadline. There are fewer places while the store asks to slow down.
 #[derive(Debug)]
 pub struct Limited {
     inner: Arc<dyn ObjectStore>,
     limits: Limits,
-    uploads: Semaphore,
-    downloads: Semaphore,
-    others: Semaphore,
+    uploads: Gate,
+    downloads: Gate,
+    others: Gate,
 }
 
 impl Limited {
@@ -56,20 +56,18 @@ impl Limited {
         Self {
             inner,
             limits,
-            uploads: Semaphore::new(limits.max_uploads.max(1)),
-            downloads: Semaphore::new(limits.max_downloads.max(1)),
-            others: Semaphore::new(limits.max_others.max(1)),
+            uploads: Gate::new(limits.max_uploads),
+            downloads: Gate::new(limits.max_downloads),
+            others: Gate::new(limits.max_others),
         }
     }
 }
 
-async fn bounded<T>(
-    gate: &Semaphore,
-    deadline: Duration,
-    call: impl Future<Output = Result<T>>,
-) -> Result<T> {
-    let _place = gate.acquire().await.map_err(|e| ObjectError::Other(e.to_string()))?;
-    within(deadline, call).await.unwrap_or(Err(ObjectError::Timeout(deadline)))
+async fn bounded<T>(gate: &Gate, deadline: Duration, call: impl Future<Output = Result<T>>) -> Result<T> {
+    let place = gate.enter().await?;
+    let result = within(deadline, call).await.unwrap_or(Err(ObjectError::Timeout(deadline)));
+    place.learn(&result);
+    result
 }
 
 #[async_trait]

@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 
 use super::faults::{Control, Fate, Faults, Op, Request};
 use super::policy::Scripted;
+use super::profile::{Look, is_about_bucket, ovh_host};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Answer = Response<UnsyncBoxBody<Bytes, BoxError>>;
@@ -124,7 +125,18 @@ async fn answer(
         return Ok(command_answer(command, req.uri().query().unwrap_or_default(), control));
     }
     let header = |name: &str| req.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-    let op = Op::of(req.method().as_str(), &path);
+    let query = req.uri().query().unwrap_or_default().to_owned();
+    let path = match header("host").as_deref().and_then(ovh_host) {
+        Some((_, Some(bucket))) => format!("/{bucket}{path}"),
+        _ => path,
+    };
+    let op = match is_about_bucket(&query) {
+        true => Op::Other,
+        false => Op::of(req.method().as_str(), &path),
+    };
+    let strict = control.strict();
+    let look = Look { op, method: req.method().as_str(), query: &query, headers: req.headers() };
+    let refused = strict.as_ref().and_then(|strict| strict.refusal(&look));
     let mut seen = Request {
         op,
         path,
@@ -165,11 +177,24 @@ async fn answer(
             let _ = req.into_body().collect().await;
             prescribed(&script)
         }
+        _ if let Some((status, code, message)) = refused => {
+            let _ = req.into_body().collect().await;
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            let text = format!("<Error><Code>{code}</Code><Message>{message}</Message></Error>");
+            full(status, "application/xml", text)
+        }
+        _ if let Some((status, text)) = strict.as_ref().and_then(|s| s.about_bucket(&query)) => {
+            full(status, "application/xml", text)
+        }
         _ => {
             let req = req.map(s3s::Body::from);
             service.call(req).await?.map(|body| body.map_err(|e| e.to_string().into()).boxed_unsync())
         }
     };
+    let mut answer = answer;
+    if let Some(date) = strict.and_then(|s| s.date().parse().ok()) {
+        answer.headers_mut().insert("date", date);
+    }
     seen.status = answer.status().as_u16();
     seen.sent = answer.body().size_hint().exact().unwrap_or(0);
     if fate == Fate::LoseReply {
