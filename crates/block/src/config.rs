@@ -1,10 +1,11 @@
 //! Settings of the block layer.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ciderfs_format::Compression;
 
-use crate::BlockError;
+use crate::{BlockError, CacheMode, Eviction};
 
 /// Smallest block size of the volume format.
 pub const MIN_BLOCK_SIZE: u32 = 64 << 10;
@@ -12,6 +13,9 @@ pub const MIN_BLOCK_SIZE: u32 = 64 << 10;
 pub const MAX_BLOCK_SIZE: u32 = 16 << 20;
 /// Smallest `buffer_size` that is accepted, like the official client's.
 pub const MIN_BUFFER_SIZE: u64 = 32 << 20;
+
+/// Shortest `cache_expire` but 0.
+const MIN_CACHE_EXPIRE: Duration = Duration::from_secs(1);
 
 /// How blocks are stored, cached and bounded.
 #[derive(Debug, Clone)]
@@ -26,6 +30,15 @@ pub struct BlockConfig {
     pub cache_dirs: Vec<PathBuf>,
     /// Bytes of the disk cache over all directories; 0 means no disk cache.
     pub cache_size: u64,
+    /// Blocks in the disk cache over all directories; 0 means as many as `cache_size` and the file system take, up to
+    /// eight million in each.
+    pub cache_items: u64,
+    /// Who may read the files of the disk cache.
+    pub cache_mode: CacheMode,
+    /// Which block leaves the disk cache for another one.
+    pub cache_eviction: Eviction,
+    /// Blocks in the disk cache that were not used for this long leave it; 0 means never. Raised to a second if shorter.
+    pub cache_expire: Duration,
     /// Share of the cache's file system (blocks and inodes) that stays free, 0 to 1.
     pub free_space_ratio: f32,
     /// Keep full blocks in the disk cache after their upload.
@@ -57,6 +70,10 @@ impl Default for BlockConfig {
             hash_prefix: false,
             cache_dirs: Vec::new(),
             cache_size: 100 << 30,
+            cache_items: 0,
+            cache_mode: CacheMode::default(),
+            cache_eviction: Eviction::default(),
+            cache_expire: Duration::ZERO,
             free_space_ratio: 0.1,
             cache_large_write: false,
             cache_partial_only: false,
@@ -87,11 +104,21 @@ impl BlockConfig {
                 self.free_space_ratio
             )));
         }
+        if !self.cache_expire.is_zero() {
+            self.cache_expire = self.cache_expire.max(MIN_CACHE_EXPIRE);
+        }
         self.buffer_size = self.buffer_size.max(MIN_BUFFER_SIZE);
         self.max_uploads = self.max_uploads.max(1);
         self.max_downloads = self.max_downloads.max(1);
         self.cpu_threads = self.cpu_threads.max(1);
         Ok(self)
+    }
+
+    /// `cache_expire` in whole seconds, a begun one included.
+    pub(crate) fn expire_seconds(&self) -> u32 {
+        let expire = self.cache_expire;
+        u32::try_from(expire.as_secs())
+            .map_or(u32::MAX, |s| s.saturating_add((expire.subsec_nanos() > 0).into()))
     }
 }
 

@@ -20,18 +20,23 @@ use crate::covered::covered;
 use crate::key::{BlockId, Piece, mix};
 use crate::stats::Counters;
 
+mod blocks;
 mod breaker;
+mod clock;
 mod dir;
-mod fifo;
+mod expiry;
 mod file;
-mod journal;
+mod index;
 mod open;
+mod policy;
 mod sweep;
 #[cfg(test)]
 mod tests;
 mod way;
 mod writer;
 
+use blocks::Rules;
+use dir::Setup;
 pub(crate) use dir::{CacheDir, Found};
 use file::{FileError, widened};
 
@@ -66,11 +71,29 @@ impl DiskCache {
             return cache;
         }
         let n = cfg.cache_dirs.len() as u64;
-        // The writers' queues hold at most a twelfth of the buffer memory.
-        let queue_limit = cfg.buffer_size / 12 / n;
+        let setup = Setup {
+            rules: Rules {
+                bytes: cfg.cache_size / n,
+                items: match cfg.cache_items {
+                    0 => usize::MAX,
+                    items => usize::try_from((items / n).max(1)).unwrap_or(usize::MAX),
+                },
+                eviction: cfg.cache_eviction,
+                expire: cfg.expire_seconds(),
+            },
+            mode: cfg.cache_mode,
+            free_ratio: f64::from(cfg.free_space_ratio),
+            // The writers' queues hold at most a twelfth of the buffer memory.
+            queue_limit: cfg.buffer_size / 12 / n,
+        };
+        if setup.mode.is_cut() {
+            let (asked, file) = (setup.mode, setup.mode.file());
+            tracing::warn!(
+                "cache mode {asked} is taken as {file:04o}: only the owner may change cached blocks"
+            );
+        }
         for path in &cfg.cache_dirs {
-            let ratio = f64::from(cfg.free_space_ratio);
-            match CacheDir::open(path, cfg.cache_size / n, ratio, queue_limit, counters.clone()) {
+            match CacheDir::open(path, setup, counters.clone()) {
                 Ok(dir) => cache.dirs.push(dir),
                 Err(e) => tracing::warn!(dir = %shown(path), "no disk cache here: {e}"),
             }

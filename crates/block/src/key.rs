@@ -22,6 +22,11 @@ impl BlockId {
         (len > 0).then_some(Self { id, indx, len })
     }
 
+    /// Its place, without the length.
+    pub fn key(&self) -> (u64, u32) {
+        (self.id, self.indx)
+    }
+
     /// All blocks of a slice.
     pub fn all(id: u64, size: u32, block_size: u32) -> impl Iterator<Item = Self> {
         (0..block_count(size, block_size)).filter_map(move |indx| Self::of(id, size, indx, block_size))

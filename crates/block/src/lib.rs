@@ -5,7 +5,8 @@
 //! bucket is known below.
 //!
 //! **Peak memory** of the block layer: `buffer_size`, plus a sixteenth of it (at most 8 MiB) of idle buffers, plus one
-//! request per kind that is larger than its reserve (see [`budget`]), plus about 80 bytes per block in the disk cache.
+//! request per kind that is larger than its reserve (see [`budget`]), plus about 80 bytes per block in the disk
+//! cache, 120 if blocks expire.
 #![forbid(unsafe_code)]
 
 mod backend;
@@ -16,9 +17,11 @@ mod cpu;
 mod disk;
 mod download;
 mod error;
+mod eviction;
 mod flight;
 mod key;
 mod memory;
+mod mode;
 mod ranges;
 mod read;
 mod stats;
@@ -32,6 +35,8 @@ pub use ciderfs_object::{Buffer, Buffers};
 pub use budget::{Budget, BudgetKind, Permit};
 pub use config::{BlockConfig, MAX_BLOCK_SIZE, MIN_BLOCK_SIZE, MIN_BUFFER_SIZE, ReadHint};
 pub use error::BlockError;
+pub use eviction::Eviction;
+pub use mode::CacheMode;
 pub use read::SlicePart;
 pub use stats::BlockStats;
 pub use store::BlockStore;

@@ -2,6 +2,8 @@
 
 mod budget;
 mod cache;
+mod cache_files;
+mod cache_rules;
 mod model;
 mod reads;
 mod support;

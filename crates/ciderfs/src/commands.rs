@@ -43,7 +43,7 @@ pub fn run(argv: &[OsString]) -> ExitCode {
     };
     let words = &argv[1..];
     // Flags may stand before the command, which is the first other word.
-    let Some(at) = words.iter().position(|word| parse::split(word).is_none()) else {
+    let Some(at) = parse::first_argument(words) else {
         let asks_for_version = words.iter().any(|word| is_flag(word, VERSION.row));
         print!("{}", if asks_for_version { format!("{}\n", version()) } else { help::program() });
         return ExitCode::SUCCESS;

@@ -5,7 +5,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ciderfs_block::BlockConfig;
+use ciderfs_block::{BlockConfig, CacheMode};
 use ciderfs_format::shown;
 use ciderfs_meta::MetaConfig;
 use ciderfs_meta::store::Store;
@@ -18,10 +18,11 @@ use crate::cli::args::Args;
 use crate::cli::flag::{Flag, Take};
 use crate::cli::places;
 use crate::cli::table::{
-    ACCESS_KEY, BUCKET, BUFFER_SIZE, CACHE_DIR, CACHE_LARGE_WRITE, CACHE_PARTIAL_ONLY, CACHE_SIZE,
-    CHECK_STORAGE, FREE_SPACE_RATIO, GET_TIMEOUT, HEARTBEAT, HIDE_INTERNAL, IO_RETRIES, MAX_DELETES,
-    MAX_DOWNLOADS, MAX_READAHEAD, MAX_UPLOADS, META_PASSWORD, NO_BGJOB, PREFETCH, PREFIX_INTERNAL,
-    PUT_TIMEOUT, REGION, SECRET_KEY, SESSION_TOKEN, SKIP_DIR_MTIME, SORT_DIR, STORAGE, SUBDIR, VERIFY_READS,
+    ACCESS_KEY, BUCKET, BUFFER_SIZE, CACHE_DIR, CACHE_EVICTION, CACHE_EXPIRE, CACHE_ITEMS, CACHE_LARGE_WRITE,
+    CACHE_MODE, CACHE_PARTIAL_ONLY, CACHE_SIZE, CHECK_STORAGE, ENCRYPT_PASSPHRASE, FREE_SPACE_RATIO,
+    GET_TIMEOUT, HEARTBEAT, HIDE_INTERNAL, IO_RETRIES, MAX_DELETES, MAX_DOWNLOADS, MAX_READAHEAD,
+    MAX_UPLOADS, META_PASSWORD, NO_BGJOB, PREFETCH, PREFIX_INTERNAL, PUT_TIMEOUT, REGION, SECRET_KEY,
+    SESSION_TOKEN, SKIP_DIR_MTIME, SORT_DIR, STORAGE, SUBDIR, VERIFY_READS,
 };
 use crate::commands::mount_options;
 use crate::failure::Result;
@@ -64,6 +65,7 @@ pub fn volume(args: &Args, mount_point: &OsStr, options: &ServeOptions) -> Resul
             ..MetaConfig::default()
         },
         storage: storage(args),
+        passphrase: args.find(ENCRYPT_PASSPHRASE).cloned(),
         bounds: Bounds { limits, retries: u32::try_from(args.get(IO_RETRIES)).unwrap_or(u32::MAX) },
         probe: args.get(CHECK_STORAGE),
         blocks: blocks(args)?,
@@ -104,6 +106,10 @@ fn blocks(args: &Args) -> Result<BlockConfig> {
     Ok(BlockConfig {
         cache_dirs: cache_dirs(args)?,
         cache_size: args.get(CACHE_SIZE),
+        cache_items: args.get(CACHE_ITEMS),
+        cache_mode: cache_mode(args),
+        cache_expire: args.get(CACHE_EXPIRE),
+        cache_eviction: args.get(CACHE_EVICTION).parse().unwrap_or_default(),
         free_space_ratio: args.get(FREE_SPACE_RATIO),
         cache_large_write: args.get(CACHE_LARGE_WRITE),
         cache_partial_only: args.get(CACHE_PARTIAL_ONLY),
@@ -112,6 +118,11 @@ fn blocks(args: &Args) -> Result<BlockConfig> {
         verify_reads: args.get(VERIFY_READS),
         ..BlockConfig::default()
     })
+}
+
+/// The mode of cached blocks; the table knows its range.
+fn cache_mode(args: &Args) -> CacheMode {
+    u32::try_from(args.get(CACHE_MODE)).ok().and_then(CacheMode::new).unwrap_or_default()
 }
 
 /// The directories of the disk cache that are there or can be made; none for a cache in memory.
@@ -158,4 +169,20 @@ pub fn vfs(
 /// A number of things.
 fn count(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use ciderfs_block::Eviction;
+
+    use super::*;
+    use crate::cli::flag::Kind;
+
+    #[test]
+    fn every_policy_of_the_cache_has_its_name_in_the_table() {
+        let Kind::Choice(choices) = CACHE_EVICTION.row.kind else { panic!("no choice") };
+        assert_eq!(choices.len(), Eviction::ALL.len());
+        assert!(Eviction::ALL.iter().all(|policy| choices.contains(&policy.name())));
+        assert_eq!(CACHE_EVICTION.row.default, Eviction::default().name());
+    }
 }

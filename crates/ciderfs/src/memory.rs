@@ -36,6 +36,18 @@ pub fn tame_allocator() {
     }
 }
 
+/// No huge pages for this process: the kernel then never stops it to put small ones together.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn without_huge_pages() -> std::io::Result<()> {
+    // SAFETY: sets a flag of this process; no memory is touched.
+    match unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
 /// Gives memory back that nobody needs any more, as long as the mount lives.
 ///
 /// glibc gives back only what is free at the end of an arena; blocks of many sizes leave holes everywhere.

@@ -229,6 +229,12 @@ fn a_volume_on_redis_and_s3_tells_no_secret() {
     assert!(said.contains("\"removed\""), "{said}");
     fail(&mut field.format(meta, "vol", &[&keys(WRONG_KEY)]), &["nothing was changed"]);
     for (i, meta) in addresses.iter().enumerate() {
+        // A flag and its value may stand before the command.
+        let said = say(ciderfs(&["--secret-key", WRONG_KEY, "conig", meta]).arg("--force"));
+        assert!(
+            said.code == 3 && said.stderr.contains("'conig'; did you mean `ciderfs config`?"),
+            "{said:?}"
+        );
         for command in ["status", "config"] {
             let said = succeed(&mut loud(&[command, meta]));
             assert!(said.contains("\"removed\""), "{said}");
@@ -326,8 +332,7 @@ fn what_comes_from_the_environment_stays_there() {
         assert_eq!(config["Format"][name], "removed");
     }
     let pid = u32::try_from(config["Pid"].as_u64().unwrap()).unwrap();
-    let own = fs::read(format!("/proc/{pid}/environ")).unwrap();
-    assert!(!String::from_utf8_lossy(&own).contains(SECRET_KEY), "only what it was given");
+    assert_hidden("the environment", &fs::read(format!("/proc/{pid}/environ")).unwrap());
     command_line(pid);
     drop(served);
     wait_for("the end of the mount", || !is_mounted(&field.at("mnt")));
@@ -337,16 +342,123 @@ fn what_comes_from_the_environment_stays_there() {
     assert_eq!(fs::metadata(field.at("mnt.log")).unwrap().mode() & 0o777, 0o640);
 }
 
+/// The ways in which secrets are given that do not stand in a command line.
+const WAYS: [&str; 4] = ["files", "pipes", "variables", "credentials"];
+
+/// A command that is given the password of the engine and the keys of the object store, or the password alone. In the shell
+/// because of the pipes.
+fn given(field: &Field, way: &str, keys: bool, args: &[&str]) -> Command {
+    let mut secrets = vec![("meta-password", "META_PASSWORD", PASSWORD)];
+    if keys {
+        secrets.push(("access-key", "ACCESS_KEY", ACCESS_KEY));
+        secrets.push(("secret-key", "SECRET_KEY", SECRET_KEY));
+        secrets.push(("session-token", "SESSION_TOKEN", TOKEN));
+    }
+    let dir = field.at(if keys { "all" } else { "password" });
+    fs::create_dir_all(&dir).unwrap();
+    for (name, _, value) in &secrets {
+        fs::write(dir.join(name), format!("{value}\n")).unwrap();
+    }
+    let plain = program();
+    let mut command = Command::new("bash");
+    for (name, value) in plain.get_envs() {
+        assert!(value.is_none());
+        command.env_remove(name);
+    }
+    let mut script = String::from("exec \"$0\" \"$@\"");
+    match way {
+        "files" => {
+            for (name, _, _) in &secrets {
+                script += &format!(" --{name}-file={}", dir.join(name).display());
+            }
+        }
+        "pipes" => {
+            for (name, _, _) in &secrets {
+                script += &format!(" --{name}-file <(cat {})", dir.join(name).display());
+            }
+        }
+        "variables" => _ = command.envs(secrets.iter().map(|(_, name, value)| (name, value))),
+        _ => _ = command.env("CREDENTIALS_DIRECTORY", &dir),
+    }
+    command.stdin(Stdio::null()).args(["-c", &script]).arg(plain.get_program()).args(args);
+    command
+}
+
+#[test]
+fn secrets_are_taken_from_files_pipes_variables_and_credentials() {
+    let field = Field::new();
+    let bucket = field.s3.bucket_url("bucket");
+    for (i, way) in WAYS.into_iter().enumerate() {
+        let meta = format!("redis://{}", field.host(4 + i as u32));
+        let name = format!("vol-{way}");
+        fail(&mut loud(&["status", &meta]), &["META_PASSWORD"]);
+        let format = ["format", &meta, &name, "--storage=s3", "--bucket", &bucket, "--trace"];
+        let said = succeed(&mut given(&field, way, true, &format));
+        assert!(!said.contains("(ps)"), "nothing was typed: {said}");
+        for command in ["status", "config"] {
+            let said = succeed(&mut given(&field, way, false, &[command, &meta, "--trace"]));
+            assert!(said.contains("\"removed\""), "{said}");
+        }
+        // With the keys of the volume; then with those that are given, because the volume has none any more.
+        for own in [true, false] {
+            if !own {
+                let mut config = given(&field, way, false, &["config", &meta, "--access-key=", "--force"]);
+                config.args(["--secret-key=", "--session-token="]);
+                succeed(&mut config);
+            }
+            let (template, served) = field.mount(&meta, &format!("{way}-{own}"), &["--trace"]);
+            let args: Vec<&str> = template.get_args().map(|arg| arg.to_str().unwrap()).collect();
+            succeed(&mut given(&field, way, !own, &args));
+            let body = noise(200_000);
+            let mut file = File::create(served.join("file")).unwrap();
+            file.write_all(&body).unwrap();
+            file.sync_all().unwrap();
+            drop(file);
+            assert_eq!(fs::read(served.join("file")).unwrap(), body);
+            let config = fs::read(served.join(".config")).unwrap();
+            assert_hidden(".config", &config);
+            let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+            let pid = u32::try_from(config["Pid"].as_u64().unwrap()).unwrap();
+            command_line(pid);
+            let environ = fs::read(format!("/proc/{pid}/environ")).unwrap();
+            assert_hidden("the environment", &environ);
+            if way == "variables" {
+                assert!(String::from_utf8_lossy(&environ).contains("META_PASSWORD=****"));
+            }
+            succeed(loud(&["umount"]).arg(&served.path));
+            wait_for("the end of the mount", || !is_mounted(&served.path));
+            assert_hidden("the log", served.log().as_bytes());
+        }
+        // What is there without being asked for changes no volume.
+        let said = succeed(&mut given(&field, way, false, &["config", &meta, "--trash-days=2"]));
+        assert!(said.contains("\"TrashDays\": ") && !said.contains(ACCESS_KEY), "{said}");
+        if way == "variables" || way == "credentials" {
+            let said = succeed(&mut given(&field, way, true, &["config", &meta, "--trash-days=3"]));
+            assert!(said.contains("\"TrashDays\": ") && !said.contains(ACCESS_KEY), "{said}");
+        }
+    }
+    let empty = field.at("empty");
+    fs::write(&empty, "\n").unwrap();
+    for (path, why) in [("/dev/zero", "neither a file nor a pipe"), ("/nowhere/x", "No such file")] {
+        let flag = format!("--meta-password-file={path}");
+        fail(&mut loud(&["status", "redis://127.0.0.1/1", &flag]), &["--meta-password-file", path, why]);
+    }
+    let flag = format!("--secret-key-file={}", empty.display());
+    fail(&mut loud(&["config", "redis://127.0.0.1/1", &flag]), &["--secret-key-file", "empty"]);
+}
+
 #[test]
 fn a_mount_in_the_foreground_covers_its_command_line() {
     let field = Field::new();
     let meta = field.addresses(3).swap_remove(2);
+    let keys = [("ACCESS_KEY", ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", SECRET_KEY), ("SESSION_TOKEN", TOKEN)];
     let bucket = format!("--bucket={}", field.at("objects").display());
     succeed(&mut loud(&["format", &meta, "vol", &bucket]));
     let path = field.at("mnt");
     let mut command = loud(&["mount", &meta, "--metrics=", "--cache-dir=memory"]);
-    command.arg(&path);
+    command.arg(&path).envs(keys);
     let mount = Mount::start(command, &path, &field.at("log"));
+    assert_hidden("the environment", &fs::read(format!("/proc/{}/environ", mount.pid())).unwrap());
     let shown = command_line(mount.pid());
     let host = field.host(3);
     assert!(shown.contains(&format!(" mount redis://default:****@{host}?read-timeout=20s ")), "{shown}");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ciderfs_format::envelope::{Envelope, PASSPHRASE_ENV, PrivateKey};
+use ciderfs_format::envelope::{Envelope, PrivateKey};
 use ciderfs_format::{Secret, Settings};
 use ciderfs_object::layers::{
     Encrypted, EnvelopeCipher, Limited, Limits, Metered, Prefixed, Request, Retried,
@@ -35,16 +35,18 @@ impl Bounds {
 /// Told of every request.
 pub type Observer = Arc<dyn Fn(Request<'_>) + Send + Sync>;
 
-/// Opens a volume's object store with all its layers. `settings` has its secrets decrypted.
+/// Opens a volume's object store with all its layers. `settings` has its secrets decrypted; the passphrase is that of the private
+/// key of an encrypted volume.
 ///
 /// # Errors
 /// Of settings that name no store, and of keys that cannot be used. Nothing is asked of the store itself.
 pub fn storage(
     settings: &Settings,
+    passphrase: Option<&Secret>,
     bounds: Bounds,
     observer: Option<Observer>,
 ) -> Result<Arc<dyn ObjectStore>> {
-    storage_within(settings, bounds, &bandwidth(settings), observer)
+    storage_within(settings, passphrase, bounds, &bandwidth(settings), observer)
 }
 
 /// The bandwidth that settings grant a client.
@@ -58,6 +60,7 @@ pub(crate) fn bandwidth(settings: &Settings) -> Arc<Bandwidth> {
 /// [`storage`] with a bandwidth that others have part in, or that changes.
 pub(crate) fn storage_within(
     settings: &Settings,
+    passphrase: Option<&Secret>,
     bounds: Bounds,
     bandwidth: &Arc<Bandwidth>,
     observer: Option<Observer>,
@@ -81,8 +84,7 @@ pub(crate) fn storage_within(
     store = Arc::new(Retried::new(store, bounds.retries));
     let refused = |e: &dyn std::error::Error| Error::Settings(e.to_string());
     if let Some(algorithm) = settings.encryption().map_err(|e| refused(&e))? {
-        let passphrase = Secret::given(std::env::var(PASSPHRASE_ENV).ok());
-        let passphrase = passphrase.as_ref().map(Secret::expose);
+        let passphrase = passphrase.map(Secret::expose);
         let key = PrivateKey::load(settings.encrypt_key.expose(), passphrase).map_err(|e| refused(&e))?;
         store = Arc::new(Encrypted::new(store, Arc::new(EnvelopeCipher(Envelope::new(key, algorithm)))));
     }

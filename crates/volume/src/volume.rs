@@ -26,6 +26,8 @@ pub struct VolumeConfig {
     pub meta: MetaConfig,
     /// What this client does otherwise than the settings say.
     pub storage: Override,
+    /// Passphrase of the private key of an encrypted volume.
+    pub passphrase: Option<Secret>,
     /// Requests to the object store.
     pub bounds: Bounds,
     /// Try the object store before anything depends on it; not where the volume is opened `read_only`.
@@ -82,8 +84,10 @@ impl Volume {
         let (bounds, read_only) = (config.bounds, config.meta.read_only);
         let bandwidth = bandwidth(&settings);
         let open = {
-            let bandwidth = Arc::clone(&bandwidth);
-            move |settings: &Settings| storage_within(settings, bounds, &bandwidth, observer.clone())
+            let (bandwidth, passphrase) = (Arc::clone(&bandwidth), config.passphrase);
+            move |settings: &Settings| {
+                storage_within(settings, passphrase.as_ref(), bounds, &bandwidth, observer.clone())
+            }
         };
         let objects = Arc::new(Replaceable::new(open(&settings)?));
         follow(&meta, settings.clone(), config.storage, bandwidth, Arc::clone(&objects), open);

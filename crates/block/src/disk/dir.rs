@@ -11,12 +11,15 @@ use bytes::Bytes;
 use ciderfs_format::shown;
 use ciderfs_object::NewFiles;
 use parking_lot::{Condvar, Mutex};
+use rustix::fs::Mode;
 
+use super::blocks::{Blocks, Rules};
 use super::breaker::Breaker;
-use super::fifo::{Fifo, cost};
-use super::journal::{Change, Journal, Loaded};
+use super::clock::Clock;
+use super::index::{Change, Index, Loaded};
 use super::open::{OpenFiles, claim};
-use super::way::HeldDir;
+use super::way::{HeldDir, PRIVATE};
+use crate::CacheMode;
 use crate::budget::Permit;
 use crate::key::{BlockId, mix};
 use crate::stats::{Counters, count};
@@ -32,7 +35,7 @@ pub(super) struct Pending {
 
 /// What the lock protects.
 pub(super) struct State {
-    pub index: Fifo,
+    pub blocks: Blocks,
     pub pending: HashMap<BlockId, Pending>,
     pub queue: VecDeque<BlockId>,
     pub queued_bytes: u64,
@@ -42,25 +45,37 @@ pub(super) struct State {
     pub full: bool,
 }
 
+/// How a directory is used.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setup {
+    /// What it holds.
+    pub rules: Rules,
+    /// Who may read the blocks.
+    pub mode: CacheMode,
+    /// Share of the file system that stays free.
+    pub free_ratio: f64,
+    /// Bytes that may wait for the writers.
+    pub queue_limit: u64,
+}
+
 /// See the module's text.
 pub(crate) struct CacheDir {
     held: HeldDir,
     /// Leads to `held`.
     pub(super) root: PathBuf,
     _lock: File,
-    pub(super) free_ratio: f64,
-    queue_limit: u64,
+    pub(super) setup: Setup,
     pub(super) state: Mutex<State>,
     pub(super) wake: Condvar,
     /// When free space was last looked at. Taken before `state`.
     pub(super) space_checked: Mutex<Option<Instant>>,
-    journal: Mutex<Journal>,
+    index: Mutex<Index>,
     pub(super) open: Mutex<OpenFiles>,
     pub(super) breaker: Mutex<Breaker>,
     pub(super) counters: Arc<Counters>,
     pub(super) temp: AtomicU64,
     pub(super) new_files: NewFiles,
-    started: Instant,
+    pub(crate) clock: Clock,
     pub(super) sweep: Mutex<super::sweep::Sweep>,
     #[cfg(test)]
     pub(crate) fail_writes: std::sync::atomic::AtomicI32,
@@ -77,45 +92,39 @@ pub(crate) enum Found {
 
 impl CacheDir {
     /// Takes `<parent>/ciderfs`, or the first of its numbered siblings that no other process uses.
-    pub fn open(
-        parent: &Path,
-        capacity: u64,
-        free_ratio: f64,
-        queue_limit: u64,
-        counters: Arc<Counters>,
-    ) -> std::io::Result<Arc<Self>> {
-        let (held, lock) = claim(parent)?;
+    pub fn open(parent: &Path, setup: Setup, counters: Arc<Counters>) -> std::io::Result<Arc<Self>> {
+        let mode = Mode::from_bits_truncate(setup.mode.dir());
+        let (held, lock) = claim(parent, mode)?;
         let root = held.path();
         let temp = root.join("tmp");
         match std::fs::remove_dir_all(&temp) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
             _ => {}
         }
-        held.own("tmp")?;
+        held.own("tmp", PRIVATE)?;
         let fresh = !root.join("blocks").exists();
-        let blocks = held.own("blocks")?;
+        let fans = held.own("blocks", mode)?;
         for fan in 0..FAN_OUT {
-            blocks.own(&format!("{fan:02x}"))?;
+            fans.own(&format!("{fan:02x}"), mode)?;
         }
-        let mut index = Fifo::new(capacity);
-        let (mut journal, mut loaded) = Journal::open(&root, &mut index)?;
+        let mut blocks = Blocks::new(setup.rules);
+        let (mut index, mut loaded, clock) = Index::open(&root, &mut blocks)?;
         if fresh {
             // No index, but no files either.
             loaded = Loaded::Clean;
         }
         // The cache may have been larger in an earlier life.
-        let surplus = index.make_room(0);
+        let surplus = blocks.trim();
         let changes: Vec<_> = surplus.iter().map(|&block| Change::removed(block)).collect();
-        journal.append(&changes)?;
-        tracing::debug!(root = %shown(held.named()), ?loaded, blocks = index.len(), "disk cache opened");
+        index.append(&changes)?;
+        tracing::debug!(root = %shown(held.named()), ?loaded, blocks = blocks.len(), "disk cache opened");
         let dir = Arc::new(Self {
             held,
             root,
             _lock: lock,
-            free_ratio,
-            queue_limit,
+            setup,
             state: Mutex::new(State {
-                index,
+                blocks,
                 pending: HashMap::new(),
                 queue: VecDeque::new(),
                 queued_bytes: 0,
@@ -125,13 +134,13 @@ impl CacheDir {
             }),
             wake: Condvar::new(),
             space_checked: Mutex::default(),
-            journal: Mutex::new(journal),
+            index: Mutex::new(index),
             open: Mutex::default(),
             breaker: Mutex::default(),
             counters,
             temp: AtomicU64::new(0),
             new_files: NewFiles::default(),
-            started: Instant::now(),
+            clock,
             sweep: Mutex::new(super::sweep::Sweep::new(loaded)),
             #[cfg(test)]
             fail_writes: std::sync::atomic::AtomicI32::new(0),
@@ -178,19 +187,14 @@ impl CacheDir {
         self.held.named().join("blocks").join(fan).join(Self::file_name(block))
     }
 
-    pub(super) fn second(&self) -> u32 {
-        // From 1, so that it differs from what a fresh index says.
-        self.started.elapsed().as_secs().min(u64::from(u32::MAX - 1)) as u32 + 1
-    }
-
     /// Looks a block up; counts as a use.
     pub fn find(&self, block: &BlockId) -> Option<Found> {
-        let second = self.second();
+        let second = self.clock.second();
         let mut state = self.state.lock();
         if let Some(pending) = state.pending.get(block) {
             return Some(Found::Memory(pending.data.clone()));
         }
-        let there = state.index.touch(block, second);
+        let there = state.blocks.touch(block, second);
         drop(state);
         (there && self.breaker.lock().allows(Instant::now())).then_some(Found::File)
     }
@@ -198,7 +202,7 @@ impl CacheDir {
     /// Is it there? Does not count as a use.
     pub fn contains(&self, block: &BlockId) -> bool {
         let state = self.state.lock();
-        state.pending.contains_key(block) || state.index.contains(block)
+        state.pending.contains_key(block) || state.blocks.contains(block)
     }
 
     /// Hands a block to the writers, unless they are behind or the disk is unwell.
@@ -206,12 +210,12 @@ impl CacheDir {
         let len = u64::from(block.len);
         let allowed = self.breaker.lock().allows(Instant::now());
         let mut state = self.state.lock();
-        if state.pending.contains_key(&block) || state.index.contains(&block) {
+        if state.pending.contains_key(&block) || state.blocks.contains(&block) {
             return;
         }
         // A single block always passes, so that blocks larger than the limit are cached too.
-        let behind = state.queued_bytes > 0 && state.queued_bytes + len > self.queue_limit;
-        if state.closed || !allowed || behind || cost(block.len) > state.index.capacity() {
+        let behind = state.queued_bytes > 0 && state.queued_bytes + len > self.setup.queue_limit;
+        if state.closed || !allowed || behind || !state.blocks.admits(block.len) {
             drop(state);
             count(&self.counters.cache_drops, 1);
             return;
@@ -231,7 +235,7 @@ impl CacheDir {
             if pending.is_some() {
                 state.queued_bytes -= u64::from(block.len);
             }
-            let indexed = state.index.remove(block);
+            let indexed = state.blocks.remove(block);
             if indexed {
                 state.changes.push(Change::removed(*block));
             }
@@ -246,10 +250,10 @@ impl CacheDir {
 
     pub(super) fn flush_changes(&self) {
         // In this order, so that the log has the changes in the order of the index.
-        let mut journal = self.journal.lock();
+        let mut index = self.index.lock();
         let changes = std::mem::take(&mut self.state.lock().changes);
         if !changes.is_empty()
-            && let Err(e) = journal.append(&changes)
+            && let Err(e) = index.append(&changes)
         {
             self.disk_error("index log", &e);
         }
@@ -258,23 +262,37 @@ impl CacheDir {
     /// Writes a snapshot of the index if the log became long.
     pub fn maintain(&self) {
         self.check_space();
-        let blocks = self.state.lock().index.len();
-        if !self.journal.lock().wants_snapshot(blocks) || !self.breaker.lock().allows(Instant::now()) {
+        self.expire();
+        let blocks = self.state.lock().blocks.len();
+        if !self.index.lock().wants_snapshot(blocks) || !self.breaker.lock().allows(Instant::now()) {
             return;
         }
         self.flush_changes();
-        let mut journal = self.journal.lock();
-        let result = journal.start_snapshot().and_then(|()| {
+        let mut index = self.index.lock();
+        let result = index.start_snapshot().and_then(|()| {
             let blocks = {
                 let mut state = self.state.lock();
                 // They are in what is exported now.
                 state.changes.clear();
-                state.index.export()
+                state.blocks.export()
             };
-            journal.write_snapshot(blocks)
+            index.write_snapshot(self.clock.reading(), blocks)
         });
         if let Err(e) = result {
             self.disk_error("index snapshot", &e);
+        }
+    }
+
+    /// Removes blocks that were not used for too long.
+    fn expire(&self) {
+        if !self.breaker.lock().allows(Instant::now()) {
+            return;
+        }
+        let second = self.clock.second();
+        let due = self.evict(&mut self.state.lock(), |blocks| blocks.expire(second));
+        if !due.is_empty() {
+            self.unlink_all(&due);
+            self.flush_changes();
         }
     }
 
@@ -291,18 +309,18 @@ impl CacheDir {
 
     /// Takes a file that the index does not know; false if it is of no use.
     pub(super) fn adopt(&self, block: BlockId) -> bool {
-        let second = self.second();
+        let second = self.clock.second();
         let victims = {
             let mut state = self.state.lock();
-            if cost(block.len) > state.index.capacity() {
+            if !state.blocks.admits(block.len) {
                 return false;
             }
-            if state.closed || state.index.contains(&block) {
+            if state.closed || state.blocks.contains(&block) {
                 return true;
             }
-            let victims = self.evict(&mut state, |index| index.make_room(cost(block.len)));
-            state.index.insert(block, second);
-            state.changes.push(Change::added(block));
+            let victims = self.evict(&mut state, |blocks| blocks.make_room(block.len));
+            state.blocks.insert(block, second);
+            state.changes.push(Change::added(block, second));
             victims
         };
         self.unlink_all(&victims);
@@ -318,7 +336,13 @@ impl CacheDir {
     /// Blocks and bytes now.
     pub fn usage(&self) -> (u64, u64) {
         let state = self.state.lock();
-        (state.index.len() as u64, state.index.used())
+        (state.blocks.len() as u64, state.blocks.used())
+    }
+
+    /// Has a writer something to do?
+    #[cfg(test)]
+    pub fn is_writing(&self) -> bool {
+        !self.state.lock().pending.is_empty()
     }
 
     /// Takes nothing more; the writers finish what is queued and return.
@@ -330,13 +354,13 @@ impl CacheDir {
     /// Writes the index down for the next start. Call it when the writers have returned.
     pub fn finish(&self) {
         self.flush_changes();
-        let mut journal = self.journal.lock();
-        let blocks = self.state.lock().index.export();
+        let mut index = self.index.lock();
+        let blocks = self.state.lock().blocks.export();
         let result = if self.sweep.lock().is_done() {
-            journal.close(blocks)
+            index.close(self.clock.reading(), blocks)
         } else {
             // Files that the sweep has not reached stay unknown: leave the log, so that the next start sweeps.
-            journal.write_snapshot(blocks)
+            index.write_snapshot(self.clock.reading(), blocks)
         };
         if let Err(e) = result {
             self.disk_error("index snapshot", &e);

@@ -22,8 +22,8 @@ pub(crate) const PIECE: u32 = 32 << 10;
 const MAGIC: &[u8; 8] = b"CDRBLK\x00\x01";
 /// Magic, id, indx, len, checksum.
 const FOOTER: usize = 8 + 8 + 4 + 4 + 4;
-/// Only the owner may read what a cache holds.
-pub(crate) const FILE_MODE: u32 = 0o600;
+/// Mode of files that are not for blocks.
+pub(crate) const PRIVATE_FILE: u32 = 0o600;
 
 /// A cache file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -59,16 +59,17 @@ pub(crate) fn file_len(len: u32) -> u64 {
     u64::from(len) + trailer_len(len) as u64
 }
 
-/// Writes a block under a temporary name and gives it its own: nobody ever sees half a file.
+/// Writes a block, with this mode, under a temporary name and gives it its own: nobody ever sees half a file.
 pub(super) fn write(
     temp: &Path,
     path: &Path,
     block: &BlockId,
     data: &[u8],
+    mode: u32,
     files: &NewFiles,
     bounce: &mut Bounce,
 ) -> std::io::Result<()> {
-    let made = files.create(temp, FILE_MODE, [data, &trailer(block, data)], bounce);
+    let made = files.create(temp, mode, [data, &trailer(block, data)], bounce);
     let result = made.and_then(|_| std::fs::rename(temp, path));
     if result.is_err() {
         // Best effort: leftovers are removed at the next start.

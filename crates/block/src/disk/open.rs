@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ciderfs_format::shown;
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, Mode};
 
 use super::dir::CacheDir;
 use super::file::{self, BlockFile, FileError};
@@ -20,16 +20,18 @@ const MAX_SIBLINGS: u32 = 16;
 /// Cache files kept open.
 const MAX_OPEN: usize = 64;
 
-/// Finds a directory that no other process uses. The lock goes when the file is closed, also after a crash.
-pub(super) fn claim(parent: &Path) -> std::io::Result<(HeldDir, File)> {
+/// Finds a directory that no other process uses; it gets this mode. The lock goes when the file is closed, also after a crash.
+pub(super) fn claim(parent: &Path, mode: Mode) -> std::io::Result<(HeldDir, File)> {
     let parent = HeldDir::open(parent)?;
+    parent.let_pass(mode)?;
     for n in 0..MAX_SIBLINGS {
-        let root = parent.own(&if n == 0 { "ciderfs".to_owned() } else { format!("ciderfs.{n}") })?;
+        let name = if n == 0 { "ciderfs".to_owned() } else { format!("ciderfs.{n}") };
+        let root = parent.own(&name, mode)?;
         let lock = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
-            .mode(file::FILE_MODE)
+            .mode(file::PRIVATE_FILE)
             .open(root.path().join("lock"))?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok((root, lock)),

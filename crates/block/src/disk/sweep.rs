@@ -2,7 +2,7 @@
 
 use super::dir::{CacheDir, FAN_OUT};
 use super::file::file_len;
-use super::journal::Loaded;
+use super::index::Loaded;
 
 /// How far the sweep is.
 #[derive(Debug)]

@@ -6,9 +6,11 @@ use std::path::Path;
 use ciderfs_object::{Bounce, Buffers, NewFiles};
 use proptest::prelude::*;
 
-use super::fifo::{ENTRY_OVERHEAD, Fifo, cost};
+use super::blocks::{Blocks, Kept, Rules};
+use super::clock::{Clock, Reading};
 use super::file::{self, BlockFile, FileError, PIECE, file_len, widened};
-use super::journal::{Change, Journal, Loaded};
+use super::index::{Change, Index, Loaded};
+use crate::Eviction;
 use crate::key::BlockId;
 
 const fn block(id: u64) -> BlockId {
@@ -17,114 +19,10 @@ const fn block(id: u64) -> BlockId {
 
 fn put(temp: &Path, path: &Path, block: &BlockId, data: &[u8]) {
     let bounce = &mut Bounce::new(&Buffers::new(u64::MAX));
-    file::write(temp, path, block, data, &NewFiles::default(), bounce).unwrap();
-}
-
-const COST: u64 = 1000 + ENTRY_OVERHEAD;
-
-fn add(fifo: &mut Fifo, id: u64) -> Vec<u64> {
-    let victims = fifo.make_room(cost(1000));
-    fifo.insert(block(id), 1);
-    victims.into_iter().map(|b| b.id).collect()
-}
-
-#[test]
-fn one_long_scan_does_not_wash_out_what_is_used() {
-    let mut fifo = Fifo::new(100 * COST);
-    for id in 0..50 {
-        add(&mut fifo, id);
-        assert!(fifo.touch(&block(id), 2));
-    }
-    let mut gone = Vec::new();
-    for id in 1000..2000 {
-        gone.extend(add(&mut fifo, id));
-    }
-    assert!(gone.iter().all(|&id| id >= 1000), "only blocks of the scan leave");
-    assert_eq!(fifo.len(), 100);
-    assert!((0..50).all(|id| fifo.contains(&block(id))));
-}
-
-#[test]
-fn a_block_that_comes_back_soon_is_kept() {
-    let mut fifo = Fifo::new(20 * COST);
-    for id in 0..30 {
-        add(&mut fifo, id);
-    }
-    assert!(!fifo.contains(&block(5)));
-    add(&mut fifo, 5);
-    for id in 100..200 {
-        add(&mut fifo, id);
-    }
-    assert!(fifo.contains(&block(5)));
-}
-
-#[test]
-fn several_bites_of_one_reader_are_one_use() {
-    let mut fifo = Fifo::new(10 * COST);
-    add(&mut fifo, 1);
-    // In the second of its arrival it does not count at all.
-    assert!(fifo.touch(&block(1), 1) && fifo.touch(&block(1), 1));
-    assert_eq!(fifo.export(), [(block(1), 0, false)]);
-    for second in [2, 2, 2, 3, 4, 5, 6] {
-        fifo.touch(&block(1), second);
-    }
-    assert_eq!(fifo.export(), [(block(1), 3, false)]);
-    let other = BlockId { len: 999, ..block(1) };
-    assert!(!fifo.touch(&other, 9) && !fifo.contains(&other) && !fifo.remove(&other));
-}
-
-#[test]
-fn shed_frees_what_is_asked() {
-    let mut fifo = Fifo::new(100 * COST);
-    for id in 0..50 {
-        add(&mut fifo, id);
-    }
-    assert_eq!(fifo.shed(3 * COST, 0).len(), 3);
-    assert_eq!(fifo.shed(1, 5).len(), 5);
-    assert_eq!(fifo.used(), 42 * COST);
-    assert_eq!(fifo.shed(u64::MAX, 0).len(), 42);
-    assert_eq!((fifo.len(), fifo.used()), (0, 0));
-}
-
-#[derive(Debug, Clone)]
-enum Op {
-    Add(u64),
-    Touch(u64),
-    Remove(u64),
+    file::write(temp, path, block, data, 0o600, &NewFiles::default(), bounce).unwrap();
 }
 
 proptest! {
-    #[test]
-    fn the_index_agrees_with_a_set(ops in prop::collection::vec(
-        (0..3_u8, 0..40_u64).prop_map(|(op, id)| match op {
-            0 => Op::Add(id),
-            1 => Op::Touch(id),
-            _ => Op::Remove(id),
-        }), 0..3000)) {
-        let mut fifo = Fifo::new(20 * COST);
-        let mut set = std::collections::BTreeSet::new();
-        for (second, op) in ops.into_iter().enumerate() {
-            match op {
-                Op::Add(id) => {
-                    if !fifo.contains(&block(id)) {
-                        for gone in add(&mut fifo, id) {
-                            prop_assert!(set.remove(&gone));
-                        }
-                    }
-                    set.insert(id);
-                }
-                Op::Touch(id) => prop_assert_eq!(fifo.touch(&block(id), second as u32), set.contains(&id)),
-                Op::Remove(id) => prop_assert_eq!(fifo.remove(&block(id)), set.remove(&id)),
-            }
-            prop_assert_eq!(fifo.len(), set.len());
-            prop_assert_eq!(fifo.used(), set.len() as u64 * COST);
-            prop_assert!(fifo.used() <= fifo.capacity());
-        }
-        let mut exported: Vec<_> = fifo.export().into_iter().map(|(b, ..)| b.id).collect();
-        exported.sort_unstable();
-        prop_assert_eq!(exported, set.into_iter().collect::<Vec<_>>());
-    }
-
     #[test]
     fn widening_covers_and_stays_inside(len in 1..200_000_u32, a: u32, b: u32) {
         let (off, n) = (a % len, b % len + 1);
@@ -193,13 +91,20 @@ fn a_file_cut_short_while_open_is_damaged_not_a_disk_error() {
     assert!(matches!(open.read(0, &mut out), Err(FileError::Damaged(_))));
 }
 
-fn reopen(dir: &std::path::Path) -> (Journal, Loaded, Vec<u64>) {
-    let mut fifo = Fifo::new(u64::MAX);
-    let (journal, loaded) = Journal::open(dir, &mut fifo).unwrap();
-    let mut ids: Vec<_> = fifo.export().into_iter().map(|(b, ..)| b.id).collect();
-    ids.sort_unstable();
-    (journal, loaded, ids)
+fn opened(dir: &Path, eviction: Eviction) -> (Index, Loaded, Clock, Blocks) {
+    let mut blocks = Blocks::new(Rules { bytes: u64::MAX, items: usize::MAX, eviction, expire: 0 });
+    let (index, loaded, clock) = Index::open(dir, &mut blocks).unwrap();
+    (index, loaded, clock, blocks)
 }
+
+fn reopen(dir: &Path) -> (Index, Loaded, Vec<u64>) {
+    let (index, loaded, _, blocks) = opened(dir, Eviction::S3Fifo);
+    let mut ids: Vec<_> = blocks.export().into_iter().map(|kept| kept.block.id).collect();
+    ids.sort_unstable();
+    (index, loaded, ids)
+}
+
+const READING: Reading = Reading { second: 1000, steady: 0, boot: 0 };
 
 fn log(dir: &std::path::Path) -> std::path::PathBuf {
     std::fs::read_dir(dir)
@@ -210,39 +115,86 @@ fn log(dir: &std::path::Path) -> std::path::PathBuf {
 }
 
 #[test]
-fn the_journal_survives_crashes() {
+fn the_index_survives_crashes() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut journal, loaded, ids) = reopen(dir.path());
+    let (mut index, loaded, ids) = reopen(dir.path());
     assert_eq!((loaded, ids.len()), (Loaded::Lost, 0));
-    journal.append(&[1, 2, 3].map(|id| Change::added(block(id)))).unwrap();
-    journal.append(&[Change::removed(block(2))]).unwrap();
-    drop(journal);
-    let (mut journal, loaded, ids) = reopen(dir.path());
+    index.append(&[1, 2, 3].map(|id| Change::added(block(id), 1))).unwrap();
+    index.append(&[Change::removed(block(2))]).unwrap();
+    drop(index);
+    let (mut index, loaded, ids) = reopen(dir.path());
     assert_eq!((loaded, ids), (Loaded::Unclean, vec![1, 3]));
     // Killed between starting a log and writing its snapshot.
-    journal.append(&[Change::added(block(4))]).unwrap();
-    journal.start_snapshot().unwrap();
-    journal.append(&[Change::removed(block(1))]).unwrap();
-    drop(journal);
-    let (mut journal, loaded, ids) = reopen(dir.path());
+    index.append(&[Change::added(block(4), 1)]).unwrap();
+    index.start_snapshot().unwrap();
+    index.append(&[Change::removed(block(1))]).unwrap();
+    drop(index);
+    let (mut index, loaded, ids) = reopen(dir.path());
     assert_eq!((loaded, ids), (Loaded::Unclean, vec![3, 4]));
     // Killed within a record.
-    journal.append(&[Change::added(block(5)), Change::added(block(6))]).unwrap();
-    drop(journal);
+    index.append(&[Change::added(block(5), 1), Change::added(block(6), 1)]).unwrap();
+    drop(index);
     let path = log(dir.path());
     let len = std::fs::metadata(&path).unwrap().len();
     std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(len - 5).unwrap();
-    let (mut journal, loaded, ids) = reopen(dir.path());
+    let (mut index, loaded, ids) = reopen(dir.path());
     assert_eq!((loaded, ids), (Loaded::Unclean, vec![3, 4, 5]));
-    journal.close(vec![(block(3), 2, true), (block(4), 0, false)]).unwrap();
-    drop(journal);
-    let (mut journal, loaded, ids) = reopen(dir.path());
+    let kept = |id| Kept { block: block(id), second: 9, uses: 2, main: true };
+    index.close(READING, vec![kept(3), kept(4)]).unwrap();
+    drop(index);
+    let (mut index, loaded, ids) = reopen(dir.path());
     assert_eq!((loaded, ids), (Loaded::Clean, vec![3, 4]));
     // A damaged log is told from a short one.
-    journal.append(&[7, 8, 9].map(|id| Change::added(block(id)))).unwrap();
-    drop(journal);
+    index.append(&[7, 8, 9].map(|id| Change::added(block(id), 1))).unwrap();
+    drop(index);
     let file = std::fs::OpenOptions::new().write(true).open(log(dir.path())).unwrap();
-    file.write_all_at(&[0xff], 20 + 24 + 5).unwrap();
+    file.write_all_at(&[0xff], 20 + 28 + 5).unwrap();
     let (_, loaded, ids) = reopen(dir.path());
     assert_eq!((loaded, ids), (Loaded::Lost, vec![3, 4, 7]));
+}
+
+#[test]
+fn any_policy_goes_on_with_the_index_of_another() {
+    for (from, to) in Eviction::ALL.into_iter().flat_map(|from| Eviction::ALL.map(|to| (from, to))) {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut index, _, clock, mut blocks) = opened(dir.path(), from);
+        for id in 0..20 {
+            blocks.insert(block(id), 10 + id as u32);
+        }
+        for second in 31..34 {
+            assert!(blocks.touch(&block(5), second));
+        }
+        // Some leave; of S3-FIFO, block 5 moves to the main queue.
+        blocks.shed(1, 6);
+        let mut before = blocks.export();
+        index.close(Reading { second: 500, ..clock.reading() }, before.clone()).unwrap();
+        let (_, loaded, clock, blocks) = opened(dir.path(), to);
+        let mut after = blocks.export();
+        let last = after.last().map(|kept| kept.block);
+        before.sort_by_key(|kept| kept.block);
+        after.sort_by_key(|kept| kept.block);
+        assert_eq!((loaded, after), (Loaded::Clean, before), "{from} to {to}");
+        assert!(clock.second() > 500, "the clock goes on");
+        if to != Eviction::S3Fifo {
+            assert_eq!(last, Some(block(5)), "{from} to {to}: the last that was used leaves last");
+        }
+    }
+}
+
+#[test]
+fn after_a_crash_nobody_knows_how_old_a_block_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut index, _, clock, mut blocks) = opened(dir.path(), Eviction::Lru);
+    blocks.insert(block(1), 10);
+    index.write_snapshot(Reading { second: 5000, ..clock.reading() }, blocks.export()).unwrap();
+    index.append(&[Change::added(block(2), 6000)]).unwrap();
+    drop(index);
+    let (mut index, loaded, clock, blocks) = opened(dir.path(), Eviction::Lru);
+    assert_eq!(loaded, Loaded::Unclean);
+    assert!(clock.second() > 6000);
+    assert!(blocks.export().iter().all(|kept| kept.second > 6000), "{:?}", blocks.export());
+    // So it is in the next life.
+    index.close(clock.reading(), blocks.export()).unwrap();
+    let (.., blocks) = opened(dir.path(), Eviction::Lru);
+    assert!(blocks.export().iter().all(|kept| kept.second > 6000), "{:?}", blocks.export());
 }

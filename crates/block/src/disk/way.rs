@@ -13,8 +13,8 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-/// Modes of directories: only the owner may see what a cache holds.
-const DIR_MODE: Mode = Mode::RWXU;
+/// Mode of directories that are not for blocks: only the owner may see what a cache holds.
+pub(super) const PRIVATE: Mode = Mode::RWXU;
 /// Links on one way, as the kernel has it.
 const LINKS_MAX: u32 = 40;
 /// A step: the directory itself is only needed to go on from.
@@ -64,11 +64,11 @@ impl HeldDir {
         Ok(Self { fd: at, named })
     }
 
-    /// Opens a directory in this one, which is created if it is missing and belongs to this user alone afterwards.
+    /// Opens a directory in this one, which is created if it is missing and has this mode afterwards.
     ///
     /// # Errors
     /// `PermissionDenied` if it belongs to somebody else; `NotADirectory` also for a link; those of the file system.
-    pub fn own(&self, name: &str) -> io::Result<Self> {
+    pub fn own(&self, name: &str, mode: Mode) -> io::Result<Self> {
         let fd = open_or_create(&self.fd, OsStr::new(name))?;
         let (stat, named) = (rustix::fs::fstat(&fd)?, self.named.join(name));
         if !FileType::from_raw_mode(stat.st_mode).is_dir() {
@@ -76,10 +76,23 @@ impl HeldDir {
         }
         check_owner(&stat, OsStr::new(name), &named)?;
         let dir = Self { fd, named };
-        if stat.st_mode & 0o777 != DIR_MODE.bits() {
-            rustix::fs::chmod(dir.path(), DIR_MODE)?;
+        if stat.st_mode & 0o777 != mode.bits() {
+            rustix::fs::chmod(dir.path(), mode)?;
         }
         Ok(dir)
+    }
+
+    /// Lets those pass through that may search directories of this mode, if the directory is this user's.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn let_pass(&self, mode: Mode) -> io::Result<()> {
+        let stat = rustix::fs::fstat(&self.fd)?;
+        let wanted = stat.st_mode & 0o7777 | mode.bits() & 0o011;
+        if stat.st_uid == rustix::process::geteuid().as_raw() && wanted != stat.st_mode & 0o7777 {
+            rustix::fs::chmod(self.path(), Mode::from_bits_truncate(wanted))?;
+        }
+        Ok(())
     }
 
     /// A path that leads to the open directory, wherever it has been moved.
@@ -102,7 +115,7 @@ fn steps(path: &Path) -> impl DoubleEndedIterator<Item = OsString> + '_ {
 fn open_or_create(at: &OwnedFd, name: &OsStr) -> io::Result<OwnedFd> {
     match rustix::fs::openat(at, name, STEP, Mode::empty()) {
         Err(Errno::NOENT) => {
-            match rustix::fs::mkdirat(at, name, DIR_MODE) {
+            match rustix::fs::mkdirat(at, name, PRIVATE) {
                 // Another process was faster.
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(e) => return Err(e.into()),
@@ -152,7 +165,7 @@ mod tests {
         let way = HeldDir::open(&top.path().join("a/b")).unwrap();
         fs::create_dir(top.path().join("a/b/cache")).unwrap();
         fs::set_permissions(top.path().join("a/b/cache"), fs::Permissions::from_mode(0o777)).unwrap();
-        way.own("cache").unwrap();
+        way.own("cache", PRIVATE).unwrap();
         for dir in ["a", "a/b", "a/b/cache"] {
             assert_eq!(fs::metadata(top.path().join(dir)).unwrap().mode() & 0o777, 0o700, "{dir}");
         }
@@ -177,7 +190,7 @@ mod tests {
         assert!(!ours.join("new").exists());
         let way = HeldDir::open(&ours).unwrap();
         symlink("/etc", ours.join("cache")).unwrap();
-        assert_eq!(way.own("cache").unwrap_err().kind(), io::ErrorKind::NotADirectory);
+        assert_eq!(way.own("cache", PRIVATE).unwrap_err().kind(), io::ErrorKind::NotADirectory);
     }
 
     #[test]
@@ -194,7 +207,7 @@ mod tests {
     #[test]
     fn a_directory_that_is_swapped_is_not_left() {
         let top = tempfile::tempdir().unwrap();
-        let held = HeldDir::open(&top.path().join("real")).unwrap().own("cache").unwrap();
+        let held = HeldDir::open(&top.path().join("real")).unwrap().own("cache", PRIVATE).unwrap();
         fs::rename(top.path().join("real"), top.path().join("moved")).unwrap();
         fs::create_dir_all(top.path().join("real/cache")).unwrap();
         fs::write(held.path().join("file"), "x").unwrap();

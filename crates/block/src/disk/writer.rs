@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use ciderfs_object::Bounce;
 
+use super::blocks::Blocks;
 use super::dir::{CacheDir, State};
-use super::fifo::{Fifo, cost};
 use super::file;
-use super::journal::Change;
+use super::index::Change;
+use super::policy::cost;
 use crate::key::BlockId;
 use crate::stats::count;
 
@@ -40,7 +41,7 @@ impl CacheDir {
             let written = self.write(&block, &data, &mut bounce);
             let mut surplus = Vec::new();
             let pending = {
-                let second = self.second();
+                let second = self.clock.second();
                 let mut state = self.state.lock();
                 let pending = state.pending.remove(&block);
                 if pending.is_some() {
@@ -49,10 +50,14 @@ impl CacheDir {
                 if written {
                     if pending.is_some() {
                         // Again, because the other writer may have taken the room.
-                        surplus = self.evict(&mut state, |index| index.make_room(cost(block.len)));
-                        state.index.insert(block, second);
-                        state.changes.push(Change::added(block));
-                    } else if !state.index.contains(&block) {
+                        surplus = self.evict(&mut state, |blocks| blocks.make_room(block.len));
+                        if state.blocks.fits(block.len) {
+                            state.blocks.insert(block, second);
+                            state.changes.push(Change::added(block, second));
+                        } else {
+                            surplus.push(block);
+                        }
+                    } else if !state.blocks.contains(&block) {
                         surplus.push(block);
                     }
                 }
@@ -66,16 +71,23 @@ impl CacheDir {
 
     fn write(&self, block: &BlockId, data: &[u8], bounce: &mut Bounce) -> bool {
         self.check_space();
-        let victims = {
+        let fits = {
             let mut state = self.state.lock();
             if state.full || !self.breaker.lock().allows(Instant::now()) {
                 drop(state);
                 count(&self.counters.cache_drops, 1);
                 return false;
             }
-            self.evict(&mut state, |index| index.make_room(cost(block.len)))
+            let victims = self.evict(&mut state, |blocks| blocks.make_room(block.len));
+            let fits = state.blocks.fits(block.len);
+            drop(state);
+            self.unlink_all(&victims);
+            fits
         };
-        self.unlink_all(&victims);
+        if !fits {
+            count(&self.counters.cache_drops, 1);
+            return false;
+        }
         let temp = self.root.join("tmp").join(self.temp.fetch_add(1, Relaxed).to_string());
         match self.write_file(&temp, block, data, bounce) {
             Ok(()) => {
@@ -91,7 +103,7 @@ impl CacheDir {
                     let victims = {
                         let mut state = self.state.lock();
                         state.full = true;
-                        self.evict(&mut state, |index| index.shed(2 * cost(block.len), 1))
+                        self.evict(&mut state, |blocks| blocks.shed(2 * cost(block.len), 1))
                     };
                     self.unlink_all(&victims);
                 } else {
@@ -114,15 +126,15 @@ impl CacheDir {
             0 => {}
             errno => return Err(std::io::Error::from_raw_os_error(errno)),
         }
-        file::write(temp, &self.path(block), block, data, &self.new_files, bounce)
+        file::write(temp, &self.path(block), block, data, self.setup.mode.file(), &self.new_files, bounce)
     }
 
     pub(super) fn evict(
         &self,
         state: &mut State,
-        choose: impl FnOnce(&mut Fifo) -> Vec<BlockId>,
+        choose: impl FnOnce(&mut Blocks) -> Vec<BlockId>,
     ) -> Vec<BlockId> {
-        let victims = choose(&mut state.index);
+        let victims = choose(&mut state.blocks);
         state.changes.extend(victims.iter().map(|&block| Change::removed(block)));
         count(&self.counters.evictions, victims.len() as u64);
         victims
@@ -153,13 +165,14 @@ impl CacheDir {
         }
         *checked = Some(now);
         let Ok(fs) = rustix::fs::statvfs(&self.root) else { return };
-        let lack = |total: u64, free: u64| ((total as f64 * self.free_ratio) as u64).saturating_sub(free);
+        let lack =
+            |total: u64, free: u64| ((total as f64 * self.setup.free_ratio) as u64).saturating_sub(free);
         let bytes = lack(fs.f_blocks, fs.f_bavail).saturating_mul(fs.f_frsize);
         let inodes = lack(fs.f_files, fs.f_favail);
         let victims = {
             let mut state = self.state.lock();
             state.full = bytes > 0 || inodes > 0;
-            self.evict(&mut state, |index| index.shed(bytes, inodes))
+            self.evict(&mut state, |blocks| blocks.shed(bytes, inodes))
         };
         drop(checked);
         self.unlink_all(&victims);

@@ -1,7 +1,7 @@
 //! The disk cache behind the block store: it serves, it forgets, it breaks, and nobody notices.
 
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
 
 use ciderfs_format::Compression;
@@ -11,18 +11,6 @@ use crate::{BlockConfig, BlockStore, ReadHint};
 
 /// What a test does to a file.
 type Damage = fn(&mut Vec<u8>);
-
-/// All cached block files below a cache directory.
-fn files(dir: &Path) -> Vec<PathBuf> {
-    let mut out = Vec::new();
-    for fan in std::fs::read_dir(dir.join("ciderfs/blocks")).unwrap() {
-        for file in std::fs::read_dir(fan.unwrap().path()).unwrap() {
-            out.push(file.unwrap().path());
-        }
-    }
-    out.sort();
-    out
-}
 
 /// A volume with one slice of `n` blocks in a store, and a client with all of them in its disk cache only.
 async fn filled(dir: &Path, n: u32) -> (std::sync::Arc<TestStore>, std::sync::Arc<BlockStore>, bytes::Bytes) {
@@ -36,11 +24,6 @@ async fn filled(dir: &Path, n: u32) -> (std::sync::Arc<TestStore>, std::sync::Ar
         until("it is on disk", || blocks.stats().cache_blocks > u64::from(indx)).await;
     }
     (store, blocks, data)
-}
-
-fn forget_memory(blocks: &BlockStore) {
-    use crate::budget::Reclaim as _;
-    while blocks.inner.memory.reclaim() {}
 }
 
 #[tokio::test]
@@ -113,7 +96,7 @@ async fn a_crash_loses_at_most_the_cache_of_the_last_moment() {
     assert_eq!(store.counts(), (10, 0));
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

@@ -7,17 +7,32 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::support::*;
-use crate::{BlockConfig, BlockError, BlockStore, ReadHint};
+use crate::{BlockConfig, BlockError, BlockStore, Eviction, ReadHint};
 
 #[derive(Debug, Clone)]
 enum Step {
-    Put { size: u32 },
-    Read { slice: usize, from: u32, len: u32, sequential: bool },
-    Prefetch { slice: usize, indx: u32 },
-    Evict { slice: usize },
-    Delete { slice: usize },
+    Put {
+        size: u32,
+    },
+    Read {
+        slice: usize,
+        from: u32,
+        len: u32,
+        sequential: bool,
+    },
+    Prefetch {
+        slice: usize,
+        indx: u32,
+    },
+    Evict {
+        slice: usize,
+    },
+    Delete {
+        slice: usize,
+    },
     Fault(Fault),
-    Restart,
+    /// With another policy of eviction.
+    Restart(Eviction),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -31,7 +46,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<usize>().prop_map(|slice| Step::Evict { slice }),
         1 => any::<usize>().prop_map(|slice| Step::Delete { slice }),
         1 => prop_oneof![Just(Fault::Error), Just(Fault::Short(7))].prop_map(Step::Fault),
-        1 => Just(Step::Restart),
+        1 => prop::sample::select(&Eviction::ALL[..]).prop_map(Step::Restart),
     ]
 }
 
@@ -40,10 +55,11 @@ fn pick(model: &BTreeMap<u64, Bytes>, slice: usize) -> Option<(u64, Bytes)> {
     model.iter().nth(at).map(|(id, data)| (*id, data.clone()))
 }
 
-async fn run(steps: Vec<Step>, compression: ciderfs_format::Compression, disk: bool) {
+async fn run(steps: Vec<Step>, compression: ciderfs_format::Compression, disk: bool, cache_items: u64) {
     let dir = tempfile::tempdir().unwrap();
     let base = if disk { cached(256 * KIB, dir.path()) } else { config(256 * KIB) };
-    let cfg = BlockConfig { compression, cache_size: 2 << 20, cache_large_write: true, ..base };
+    let mut cfg =
+        BlockConfig { compression, cache_size: 2 << 20, cache_items, cache_large_write: true, ..base };
     let store = TestStore::new();
     let mut blocks = BlockStore::new(store.clone(), cfg.clone()).unwrap();
     let mut model = BTreeMap::new();
@@ -93,8 +109,9 @@ async fn run(steps: Vec<Step>, compression: ciderfs_format::Compression, disk: b
                 }
             }
             Step::Fault(fault) => store.get_faults.lock().push(fault),
-            Step::Restart => {
+            Step::Restart(eviction) => {
                 blocks.shutdown().await;
+                cfg.cache_eviction = eviction;
                 blocks = BlockStore::new(store.clone(), cfg.clone()).unwrap();
             }
         }
@@ -108,6 +125,7 @@ async fn run(steps: Vec<Step>, compression: ciderfs_format::Compression, disk: b
     assert!(stats.buffer_peak <= 32 << 20);
     blocks.shutdown().await;
     assert!(blocks.stats().cache_bytes <= cfg.cache_size);
+    assert!(cache_items == 0 || blocks.stats().cache_blocks <= cache_items);
     let left: usize = model.values().map(|data| data.len().div_ceil(256 << 10)).sum();
     assert_eq!(store.objects.lock().len(), left);
 }
@@ -119,8 +137,9 @@ proptest! {
         steps in prop::collection::vec(step(), 1..60),
         compression in prop::sample::select(&ALL[..]),
         disk: bool,
+        items in 0..6_u64,
     ) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        runtime.block_on(soon(run(steps, compression, disk)));
+        runtime.block_on(soon(run(steps, compression, disk, items)));
     }
 }

@@ -1,9 +1,9 @@
 //! An object store in memory that fails on demand, and what the tests share.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use ciderfs_object::{Entry, MemoryStore, Meta, ObjectError, ObjectStore, Result}
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use crate::{BlockConfig, BlockStore};
+use crate::{BlockConfig, BlockStats, BlockStore, ReadHint};
 
 /// What goes wrong with the next request of a kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -236,7 +236,7 @@ pub fn join(pieces: &[Bytes]) -> Vec<u8> {
 }
 
 /// Reads a slice whole and compares it.
-pub async fn expect(blocks: &BlockStore, id: u64, data: &Bytes, hint: crate::ReadHint) {
+pub async fn expect(blocks: &BlockStore, id: u64, data: &Bytes, hint: ReadHint) {
     let size = data.len() as u32;
     let read = blocks.read(id, size, 0, size, hint).await.unwrap();
     assert!(join(&read) == data[..], "slice {id} of {size} bytes differs");
@@ -258,3 +258,74 @@ pub async fn soon<T>(future: impl Future<Output = T>) -> T {
 }
 
 pub const ALL: [Compression; 3] = [Compression::None, Compression::Lz4, Compression::Zstd];
+
+/// All cached block files below a cache directory.
+pub fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut out = Vec::new();
+    for fan in std::fs::read_dir(dir.join("ciderfs/blocks")).unwrap() {
+        for file in std::fs::read_dir(fan.unwrap().path()).unwrap() {
+            out.push(file.unwrap().path());
+        }
+    }
+    out.sort();
+    out
+}
+
+/// Empties the memory cache.
+pub fn forget_memory(blocks: &BlockStore) {
+    use crate::budget::Reclaim as _;
+    while blocks.inner.memory.reclaim() {}
+}
+
+/// Bytes of the blocks of a [`Volume`].
+pub const BLOCK: u32 = 64 * KIB;
+
+/// A slice of many blocks, in the object store.
+pub struct Volume {
+    pub store: Arc<TestStore>,
+    pub data: Bytes,
+}
+
+impl Volume {
+    pub async fn new(n: u32) -> Self {
+        let (store, data) = (TestStore::new(), content(1, n * BLOCK));
+        upload(&BlockStore::new(store.clone(), config(BLOCK)).unwrap(), 1, &data).await;
+        Self { store, data }
+    }
+
+    pub fn open(&self, cfg: BlockConfig) -> Arc<BlockStore> {
+        BlockStore::new(self.store.clone(), cfg).unwrap()
+    }
+
+    /// Reads a block and waits until the disk cache has done what it does with it.
+    pub async fn read(&self, blocks: &BlockStore, indx: u32) {
+        forget_memory(blocks);
+        let before = blocks.stats();
+        let read = blocks.read(1, self.data.len() as u32, indx * BLOCK, BLOCK, ReadHint::Sequential).await;
+        assert!(join(&read.unwrap()) == self.data[(indx * BLOCK) as usize..][..BLOCK as usize]);
+        forget_memory(blocks);
+        if blocks.stats().misses > before.misses {
+            let done = |s: &BlockStats| s.cache_writes + s.cache_drops;
+            until("it is written or dropped", || done(&blocks.stats()) > done(&before)).await;
+            let pending = || blocks.inner.disk.dirs().iter().any(|dir| dir.is_writing());
+            until("the writers are done", || !pending()).await;
+        }
+    }
+
+    /// The blocks in the cache, by index.
+    pub fn cached(&self, blocks: &BlockStore) -> BTreeSet<u32> {
+        forget_memory(blocks);
+        let size = self.data.len() as u32;
+        (0..size / BLOCK).filter(|&indx| blocks.is_cached(1, size, indx)).collect()
+    }
+}
+
+/// Some indexes of blocks.
+pub fn all(range: std::ops::Range<u32>) -> BTreeSet<u32> {
+    range.collect()
+}
+
+/// Ends a client in good order.
+pub async fn closed(blocks: Arc<BlockStore>) {
+    blocks.shutdown().await;
+}

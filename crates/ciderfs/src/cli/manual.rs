@@ -82,11 +82,10 @@ const EXITS: [(&str, &str); 4] = [
 ];
 
 /// Variables that are not the other form of a flag.
-const VARIABLES: [(&str, &str); 7] = [
+const VARIABLES: [(&str, &str); 6] = [
     ("META_PASSWORD_FILE", "a file with the password of the metadata engine"),
     ("REDIS_PASSWORD", "password of Redis; wins over META_PASSWORD"),
     ("SENTINEL_PASSWORD", "password of the sentinels of Redis"),
-    ("JFS_RSA_PASSPHRASE", "passphrase of the private key of an encrypted volume"),
     ("JFS_NO_CHECK_OBJECT_STORAGE", "if set, format does not try the object store"),
     ("CREDENTIALS_DIRECTORY", "directory of credentials, set by systemd (LoadCredential=)"),
     ("RUST_LOG", "what is logged, by part of the program; wins over the flags"),

@@ -4,13 +4,13 @@
 //! which words do. Commands get places of any bytes that mean the same wherever the process goes afterwards.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 
 use ciderfs_format::shown_address;
 
 use super::args::{Args, Argument, Given};
-use super::command::{Command, Word};
+use super::command::{Command, EVERY, Word};
 use super::flag::{Kind, Row, Status, Value, text_of};
 use super::secrets::{self, Origin};
 use super::{nearest, places, table, values};
@@ -112,6 +112,23 @@ pub fn split(word: &OsStr) -> Option<(&[u8], Option<&OsStr>)> {
         Some(at) => (&body[..at], Some(OsStr::from_bytes(&body[at + 1..]))),
         None => (body, None),
     })
+}
+
+/// The first word that is neither a flag nor the value of one.
+pub fn first_argument(words: &[OsString]) -> Option<usize> {
+    let mut at = 0;
+    while let Some(word) = words.get(at) {
+        match split(word) {
+            None => return Some(at),
+            Some((name, None)) if EVERY.iter().any(|command| takes_a_word(*command, name)) => at += 2,
+            Some(_) => at += 1,
+        }
+    }
+    None
+}
+
+fn takes_a_word(command: Command, name: &[u8]) -> bool {
+    find(command, name).is_some_and(|(row, from_file)| from_file || row.kind != Kind::Switch)
 }
 
 /// The row that a name means to a command, and whether the value is in a file that is named instead.

@@ -27,6 +27,7 @@ const MAN: &[Command] = &[Man];
 /// Commands that are given the address of a metadata engine.
 const ENGINE: &[Command] = &[Format, Config, Mount, StatusOf, Quota];
 
+const HADOOP: Status = Missing("only clients of Hadoop look at it, and this is none; set it with theirs");
 const LATER: Status = Missing("it comes with a later version; remove it");
 const SAFE: Status = Missing("data is always in the object store before fsync returns; remove it");
 
@@ -75,7 +76,7 @@ table! {
         "least level that is logged";
     LOG_ID: Text = "log-id", [], "", ALL, LATER, "word before each log line; random makes one up";
     NO_AGENT: Switch = "no-agent", [], "", ALL, NoOp("there is no profiling port"), "open no profiling port";
-    PYROSCOPE: Text = "pyroscope", [], "", ALL, LATER, "continuous profiling";
+    PYROSCOPE: Text = "pyroscope", [], "", ALL, Missing("there is no continuous profiler in it; use one of the system, such as perf"), "continuous profiling";
     NO_COLOR: Switch = "no-color", [], "", ALL, Ready, "no colours";
     HELP: Switch = "help", ["h"], "", ALL, Ready, "show help";
     VERSION: Switch = "version", ["V"], "", ALL, Ready, "show the version";
@@ -91,10 +92,10 @@ table! {
     NO_SYSLOG: Switch = "no-syslog", [], "", MOUNT_ONLY, NoOp("nothing is sent to syslog"), "do not log to syslog";
     LOG: Place = "log", [], "", MOUNT_ONLY, Ready, "log file of a background mount";
     UPDATE_FSTAB: Switch = "update-fstab", [], "", MOUNT, Ready, "enter the mount in /etc/fstab";
-    DISABLE_TRANSPARENT_HUGEPAGE: Switch = "disable-transparent-hugepage", [], "", MOUNT, LATER, "huge pages";
+    DISABLE_TRANSPARENT_HUGEPAGE: Switch = "disable-transparent-hugepage", [], "", MOUNT, Ready, "no huge pages for this process";
     FLUSH: Switch = "flush", [], "", UMOUNT, NoOp("nothing is staged"), "wait for staged data";
     SESSION: Number(0, u64::MAX) = "session", ["s"], "0", STATUS, Ready, "show one session";
-    MORE: Switch = "more", ["m"], "", STATUS, LATER, "count trash and pending deletions";
+    MORE: Switch = "more", ["m"], "", STATUS, Missing("the counts take a walk over the whole trash; `info -r` on .trash tells what is in it"), "count trash and pending deletions";
     INODE: Switch = "inode", ["i"], "", INFO, Ready, "arguments are inodes of the volume at the working directory";
     RECURSIVE: Switch = "recursive", ["r"], "", INFO, Ready, "whole trees";
     STRICT: Switch = "strict", [], "", INFO_QUOTA, Ready, "walk trees instead of adding up usage records";
@@ -140,6 +141,9 @@ table! {
     COMPRESS: Text = "compress", [], "none", FORMAT, Ready, "none, lz4 or zstd";
     ENCRYPT_RSA_KEY: Place = "encrypt-rsa-key", [], "", FORMAT, Ready, "private key file (PEM) that encrypts the objects";
     ENCRYPT_ALGO: Text = "encrypt-algo", [], "aes256gcm-rsa", FORMAT, Ready, "aes256gcm-rsa or chacha20-rsa";
+    ENCRYPT_PASSPHRASE: Secret =
+        "encrypt-passphrase", [], "", STORED, Ready,
+        "passphrase of that key" env "JFS_RSA_PASSPHRASE" file "encrypt-passphrase-file";
     HASH_PREFIX: Switch = "hash-prefix", [], "", FORMAT, Ready, "spread object names over 256 prefixes";
     SHARDS: Number(0, 256) = "shards", [], "0", FORMAT, Ready, "number of buckets (%d in --bucket)";
 
@@ -150,17 +154,17 @@ table! {
         "trash-days", [], "1", FORMAT_CONFIG, Ready,
         "days that removed files stay in the trash";
     ENABLE_ACL: Switch = "enable-acl", [], "", FORMAT_CONFIG, Ready, "POSIX ACLs; cannot be turned off again";
-    RANGER_REST_URL: Text = "ranger-rest-url", [], "", FORMAT_CONFIG, LATER, "Ranger";
-    RANGER_SERVICE: Text = "ranger-service", [], "", FORMAT_CONFIG, LATER, "Ranger";
-    KERBEROS_CONFIG_FILE: Place = "kerberos-config-file", [], "", FORMAT_CONFIG, LATER, "Kerberos";
-    ENCRYPT_SECRET: Switch = "encrypt-secret", [], "", CONFIG, LATER, "encrypt the secret key";
-    MIN_CLIENT_VERSION: Text = "min-client-version", [], "", CONFIG, LATER, "oldest client allowed";
-    MAX_CLIENT_VERSION: Text = "max-client-version", [], "", CONFIG, LATER, "newest client allowed";
+    RANGER_REST_URL: Text = "ranger-rest-url", [], "", FORMAT_CONFIG, HADOOP, "policies of Ranger";
+    RANGER_SERVICE: Text = "ranger-service", [], "", FORMAT_CONFIG, HADOOP, "policies of Ranger";
+    KERBEROS_CONFIG_FILE: Place = "kerberos-config-file", [], "", FORMAT_CONFIG, HADOOP, "configuration of Kerberos";
+    ENCRYPT_SECRET: Switch = "encrypt-secret", [], "", CONFIG, Ready, "encrypt secrets that an old client has stored in the clear";
+    MIN_CLIENT_VERSION: Text = "min-client-version", [], "", CONFIG, Ready, "oldest client that may use the volume";
+    MAX_CLIENT_VERSION: Text = "max-client-version", [], "", CONFIG, Ready, "newest client that may use the volume";
     DIR_STATS: Switch = "dir-stats", [], "", CONFIG, Ready, "usage per directory";
     USER_GROUP_QUOTA: Switch = "user-group-quota", [], "", CONFIG, Ready, "quotas of users and groups";
-    CHANGELOG: Switch = "changelog", [], "", CONFIG, LATER, "log of changes";
-    CHANGELOG_MAX_AGE: Time(0, SECONDS_MAX) = "changelog-max-age", [], "2h", CONFIG, LATER, "log of changes";
-    CHANGELOG_MAX_LINES: Number(0, u64::MAX) = "changelog-max-lines", [], "0", CONFIG, LATER, "log of changes";
+    CHANGELOG: Switch = "changelog", [], "", CONFIG, Missing("no log of changes is kept; remove it"), "log of changes";
+    CHANGELOG_MAX_AGE: Time(0, SECONDS_MAX) = "changelog-max-age", [], "2h", CONFIG, Missing("no log of changes is kept; remove it"), "log of changes";
+    CHANGELOG_MAX_LINES: Number(0, u64::MAX) = "changelog-max-lines", [], "0", CONFIG, Missing("no log of changes is kept; remove it"), "log of changes";
     TIER: Number(0, 3) = "tier", [], "0", CONFIG, LATER, "storage tier";
 
     "FUSE":
@@ -231,26 +235,30 @@ table! {
         "cache-dir", [], "", MOUNT, Ready,
         "cache directories and patterns (* ? []), separated by : or by commas; memory for none";
     CACHE_MODE: Octal(0o777) =
-        "cache-mode", [], "0600", MOUNT, Only(&["0600", "600"], "cache files are private"),
-        "mode of cache files";
+        "cache-mode", [], "0600", MOUNT, Ready,
+        "mode of cached blocks, less the umask; never writable for others";
     CACHE_SIZE: Bytes('M', 0, BYTES_MAX) = "cache-size", [], "100G", MOUNT, Ready, "size of the disk cache";
-    CACHE_ITEMS: Number(0, u64::MAX) = "cache-items", [], "0", MOUNT, LATER, "blocks in the cache";
+    CACHE_ITEMS: Number(0, u64::MAX) = "cache-items", [], "0", MOUNT, Ready, "most blocks in the cache, 0 for as many as fit";
     FREE_SPACE_RATIO: Share = "free-space-ratio", [], "0.1", MOUNT, Ready, "share of the cache's disk that stays free";
     CACHE_PARTIAL_ONLY: Switch = "cache-partial-only", [], "", MOUNT, Ready, "cache only small blocks";
     CACHE_LARGE_WRITE: Switch = "cache-large-write", [], "", MOUNT, Ready, "keep full blocks after upload";
     VERIFY_CACHE_CHECKSUM: Text =
         "verify-cache-checksum", [], "extend", MOUNT, NoOp("what is read is always verified"),
         "cache checks";
-    CACHE_EVICTION: Text = "cache-eviction", [], "s3-fifo", MOUNT, LATER, "eviction policy";
+    CACHE_EVICTION: Choice(&["s3-fifo", "2-random", "lru", "none"]) =
+        "cache-eviction", [], "s3-fifo", MOUNT, Ready,
+        "which blocks make room for new ones";
     CACHE_SCAN_INTERVAL: Time(0, SECONDS_MAX) =
         "cache-scan-interval", [], "0", MOUNT, NoOp("the index is persistent"),
         "cache scans";
-    CACHE_EXPIRE: Time(0, SECONDS_MAX) = "cache-expire", [], "0s", MOUNT, LATER, "expiry of cached blocks";
+    CACHE_EXPIRE: Time(0, SECONDS_MAX) =
+        "cache-expire", [], "0s", MOUNT, Ready,
+        "blocks not used for so long leave the cache, 0 for never";
 
     "Metrics":
     METRICS: Address = "metrics", [], "127.0.0.1:9567", MOUNT, Ready, "address of the Prometheus endpoint";
     CUSTOM_LABELS: Text = "custom-labels", [], "", MOUNT, LATER, "labels of metrics";
-    CONSUL: Address = "consul", [], "", MOUNT, LATER, "register with Consul";
+    CONSUL: Address = "consul", [], "", MOUNT, Missing("nothing is registered anywhere; name the address of --metrics in the configuration of Consul"), "register with Consul";
     NO_USAGE_REPORT: Switch = "no-usage-report", [], "", MOUNT, NoOp("nothing is ever reported"), "no usage report";
 }
 

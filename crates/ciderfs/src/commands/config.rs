@@ -5,7 +5,7 @@ use ciderfs_meta::{Meta, MetaConfig};
 use ciderfs_volume::Purpose;
 
 use crate::cli::args::Args;
-use crate::cli::table::DIR_STATS;
+use crate::cli::table::{DIR_STATS, ENCRYPT_SECRET};
 use crate::commands::format;
 use crate::config;
 use crate::failure::{Failure, Result};
@@ -22,7 +22,8 @@ pub fn run(args: &Args) -> Result<()> {
         new.decrypt_secrets()?;
         let before = new.clone();
         format::change(args, &mut new)?;
-        if new == before {
+        let is_open = !old.key_encrypted && old.has_secrets();
+        if new == before && !(is_open && args.get(ENCRYPT_SECRET)) {
             println!("{}", old.to_display_json()?);
             return Ok(());
         }

@@ -9,8 +9,9 @@ use ciderfs_volume::{Bounds, Purpose, object_place, storage, stored_bucket, unus
 use crate::cli::args::Args;
 use crate::cli::flag::Row;
 use crate::cli::table::{
-    BLOCK_SIZE, BUCKET, CAPACITY, COMPRESS, DIR_STATS, ENABLE_ACL, ENCRYPT_ALGO, ENCRYPT_RSA_KEY, ENDPOINT,
-    FORCE, HASH_PREFIX, INODES, NO_UPDATE, REGION, SHARDS, STORAGE, TRASH_DAYS, USER_GROUP_QUOTA,
+    BLOCK_SIZE, BUCKET, CAPACITY, COMPRESS, DIR_STATS, ENABLE_ACL, ENCRYPT_ALGO, ENCRYPT_PASSPHRASE,
+    ENCRYPT_RSA_KEY, ENDPOINT, FORCE, HASH_PREFIX, INODES, MAX_CLIENT_VERSION, MIN_CLIENT_VERSION, NO_UPDATE,
+    REGION, SHARDS, STORAGE, TRASH_DAYS, USER_GROUP_QUOTA,
 };
 use crate::config;
 use crate::failure::{Failure, Result};
@@ -49,7 +50,7 @@ pub async fn format(args: &Args, name: &str) -> Result<()> {
         return save(store.as_ref(), new, Some(&old)).await;
     }
     let settings = new_settings(args, name)?;
-    let objects = storage(&settings, Bounds::interactive(), None)?;
+    let objects = storage(&settings, args.find(ENCRYPT_PASSPHRASE), Bounds::interactive(), None)?;
     tell_place(&settings, objects.as_ref());
     if std::env::var_os("JFS_NO_CHECK_OBJECT_STORAGE").is_none() {
         let failed = |e: ObjectError| unusable(objects.as_ref(), &e);
@@ -92,7 +93,7 @@ pub async fn check_storage(args: &Args, old: &Settings, new: &Settings) -> Resul
     if object_place(old) == object_place(new) || args.get(FORCE) {
         return Ok(());
     }
-    let objects = storage(new, Bounds::interactive(), None)?;
+    let objects = storage(new, args.find(ENCRYPT_PASSPHRASE), Bounds::interactive(), None)?;
     tell_place(new, objects.as_ref());
     probe(objects.as_ref(), &new.name, new.shard_count()).await.map_err(|e| {
         Failure::new(format!(
@@ -170,6 +171,23 @@ pub fn change(args: &Args, s: &mut Settings) -> Result<()> {
     s.inodes = args.find(INODES).unwrap_or(s.inodes);
     s.dir_stats = args.find(DIR_STATS).unwrap_or(s.dir_stats);
     s.user_group_quota = args.find(USER_GROUP_QUOTA).unwrap_or(s.user_group_quota);
+    let version = |text: &str| {
+        let is_version = version::Version::parse(text).is_some();
+        is_version
+            .then(|| text.to_owned())
+            .ok_or_else(|| Failure::new(format!("no version: {text:?}; write it as 1.3.0")))
+    };
+    if let Some(oldest) = args.find(MIN_CLIENT_VERSION) {
+        s.min_client_version = version(oldest)?;
+    }
+    if let Some(newest) = args.find(MAX_CLIENT_VERSION) {
+        s.max_client_version = version(newest)?;
+    }
+    if !args.get(FORCE) {
+        version::check_client(&s.min_client_version, &s.max_client_version).map_err(|e| {
+            Failure::new(format!("{e}: this client would be kept out, too; --force does it all the same"))
+        })?;
+    }
     if let Some(days) = args.find(TRASH_DAYS) {
         s.trash_days = u32::try_from(days).unwrap_or(u32::MAX);
     }

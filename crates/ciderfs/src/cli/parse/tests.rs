@@ -198,3 +198,20 @@ fn every_flag_has_a_unique_name_per_command() {
         assert_eq!(names.len(), all, "{command:?}");
     }
 }
+
+#[test]
+fn the_command_is_the_first_word_that_is_no_value() {
+    for (line, at) in [
+        ("mount M P", Some(0)),
+        ("--quiet mount", Some(1)),
+        ("--secret-key config config M", Some(2)),
+        ("--secret-key-file=config -v config M", Some(2)),
+        ("--secret-key-file x config M", Some(2)),
+        ("--no-such mount", Some(1)),
+        ("--secret-key", None),
+        ("", None),
+    ] {
+        let words: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+        assert_eq!(first_argument(&words), at, "{line}");
+    }
+}

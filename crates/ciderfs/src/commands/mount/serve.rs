@@ -13,7 +13,7 @@ use ciderfs_volume::{Observer, Volume};
 use super::log_path;
 use super::stop::{self, Signals};
 use crate::cli::args::Args;
-use crate::cli::table::{ENABLE_CAP, ENABLE_SELINUX, ENABLE_XATTR, METRICS};
+use crate::cli::table::{DISABLE_TRANSPARENT_HUGEPAGE, ENABLE_CAP, ENABLE_SELINUX, ENABLE_XATTR, METRICS};
 use crate::commands::mountpoint::Occupant;
 use crate::commands::{fstab, mount_options, mountpoint as place};
 use crate::failure::{Failure, Result};
@@ -25,6 +25,11 @@ const IDLE_THREAD: Duration = Duration::from_secs(1);
 
 /// Mounts and serves until unmounted or told to stop.
 pub fn serve(args: &Args, banner: Option<&str>) -> Result<()> {
+    if args.get(DISABLE_TRANSPARENT_HUGEPAGE)
+        && let Err(e) = memory::without_huge_pages()
+    {
+        tracing::warn!("huge pages stay: {e}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("ciderfs")

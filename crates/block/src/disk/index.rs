@@ -6,27 +6,32 @@
 //! so a wrong index costs a miss or some space until the next sweep, never wrong data.
 //!
 //! ```text
-//! snapshot: magic[8] | u64 generation | u64 count | u32 CRC-32C of these | records | u32 CRC-32C of the records
+//! snapshot: magic[8] | u64 generation | u64 count | clock | u32 CRC-32C of these | records | u32 CRC-32C of the records
+//! clock:    u32 second | u64 seconds since the machine's start | u128 which start (see `clock`)
 //! log:      magic[8] | u64 generation | u32 CRC-32C of these | records
-//! record:   u8 what (1 present, 2 gone) | u8 uses | u8 main | 0 | u32 indx | u32 len | u64 id | u32 CRC-32C
+//! record:   u8 what (1 present, 2 gone) | u8 uses | u8 main | 0 | u32 indx | u32 len | u64 id | u32 second | u32 CRC-32C
 //! ```
 //!
-//! All numbers are big-endian.
+//! All numbers are big-endian. Records say what any policy of eviction wants to know, so another one can go on with them.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::fifo::{Fifo, MAX_ENTRIES};
-use super::file::FILE_MODE;
+use super::blocks::{Blocks, Kept, MAX_ENTRIES};
+use super::clock::{Clock, Reading};
+use super::file::PRIVATE_FILE;
 use crate::key::BlockId;
 
-const SNAP_MAGIC: &[u8; 8] = b"CDRSNAP\x01";
-const LOG_MAGIC: &[u8; 8] = b"CDRCLOG\x01";
+const SNAP_MAGIC: &[u8; 8] = b"CDRSNAP\x02";
+const LOG_MAGIC: &[u8; 8] = b"CDRCLOG\x02";
 const SNAP_NAME: &str = "index.snap";
 const LOG_PREFIX: &str = "index.log.";
-const RECORD: usize = 24;
+const RECORD: usize = 28;
+/// Bytes before the records of a snapshot, and of a log.
+const SNAP_HEAD: usize = 8 + 8 + 8 + 4 + 8 + 16 + 4;
+const LOG_HEAD: usize = 8 + 8 + 4;
 /// Log records after which a snapshot is worth it, if there are more than blocks.
 const MIN_RECORDS: u64 = 64 << 10;
 /// Logs that may pile up when snapshots fail; then the index is given up and found again by a sweep.
@@ -35,37 +40,35 @@ const MAX_LOGS: usize = 8;
 /// One change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Change {
-    /// The block.
-    pub block: BlockId,
+    /// The block as it is, or was.
+    pub kept: Kept,
     /// Is it there now?
     pub present: bool,
-    /// Its uses, for one that is there.
-    pub uses: u8,
-    /// Is it in the main queue?
-    pub main: bool,
 }
 
 impl Change {
-    /// A block that is new.
-    pub fn added(block: BlockId) -> Self {
-        Self { block, present: true, uses: 0, main: false }
+    /// A block that is new in this second of the cache's clock.
+    pub fn added(block: BlockId, second: u32) -> Self {
+        Self { kept: Kept { block, second, uses: 0, main: false }, present: true }
     }
 
     /// A block that is gone.
     pub fn removed(block: BlockId) -> Self {
-        Self { block, present: false, uses: 0, main: false }
+        Self { kept: Kept { block, second: 0, uses: 0, main: false }, present: false }
     }
 
     fn encode(&self) -> [u8; RECORD] {
+        let Kept { block, second, uses, main } = self.kept;
         let mut out = [0; RECORD];
         out[0] = if self.present { 1 } else { 2 };
-        out[1] = self.uses;
-        out[2] = self.main.into();
-        out[4..8].copy_from_slice(&self.block.indx.to_be_bytes());
-        out[8..12].copy_from_slice(&self.block.len.to_be_bytes());
-        out[12..20].copy_from_slice(&self.block.id.to_be_bytes());
-        let sum = crc32c::crc32c(&out[..20]);
-        out[20..].copy_from_slice(&sum.to_be_bytes());
+        out[1] = uses;
+        out[2] = main.into();
+        out[4..8].copy_from_slice(&block.indx.to_be_bytes());
+        out[8..12].copy_from_slice(&block.len.to_be_bytes());
+        out[12..20].copy_from_slice(&block.id.to_be_bytes());
+        out[20..24].copy_from_slice(&second.to_be_bytes());
+        let sum = crc32c::crc32c(&out[..24]);
+        out[24..].copy_from_slice(&sum.to_be_bytes());
         out
     }
 
@@ -77,18 +80,19 @@ impl Change {
         };
         let u32_at = |i: usize| u32::from_be_bytes([raw[i], raw[i + 1], raw[i + 2], raw[i + 3]]);
         let id = u64::from(u32_at(12)) << 32 | u64::from(u32_at(16));
-        if u32_at(20) != crc32c::crc32c(&raw[..20]) {
+        if u32_at(24) != crc32c::crc32c(&raw[..24]) {
             return None;
         }
         let block = BlockId { id, indx: u32_at(4), len: u32_at(8) };
-        Some(Self { block, present, uses: raw[1], main: raw[2] != 0 })
+        let kept = Kept { block, second: u32_at(20), uses: raw[1], main: raw[2] != 0 };
+        Some(Self { kept, present })
     }
 
-    fn apply(&self, fifo: &mut Fifo) {
+    fn apply(&self, blocks: &mut Blocks) {
         if self.present {
-            fifo.restore(self.block, self.uses, self.main);
+            blocks.restore(self.kept);
         } else {
-            fifo.remove(&self.block);
+            blocks.remove(&self.kept.block);
         }
     }
 }
@@ -106,42 +110,49 @@ pub(crate) enum Loaded {
 
 /// The open log and where it lives.
 #[derive(Debug)]
-pub(crate) struct Journal {
+pub(crate) struct Index {
     dir: PathBuf,
     log: Option<File>,
     generation: u64,
     records: u64,
 }
 
-impl Journal {
-    /// Reads the index into `fifo` and opens the log for more. An error means that no log can be written.
-    pub fn open(dir: &Path, fifo: &mut Fifo) -> std::io::Result<(Self, Loaded)> {
-        let mut journal = Self { dir: dir.to_owned(), log: None, generation: 0, records: 0 };
-        let logs = journal.logs()?;
-        let snap = journal.read_snapshot(fifo);
+impl Index {
+    /// Reads the index into `blocks` and opens the log for more. An error means that no log can be written.
+    pub fn open(dir: &Path, blocks: &mut Blocks) -> std::io::Result<(Self, Loaded, Clock)> {
+        let mut index = Self { dir: dir.to_owned(), log: None, generation: 0, records: 0 };
+        let logs = index.logs()?;
+        let snap = index.read_snapshot(blocks);
+        let mut reading = None;
         let mut loaded = match snap {
-            Snap::Good(generation) => {
-                journal.generation = generation;
+            Snap::Good(generation, clock) => {
+                index.generation = generation;
+                reading = Some(clock);
                 if logs.iter().any(|&g| g >= generation) { Loaded::Unclean } else { Loaded::Clean }
             }
             Snap::Missing | Snap::Damaged => Loaded::Lost,
         };
         if loaded != Loaded::Lost {
-            let snapshot = journal.generation;
+            let snapshot = index.generation;
             for &generation in logs.iter().filter(|&&g| g >= snapshot) {
-                if generation > journal.generation + 1 || !journal.read_log(generation, fifo) {
+                if generation > index.generation + 1 || !index.read_log(generation, blocks) {
                     loaded = Loaded::Lost;
                 }
-                journal.generation = generation;
+                index.generation = generation;
             }
         }
         if loaded == Loaded::Lost {
             // What could be read is still the best guess; missing files turn into misses.
-            journal.generation = logs.last().copied().unwrap_or(0).max(journal.generation);
+            index.generation = logs.last().copied().unwrap_or(0).max(index.generation);
         }
-        journal.rotate(journal.generation + 1)?;
-        journal.write_snapshot(fifo.export())?;
-        Ok((journal, loaded))
+        let clock = Clock::resume(reading, blocks.newest());
+        if loaded != Loaded::Clean {
+            // The last uses were not written down.
+            blocks.renew(clock.second());
+        }
+        index.rotate(index.generation + 1)?;
+        index.write_snapshot(clock.reading(), blocks.export())?;
+        Ok((index, loaded, clock))
     }
 
     /// Appends changes.
@@ -159,26 +170,30 @@ impl Journal {
     }
 
     /// Starts a new log. What is appended from now on comes after the snapshot that the caller is about to take; call
-    /// it under the lock that orders changes, and [`Journal::write_snapshot`] afterwards.
+    /// it under the lock that orders changes, and [`Index::write_snapshot`] afterwards.
     pub fn start_snapshot(&mut self) -> std::io::Result<()> {
         self.rotate(self.generation + 1)
     }
 
     /// Writes the snapshot that belongs to the open log and removes what it replaces.
-    pub fn write_snapshot(&mut self, blocks: Vec<(BlockId, u8, bool)>) -> std::io::Result<()> {
+    pub fn write_snapshot(&mut self, now: Reading, blocks: Vec<Kept>) -> std::io::Result<()> {
         let temp = self.dir.join("index.snap.tmp");
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(&temp)?;
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(PRIVATE_FILE).open(&temp)?;
         let mut out = BufWriter::with_capacity(1 << 16, file);
-        let mut head = Vec::with_capacity(28);
+        let mut head = Vec::with_capacity(SNAP_HEAD);
         head.extend_from_slice(SNAP_MAGIC);
         head.extend_from_slice(&self.generation.to_be_bytes());
         head.extend_from_slice(&(blocks.len() as u64).to_be_bytes());
+        head.extend_from_slice(&now.second.to_be_bytes());
+        head.extend_from_slice(&now.steady.to_be_bytes());
+        head.extend_from_slice(&now.boot.to_be_bytes());
         let sum = crc32c::crc32c(&head);
         head.extend_from_slice(&sum.to_be_bytes());
         out.write_all(&head)?;
         let mut sum = 0;
-        for (block, uses, main) in blocks {
-            let raw = Change { block, present: true, uses, main }.encode();
+        for kept in blocks {
+            let raw = Change { kept, present: true }.encode();
             sum = crc32c::crc32c_append(sum, &raw);
             out.write_all(&raw)?;
         }
@@ -194,9 +209,9 @@ impl Journal {
     }
 
     /// Ends in good order: a snapshot without a log says that nothing is unknown.
-    pub fn close(&mut self, blocks: Vec<(BlockId, u8, bool)>) -> std::io::Result<()> {
+    pub fn close(&mut self, now: Reading, blocks: Vec<Kept>) -> std::io::Result<()> {
         self.log = None;
-        self.write_snapshot(blocks)?;
+        self.write_snapshot(now, blocks)?;
         std::fs::remove_file(self.log_path(self.generation))
     }
 
@@ -209,14 +224,14 @@ impl Journal {
             self.log = None;
             return Err(std::io::Error::other("too many index logs, snapshots keep failing"));
         }
-        let mut head = Vec::with_capacity(20);
+        let mut head = Vec::with_capacity(LOG_HEAD);
         head.extend_from_slice(LOG_MAGIC);
         head.extend_from_slice(&generation.to_be_bytes());
         let sum = crc32c::crc32c(&head);
         head.extend_from_slice(&sum.to_be_bytes());
         let path = self.log_path(generation);
         let mut log =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
+            OpenOptions::new().write(true).create(true).truncate(true).mode(PRIVATE_FILE).open(path)?;
         log.write_all(&head)?;
         self.log = Some(log);
         self.generation = generation;
@@ -237,15 +252,20 @@ impl Journal {
         Ok(out)
     }
 
-    fn read_snapshot(&self, fifo: &mut Fifo) -> Snap {
+    fn read_snapshot(&self, blocks: &mut Blocks) -> Snap {
         let file = match File::open(self.dir.join(SNAP_NAME)) {
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Snap::Missing,
             Err(_) => return Snap::Damaged,
         };
         let mut input = BufReader::with_capacity(1 << 16, file);
-        let Some(body) = read_head::<28>(&mut input, SNAP_MAGIC) else { return Snap::Damaged };
-        let (generation, count) = (be64(&body[8..16]), be64(&body[16..24]));
+        let Some(head) = read_head::<SNAP_HEAD>(&mut input, SNAP_MAGIC) else { return Snap::Damaged };
+        let (generation, count) = (be(&head[8..16]) as u64, be(&head[16..24]) as u64);
+        let clock = Reading {
+            second: be(&head[24..28]) as u32,
+            steady: be(&head[28..36]) as u64,
+            boot: be(&head[36..52]),
+        };
         if count > MAX_ENTRIES as u64 {
             return Snap::Damaged;
         }
@@ -257,7 +277,7 @@ impl Journal {
             }
             sum = crc32c::crc32c_append(sum, &raw);
             match Change::decode(&raw) {
-                Some(change) => change.apply(fifo),
+                Some(change) => change.apply(blocks),
                 None => return Snap::Damaged,
             }
         }
@@ -265,21 +285,21 @@ impl Journal {
         if input.read_exact(&mut tail).is_err() || tail != sum.to_be_bytes() {
             return Snap::Damaged;
         }
-        Snap::Good(generation)
+        Snap::Good(generation, clock)
     }
 
     /// Applies a log; false if it is damaged. One that only ends within a record is not: the process died.
-    fn read_log(&self, generation: u64, fifo: &mut Fifo) -> bool {
+    fn read_log(&self, generation: u64, blocks: &mut Blocks) -> bool {
         let Ok(file) = File::open(self.log_path(generation)) else { return false };
         let mut input = BufReader::with_capacity(1 << 16, file);
-        match read_head::<20>(&mut input, LOG_MAGIC) {
-            Some(head) if be64(&head[8..16]) == generation => {}
+        match read_head::<LOG_HEAD>(&mut input, LOG_MAGIC) {
+            Some(head) if be(&head[8..16]) == generation.into() => {}
             _ => return false,
         }
         let mut raw = [0; RECORD];
         while input.read_exact(&mut raw).is_ok() {
             match Change::decode(&raw) {
-                Some(change) => change.apply(fifo),
+                Some(change) => change.apply(blocks),
                 None => return false,
             }
         }
@@ -288,7 +308,7 @@ impl Journal {
 }
 
 enum Snap {
-    Good(u64),
+    Good(u64, Reading),
     Missing,
     Damaged,
 }
@@ -300,6 +320,6 @@ fn read_head<const N: usize>(input: &mut impl Read, magic: &[u8; 8]) -> Option<[
     (covered.starts_with(magic) && crc32c::crc32c(covered).to_be_bytes() == sum).then_some(head)
 }
 
-fn be64(raw: &[u8]) -> u64 {
-    raw.iter().fold(0, |n, &b| n << 8 | u64::from(b))
+fn be(raw: &[u8]) -> u128 {
+    raw.iter().fold(0, |n, &b| n << 8 | u128::from(b))
 }
