@@ -17,9 +17,9 @@ fn error(key: &str, e: ObjectError) -> BlockError {
     }
 }
 
-/// Stores an object.
-pub(crate) async fn put(store: &dyn ObjectStore, key: &str, data: Bytes) -> Result<(), BlockError> {
-    store.put(key, data).await.map_err(|e| error(key, e))
+/// Stores an object of a file of storage tier `tier`.
+pub(crate) async fn put(store: &dyn ObjectStore, key: &str, data: Bytes, tier: u8) -> Result<(), BlockError> {
+    store.put_in_tier(key, data, tier).await.map_err(|e| error(key, e))
 }
 
 /// Reads an object of at most `most` bytes.

@@ -140,12 +140,10 @@ impl BlockStore {
     }
 
     /// Uploads one block and returns when the object is stored. `data` must have the block's exact length, which
-    /// becomes part of its name. `tier` is the storage tier of its file; object stores do not know tiers yet, so every
-    /// block gets the volume's default class. The caller's permit should cover `data`
-    /// until this returns.
+    /// becomes part of its name. `tier` is the storage tier of its file, which decides about class and tag of the object. The
+    /// caller's permit should cover `data` until this returns.
     pub async fn put_block(&self, id: u64, indx: u32, data: Bytes, tier: u8) -> Result<(), BlockError> {
-        let _ = tier;
-        self.inner.put_block(id, indx, data).await
+        self.inner.put_block(id, indx, data, tier).await
     }
 
     /// Waits while more bytes are being uploaded than what keeps the uploads busy: buffering more would gain nothing. Writers
@@ -334,7 +332,7 @@ impl Inner {
         self.disk.maintain(|| self.closed.load(Relaxed));
     }
 
-    async fn put_block(&self, id: u64, indx: u32, data: Bytes) -> Result<(), BlockError> {
+    async fn put_block(&self, id: u64, indx: u32, data: Bytes, tier: u8) -> Result<(), BlockError> {
         if self.cfg.read_only {
             return Err(BlockError::ReadOnly);
         }
@@ -360,7 +358,9 @@ impl Inner {
             };
             count(&self.counters.puts, 1);
             count(&self.counters.put_bytes, body.len() as u64);
-            backend::put(&*self.store, &key, body).await.inspect_err(|_| count(&self.counters.errors, 1))?;
+            backend::put(&*self.store, &key, body, tier)
+                .await
+                .inspect_err(|_| count(&self.counters.errors, 1))?;
         }
         if !self.disk.is_empty() && (len < self.cfg.block_size || self.cfg.cache_large_write) {
             // The caller's permit ends with this call, so the queue needs one of its own.

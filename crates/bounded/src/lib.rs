@@ -2,9 +2,9 @@
 //! They are read no further than they may be long, and never from devices, which need not have an end.
 #![forbid(unsafe_code)]
 
-use std::fs::File;
+use std::fs::{File, FileType, OpenOptions};
 use std::io::{Error, ErrorKind, Read as _, Result};
-use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 /// Bytes of a file with keys, certificates or a password.
@@ -17,14 +17,34 @@ pub const CONFIG_MAX: u64 = 4 << 20;
 /// # Errors
 /// Those of opening and reading; another kind of file; more than `most` bytes.
 pub fn read(path: impl AsRef<Path>, most: u64) -> Result<Vec<u8>> {
-    let path = path.as_ref();
-    let is_fit = |kind: std::fs::FileType| kind.is_file() || kind.is_fifo();
-    let refuse = || Err(Error::new(ErrorKind::InvalidInput, "neither a file nor a pipe"));
+    let is_fit = |kind: FileType| kind.is_file() || kind.is_fifo();
+    read_fit(path.as_ref(), most, is_fit, "neither a file nor a pipe", File::options().read(true))
+}
+
+/// The content of a regular file that is read more than once, or by somebody who cannot wait: a pipe may never have a writer.
+///
+/// # Errors
+/// Those of opening and reading; another kind of file; more than `most` bytes.
+pub fn read_regular(path: impl AsRef<Path>, most: u64) -> Result<Vec<u8>> {
+    // One that becomes a pipe after the look at it does not hold us up, either.
+    let nonblock = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let how = File::options().read(true).custom_flags(nonblock).clone();
+    read_fit(path.as_ref(), most, |kind| kind.is_file(), "no regular file", &how)
+}
+
+fn read_fit(
+    path: &Path,
+    most: u64,
+    is_fit: impl Fn(FileType) -> bool,
+    unfit: &'static str,
+    how: &OpenOptions,
+) -> Result<Vec<u8>> {
+    let refuse = || Err(Error::new(ErrorKind::InvalidInput, unfit));
     // Before it is opened, because that may have an effect on a device.
     if !is_fit(std::fs::metadata(path)?.file_type()) {
         return refuse();
     }
-    let file = File::open(path)?;
+    let file = how.open(path)?;
     if !is_fit(file.metadata()?.file_type()) {
         return refuse();
     }
@@ -65,6 +85,20 @@ mod tests {
         // One that only says that it is short.
         assert!(read("/proc/self/maps", 10).is_err());
         assert!(!read("/proc/self/maps", KEY_FILE_MAX).unwrap().is_empty());
+    }
+
+    #[test]
+    fn nothing_waits_for_a_pipe_without_a_writer() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        for other in [path.as_path(), Path::new("/dev/zero"), dir.path()] {
+            assert_eq!(read_regular(other, KEY_FILE_MAX).unwrap_err().to_string(), "no regular file");
+        }
+        let path = dir.path().join("key");
+        std::fs::write(&path, b"secret\n").unwrap();
+        assert_eq!(read_regular(&path, 7).unwrap(), b"secret\n");
+        assert_eq!(read_regular(&path, 6).unwrap_err().to_string(), "more than 6 bytes");
     }
 
     #[test]

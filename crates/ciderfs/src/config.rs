@@ -83,6 +83,7 @@ fn storage(args: &Args) -> Override {
         region: explicit(args, REGION).map(str::to_owned),
         keys: keys(args, true),
         other_keys: keys(args, false),
+        ..Override::default()
     }
 }
 

@@ -13,6 +13,7 @@ pub mod compaction;
 pub mod delslice;
 pub mod edge;
 pub mod envelope;
+mod hide;
 pub mod ino;
 pub mod lock;
 pub mod objname;

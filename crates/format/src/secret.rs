@@ -27,34 +27,21 @@ impl Secret {
         text.map(Self).filter(|s| !s.is_empty())
     }
 
-    /// A text in which others may have repeated the secret, without it. Some cut what they repeat, so the text ends where the
-    /// beginning of a long one stands.
+    /// A text in which others may have repeated the secret, without it: neither as it is nor escaped as in URLs, XML or quotes.
+    /// Some cut what they repeat, so the text ends where the beginning of a long one stands. Whoever cuts the text does so
+    /// afterwards.
     pub fn hidden_in(&self, text: &str) -> String {
-        /// A shorter one is only found where it stands for itself: as a part of words it would be everywhere.
-        const SHORT: usize = 4;
-        /// A beginning of so many bytes is no coincidence.
-        const TELLING: usize = 12;
         if self.is_empty() {
             return text.to_owned();
         }
         let mut out = String::with_capacity(text.len());
         let mut from = 0;
-        for (at, secret) in text.match_indices(&self.0) {
-            let end = at + secret.len();
-            let is_part =
-                text[..at].ends_with(char::is_alphanumeric) || text[end..].starts_with(char::is_alphanumeric);
-            if secret.len() >= SHORT || !is_part {
-                out.push_str(&text[from..at]);
-                out.push_str(HIDDEN);
-                from = end;
-            }
-        }
-        out.push_str(&text[from..]);
-        let start = self.0.get(..TELLING).filter(|s| s.len() < self.0.len());
-        if let Some(at) = start.and_then(|start| out.find(start)) {
-            out.truncate(at);
+        for (start, end) in crate::hide::places(&self.0, text) {
+            out.push_str(text.get(from..start).unwrap_or_default());
             out.push_str(HIDDEN);
+            from = end;
         }
+        out.push_str(text.get(from..).unwrap_or_default());
         out
     }
 }
@@ -121,5 +108,31 @@ mod tests {
         }
         assert_eq!(Secret::from("pw").hidden_in("my 'pw', pwd"), "my '****', pwd");
         assert_eq!(Secret::default().hidden_in("x"), "x");
+    }
+
+    #[test]
+    fn escapes_hide_nothing() {
+        let secret = Secret::from("sec/ret+key&\"<\u{fc}=");
+        for said in [
+            "sec/ret+key&\"<\u{fc}=",
+            "sec%2Fret%2Bkey%26%22%3C%C3%BC%3D",
+            "sec%2fret%2bkey%26%22%3c%c3%bc%3d",
+            "sec/ret+key&amp;&quot;&lt;\u{fc}=",
+            "sec&#47;ret&#x2B;key&#38;&#34;&#60;&#xfc;=",
+            "sec\\/ret\\u002bkey&\\\"<\\u{fc}=",
+            // Twice: in a URL in a document, in a quoted document, in a URL in a URL.
+            "sec%2Fret%2Bkey&#37;26%22%3C%C3%BC%3D",
+            "sec/ret+key&amp;&quot;&lt;\\u{fc}=",
+            "sec%252Fret%252Bkey%2526%2522%253C%25C3%25BC%253D",
+        ] {
+            assert_eq!(secret.hidden_in(&format!("\u{e9} a={said}&b=%41")), "\u{e9} a=****&b=%41", "{said}");
+            assert_eq!(secret.hidden_in(&format!("{said} {said}")), "**** ****", "{said}");
+        }
+        assert_eq!(secret.hidden_in("at sec%2Fret%2Bkey%26%22"), "at ****");
+        assert_eq!(Secret::from("a b c d").hidden_in("x=a+b%20c+d"), "x=****");
+        // What only looks like an escape.
+        for said in ["100% &c; &#; &#xzz; \\u{110000} %zz %", "%", "&", "\\", "%C3", "&#1114112;"] {
+            assert_eq!(secret.hidden_in(said), said);
+        }
     }
 }

@@ -17,8 +17,10 @@ mod json;
 mod secrets;
 #[cfg(test)]
 mod tests;
+mod tiers;
 
 pub(crate) use json::escape_html;
+pub use tiers::parse_mbps;
 
 /// Newest `MetaVersion` that this code understands.
 pub const MAX_META_VERSION: u32 = 1;
@@ -343,15 +345,6 @@ impl Settings {
     /// The objects are spread over several buckets; number of them, 1 for none.
     pub fn shard_count(&self) -> u32 {
         self.shards.max(1)
-    }
-
-    /// Storage class and tag of a tier. Unknown ids mean tier 0; without tiers, tier 0 has the volume's class.
-    pub fn tier(&self, id: u8) -> Tier {
-        self.tiers.get(&id).or_else(|| self.tiers.get(&0)).cloned().unwrap_or_else(|| Tier {
-            id: 0,
-            storage_class: self.storage_class.clone(),
-            tag: String::new(),
-        })
     }
 
     /// Raises the oldest allowed client to `to` unless it is newer already. Used when a feature is switched on

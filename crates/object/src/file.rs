@@ -213,7 +213,7 @@ fn is_temp(name: &str) -> bool {
 
 #[async_trait]
 impl ObjectStore for FileStore {
-    async fn put(&self, key: &str, body: Bytes) -> Result<()> {
+    async fn put_in_tier(&self, key: &str, body: Bytes, _tier: u8) -> Result<()> {
         let (path, key, files) = (self.path(key)?, key.to_owned(), Arc::clone(&self.new_files));
         let bounce = Bounce::new(&self.buffers);
         blocking(move || write_file(&path, &key, &body, &files, bounce)).await

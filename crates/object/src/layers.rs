@@ -3,8 +3,10 @@
 mod encrypt;
 #[cfg(any(test, feature = "faulty"))]
 mod faulty;
+mod gate;
 mod limit;
 mod meter;
+mod paced;
 mod prefix;
 mod replace;
 mod retry;
@@ -15,6 +17,7 @@ pub use encrypt::{Cipher, Encrypted, EnvelopeCipher};
 pub use faulty::{Faults, Faulty};
 pub use limit::{Limited, Limits};
 pub use meter::{Metered, Request};
+pub use paced::Paced;
 pub use prefix::Prefixed;
 pub use replace::Replaceable;
 pub use retry::Retried;

@@ -4,6 +4,7 @@
 //! back end (`spec/data-path.md` 3.2).
 #![forbid(unsafe_code)]
 
+mod bandwidth;
 mod buffers;
 mod direct;
 pub mod error;
@@ -15,13 +16,14 @@ mod probe;
 mod s3;
 mod store;
 
+pub use bandwidth::Bandwidth;
 pub use buffers::{Buffer, Buffers};
 pub use direct::{Bounce, NewFiles};
 pub use error::{ObjectError, Result};
 pub use file::FileStore;
 pub use memory::MemoryStore;
-pub use open::{StoreConfig, has_checksums, named_bucket, open};
-pub use probe::{has_other_objects, prepare, probe};
+pub use open::{StoreConfig, bucket_warnings, has_checksums, has_classes, named_bucket, open};
+pub use probe::{has_other_objects, prepare, probe, try_tier};
 pub use store::{Entry, MAX_OBJECT, Meta, ObjectStore};
 
 #[cfg(test)]

@@ -13,13 +13,19 @@ use crate::store::{Entry, Meta, ObjectStore};
 /// Objects in a map.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
-    objects: Mutex<BTreeMap<String, Bytes>>,
+    /// Bodies, and the tiers that they were stored in.
+    objects: Mutex<BTreeMap<String, (Bytes, u8)>>,
 }
 
 impl MemoryStore {
     /// Number of objects.
     pub fn len(&self) -> usize {
         self.objects.lock().len()
+    }
+
+    /// The storage tier that an object was stored in.
+    pub fn tier_of(&self, key: &str) -> Option<u8> {
+        self.objects.lock().get(key).map(|(_, tier)| *tier)
     }
 
     /// No objects?
@@ -30,14 +36,14 @@ impl MemoryStore {
 
 #[async_trait]
 impl ObjectStore for MemoryStore {
-    async fn put(&self, key: &str, body: Bytes) -> Result<()> {
-        self.objects.lock().insert(key.to_owned(), body);
+    async fn put_in_tier(&self, key: &str, body: Bytes, tier: u8) -> Result<()> {
+        self.objects.lock().insert(key.to_owned(), (body, tier));
         Ok(())
     }
 
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {
-        let body =
-            self.objects.lock().get(key).cloned().ok_or_else(|| ObjectError::NotFound(key.to_owned()))?;
+        let found = self.objects.lock().get(key).cloned();
+        let (body, _) = found.ok_or_else(|| ObjectError::NotFound(key.to_owned()))?;
         let size = body.len() as u64;
         let range = range.unwrap_or(0..size);
         Ok(body.slice(range.start.min(size) as usize..range.end.min(size) as usize))
@@ -59,7 +65,7 @@ impl ObjectStore for MemoryStore {
             .range((from, Bound::Unbounded))
             .filter(|(k, _)| k.starts_with(prefix))
             .take(limit)
-            .map(|(k, v)| Entry { key: k.clone(), size: v.len() as u64, mtime: None })
+            .map(|(k, (body, _))| Entry { key: k.clone(), size: body.len() as u64, mtime: None })
             .collect())
     }
 

@@ -1,15 +1,18 @@
 //! Opening the back end that a volume's settings name.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use ciderfs_format::settings::Tier;
 use ciderfs_format::{Secret, shown_address};
 
+use crate::bandwidth::Bandwidth;
 use crate::error::{ObjectError, Result};
 use crate::file::FileStore;
-use crate::layers::Sharded;
+use crate::layers::{Paced, Sharded};
 use crate::memory::MemoryStore;
-use crate::s3::{Address, Credentials, S3Store, named};
+use crate::s3::{Address, Credentials, Manner, S3Store, named};
 use crate::store::ObjectStore;
 
 /// Where objects are, and with which credentials.
@@ -27,6 +30,11 @@ pub struct StoreConfig {
     pub session_token: Secret,
     /// Number of buckets; 0 and 1 mean one.
     pub shards: u32,
+    /// Class and tag of what is stored, by storage tier; tiers that are missing are stored as tier 0, and without that as the store's
+    /// default. See [`ciderfs_format::Settings::all_tiers`].
+    pub tiers: BTreeMap<u8, Tier>,
+    /// How fast bodies may be sent and received.
+    pub bandwidth: Arc<Bandwidth>,
 }
 
 impl fmt::Debug for StoreConfig {
@@ -36,6 +44,8 @@ impl fmt::Debug for StoreConfig {
             .field("storage", &self.storage)
             .field("bucket", &shown_address(&self.bucket))
             .field("shards", &self.shards)
+            .field("tiers", &self.tiers)
+            .field("bandwidth", &self.bandwidth)
             .finish_non_exhaustive()
     }
 }
@@ -53,6 +63,21 @@ pub fn named_bucket(storage: &str, endpoint: Option<&str>, bucket: &str) -> Resu
     }
 }
 
+/// What to tell whoever makes a volume about its buckets: that they keep what is deleted, or are at a place that is no longer meant
+/// to be used. Asks the store, and takes no answer for a good one: a key need not have the right to ask.
+pub async fn bucket_warnings(cfg: &StoreConfig) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    for shard in 0..cfg.shards.clamp(1, Sharded::MAX) {
+        let bucket = cfg.bucket.replacen("%d", &shard.to_string(), 1);
+        let Some(store) = s3_store(cfg, &bucket)? else { return Ok(all) };
+        all.extend(store.warnings().await);
+        if !all.is_empty() {
+            break;
+        }
+    }
+    Ok(all)
+}
+
 /// Does the back end keep a checksum with every object, which reads of whole objects verify?
 pub fn has_checksums(storage: &str, bucket: &str) -> bool {
     let bucket = bucket.replacen("%d", "0", 1);
@@ -64,6 +89,11 @@ pub fn has_checksums(storage: &str, bucket: &str) -> bool {
     .is_ok_and(|address| address.checksum)
 }
 
+/// Does the store have classes and tags for its objects? Others ignore them.
+pub fn has_classes(storage: &str) -> bool {
+    matches!(storage.to_ascii_lowercase().as_str(), "s3" | "minio")
+}
+
 /// Opens the back end, sharded if asked for. Nothing is contacted yet.
 pub fn open(cfg: &StoreConfig) -> Result<Arc<dyn ObjectStore>> {
     if cfg.shards > Sharded::MAX {
@@ -72,6 +102,14 @@ pub fn open(cfg: &StoreConfig) -> Result<Arc<dyn ObjectStore>> {
             cfg.shards,
             Sharded::MAX
         )));
+    }
+    if !has_classes(&cfg.storage)
+        && cfg.tiers.values().any(|tier| !tier.storage_class.is_empty() || !tier.tag.is_empty())
+    {
+        tracing::warn!(
+            "storage {} has no storage classes and tags: what is set of them has no effect",
+            cfg.storage
+        );
     }
     if cfg.shards > 1 {
         if !cfg.bucket.contains("%d") {
@@ -95,12 +133,12 @@ pub fn open(cfg: &StoreConfig) -> Result<Arc<dyn ObjectStore>> {
     open_one(cfg, &cfg.bucket)
 }
 
-fn open_one(cfg: &StoreConfig, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
-    Ok(match cfg.storage.to_ascii_lowercase().as_str() {
-        "file" => Arc::new(FileStore::new(bucket)),
+/// The driver of buckets of S3, if that is what the storage is.
+fn s3_store(cfg: &StoreConfig, bucket: &str) -> Result<Option<S3Store>> {
+    let (address, keys) = match cfg.storage.to_ascii_lowercase().as_str() {
         "s3" => {
             let keys = Credentials::new(&cfg.access_key, &cfg.secret_key, &cfg.session_token)?;
-            Arc::new(S3Store::new(Address::parse_s3(bucket)?, keys)?)
+            (Address::parse_s3(bucket)?, keys)
         }
         "minio" => {
             let (mut access, mut secret) = (cfg.access_key.clone(), cfg.secret_key.clone());
@@ -109,13 +147,29 @@ fn open_one(cfg: &StoreConfig, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
                 secret = std::env::var("MINIO_SECRET_KEY").unwrap_or_default().into();
             }
             let keys = Credentials::new(&access, &secret, &cfg.session_token)?;
-            Arc::new(S3Store::new(Address::parse_minio(bucket)?, keys)?)
+            (Address::parse_minio(bucket)?, keys)
         }
+        _ => return Ok(None),
+    };
+    if let Some(hint) = address.is_of_old() {
+        tracing::warn!("{hint}");
+    }
+    let manner = Manner { tiers: cfg.tiers.clone(), bandwidth: Arc::clone(&cfg.bandwidth) };
+    S3Store::new(address, keys, manner).map(Some)
+}
+
+fn open_one(cfg: &StoreConfig, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
+    if let Some(store) = s3_store(cfg, bucket)? {
+        return Ok(Arc::new(store));
+    }
+    let store: Arc<dyn ObjectStore> = match cfg.storage.to_ascii_lowercase().as_str() {
+        "file" => Arc::new(FileStore::new(bucket)),
         "mem" => Arc::new(MemoryStore::default()),
         other => {
             return Err(ObjectError::Config(format!(
                 "storage {other:?} is not supported in this version; supported are file, s3 and minio"
             )));
         }
-    })
+    };
+    Ok(Arc::new(Paced::new(store, Arc::clone(&cfg.bandwidth))))
 }

@@ -52,6 +52,18 @@ pub async fn probe(store: &dyn ObjectStore, name: &str, shards: u32) -> Result<(
     Ok(())
 }
 
+/// Does the store take class and tag of a storage tier? Stores a small object below `testing/` in each bucket of the volume `name`, and
+/// deletes it. It is not read: the classes of archives have nothing to read for hours.
+pub async fn try_tier(store: &dyn ObjectStore, name: &str, shards: u32, tier: u8) -> Result<()> {
+    for key in test_keys(name, shards) {
+        store.put_in_tier(&key, test_body(), tier).await?;
+        if let Err(e) = store.delete(&key).await {
+            tracing::warn!("{e}; the test object {key} stays behind");
+        }
+    }
+    Ok(())
+}
+
 /// [`probe`] for a volume that is about to be made: a bucket that is missing is created. Whoever may not create buckets is
 /// never asked to as long as there is one.
 pub async fn prepare(store: &dyn ObjectStore, name: &str, shards: u32) -> Result<()> {

@@ -2,15 +2,19 @@
 
 mod address;
 mod answers;
+mod bound;
 mod bucket;
 mod client;
 mod error;
+mod keys;
 mod named;
+mod outgoing;
 mod store;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use address::Address;
-pub(crate) use client::Credentials;
+pub(crate) use bound::Manner;
+pub(crate) use keys::Credentials;
 pub(crate) use named::named;
 pub(crate) use store::S3Store;

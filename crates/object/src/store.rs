@@ -40,8 +40,14 @@ pub(crate) fn too_long(key: &str, most: u64) -> ObjectError {
 /// An object store or a layer over one. Keys have no leading `/`.
 #[async_trait]
 pub trait ObjectStore: Send + Sync + Debug {
-    /// Stores a whole object. Readers see the old or the new one, never a part.
-    async fn put(&self, key: &str, body: Bytes) -> Result<()>;
+    /// Stores a whole object with class and tag of a storage tier, see [`crate::StoreConfig::tiers`]. Readers see the old or the
+    /// new one, never a part.
+    async fn put_in_tier(&self, key: &str, body: Bytes, tier: u8) -> Result<()>;
+
+    /// [`ObjectStore::put_in_tier`] with tier 0, that of everything but the content of files.
+    async fn put(&self, key: &str, body: Bytes) -> Result<()> {
+        self.put_in_tier(key, body, 0).await
+    }
 
     /// Reads an object, or bytes `range` of it. A range past the end is cut. A whole object has at most [`MAX_OBJECT`] bytes.
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes>;

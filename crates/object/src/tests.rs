@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::layers::{
-    Cipher, Encrypted, Faults, Faulty, Limited, Limits, Metered, Prefixed, Request, Retried, Sharded,
+    Cipher, Encrypted, Faults, Faulty, Limited, Limits, Metered, Paced, Prefixed, Replaceable, Request,
+    Retried, Sharded,
 };
 use crate::{FileStore, MemoryStore, ObjectError, ObjectStore, StoreConfig, has_other_objects, open, probe};
 
@@ -116,6 +117,26 @@ async fn encrypted_store_keeps_only_ciphertext_and_cuts_ranges_itself() {
     inner.put("k", Bytes::from_static(b"foreign")).await.unwrap();
     assert!(matches!(store.get("k", None).await, Err(ObjectError::Corrupt(..))));
     probe(&store, "vol", 1).await.unwrap();
+}
+
+#[tokio::test]
+async fn every_layer_passes_the_tier_on() {
+    let shards: Vec<Arc<MemoryStore>> = (0..2).map(|_| Arc::default()).collect();
+    let sharded = Sharded::new(shards.iter().map(|s| s.clone() as Arc<dyn ObjectStore>).collect());
+    let mut store: Arc<dyn ObjectStore> = Arc::new(Prefixed::new(Arc::new(sharded), "vol"));
+    store = Arc::new(Paced::new(store, Arc::default()));
+    store = Arc::new(Faulty::new(store, 1));
+    store = Arc::new(Metered::new(store, Arc::new(|_: Request<'_>| ())));
+    store = Arc::new(Limited::new(store, Limits::default()));
+    store = Arc::new(Retried::new(store, 0));
+    store = Arc::new(Encrypted::new(store, Arc::new(Inverse)));
+    store = Arc::new(Replaceable::new(store));
+    for tier in 0..4 {
+        store.put_in_tier(&format!("k{tier}"), Bytes::from_static(b"x"), tier).await.unwrap();
+    }
+    store.put("other", Bytes::from_static(b"x")).await.unwrap();
+    let tier = |key: &str| shards.iter().find_map(|s| s.tier_of(&format!("vol/{key}")));
+    assert_eq!(["k0", "k1", "k2", "k3", "other"].map(tier), [0, 1, 2, 3, 0].map(Some));
 }
 
 #[tokio::test(start_paused = true)]

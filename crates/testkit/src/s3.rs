@@ -5,6 +5,7 @@ mod faults;
 mod front;
 mod objects;
 mod policy;
+mod profile;
 mod service;
 
 use std::io;
@@ -18,6 +19,7 @@ pub use faults::{Control, Faults, Op, Request};
 use front::Running;
 use objects::Objects;
 pub use policy::{Policy, Scripted};
+pub use profile::Profile;
 use service::Service;
 
 /// How to start a server.
@@ -89,6 +91,7 @@ impl S3Server {
     ) -> io::Result<Self> {
         let mut builder = S3ServiceBuilder::new(s3);
         builder.set_auth(SimpleAuth::from_single(access_key.clone(), secret_key.clone()));
+        builder.set_host(profile::Hosts);
         let service = builder.build();
         let control = Arc::new(Control::new(seed));
         let running = Running::start(service.clone(), Arc::clone(&control), port)?;

@@ -21,3 +21,4 @@ mod ranges;
 mod room;
 mod sharing;
 mod support;
+mod tiers;

@@ -1,7 +1,9 @@
 //! Where the objects of a volume are, and who may use them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use ciderfs_format::settings::Tier;
 use ciderfs_format::{Secret, Settings, shown};
 use ciderfs_object::named_bucket;
 
@@ -20,6 +22,14 @@ pub struct Override {
     pub keys: Keys,
     /// Keys that are taken where the settings have none.
     pub other_keys: Keys,
+    /// The storage class of what is written for files of tier 0.
+    pub storage_class: Option<String>,
+    /// Its tag.
+    pub tag: Option<String>,
+    /// Most Mbps of uploads; 0 for no limit.
+    pub upload_limit: Option<u64>,
+    /// Most Mbps of downloads; 0 for no limit.
+    pub download_limit: Option<u64>,
 }
 
 /// What an object store is asked with.
@@ -37,7 +47,7 @@ impl Override {
     /// The settings of this client, from those of the volume with their secrets decrypted.
     ///
     /// # Errors
-    /// A bucket that cannot be understood.
+    /// A bucket that cannot be understood, and what is no storage class or tag.
     pub fn apply(&self, settings: &mut Settings) -> Result<()> {
         if let Some(storage) = &self.storage {
             settings.storage.clone_from(storage);
@@ -58,6 +68,10 @@ impl Override {
             self.other_keys.clone().put_into(settings);
         }
         self.keys.clone().put_into(settings);
+        settings
+            .override_class(self.storage_class.as_deref(), self.tag.as_deref())
+            .map_err(|e| Error::Settings(e.to_string()))?;
+        settings.set_limits(self.upload_limit, self.download_limit);
         Ok(())
     }
 }
@@ -113,11 +127,12 @@ pub fn stored_bucket(storage: &str, bucket: &str, dir: &Path) -> Result<String> 
     Ok(format!("{}/", dir.trim_end_matches('/')))
 }
 
-/// All that says where objects are and who may use them.
-pub fn object_place(s: &Settings) -> ([String; 3], [Secret; 2]) {
+/// All that says where objects are, who may use them, and what they are stored as.
+pub fn object_place(s: &Settings) -> ([String; 3], [Secret; 2], BTreeMap<u8, Tier>) {
     (
         [&s.storage, &s.bucket, &s.access_key].map(String::clone),
         [&s.secret_key, &s.session_token].map(Secret::clone),
+        s.all_tiers(),
     )
 }
 
@@ -151,6 +166,27 @@ mod tests {
         assert_eq!(access(&both, empty()), "given");
         assert_eq!(access(&ambient, settings()), "volume");
         assert_eq!(access(&ambient, empty()), "ambient");
+    }
+
+    #[test]
+    fn class_tag_and_limits_of_a_client_come_before_those_of_the_volume() {
+        let mut s = settings();
+        s.set_tier(None, Some("GLACIER"), Some("k=v")).unwrap();
+        s.set_limits(Some(10), Some(20));
+        let own = |over: Override| {
+            let mut s = s.clone();
+            over.apply(&mut s).unwrap();
+            (s.tier(0).storage_class, s.tier(0).tag, s.limits())
+        };
+        let volume = ("GLACIER".to_owned(), "k=v".to_owned(), (10, 20));
+        assert_eq!(own(Override::default()), volume);
+        let over =
+            Override { storage_class: Some("STANDARD".into()), upload_limit: Some(0), ..Override::default() };
+        assert_eq!(own(over), ("STANDARD".to_owned(), volume.1, (0, 20)));
+        let over = Override { tag: Some("a=b".into()), download_limit: Some(5), ..Override::default() };
+        assert_eq!(own(over), (volume.0, "a=b".to_owned(), (10, 5)));
+        let bad = Override { tag: Some("no tag".into()), ..Override::default() };
+        assert!(bad.apply(&mut s).unwrap_err().to_string().contains("KEY=VALUE"));
     }
 
     #[test]

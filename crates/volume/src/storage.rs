@@ -8,7 +8,7 @@ use ciderfs_format::{Secret, Settings};
 use ciderfs_object::layers::{
     Encrypted, EnvelopeCipher, Limited, Limits, Metered, Prefixed, Request, Retried,
 };
-use ciderfs_object::{ObjectStore, StoreConfig};
+use ciderfs_object::{Bandwidth, ObjectStore, StoreConfig};
 
 use crate::{Error, Result};
 
@@ -46,6 +46,25 @@ pub fn storage(
     bounds: Bounds,
     observer: Option<Observer>,
 ) -> Result<Arc<dyn ObjectStore>> {
+    storage_within(settings, passphrase, bounds, &bandwidth(settings), observer)
+}
+
+/// The bandwidth that settings grant a client.
+pub(crate) fn bandwidth(settings: &Settings) -> Arc<Bandwidth> {
+    let bandwidth = Arc::new(Bandwidth::default());
+    let (upload, download) = settings.limits();
+    bandwidth.set(upload, download);
+    bandwidth
+}
+
+/// [`storage`] with a bandwidth that others have part in, or that changes.
+pub(crate) fn storage_within(
+    settings: &Settings,
+    passphrase: Option<&Secret>,
+    bounds: Bounds,
+    bandwidth: &Arc<Bandwidth>,
+    observer: Option<Observer>,
+) -> Result<Arc<dyn ObjectStore>> {
     let cfg = StoreConfig {
         storage: settings.storage.clone(),
         bucket: settings.bucket.clone(),
@@ -53,6 +72,8 @@ pub fn storage(
         secret_key: settings.secret_key.clone(),
         session_token: settings.session_token.clone(),
         shards: settings.shard_count(),
+        tiers: settings.all_tiers(),
+        bandwidth: Arc::clone(bandwidth),
     };
     let mut store = ciderfs_object::open(&cfg)?;
     store = Arc::new(Prefixed::new(store, &settings.name));

@@ -7,12 +7,12 @@ use ciderfs_block::{BlockConfig, BlockStore};
 use ciderfs_format::{Secret, Settings};
 use ciderfs_meta::{Meta, MetaConfig};
 use ciderfs_object::layers::Replaceable;
-use ciderfs_object::{ObjectError, ObjectStore, has_checksums, named_bucket, probe};
+use ciderfs_object::{Bandwidth, ObjectError, ObjectStore, has_checksums, named_bucket, probe};
 use parking_lot::Mutex;
 
 use crate::engine::{Engine, Purpose};
 use crate::place::{Override, object_place};
-use crate::storage::{Bounds, Observer, storage};
+use crate::storage::{Bounds, Observer, bandwidth, storage_within};
 use crate::{Error, Result};
 
 /// How a volume is opened.
@@ -82,12 +82,15 @@ impl Volume {
             tracing::warn!("the address in the settings: {e}");
         }
         let (bounds, read_only) = (config.bounds, config.meta.read_only);
-        let passphrase = config.passphrase;
-        let first = storage(&settings, passphrase.as_ref(), bounds, observer.clone())?;
-        let objects = Arc::new(Replaceable::new(first));
-        follow(&meta, settings.clone(), config.storage, Arc::clone(&objects), move |settings| {
-            storage(settings, passphrase.as_ref(), bounds, observer.clone())
-        });
+        let bandwidth = bandwidth(&settings);
+        let open = {
+            let (bandwidth, passphrase) = (Arc::clone(&bandwidth), config.passphrase);
+            move |settings: &Settings| {
+                storage_within(settings, passphrase.as_ref(), bounds, &bandwidth, observer.clone())
+            }
+        };
+        let objects = Arc::new(Replaceable::new(open(&settings)?));
+        follow(&meta, settings.clone(), config.storage, bandwidth, Arc::clone(&objects), open);
         if config.blocks.verify_reads {
             tell_what_is_verified(&settings);
         }
@@ -124,11 +127,12 @@ pub fn unusable(objects: &dyn ObjectStore, e: &ObjectError) -> Error {
     Error::Unusable(format!("{}: {e}{hint}", objects.describe()))
 }
 
-/// Opens the object store anew when its address or a key in the settings changes.
+/// Opens the object store anew when its address, a key or a storage class in the settings changes, and keeps to their bandwidth.
 fn follow(
     meta: &Meta,
     now: Settings,
     over: Override,
+    bandwidth: Arc<Bandwidth>,
     objects: Arc<Replaceable>,
     open: impl Fn(&Settings) -> Result<Arc<dyn ObjectStore>> + Send + Sync + 'static,
 ) {
@@ -138,6 +142,8 @@ fn follow(
         let mut adopt = || -> Result<()> {
             new.decrypt_secrets().map_err(|e| Error::Settings(e.to_string()))?;
             over.apply(&mut new)?;
+            let (upload, download) = new.limits();
+            bandwidth.set(upload, download);
             let mut current = current.lock();
             if *current != object_place(&new) {
                 objects.replace(open(&new)?);

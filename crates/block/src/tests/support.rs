@@ -124,7 +124,7 @@ impl ObjectStore for TestStore {
         Some(self.device.load(SeqCst)).filter(|d| *d > 0)
     }
 
-    async fn put(&self, key: &str, data: Bytes) -> Result<()> {
+    async fn put_in_tier(&self, key: &str, data: Bytes, _tier: u8) -> Result<()> {
         let _running = self.enter();
         self.puts.fetch_add(1, SeqCst);
         tokio::task::yield_now().await;

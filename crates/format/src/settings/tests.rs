@@ -135,6 +135,95 @@ fn tiers() {
     assert!(parse(r#","Tiers":{"x":{}}"#).is_err());
 }
 
+/// The same flags leave the same document behind as with the official client.
+#[test]
+fn classes_tags_and_limits_are_stored_as_the_official_client_does() {
+    let format = golden!("tiers-format");
+    let mut s = Settings::parse(format.as_bytes()).unwrap();
+    let mut ours = Settings::new("tiers", &s.uuid, "file", "/srv/objects/");
+    ours.set_first_class(Some("STANDARD_IA"), None).unwrap();
+    assert_eq!(ours.to_json().unwrap(), format);
+    s.set_tier(None, Some("ONEZONE_IA"), Some("team=a<b & c")).unwrap();
+    assert_eq!(s.to_json().unwrap(), golden!("tiers-class"));
+    s.set_tier(Some(2), Some("GLACIER_IR"), Some("k=v")).unwrap();
+    assert_eq!(s.to_json().unwrap(), golden!("tiers-two"));
+    s.set_limits(Some(parse_mbps("1.5G").unwrap()), Some(parse_mbps("100").unwrap()));
+    assert_eq!(s.to_json().unwrap(), golden!("tiers-limits"));
+    assert_eq!(s.limits(), (1500, 100));
+    let odd = golden!("tiers-limits").replace("1500", "-5");
+    assert_eq!(
+        Settings::parse(odd.as_bytes()).unwrap().limits(),
+        (0, 100),
+        "nothing is limited to less than nothing"
+    );
+    s.set_tier(Some(2), Some(""), None).unwrap();
+    s.set_limits(Some(0), None);
+    assert_eq!(s.to_json().unwrap(), golden!("tiers-none"));
+    // A volume of before 1.4: the class becomes that of tier 0 with the first change, whatever is changed.
+    let old =
+        format!(r#"{{"UUID":"{UUID}","BlockSize":4096,"StorageClass":"OLD","MinClientVersion":"1.1.0-A"}}"#);
+    let changes: [fn(&mut Settings); 3] = [
+        |s| s.set_limits(Some(5), None),
+        |s| s.set_tier(None, None, Some("k=v")).unwrap(),
+        |s| s.set_tier(Some(2), Some("NEW"), None).unwrap(),
+    ];
+    for (change, min) in changes.into_iter().zip(["1.1.0-A", "1.1.0-A", "1.4.0-A"]) {
+        let mut s = Settings::parse(old.as_bytes()).unwrap();
+        change(&mut s);
+        assert_eq!((s.tiers[&0].storage_class.as_str(), s.storage_class.as_str()), ("OLD", "OLD"));
+        assert_eq!(s.min_client_version, min);
+    }
+    // A mount's own class changes nothing that is stored elsewhere.
+    s.override_class(Some("STANDARD"), None).unwrap();
+    assert_eq!((s.tier(0).storage_class.as_str(), s.tier(0).tag.as_str()), ("STANDARD", "team=a<b & c"));
+    assert_eq!(s.storage_class, "STANDARD_IA");
+}
+
+#[test]
+fn what_is_no_class_tag_or_tier_is_refused() {
+    let mut s = Settings::new("vol", UUID, "file", "/x/");
+    let before = s.clone();
+    for class in ["a b", "a\n", "Ä", "a\0"] {
+        assert!(
+            s.set_tier(None, Some(class), None).unwrap_err().to_string().contains("StorageClass"),
+            "{class}"
+        );
+    }
+    let long = ["k".repeat(129) + "=v", format!("k={}", "v".repeat(257))];
+    for tag in ["noequal", "a=b=c", "a=b&c=d", "=d", "k=", "k=\n", &long[0], &long[1]] {
+        let refused = s.override_class(None, Some(tag)).unwrap_err().to_string();
+        assert!(refused.contains("KEY=VALUE"), "{refused}");
+    }
+    assert!(s.set_tier(Some(4), Some("X"), None).unwrap_err().to_string().contains("0 to 3"));
+    assert!(s.set_tier(Some(2), None, None).unwrap_err().to_string().contains("--storage-class"));
+    assert_eq!(s, before);
+    s.set_tier(Some(3), None, Some("ä b=c&d %")).unwrap();
+}
+
+/// Numbers as the official client reads them; what it takes for no limit, or for one of no sense, is refused.
+#[test]
+fn bandwidths() {
+    for (text, mbps) in [
+        ("", 0),
+        ("0", 0),
+        ("1", 1),
+        ("1.5", 1),
+        ("10m", 10),
+        ("1.5G", 1500),
+        ("2T", 2_000_000),
+        ("1P", 1_000_000_000),
+        ("1e3", 1000),
+        ("+5", 5),
+    ] {
+        assert_eq!(parse_mbps(text), Ok(mbps), "{text}");
+    }
+    for bad in
+        ["0.4", "-5", " 5", "5 ", "3k", "5Mbps", "20Mb", "0x10", "inf", "nan", "M", "2000P", "5µ", "1e999"]
+    {
+        assert!(parse_mbps(bad).unwrap_err().to_string().contains("like 100 or 1.5G"), "{bad}");
+    }
+}
+
 #[test]
 fn unknown_keys_survive() {
     let text = r#"{"Name":"vol","UUID":"cb17d9ba-a2e6-4b75-bb43-3b00415f41f1","NewThing":{"b":1,"a":[null,18446744073709551615]},"BlockSize":4096,"Shards":null,"Odd":null}"#;

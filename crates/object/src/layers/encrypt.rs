@@ -59,13 +59,13 @@ impl fmt::Debug for Encrypted {
 
 #[async_trait]
 impl ObjectStore for Encrypted {
-    async fn put(&self, key: &str, body: Bytes) -> Result<()> {
+    async fn put_in_tier(&self, key: &str, body: Bytes, tier: u8) -> Result<()> {
         let cipher = Arc::clone(&self.cipher);
         let sealed = tokio::task::spawn_blocking(move || cipher.seal(&body))
             .await
             .map_err(|e| ObjectError::Other(e.to_string()))?
             .map_err(|e| ObjectError::Config(format!("encrypting {key}: {e}")))?;
-        self.inner.put(key, Bytes::from(sealed)).await
+        self.inner.put_in_tier(key, Bytes::from(sealed), tier).await
     }
 
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {

@@ -96,8 +96,8 @@ impl Faulty {
 
 #[async_trait]
 impl ObjectStore for Faulty {
-    async fn put(&self, key: &str, body: Bytes) -> Result<()> {
-        self.run("PUT", self.inner.put(key, body)).await
+    async fn put_in_tier(&self, key: &str, body: Bytes, tier: u8) -> Result<()> {
+        self.run("PUT", self.inner.put_in_tier(key, body, tier)).await
     }
 
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 
+use super::gate::Gate;
+use crate::bandwidth::within;
 use crate::error::{ObjectError, Result};
 use crate::store::{Entry, Meta, ObjectStore};
 
@@ -38,14 +39,15 @@ impl Default for Limits {
     }
 }
 
-/// A store with bounded concurrency and a deadline for every request. Waiting for a place is not part of the deadline.
+/// A store with bounded concurrency and a deadline for every request. Waiting for a place, or for a share of the bandwidth, is not
+/// part of the deadline. There are fewer places while the store asks to slow down.
 #[derive(Debug)]
 pub struct Limited {
     inner: Arc<dyn ObjectStore>,
     limits: Limits,
-    uploads: Semaphore,
-    downloads: Semaphore,
-    others: Semaphore,
+    uploads: Gate,
+    downloads: Gate,
+    others: Gate,
 }
 
 impl Limited {
@@ -54,26 +56,24 @@ impl Limited {
         Self {
             inner,
             limits,
-            uploads: Semaphore::new(limits.max_uploads.max(1)),
-            downloads: Semaphore::new(limits.max_downloads.max(1)),
-            others: Semaphore::new(limits.max_others.max(1)),
+            uploads: Gate::new(limits.max_uploads),
+            downloads: Gate::new(limits.max_downloads),
+            others: Gate::new(limits.max_others),
         }
     }
 }
 
-async fn bounded<T>(
-    gate: &Semaphore,
-    deadline: Duration,
-    call: impl Future<Output = Result<T>>,
-) -> Result<T> {
-    let _place = gate.acquire().await.map_err(|e| ObjectError::Other(e.to_string()))?;
-    tokio::time::timeout(deadline, call).await.unwrap_or(Err(ObjectError::Timeout(deadline)))
+async fn bounded<T>(gate: &Gate, deadline: Duration, call: impl Future<Output = Result<T>>) -> Result<T> {
+    let place = gate.enter().await?;
+    let result = within(deadline, call).await.unwrap_or(Err(ObjectError::Timeout(deadline)));
+    place.learn(&result);
+    result
 }
 
 #[async_trait]
 impl ObjectStore for Limited {
-    async fn put(&self, key: &str, body: Bytes) -> Result<()> {
-        bounded(&self.uploads, self.limits.put_timeout, self.inner.put(key, body)).await
+    async fn put_in_tier(&self, key: &str, body: Bytes, tier: u8) -> Result<()> {
+        bounded(&self.uploads, self.limits.put_timeout, self.inner.put_in_tier(key, body, tier)).await
     }
 
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {

@@ -63,9 +63,9 @@ impl fmt::Debug for Metered {
 
 #[async_trait]
 impl ObjectStore for Metered {
-    async fn put(&self, key: &str, body: Bytes) -> Result<()> {
+    async fn put_in_tier(&self, key: &str, body: Bytes, tier: u8) -> Result<()> {
         let size = body.len() as u64;
-        self.observe("PUT", |()| size, self.inner.put(key, body)).await
+        self.observe("PUT", |()| size, self.inner.put_in_tier(key, body, tier)).await
     }
 
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {

@@ -29,8 +29,8 @@ impl Prefixed {
 
 #[async_trait]
 impl ObjectStore for Prefixed {
-    async fn put(&self, key: &str, body: Bytes) -> Result<()> {
-        self.inner.put(&self.full(key), body).await
+    async fn put_in_tier(&self, key: &str, body: Bytes, tier: u8) -> Result<()> {
+        self.inner.put_in_tier(&self.full(key), body, tier).await
     }
 
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {

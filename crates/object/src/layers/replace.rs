@@ -32,8 +32,8 @@ impl Replaceable {
 
 #[async_trait]
 impl ObjectStore for Replaceable {
-    async fn put(&self, key: &str, body: Bytes) -> Result<()> {
-        self.now().put(key, body).await
+    async fn put_in_tier(&self, key: &str, body: Bytes, tier: u8) -> Result<()> {
+        self.now().put_in_tier(key, body, tier).await
     }
 
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {

@@ -59,8 +59,8 @@ impl Retried {
 
 #[async_trait]
 impl ObjectStore for Retried {
-    async fn put(&self, key: &str, body: Bytes) -> Result<()> {
-        self.run("PUT", key, || self.inner.put(key, body.clone())).await
+    async fn put_in_tier(&self, key: &str, body: Bytes, tier: u8) -> Result<()> {
+        self.run("PUT", key, || self.inner.put_in_tier(key, body.clone(), tier)).await
     }
 
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {

@@ -33,8 +33,8 @@ impl Sharded {
 
 #[async_trait]
 impl ObjectStore for Sharded {
-    async fn put(&self, key: &str, body: Bytes) -> Result<()> {
-        self.shard(key).put(key, body).await
+    async fn put_in_tier(&self, key: &str, body: Bytes, tier: u8) -> Result<()> {
+        self.shard(key).put_in_tier(key, body, tier).await
     }
 
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {

@@ -6,6 +6,8 @@ use url::{Url, form_urlencoded};
 use crate::error::{ObjectError, Result};
 
 const DEFAULT_REGION: &str = "us-east-1";
+/// Bytes of a region's name, as of a label of a host.
+const MAX_REGION: usize = 63;
 
 /// Where a bucket is and how to speak to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,13 +129,50 @@ fn aws_endpoint(region: &str) -> String {
     format!("https://s3.{region}.amazonaws.com{cn}")
 }
 
+/// May a text be a region, in a signature and in a host?
+pub(super) fn is_region_name(text: &str) -> bool {
+    (1..=MAX_REGION).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+}
+
+/// A host of OVHcloud's object storage, without a bucket.
+struct Ovh {
+    /// In lower case.
+    region: String,
+    /// The product before S3 was offered, which is another store.
+    is_old: bool,
+}
+
+impl Ovh {
+    /// `s3.gra.io.cloud.ovh.net`, `s3.gra.perf.cloud.ovh.net`, `s3.us-east-va.io.cloud.ovh.us`; of old `s3.gra.cloud.ovh.net` and
+    /// `storage.gra.cloud.ovh.net`.
+    fn parse(host: &str) -> Option<Self> {
+        let host = host.to_ascii_lowercase();
+        let labels: Vec<&str> = host.split('.').collect();
+        let (region, is_old) = match labels.as_slice() {
+            ["s3", region, "io" | "perf", "cloud", "ovh", _] => (region, false),
+            ["s3" | "storage", region, "cloud", "ovh", _] => (region, true),
+            _ => return None,
+        };
+        is_region_name(region).then(|| Self { region: (*region).to_owned(), is_old })
+    }
+
+    /// `BUCKET.HOST`, where the bucket may have dots, in its parts.
+    fn split(authority: &str) -> Option<(&str, &str)> {
+        authority.match_indices('.').find_map(|(at, _)| {
+            let rest = &authority[at + 1..];
+            Self::parse(rest.split(':').next()?).map(|_| (&authority[..at], rest))
+        })
+    }
+}
+
 /// Region in the hosts of services that check it: OVHcloud and Oracle.
 fn known_region(host: &str) -> Option<String> {
+    if let Some(ovh) = Ovh::parse(host) {
+        return Some(ovh.region);
+    }
     let host = host.to_ascii_lowercase();
     let labels: Vec<&str> = host.split('.').collect();
     match labels.as_slice() {
-        // s3.gra.io.cloud.ovh.net, s3.gra.perf.cloud.ovh.net, s3.us-east-va.io.cloud.ovh.us
-        ["s3", region, .., "cloud", "ovh", _] => Some((*region).to_owned()),
         [_, "compat" | "vhcompat", "objectstorage", region, .., "oraclecloud", "com"] => {
             Some((*region).to_owned())
         }
@@ -241,10 +280,13 @@ impl Address {
             }
         } else if host.starts_with('[') || host.parse::<std::net::Ipv4Addr>().is_ok() {
             return Err(bad(text, "names no bucket: write http://HOST:PORT/BUCKET"));
+        } else if Ovh::parse(&host).is_some() {
+            return Err(bad(text, &format!("names no bucket: write {scheme}://{authority}/BUCKET")));
         } else if !host.contains('.') && host == authority {
             aws(&host, env_region(env))?
         } else {
-            let (bucket, rest) = authority.split_once('.').unwrap_or_default();
+            let split = Ovh::split(&authority).or_else(|| authority.split_once('.'));
+            let (bucket, rest) = split.unwrap_or_default();
             let rest_host = rest.split(':').next().unwrap_or_default();
             if host.ends_with(".vpce.amazonaws.com") {
                 let labels: Vec<&str> = host.split('.').collect();
@@ -267,7 +309,7 @@ impl Address {
     }
 
     pub(crate) fn minio(text: &str, env: Env<'_>) -> Result<Self> {
-        let Parts { scheme, authority, path, query, .. } = split(text, |_| "http")?;
+        let Parts { scheme, host, authority, path, query } = split(text, |_| "http")?;
         let path = path.strip_prefix("minio/").unwrap_or(&path);
         let bucket = path.split('/').next().unwrap_or_default();
         if bucket.is_empty() {
@@ -282,6 +324,7 @@ impl Address {
             region: query
                 .region
                 .clone()
+                .or_else(|| known_region(&host))
                 .or_else(|| env("MINIO_REGION"))
                 .or_else(|| Some(DEFAULT_REGION.to_owned())),
             virtual_host: wants_virtual_host(env) && !bucket.contains('.'),
@@ -293,6 +336,22 @@ impl Address {
     /// Is it a service of AWS?
     pub(crate) fn is_aws(&self) -> bool {
         host_of(&self.endpoint).is_some_and(is_aws)
+    }
+
+    /// What to do about an endpoint that belongs to a product of the past.
+    pub(crate) fn is_of_old(&self) -> Option<String> {
+        let Ovh { region, .. } = host_of(&self.endpoint).and_then(Ovh::parse).filter(|ovh| ovh.is_old)?;
+        Some(format!(
+            "{} is OVHcloud's old object storage, which is Swift and has S3 only in part: make the bucket in the S3 object storage \
+             and name it as https://s3.{region}.io.cloud.ovh.net/{}",
+            self.endpoint, self.bucket
+        ))
+    }
+
+    /// Is the bucket's name part of a host that the certificate does not cover, because it has dots?
+    pub(crate) fn in_path(&self) -> Option<String> {
+        let ovh = host_of(&self.endpoint).and_then(Ovh::parse);
+        (ovh.is_some() && self.bucket.contains('.')).then(|| format!("{}/{}", self.endpoint, self.bucket))
     }
 
     /// The same bucket once its region is known.

@@ -6,12 +6,15 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Buf as _;
 use futures_util::stream::{self, Stream, StreamExt as _};
-use http::header::{CONTENT_RANGE, RANGE};
+use http::header::{CONTENT_LENGTH, RANGE, TRANSFER_ENCODING};
 use http::{HeaderMap, Request, Response, StatusCode, response};
 use opendal::raw::oio::ReadStream as _;
 use opendal::raw::{Operation, parse_content_range};
 use opendal::{Buffer, Error, ErrorKind, HttpBody, HttpTransport, Result};
-use opendal_http_transport_reqwest::ReqwestTransport;
+
+use super::outgoing::Outgoing;
+
+use super::bucket::element;
 
 /// Bytes that are read of the body of a refusal: an error document has some hundred. What is behind is not waited for.
 const MAX_REFUSAL: usize = 16 << 10;
@@ -25,8 +28,11 @@ const MAX_HEADERS: usize = 32 << 10;
 /// Bytes of a value in a listing: a key of full length, written out. opendal breaks down at 64 KiB.
 const MAX_VALUE: usize = 10 << 10;
 
+/// Where a bucket is.
+const BUCKET_REGION: &str = "x-amz-bucket-region";
+
 /// Sends requests and bounds the answers. Bodies of whole objects pass: whoever asks knows how long they may be.
-pub(super) struct Bounded(pub(super) ReqwestTransport);
+pub(super) struct Bounded(pub(super) Outgoing);
 
 impl HttpTransport for Bounded {
     async fn fetch(&self, req: Request<Buffer>) -> Result<Response<HttpBody>> {
@@ -41,10 +47,17 @@ impl HttpTransport for Bounded {
         if !parts.status.is_success() {
             // The status says enough where the rest does not come.
             let (text, _) = start_of(&mut body, MAX_REFUSAL).await;
+            // opendal keeps the headers of a refusal, and of the document only what all have.
+            if !parts.headers.contains_key(BUCKET_REGION)
+                && let Some(region) = element(&String::from_utf8_lossy(&text), "Region")
+                && let Ok(region) = region.parse()
+            {
+                parts.headers.insert(BUCKET_REGION, region);
+            }
             return Ok(Response::from_parts(parts, whole(text)));
         }
         if operation == Some(Operation::Read) {
-            let body = part_of(&parts, body, range)?;
+            let body = part_of(&mut parts, body, range)?;
             return Ok(Response::from_parts(parts, body));
         }
         let most = if operation == Some(Operation::List) { MAX_PAGE } else { MAX_ANSWER };
@@ -77,11 +90,11 @@ impl HttpTransport for Bounded {
     }
 }
 
-fn unexpected(text: impl Into<String>) -> Error {
+pub(super) fn unexpected(text: impl Into<String>) -> Error {
     Error::new(ErrorKind::Unexpected, text)
 }
 
-fn whole(text: Vec<u8>) -> HttpBody {
+pub(super) fn whole(text: Vec<u8>) -> HttpBody {
     HttpBody::new(stream::iter([Ok(Buffer::from(text))]), None)
 }
 
@@ -124,27 +137,49 @@ pub(super) async fn read_answer(answer: &mut reqwest::Response) -> reqwest::Resu
     Ok((text, true))
 }
 
-/// Name of the outermost element of a document.
+/// Name of the outermost element of a document, without a prefix.
 fn root_of(text: &[u8]) -> Option<&[u8]> {
     let mut rest = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text).trim_ascii_start();
-    while let Some(prolog) = rest.strip_prefix(b"<?") {
-        let end = prolog.windows(2).position(|w| w == b"?>")?;
-        rest = prolog.get(end + 2..)?.trim_ascii_start();
+    while let Some(prolog) = ["<?", "<!--"].into_iter().find_map(|open| behind(rest, open)) {
+        rest = prolog?.trim_ascii_start();
     }
     let name = rest.strip_prefix(b"<")?;
     let end = name.iter().position(|b| b.is_ascii_whitespace() || matches!(b, b'>' | b'/'))?;
-    name.get(..end)
+    name.get(..end)?.rsplit(|b| *b == b':').next()
 }
 
-/// Are all values of a listing short? What can hide a long one is not in listings: comments, sections, declarations.
+/// What follows the markup that `text` begins with, if it begins with `open`: `Some(None)` where that does not end.
+fn behind<'a>(text: &'a [u8], open: &str) -> Option<Option<&'a [u8]>> {
+    let close: &[u8] = match open {
+        "<?" => b"?>",
+        "<!--" => b"-->",
+        _ => b"]]>",
+    };
+    let inner = text.strip_prefix(open.as_bytes())?;
+    Some(inner.windows(close.len()).position(|w| w == close).and_then(|at| inner.get(at + close.len()..)))
+}
+
+/// Are all values of a listing short? Comments and instructions are no part of a value and do not end it, either; sections are
+/// a part of it. A declaration could make a long one of a short one, and no listing has one.
 fn has_short_values(text: &[u8]) -> bool {
     let mut value = 0;
-    for (at, byte) in text.iter().enumerate() {
-        match (byte, text.get(at + 1)) {
-            (b'<', Some(b'!')) => return false,
-            // An instruction does not end a value.
-            (b'<', next) if next != Some(&b'?') => value = 0,
-            _ => value += 1,
+    let mut rest = text;
+    while let Some(next) = rest.get(1..) {
+        if !rest.starts_with(b"<") {
+            value += 1;
+            rest = next;
+        } else if let Some(skipped) = behind(rest, "<!--").or_else(|| behind(rest, "<?")) {
+            let Some(behind) = skipped else { return false };
+            rest = behind;
+        } else if let Some(section) = behind(rest, "<![CDATA[") {
+            let Some(behind) = section else { return false };
+            value += rest.len() - behind.len();
+            rest = behind;
+        } else if next.starts_with(b"!") {
+            return false;
+        } else {
+            value = 0;
+            rest = next;
         }
         if value > MAX_VALUE {
             return false;
@@ -158,21 +193,35 @@ fn asked_range(headers: &HeaderMap) -> Option<Range<u64>> {
     Some(first.parse().ok()?..last.parse::<u64>().ok()?.checked_add(1)?)
 }
 
-/// The body of an object, or the part of it that was asked for.
-fn part_of(parts: &response::Parts, body: HttpBody, range: Option<Range<u64>>) -> Result<HttpBody> {
+/// Told in the place of the length of an object that the store does not tell. No object is so long.
+pub(super) const UNKNOWN_LENGTH: u64 = u64::MAX;
+
+/// The body of an object, or the part of it that was asked for. Without a length of the whole object in the headers, they say
+/// [`UNKNOWN_LENGTH`] afterwards.
+fn part_of(parts: &mut response::Parts, body: HttpBody, range: Option<Range<u64>>) -> Result<HttpBody> {
     let is_part = parts.status == StatusCode::PARTIAL_CONTENT;
+    // The end of chunks is seen. Without them and without a length a connection that breaks looks like the end of the body.
+    let is_chunked = parts.headers.contains_key(TRANSFER_ENCODING);
     let Some(range) = range else {
-        return if is_part {
-            Err(unexpected("a part was sent instead of the whole object"))
-        } else {
-            Ok(body)
-        };
+        if is_part {
+            return Err(unexpected("a part was sent instead of the whole object"));
+        }
+        if is_chunked {
+            parts.headers.insert(CONTENT_LENGTH, UNKNOWN_LENGTH.into());
+        }
+        return Ok(body);
     };
-    if is_part && parts.headers.contains_key(CONTENT_RANGE) {
-        let sent = parse_content_range(&parts.headers)?.and_then(|r| r.range());
-        if sent.as_ref().is_none_or(|sent| sent.start != range.start || sent.end > range.end) {
+    let told = if is_part { parse_content_range(&parts.headers)? } else { None };
+    if let Some(told) = &told {
+        let sent = told.range_inclusive();
+        if sent.as_ref().is_none_or(|sent| *sent.start() != range.start || *sent.end() >= range.end) {
             return Err(unexpected(format!("bytes {range:?} were asked for, and {sent:?} were sent")));
         }
+    }
+    // The length of a part is not that of the object.
+    let is_unknown = if is_part { told.is_none_or(|told| told.size().is_none()) } else { is_chunked };
+    if is_unknown {
+        parts.headers.insert(CONTENT_LENGTH, UNKNOWN_LENGTH.into());
     }
     let mut inner: Option<Inner> = None;
     let _ = body.map_inner(|body| {
@@ -241,6 +290,8 @@ mod tests {
             ("<Error><Code>x</Code></Error>", Some("Error")),
             ("\u{feff}<?xml version=\"1.0\"?>\n<?a b?> <Error xmlns='x'>", Some("Error")),
             ("<ListBucketResult/>", Some("ListBucketResult")),
+            ("<!-- <a> --><?xml?><!----><s3:ListBucketResult xmlns:s3='x'>", Some("ListBucketResult")),
+            ("<!-- never ends -> <a>", None),
             ("<!DOCTYPE html><html>", Some("!DOCTYPE")),
             ("<?xml never ends", None),
             ("<Error", None),
@@ -259,7 +310,13 @@ mod tests {
             (format!("<a><Key>{long}{long}</Key></a>"), false),
             (format!("<a><Key>{long}<?x?>{long}</Key></a>"), false),
             (format!("<a><Key>{long}<!-- -->{long}</Key></a>"), false),
-            ("<a><Key><![CDATA[k]]></Key></a>".to_owned(), false),
+            (format!("<a><Key>{long}<![CDATA[{long}]]></Key></a>"), false),
+            (format!("<a><!-- <!ENTITY {long}{long} <> --><Key>{long}</Key></a>"), true),
+            (format!("<a><?x {long}{long} <> ?><Key>{long}</Key></a>"), true),
+            ("<a><Key><![CDATA[k<!ENTITY>]]></Key></a>".to_owned(), true),
+            ("<a><!ENTITY k \"k\"></a>".to_owned(), false),
+            ("<a><!-- never ends".to_owned(), false),
+            ("<a><![CDATA[ never ends".to_owned(), false),
         ] {
             assert_eq!(has_short_values(text.as_bytes()), fits, "{text}");
         }

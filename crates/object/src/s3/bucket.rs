@@ -5,18 +5,17 @@ use ciderfs_format::excerpt;
 use http::{Method, Request, Response};
 use reqsign_aws_v4::RequestSigner;
 use reqsign_core::{Context, HttpSend, OsEnv, Signer};
-use reqsign_file_read_tokio::TokioFileRead;
 use reqwest::Client;
 
-use super::address::Address;
+use super::address::{Address, is_region_name};
 use super::answers::{MAX_ANSWER, read_answer};
-use super::client::Credentials;
-use super::error::{Asked, Call, from_code, from_status, from_transport};
+use super::error::{Asked, Call, WRONG_REGION, expected_region, from_code, from_status, from_transport};
+use super::keys::Keys;
 use crate::error::{ObjectError, Result};
 
 /// Lets the credential chain make its requests with our client.
 #[derive(Debug, Clone)]
-struct Sender(Client);
+pub(super) struct Sender(pub(super) Client);
 
 impl HttpSend for Sender {
     async fn http_send(&self, req: Request<Bytes>) -> reqsign_core::Result<Response<Bytes>> {
@@ -40,15 +39,14 @@ pub(super) async fn find_region(client: &Client, address: &Address, store: &str)
     let url = format!("{}/{}", address.endpoint, address.bucket);
     let answer = client.head(url).send().await.map_err(|e| from_transport(store, &e))?;
     let region = answer.headers().get("x-amz-bucket-region").and_then(|v| v.to_str().ok());
-    // It becomes part of a host name.
-    let legal = |region: &&str| region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    Ok(region.filter(legal).unwrap_or("us-east-1").to_owned())
+    Ok(region.filter(|region| is_region_name(region)).unwrap_or("us-east-1").to_owned())
 }
 
 /// What a store answers to a request without a body of interest.
 struct Answer {
     status: http::StatusCode,
     region: Option<String>,
+    /// Without secrets that it repeats.
     text: String,
 }
 
@@ -56,7 +54,7 @@ struct Answer {
 async fn send(
     client: &Client,
     address: &Address,
-    keys: &Credentials,
+    keys: &Keys,
     store: &str,
     (method, url, body): (Method, String, String),
 ) -> Result<Answer> {
@@ -68,17 +66,18 @@ async fn send(
         .body(())
         .map_err(|e| other(e.to_string()))?
         .into_parts();
-    if *keys != Credentials::Anonymous {
-        let context = Context::new()
-            .with_file_read(TokioFileRead)
-            .with_http_send(Sender(client.clone()))
-            .with_env(OsEnv);
+    if !keys.is_anonymous() {
+        let context = Context::new().with_http_send(Sender(client.clone())).with_env(OsEnv);
         let region = address.region.as_deref().unwrap_or("us-east-1");
         Signer::new(context, keys.provider(address.is_aws()), RequestSigner::new("s3", region))
             .sign(&mut parts, None)
             .await
             .map_err(|e| {
-                ObjectError::AccessDenied(format!("{store}: request cannot be signed: {e}; check the keys"))
+                let said = keys.excerpt(&e.to_string());
+                let trouble = keys.trouble().map_or_else(String::new, |trouble| format!(" ({trouble})"));
+                ObjectError::AccessDenied(format!(
+                    "{store}: request cannot be signed: {said}{trouble}; check the keys"
+                ))
             })?;
         parts.headers.remove("host");
     }
@@ -87,18 +86,13 @@ async fn send(
     let mut answer = client.execute(request).await.map_err(|e| from_transport(store, &e))?;
     let status = answer.status();
     let header = answer.headers().get("x-amz-bucket-region");
-    let region = header.and_then(|v| v.to_str().ok()).map(excerpt);
+    let region = header.and_then(|v| v.to_str().ok()).map(|region| keys.excerpt(region));
     let (text, _) = read_answer(&mut answer).await.map_err(|e| from_transport(store, &e))?;
-    Ok(Answer { status, region, text: String::from_utf8_lossy(&text).into_owned() })
+    Ok(Answer { status, region, text: keys.hidden_in(&String::from_utf8_lossy(&text)) })
 }
 
 /// Makes the bucket; one that is ours already is fine.
-pub(super) async fn create(
-    client: &Client,
-    address: &Address,
-    keys: &Credentials,
-    store: &str,
-) -> Result<()> {
+pub(super) async fn create(client: &Client, address: &Address, keys: &Keys, store: &str) -> Result<()> {
     let body = address.location_constraint().map_or_else(String::new, |region| {
         format!(
             "<CreateBucketConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><LocationConstraint>{region}\
@@ -123,28 +117,60 @@ pub(super) async fn create(
     if let Some(region) = element(&answer.text, "Region").or(answer.region) {
         message = format!("{message} expecting '{region}'");
     }
-    let asked = Asked { store, bucket: &address.bucket, call: Call::CreateBucket, key: "" };
+    let asked = Asked { store, bucket: &address.bucket, call: Call::CreateBucket, key: "", keys };
     let said = format!("{} {code} {message}", answer.status);
     Err(from_code(&asked, &code, message.trim())
         .unwrap_or_else(|| from_status(&asked, answer.status.as_u16(), said.trim())))
+}
+
+/// Does the bucket keep what is deleted, or forbid to delete? Both as the store tells; what it does not tell is not the case.
+pub(super) async fn keeps_deleted(client: &Client, address: &Address, keys: &Keys) -> (bool, bool) {
+    let mut address = address.clone();
+    let mut is_on = [false, false];
+    for (on, (about, name)) in
+        is_on.iter_mut().zip([("versioning", "Status"), ("object-lock", "ObjectLockEnabled")])
+    {
+        for _ in 0..2 {
+            let url = format!("{}?{about}", address.bucket_url());
+            let answer = match send(client, &address, keys, "", (Method::GET, url, String::new())).await {
+                Ok(answer) => answer,
+                Err(e) => {
+                    tracing::debug!("{about} of the bucket: {e}");
+                    break;
+                }
+            };
+            *on = answer.status.is_success() && element(&answer.text, name).as_deref() == Some("Enabled");
+            // With the region that it names, if that is what it minds.
+            let code = element(&answer.text, "Code").filter(|code| WRONG_REGION.contains(&code.as_str()));
+            let Some(region) = code.and_then(|_| expected_region(&answer.text)).filter(|r| is_region_name(r))
+            else {
+                break;
+            };
+            address = address.with_region(region);
+        }
+    }
+    is_on.into()
 }
 
 /// Where a store says that the bucket is, when it refuses to serve it here: region and endpoint.
 pub(super) async fn locate(
     client: &Client,
     address: &Address,
-    keys: &Credentials,
+    keys: &Keys,
     key: &str,
 ) -> (Option<String>, Option<String>) {
     let url = format!("{}/{key}", address.bucket_url().trim_end_matches('/'));
     // Only makes a text better: what fails here was told already.
     match send(client, address, keys, "", (Method::GET, url, String::new())).await {
-        Ok(answer) => (element(&answer.text, "Region").or(answer.region), element(&answer.text, "Endpoint")),
+        Ok(answer) => {
+            let said = expected_region(&answer.text).map(str::to_owned);
+            (element(&answer.text, "Region").or(answer.region).or(said), element(&answer.text, "Endpoint"))
+        }
         Err(_) => (None, None),
     }
 }
 
-fn element(text: &str, name: &str) -> Option<String> {
+pub(super) fn element(text: &str, name: &str) -> Option<String> {
     let (_, rest) = text.split_once(&format!("<{name}>"))?;
     rest.split_once(&format!("</{name}>")).map(|(value, _)| excerpt(value))
 }

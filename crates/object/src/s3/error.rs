@@ -1,10 +1,13 @@
 //! From answers of S3 services and broken connections to our errors.
 
 use std::error::Error as StdError;
+use std::time::{Duration, SystemTime};
 
 use ciderfs_format::excerpt;
+use opendal::raw::Timestamp;
 use opendal::{Error, ErrorKind};
 
+use super::keys::Keys;
 use crate::error::ObjectError;
 
 /// Kinds of requests, by the names that policies have for them.
@@ -18,8 +21,12 @@ pub(super) enum Call {
     CreateBucket,
 }
 
+/// Codes of the refusal of a region.
+pub(super) const WRONG_REGION: [&str; 3] =
+    ["AuthorizationHeaderMalformed", "AuthorizationQueryParametersError", "InvalidRegion"];
+
 /// A request, as its errors tell of it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
     /// Bucket and endpoint in words.
     pub(super) store: &'a str,
@@ -29,6 +36,8 @@ pub(super) struct Asked<'a> {
     pub(super) call: Call,
     /// Key, or prefix of a listing.
     pub(super) key: &'a str,
+    /// What it was signed with.
+    pub(super) keys: &'a Keys,
 }
 
 impl Asked<'_> {
@@ -82,11 +91,43 @@ impl Asked<'_> {
 }
 
 /// The region that an answer expects: in its text, or in a header that opendal keeps with the error.
-fn expected_region(text: &str) -> Option<&str> {
+pub(super) fn expected_region(text: &str) -> Option<&str> {
     ["expecting '", "expecting \"", "x-amz-bucket-region\": \""].iter().find_map(|before| {
         let (_, rest) = text.split_once(before)?;
         rest.split(['\'', '"']).next().filter(|region| !region.is_empty())
     })
+}
+
+/// Does the store say that the bucket is in another region, and in which? A redirect only counts where the region leads to the
+/// endpoint.
+pub(super) fn other_region(e: &Error, aws: bool) -> Option<Option<String>> {
+    let code = field(e.message(), "code");
+    let fits = match (&code, status_of(e)) {
+        (Some(code), _) => WRONG_REGION.contains(&code.as_str()) || (aws && code == "PermanentRedirect"),
+        // An answer to HEAD has no body.
+        (None, Some(status)) => e.message().is_empty() && (status == 400 || (aws && status == 301)),
+        (None, None) => false,
+    };
+    let region = || {
+        let said = expected_region(e.message()).map(str::to_owned);
+        said.or_else(|| expected_region(&e.to_string()).map(str::to_owned))
+    };
+    fits.then(region)
+}
+
+/// How far the clock here is from that of the store, by the date of its answer.
+fn clock_of(answer: &str) -> Option<String> {
+    let (_, rest) = answer.split_once("\"date\": \"")?;
+    let there = SystemTime::from(Timestamp::parse_rfc2822(rest.split('"').next()?).ok()?);
+    let (behind, ahead) = (there.elapsed(), SystemTime::now().duration_since(there));
+    let minutes = |apart: Duration| apart.as_secs().div_ceil(60);
+    match (behind, ahead) {
+        (_, Ok(apart)) => Some(format!("the clock here is {} minutes ahead of the store's", minutes(apart))),
+        (Err(apart), _) => {
+            Some(format!("the clock here is {} minutes behind the store's", minutes(apart.duration())))
+        }
+        (Ok(_), Err(_)) => None,
+    }
 }
 
 /// Value of a field in the text that opendal makes of an S3 error document.
@@ -95,7 +136,7 @@ fn field(message: &str, name: &str) -> Option<String> {
     message.get(start..)?.split('"').next().filter(|v| !v.is_empty()).map(excerpt)
 }
 
-/// The chain of causes, without repetitions.
+/// The chain of causes, without repetitions and not cut.
 fn causes(e: &(dyn StdError + 'static)) -> String {
     let mut text = e.to_string();
     let mut next = e.source();
@@ -106,7 +147,7 @@ fn causes(e: &(dyn StdError + 'static)) -> String {
         }
         next = e.source();
     }
-    excerpt(&text)
+    text
 }
 
 fn transport<'a>(e: &'a (dyn StdError + 'static)) -> Option<&'a reqwest::Error> {
@@ -138,7 +179,7 @@ fn connect_remedy(text: &str) -> &'static str {
 
 /// An error of the HTTP client.
 pub(super) fn from_transport(store: &str, e: &reqwest::Error) -> ObjectError {
-    let detail = causes(e);
+    let detail = excerpt(&causes(e));
     if e.is_connect() {
         let remedy = connect_remedy(&detail);
         return ObjectError::Unreachable(format!("{store}: {detail}; {remedy}"));
@@ -162,12 +203,12 @@ pub(super) fn from_code(asked: &Asked<'_>, code: &str, message: &str) -> Option<
             denied("the access key is not known there: check --access-key")
         }
         "SignatureDoesNotMatch" => denied("the secret key is wrong: check --secret-key (and the region)"),
-        "ExpiredToken" | "TokenRefreshRequired" | "InvalidToken" => {
-            denied("the session token has expired or is wrong: set a new one with --session-token")
-        }
-        "RequestTimeTooSkewed" | "RequestExpired" => {
-            denied("the clocks of this machine and the store differ: correct the time here")
-        }
+        "ExpiredToken" | "TokenRefreshRequired" | "InvalidToken" => denied(
+            "the session token has expired or is wrong: set a new one with --session-token, or renew the credentials where they come from",
+        ),
+        "RequestTimeTooSkewed" | "RequestExpired" => denied(
+            "the clocks of this machine and the store differ: correct the time here, for example with chronyd or systemd-timesyncd",
+        ),
         "AllAccessDisabled" | "AccountProblem" => {
             denied("the account is blocked: ask the operator of the store")
         }
@@ -198,16 +239,19 @@ pub(super) fn from_code(asked: &Asked<'_>, code: &str, message: &str) -> Option<
         "EntityTooLarge" => Some(ObjectError::Other(because(
             "the store takes only smaller objects: create the volume with a smaller --block-size",
         ))),
-        "SlowDown" | "TooManyRequests" | "RequestLimitExceeded" | "Throttling" | "ThrottlingException" => {
-            Some(ObjectError::Throttled(at()))
-        }
+        "SlowDown"
+        | "ServiceUnavailable"
+        | "TooManyRequests"
+        | "RequestLimitExceeded"
+        | "Throttling"
+        | "ThrottlingException" => Some(ObjectError::Throttled(at())),
         "QuotaExceeded" | "XMinioStorageFull" | "StorageFull" | "InsufficientStorage" => {
             Some(ObjectError::NoSpace(at()))
         }
         "OperationAborted" => Some(ObjectError::Server(because(
             "another request makes or removes this bucket or object: try again in a minute",
         ))),
-        "InternalError" | "ServiceUnavailable" | "RequestTimeout" | "Busy" => Some(ObjectError::Server(at())),
+        "InternalError" | "RequestTimeout" | "Busy" => Some(ObjectError::Server(at())),
         _ => None,
     }
 }
@@ -246,7 +290,7 @@ pub(super) fn from_status(asked: &Asked<'_>, status: u16, said: &str) -> ObjectE
         // Nothing that is missing but the bucket makes these requests fail.
         404 if matches!(asked.call, Call::Put | Call::List) => ObjectError::NoBucket(asked.store.to_owned()),
         404 => ObjectError::NotFound(asked.key.to_owned()),
-        429 => ObjectError::Throttled(at),
+        429 | 503 => ObjectError::Throttled(at),
         507 => ObjectError::NoSpace(at),
         408 | 499 | 500..=599 => ObjectError::Server(at),
         _ => ObjectError::Other(at),
@@ -262,14 +306,19 @@ fn status_of(e: &Error) -> Option<u16> {
 
 /// An error of an opendal operation.
 pub(super) fn from_opendal(asked: &Asked<'_>, e: &Error) -> ObjectError {
-    let message = e.message();
+    // Secrets are hidden in the whole text, before anything is taken from it and cut.
+    let keys = asked.keys;
+    let message = &keys.hidden_in(e.message());
     let code = field(message, "code");
     let said = field(message, "message").unwrap_or_default();
     if let Some(code) = &code {
         // The region of a bucket is often only in a header.
-        let all = e.to_string();
+        let all = keys.hidden_in(&e.to_string());
         let region = expected_region(&said).is_none().then(|| expected_region(&all)).flatten().map(excerpt);
         let said = region.map_or_else(|| said.clone(), |region| format!("{said} expecting '{region}'"));
+        let clock =
+            matches!(code.as_str(), "RequestTimeTooSkewed" | "RequestExpired").then(|| clock_of(&all));
+        let said = clock.flatten().map_or_else(|| said.clone(), |clock| format!("{said} {clock}"));
         if let Some(error) = from_code(asked, code, said.trim()) {
             return error;
         }
@@ -279,7 +328,7 @@ pub(super) fn from_opendal(asked: &Asked<'_>, e: &Error) -> ObjectError {
     }
     let detail = match (code, e.source()) {
         (Some(code), _) => format!("{code}: {said}"),
-        (None, Some(source)) => format!("{}: {}", excerpt(message), causes(source)),
+        (None, Some(source)) => format!("{}: {}", excerpt(message), keys.excerpt(&causes(source))),
         (None, None) if message.is_empty() => {
             status_of(e).map_or_else(|| e.kind().to_string(), |status| format!("HTTP status {status}"))
         }
@@ -292,7 +341,8 @@ pub(super) fn from_opendal(asked: &Asked<'_>, e: &Error) -> ObjectError {
         ErrorKind::RateLimited => ObjectError::Throttled(at),
         ErrorKind::ConfigInvalid => ObjectError::Config(at),
         _ if detail.to_ascii_lowercase().contains("credential") => ObjectError::AccessDenied(format!(
-            "{at}; no usable keys: set --access-key and --secret-key, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            "{at}; no usable keys{}: set --access-key and --secret-key, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+            keys.trouble().map_or_else(String::new, |trouble| format!(" ({trouble})"))
         )),
         _ => match status_of(e) {
             Some(status) if status >= 300 => from_status(asked, status, &detail),

@@ -34,8 +34,13 @@ pub(super) fn named_in(storage: &str, endpoint: Option<&str>, bucket: &str, env:
     let body = body.trim_end_matches('/');
     let Some(endpoint) = endpoint.map(Endpoint::parse).transpose()? else {
         let text = format!("{body}{query}");
-        reader.check(&text)?;
-        return Ok(text);
+        let address = reader.check(&text)?;
+        // Not every client finds the end of a bucket with dots in a host.
+        let host = body.split_once("://").map_or(body, |(_, rest)| rest);
+        return Ok(match address.in_path().filter(|_| !host.contains('/') && !body.contains("%d")) {
+            Some(path) => format!("{path}{query}"),
+            None => text,
+        });
     };
     let text = if endpoint.is_in(body) {
         let body = match endpoint.scheme {
@@ -157,6 +162,9 @@ impl Reader<'_> {
                 understood(&address),
                 address.endpoint
             ));
+        }
+        if let Some(hint) = address.is_of_old() {
+            return refuse(format!("--bucket {shown}: {hint}"));
         }
         // MinIO's own addresses once began with it; every client reads over it.
         let path = if self.storage == "minio" { path.strip_prefix("minio/").unwrap_or(path) } else { path };

@@ -1,6 +1,6 @@
 use super::address::Address;
-use super::client::Credentials;
 use super::error::{Asked, Call, from_code, from_status};
+use super::keys::{Credentials, Keys};
 use super::named::named_in;
 use crate::ObjectError;
 
@@ -89,6 +89,72 @@ fn addresses_of_others() {
     assert_eq!(s3("https://example.com/data").bucket_url(), "https://example.com/data");
 }
 
+/// Every region code of OVHcloud.
+const OVH_REGIONS: [&str; 13] = [
+    "gra",
+    "rbx",
+    "sbg",
+    "de",
+    "uk",
+    "waw",
+    "bhs",
+    "ca-east-tor",
+    "sgp",
+    "ap-southeast-syd",
+    "ap-south-mum",
+    "eu-west-par",
+    "eu-south-mil",
+];
+
+#[test]
+fn addresses_of_ovhcloud() {
+    for region in OVH_REGIONS {
+        for product in ["io", "perf"] {
+            let host = format!("s3.{region}.{product}.cloud.ovh.net");
+            let endpoint = format!("https://{host}");
+            for (text, bucket) in [
+                (format!("https://{host}/cider"), "cider"),
+                (format!("https://cider.{host}"), "cider"),
+                (format!("https://my.own.cider.{host}/"), "my.own.cider"),
+                (format!("https://{host}/my.own.cider"), "my.own.cider"),
+                (format!("https://cider.s3.{host}"), "cider.s3"),
+            ] {
+                assert_eq!(parts(&s3(&text)), (bucket, endpoint.as_str(), region, false), "{text}");
+            }
+            assert_eq!(s3(&format!("https://{host}/c?region=x")).region.as_deref(), Some("x"));
+            let minio = Address::minio(&format!("https://{host}/cider"), &none).unwrap();
+            assert_eq!(parts(&minio), ("cider", endpoint.as_str(), region, false));
+            let e = Address::s3(&endpoint, &none).unwrap_err().to_string();
+            assert!(e.contains(&format!("{endpoint}/BUCKET")), "{e}");
+            let vhost = |name: &str| (name == "JFS_S3_VHOST_STYLE").then(|| "1".to_owned());
+            let of = |bucket: &str| Address::s3(&format!("{endpoint}/{bucket}"), &vhost).unwrap();
+            assert_eq!(of("cider").bucket_url(), format!("https://cider.{host}/"));
+            assert_eq!(of("my.cider").bucket_url(), format!("{endpoint}/my.cider"));
+        }
+        // The product before it: what is there can be read, and nothing new is put there.
+        for old in ["s3", "storage"] {
+            for text in [
+                format!("https://{old}.{region}.cloud.ovh.net/cider"),
+                format!("https://cider.{old}.{region}.cloud.ovh.net"),
+            ] {
+                let hint = s3(&text).is_of_old().unwrap();
+                assert!(hint.contains(&format!("https://s3.{region}.io.cloud.ovh.net/cider")), "{hint}");
+                let e = stored("s3", "", &text).unwrap_err();
+                assert!(e.contains(&hint), "{e}");
+                assert_eq!(s3(&text).region.as_deref(), Some(region));
+            }
+        }
+    }
+    let dots = "https://my.cider.s3.gra.io.cloud.ovh.net";
+    assert_eq!(stored("s3", "", dots).as_deref(), Ok("https://s3.gra.io.cloud.ovh.net/my.cider"));
+    let with = stored("s3", "", &format!("{dots}?region=gra"));
+    assert_eq!(with.as_deref(), Ok("https://s3.gra.io.cloud.ovh.net/my.cider?region=gra"));
+    let plain = "https://cider.s3.gra.io.cloud.ovh.net";
+    assert_eq!(stored("s3", "", plain).as_deref(), Ok(plain));
+    let endpoint = stored("s3", "https://s3.gra.io.cloud.ovh.net", "my.cider");
+    assert_eq!(endpoint.as_deref(), Ok("https://s3.gra.io.cloud.ovh.net/my.cider"));
+}
+
 #[test]
 fn addresses_of_minio() {
     let minio = |text: &str| Address::minio(text, &none);
@@ -164,7 +230,9 @@ fn credentials_are_complete_and_secret() {
 
 #[test]
 fn codes_become_errors_with_a_remedy() {
-    let asked = Asked { store: "bucket b at h", bucket: "b", call: Call::Put, key: "vol/chunks/1" };
+    let keys = Keys::new(Credentials::Anonymous);
+    let asked =
+        Asked { store: "bucket b at h", bucket: "b", call: Call::Put, key: "vol/chunks/1", keys: &keys };
     let text = |code: &str| from_code(&asked, code, "").unwrap().to_string();
     assert!(text("InvalidAccessKeyId").contains("--access-key"));
     assert!(text("SignatureDoesNotMatch").contains("--secret-key"));
@@ -259,7 +327,8 @@ fn no_part_of_an_address_is_dropped() {
 
 #[test]
 fn every_refusal_names_the_call_the_bucket_and_what_to_do() {
-    let asked = |call, key| Asked { store: "bucket b at http://h", bucket: "b", call, key };
+    let keys = Keys::new(Credentials::Anonymous);
+    let asked = |call, key| Asked { store: "bucket b at http://h", bucket: "b", call, key, keys: &keys };
     for (call, key, right) in [
         (Call::Put, "vol/x", "; the key lacks the right s3:PutObject on b/vol/*: add it"),
         (Call::Get, "vol/x", "s3:GetObject on b/vol/*"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ciderfs_testkit::hostile::{Request, Script, Step};
 
 use super::Ask;
-use super::http::{answer, body, chunk, cut, document, endless, entry, head, page, send, whole};
+use super::http::{answer, body, chunk, chunked, cut, document, endless, entry, head, page, send, whole};
 
 /// What becomes of a request.
 #[derive(Clone)]
@@ -158,9 +158,35 @@ pub(crate) fn gets() -> Vec<Case> {
             send(whole(&[1; 8193]))
         })
         .confirming(),
-        case("a body of unknown length without end", ask, Fails(&["Other"], "length"), |_| {
-            endless(head("200 OK", &[CHUNKED]), chunk("x"))
+        // As some gateways do.
+        case("a body in chunks", ask, Done(body()), |_| send(chunked("200 OK", &[&crc()], &body())))
+            .confirming(),
+        case("nothing in chunks", ask, Done(Vec::new()), |_| send(chunked("200 OK", &[], b""))).confirming(),
+        case("a wrong byte in chunks", ask, Fails(&["Corrupt"], "CRC-32C"), |_| {
+            send(chunked("200 OK", &[&crc()], &[&body()[..4999], &[1]].concat()))
+        })
+        .confirming(),
+        case("one byte more in chunks", ask, Fails(&["Other"], "more than the 8192 bytes"), |_| {
+            send(chunked("200 OK", &[], &[1; 8193]))
+        })
+        .confirming(),
+        case("chunks that break off", ask, Fails(&["Server"], "broke"), |_| {
+            let all = chunked("200 OK", &[], &body());
+            cut(all[..all.len() - 5].to_vec())
         }),
+        case("a part in chunks instead of the whole", ask, Fails(&["Other"], "instead of the whole"), |_| {
+            send(chunked("206 Partial Content", &[], &body()))
+        }),
+        case("a body without a length", ask, Fails(&["Other"], "length"), |_| {
+            cut([head("200 OK", &["connection: close"]), body()].concat())
+        })
+        .confirming(),
+        case(
+            "a body of unknown length without end",
+            ask,
+            Fails(&["Other"], "more than the 8192 bytes"),
+            |_| endless(head("200 OK", &[CHUNKED]), chunk("x")),
+        ),
         case("a body without end and with a length", ask, Fails(&["Other", "Server"], ""), |_| {
             endless(head("200 OK", &["content-length: 5000", CHUNKED]), chunk("x"))
         }),
@@ -235,17 +261,37 @@ pub(crate) fn parts() -> Vec<Case> {
         case("a part without end", ask, Fails(&["Other"], "more than the 1000 bytes"), move |_| {
             endless(head("206 Partial Content", &[range, TERABYTE]), vec![1; 1 << 20])
         }),
-        Case {
-            // Without a range it is taken for a whole object that is shorter.
-            requests: 2,
-            ..case("several parts", ask, Fails(&["Other"], "more than the"), |_| {
-                let text = "--b\r\nContent-Range: bytes 1000-1999/5000\r\n\r\n".to_owned()
-                    + &"x".repeat(1000)
-                    + "--b--";
-                let kind = "content-type: multipart/byteranges; boundary=b";
-                send(answer("206 Partial Content", &[kind], text.as_bytes()))
-            })
-        },
+        case("several parts", ask, Fails(&["Other"], "more than the"), |_| {
+            let text =
+                "--b\r\nContent-Range: bytes 1000-1999/5000\r\n\r\n".to_owned() + &"x".repeat(1000) + "--b--";
+            let kind = "content-type: multipart/byteranges; boundary=b";
+            send(answer("206 Partial Content", &[kind], text.as_bytes()))
+        }),
+        // Without the length of the whole: what came is the part, or it is not, and nothing says that the object ends there.
+        case("a part of nobody knows what", ask, Done(part()), move |_| {
+            send(answer("206 Partial Content", &["content-range: bytes 1000-1999/*"], &part()))
+        }),
+        case("a part of nobody knows what in chunks", ask, Done(part()), move |_| {
+            send(chunked("206 Partial Content", &["content-range: bytes 1000-1999/*"], &part()))
+        }),
+        case("a short part of nobody knows what", ask, Fails(&["Other"], "too little"), move |_| {
+            send(answer("206 Partial Content", &["content-range: bytes 1000-1499/*"], &part()[..500]))
+        }),
+        case("a part without a range", ask, Fails(&["Other"], "too little"), move |_| {
+            send(answer("206 Partial Content", &[], &part()[..500]))
+        }),
+        case("a range beyond numbers", ask, Fails(&["Other"], "1000..2000 were asked for"), move |_| {
+            let range = "content-range: bytes 1000-18446744073709551615/*";
+            send(answer("206 Partial Content", &[range], &part()))
+        }),
+        case("the whole in chunks instead of a part", ask, Done(part()), |_| {
+            send(chunked("200 OK", &[], &body()))
+        })
+        .confirming(),
+        case("a short whole in chunks instead of a part", ask, Fails(&["Other"], "too little"), |_| {
+            send(chunked("200 OK", &[], &body()[..1500]))
+        })
+        .confirming(),
         case("a part that is cut short", ask, Fails(&["Server"], ""), move |_| {
             cut([head("206 Partial Content", &[range, "content-length: 1000"]), part()[..500].to_vec()]
                 .concat())
@@ -401,6 +447,24 @@ pub(crate) fn lists() -> Vec<Case> {
             listing(entry("a/1", "99999999999999999999999"))
         })
         .confirming(),
+        case("a listing with all that XML may have", ask, Done(b"a/1&2 5\na/2<> 6\na/3 7\n".to_vec()), |_| {
+            let text = "<!-- <x> -->\n<s3:ListBucketResult xmlns:s3='x'><!-- --><s3:IsTruncated>false</s3:IsTruncated>\
+                <s3:Contents><s3:Key>a/1<!-- no -->&amp;2</s3:Key><s3:Size>5</s3:Size>\
+                <s3:LastModified>2026-01-02T03:04:05.000Z</s3:LastModified></s3:Contents>\
+                <s3:Contents><s3:Key><![CDATA[a/2<>]]></s3:Key><s3:Size><![CDATA[6]]></s3:Size>\
+                <s3:LastModified>2026-01-02T03:04:05.000Z</s3:LastModified></s3:Contents><?x?>\
+                <s3:Contents><s3:Key>a/<![CDATA[3]]></s3:Key><s3:Size>7<!-- --></s3:Size>\
+                <s3:LastModified>2026-01-02T03:04:05.000Z</s3:LastModified></s3:Contents></s3:ListBucketResult>";
+            send(whole(text.as_bytes()))
+        })
+        .confirming(),
+        case("a section of 2 MB", ask, Fails(&["Other"], "no object has"), move |_| {
+            listing(entry(&format!("a/<![CDATA[{}]]>", "k".repeat(2 << 20)), "5"))
+        }),
+        case("a comment without end", ask, Fails(&["Other"], "more than 8388608"), |_| {
+            let first = [head("200 OK", &[CHUNKED]), b"16\r\n<ListBucketResult><!--\r\n".to_vec()].concat();
+            endless(first, chunk("x"))
+        }),
         case("entities of entities in a listing", ask, Fails(&["Other"], "no listing"), |_| {
             let bomb: String = (1..30)
                 .map(|n| format!("<!ENTITY e{n} \"{}\">", format!("&e{};", n - 1).repeat(10)))

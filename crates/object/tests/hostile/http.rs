@@ -53,6 +53,18 @@ pub(crate) fn chunk(of: &str) -> Vec<u8> {
     format!("{:x}\r\n{text}\r\n", text.len()).into_bytes()
 }
 
+/// An answer whose length is not told: the body in chunks, and the end of it.
+pub(crate) fn chunked(status: &str, headers: &[&str], body: &[u8]) -> Vec<u8> {
+    let mut all = head(status, &[headers, &["transfer-encoding: chunked"]].concat());
+    for piece in body.chunks(777) {
+        all.extend(format!("{:x}\r\n", piece.len()).into_bytes());
+        all.extend(piece);
+        all.extend(b"\r\n");
+    }
+    all.extend(b"0\r\n\r\n");
+    all
+}
+
 /// One answer, then the next request.
 pub(crate) fn send(bytes: Vec<u8>) -> Vec<Step> {
     vec![Step::Send(bytes)]

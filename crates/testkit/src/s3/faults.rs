@@ -1,13 +1,14 @@
 //! What goes wrong, and what was asked.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use super::policy::{Policy, Scripted};
+use super::profile::{Profile, Strict};
 
 /// Requests that the log keeps; later ones are only counted.
 const MAX_LOG: usize = 100_000;
@@ -154,6 +155,10 @@ pub struct Request {
     pub range: Option<String>,
     /// The `X-Amz-Content-Sha256` header.
     pub payload_hash: Option<String>,
+    /// The `X-Amz-Storage-Class` header.
+    pub storage_class: Option<String>,
+    /// The `X-Amz-Tagging` header, as it was sent.
+    pub tagging: Option<String>,
     /// HTTP status of the answer; 0 if there was none.
     pub status: u16,
     /// Bytes of the request's body by its header.
@@ -174,6 +179,7 @@ pub struct Control {
     faults: Mutex<(Faults, SmallRng)>,
     policy: Mutex<Policy>,
     script: Mutex<Vec<Scripted>>,
+    strict: Mutex<Option<Arc<Strict>>>,
     log: Mutex<Log>,
 }
 
@@ -187,6 +193,7 @@ impl Control {
             faults: Mutex::new((Faults::default(), SmallRng::seed_from_u64(seed))),
             policy: Mutex::default(),
             script: Mutex::default(),
+            strict: Mutex::default(),
             log: Mutex::default(),
         }
     }
@@ -194,6 +201,15 @@ impl Control {
     /// Restricts the key.
     pub fn restrict(&self, policy: Policy) {
         *lock(&self.policy) = policy;
+    }
+
+    /// Makes the server as strict as a certain service, or as lenient as it was.
+    pub fn behave_as(&self, profile: Option<Profile>) {
+        *lock(&self.strict) = profile.map(|profile| Arc::new(Strict::new(profile)));
+    }
+
+    pub(crate) fn strict(&self) -> Option<Arc<Strict>> {
+        lock(&self.strict).clone()
     }
 
     /// Replaces the prescribed answers.

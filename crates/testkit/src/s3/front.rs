@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Body as _, Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Response, StatusCode};
+use hyper::{HeaderMap, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use s3s::service::S3Service;
 use tokio::sync::oneshot;
@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 
 use super::faults::{Control, Fate, Faults, Op, Request};
 use super::policy::Scripted;
+use super::profile::{Look, is_about_bucket, ovh_host};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Answer = Response<UnsyncBoxBody<Bytes, BoxError>>;
@@ -124,12 +125,25 @@ async fn answer(
         return Ok(command_answer(command, req.uri().query().unwrap_or_default(), control));
     }
     let header = |name: &str| req.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-    let op = Op::of(req.method().as_str(), &path);
+    let query = req.uri().query().unwrap_or_default().to_owned();
+    let path = match header("host").as_deref().and_then(ovh_host) {
+        Some((_, Some(bucket))) => format!("/{bucket}{path}"),
+        _ => path,
+    };
+    let op = match is_about_bucket(&query) {
+        true => Op::Other,
+        false => Op::of(req.method().as_str(), &path),
+    };
+    let strict = control.strict();
+    let look = Look { op, method: req.method().as_str(), query: &query, headers: req.headers() };
+    let refused = strict.as_ref().and_then(|strict| strict.refusal(&look));
     let mut seen = Request {
         op,
         path,
         range: header("range"),
         payload_hash: header("x-amz-content-sha256"),
+        storage_class: header("x-amz-storage-class"),
+        tagging: header("x-amz-tagging"),
         status: 0,
         received: header("content-length").and_then(|v| v.parse().ok()).unwrap_or(0),
         sent: 0,
@@ -154,15 +168,33 @@ async fn answer(
             let _ = req.into_body().collect().await;
             refusal(403)
         }
+        _ if let Some(name) = unsigned(req.headers()) => {
+            let _ = req.into_body().collect().await;
+            let message = format!("There were headers present in the request which were not signed: {name}");
+            error(StatusCode::FORBIDDEN, "AccessDenied", &message)
+        }
         _ if let Some(script) = control.prescribed(op) => {
             let _ = req.into_body().collect().await;
             prescribed(&script)
+        }
+        _ if let Some((status, code, message)) = refused => {
+            let _ = req.into_body().collect().await;
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            let text = format!("<Error><Code>{code}</Code><Message>{message}</Message></Error>");
+            full(status, "application/xml", text)
+        }
+        _ if let Some((status, text)) = strict.as_ref().and_then(|s| s.about_bucket(&query)) => {
+            full(status, "application/xml", text)
         }
         _ => {
             let req = req.map(s3s::Body::from);
             service.call(req).await?.map(|body| body.map_err(|e| e.to_string().into()).boxed_unsync())
         }
     };
+    let mut answer = answer;
+    if let Some(date) = strict.and_then(|s| s.date().parse().ok()) {
+        answer.headers_mut().insert("date", date);
+    }
     seen.status = answer.status().as_u16();
     seen.sent = answer.body().size_hint().exact().unwrap_or(0);
     if fate == Fate::LoseReply {
@@ -193,10 +225,23 @@ fn refusal(status: u16) -> Answer {
         _ => "InternalError",
     };
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    error(status, code, "injected fault")
+}
+
+fn error(status: StatusCode, code: &str, message: &str) -> Answer {
     let text = format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>injected fault</Message></Error>"
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>{message}</Message></Error>"
     );
     full(status, "application/xml", text)
+}
+
+/// A header of Amazon's that the signature leaves out: S3 refuses such requests.
+fn unsigned(headers: &HeaderMap) -> Option<String> {
+    let signature = headers.get("authorization")?.to_str().ok()?;
+    let (_, signed) = signature.split_once("SignedHeaders=")?;
+    let signed: Vec<&str> = signed.split([',', ' ']).next()?.split(';').collect();
+    let mut names = headers.keys().map(|name| name.as_str());
+    names.find(|name| name.starts_with("x-amz-") && !signed.contains(name)).map(str::to_owned)
 }
 
 fn prescribed(script: &Scripted) -> Answer {
@@ -233,7 +278,7 @@ async fn corrupted(answer: Answer) -> Result<Answer, BoxError> {
     Ok(Response::from_parts(parts, body))
 }
 
-/// `control?FAULTS` sets faults, `stats` counts requests, `clear` forgets them.
+/// `control?FAULTS` sets faults, `stats` counts requests, `requests` lists them, `clear` forgets them.
 fn command_answer(command: &str, query: &str, control: &Control) -> Answer {
     let text = |status, text| full(status, "text/plain", text);
     match command {
@@ -249,10 +294,14 @@ fn command_answer(command: &str, query: &str, control: &Control) -> Answer {
             let counts = ops.map(|op| format!("\"{op:?}\": {}", control.count(op))).join(", ");
             full(StatusCode::OK, "application/json", format!("{{{counts}}}\n"))
         }
+        "requests" => {
+            let lines = control.requests().into_iter().map(|r| format!("{r:?}\n"));
+            text(StatusCode::OK, lines.collect())
+        }
         "clear" => {
             control.clear();
             text(StatusCode::OK, "ok\n".to_owned())
         }
-        _ => text(StatusCode::NOT_FOUND, "known are control, stats and clear\n".to_owned()),
+        _ => text(StatusCode::NOT_FOUND, "known are control, stats, requests and clear\n".to_owned()),
     }
 }

@@ -23,6 +23,8 @@ pub(crate) struct Info {
     pub(crate) etag: String,
     pub(crate) content_type: Option<String>,
     pub(crate) metadata: HashMap<String, String>,
+    /// Empty for the standard one.
+    pub(crate) storage_class: String,
     pub(crate) modified: SystemTime,
     place: Place,
 }
@@ -95,6 +97,7 @@ impl Objects {
         body: Bytes,
         content_type: Option<String>,
         metadata: HashMap<String, String>,
+        storage_class: String,
     ) -> Found<Info> {
         if !self.has_bucket(bucket) {
             return Ok(None);
@@ -104,12 +107,14 @@ impl Objects {
             etag: md5_hex(&body),
             content_type,
             metadata,
+            storage_class,
             modified: SystemTime::now(),
             place: Place::Memory(body.clone()),
         };
         if let Some(path) = self.path(bucket, key) {
             let header = serde_json::json!({
                 "etag": info.etag, "content_type": info.content_type, "metadata": info.metadata,
+                "storage_class": info.storage_class,
             });
             let header = serde_json::to_vec(&header)?;
             let mut file = Vec::with_capacity(8 + header.len() + body.len());
@@ -202,6 +207,7 @@ fn load(dir: &Path) -> io::Result<Bucket> {
                 .as_object()
                 .map(|m| m.iter().filter_map(|(k, v)| Some((k.clone(), text(v)?))).collect())
                 .unwrap_or_default(),
+            storage_class: text(&header["storage_class"]).unwrap_or_default(),
             modified: meta.modified()?,
             place: Place::File(8 + len),
         };
@@ -220,7 +226,8 @@ fn encode(key: &str) -> String {
         .collect()
 }
 
-fn decode(name: &str) -> io::Result<String> {
+/// What was percent-encoded.
+pub(crate) fn decode(name: &str) -> io::Result<String> {
     let bad = || io::Error::new(io::ErrorKind::InvalidData, format!("{name} is not an object"));
     let mut key = Vec::new();
     let mut rest = name.as_bytes();

@@ -8,7 +8,7 @@ use futures_util::TryStreamExt;
 use s3s::dto::*;
 use s3s::{S3, S3Error, S3Request, S3Response, S3Result, s3_error};
 
-use super::objects::{Info, Objects, url_encode};
+use super::objects::{Info, Objects, decode, url_encode};
 
 /// Most entries of a page.
 const MAX_KEYS: i32 = 1000;
@@ -86,6 +86,39 @@ fn internal(e: io::Error) -> S3Error {
     s3_error!(InternalError, "{}", e)
 }
 
+/// Classes that are accepted: those of Amazon S3. Empty for the standard one.
+fn accepted_class(asked: Option<&StorageClass>) -> S3Result<String> {
+    match asked.map_or("", StorageClass::as_str) {
+        "" | StorageClass::STANDARD => Ok(String::new()),
+        class @ (StorageClass::DEEP_ARCHIVE
+        | StorageClass::GLACIER
+        | StorageClass::GLACIER_IR
+        | StorageClass::INTELLIGENT_TIERING
+        | StorageClass::ONEZONE_IA
+        | StorageClass::REDUCED_REDUNDANCY
+        | StorageClass::STANDARD_IA) => Ok(class.to_owned()),
+        _ => Err(s3_error!(InvalidStorageClass)),
+    }
+}
+
+/// The standard class is not told, as S3 does.
+fn told_class(class: String) -> Option<StorageClass> {
+    Some(class).filter(|c| !c.is_empty()).map(StorageClass::from)
+}
+
+/// Tags as the header has them: at most ten `key=value`, encoded like a query, with the characters that S3 allows.
+fn are_tags(header: &str) -> bool {
+    let allowed = |text: &str| text.chars().all(|c| c.is_alphanumeric() || " +-=._:/@".contains(c));
+    let is_short = |text: &str, most| text.chars().count() <= most && allowed(text);
+    let is_tag = |tag: &str| {
+        let (key, value) = tag.split_once('=').unwrap_or((tag, ""));
+        let plain = |text: &str| decode(&text.replace('+', " "));
+        plain(key).is_ok_and(|k| !k.is_empty() && is_short(&k, 128))
+            && plain(value).is_ok_and(|v| is_short(&v, 256))
+    };
+    header.split('&').count() <= 10 && header.split('&').all(is_tag)
+}
+
 fn max_keys(asked: Option<i32>) -> i32 {
     asked.unwrap_or(MAX_KEYS).clamp(0, MAX_KEYS)
 }
@@ -132,6 +165,10 @@ impl S3 for Service {
 
     async fn put_object(&self, req: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
         let PutObjectInput { bucket, key, body, content_type, metadata, content_length, .. } = req.input;
+        let class = accepted_class(req.input.storage_class.as_ref())?;
+        if !req.input.tagging.as_deref().is_none_or(are_tags) {
+            return Err(s3_error!(InvalidTag));
+        }
         let chunks: Vec<Bytes> = match body {
             Some(body) => body.try_collect().await.map_err(|e| s3_error!(IncompleteBody, "{}", e))?,
             None => Vec::new(),
@@ -142,7 +179,14 @@ impl S3 for Service {
         }
         let info = self
             .objects
-            .put(&bucket, &key, body, content_type.map(|t| t.to_string()), metadata.unwrap_or_default())
+            .put(
+                &bucket,
+                &key,
+                body,
+                content_type.map(|t| t.to_string()),
+                metadata.unwrap_or_default(),
+                class,
+            )
             .map_err(internal)?
             .ok_or_else(|| s3_error!(NoSuchBucket))?;
         let output = PutObjectOutput { e_tag: Some(ETag::Strong(info.etag)), ..PutObjectOutput::default() };
@@ -170,6 +214,7 @@ impl S3 for Service {
             e_tag: Some(ETag::Strong(info.etag)),
             last_modified: Some(info.modified.into()),
             metadata: Some(info.metadata),
+            storage_class: told_class(info.storage_class),
             ..GetObjectOutput::default()
         };
         Ok(S3Response::new(output))
@@ -184,6 +229,7 @@ impl S3 for Service {
             e_tag: Some(ETag::Strong(info.etag)),
             last_modified: Some(info.modified.into()),
             metadata: Some(info.metadata),
+            storage_class: told_class(info.storage_class),
             ..HeadObjectOutput::default()
         };
         Ok(S3Response::new(output))
@@ -216,11 +262,12 @@ impl S3 for Service {
         let CopySource::Bucket { bucket, key, .. } = &req.input.copy_source else {
             return Err(s3_error!(NotImplemented));
         };
+        let class = accepted_class(req.input.storage_class.as_ref())?;
         let info = self.info(bucket, key)?;
         let body = self.objects.body(bucket, key, &info, 0..info.size).map_err(internal)?;
         let copy = self
             .objects
-            .put(&req.input.bucket, &req.input.key, body, info.content_type, info.metadata)
+            .put(&req.input.bucket, &req.input.key, body, info.content_type, info.metadata, class)
             .map_err(internal)?
             .ok_or_else(|| s3_error!(NoSuchBucket))?;
         let result = CopyObjectResult {

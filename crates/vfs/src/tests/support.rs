@@ -22,6 +22,8 @@ pub(super) const RW: i32 = libc::O_RDWR;
 pub(super) struct World {
     pub(super) meta: Arc<MemoryStore>,
     pub(super) objects: Arc<Faulty>,
+    /// What is behind it.
+    pub(super) stored: Arc<ciderfs_object::MemoryStore>,
     pub(super) block_size: u32,
     pub(super) buffer_size: u64,
 }
@@ -39,8 +41,9 @@ impl World {
         let meta = Arc::new(MemoryStore::new());
         meta.create_schema().await.unwrap();
         Meta::write_settings(meta.as_ref(), &settings, None).await.unwrap();
-        let objects = Arc::new(Faulty::new(Arc::new(ciderfs_object::MemoryStore::default()), 1));
-        Self { meta, objects, block_size: 64 << 10, buffer_size: 64 << 20 }
+        let stored = Arc::new(ciderfs_object::MemoryStore::default());
+        let objects = Arc::new(Faulty::new(Arc::clone(&stored) as Arc<dyn ObjectStore>, 1));
+        Self { meta, objects, stored, block_size: 64 << 10, buffer_size: 64 << 20 }
     }
 
     /// Another mount.

@@ -1,0 +1,82 @@
+//! Keeps the bandwidth of a store that does not see its bodies pass.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::bandwidth::{Bandwidth, Waits};
+use crate::error::Result;
+use crate::store::{Entry, MAX_OBJECT, Meta, ObjectStore};
+
+/// A store whose bodies wait until they may pass as a whole.
+#[derive(Debug)]
+pub struct Paced {
+    inner: Arc<dyn ObjectStore>,
+    bandwidth: Arc<Bandwidth>,
+}
+
+impl Paced {
+    /// Bounds what goes to and comes from `inner`.
+    pub fn new(inner: Arc<dyn ObjectStore>, bandwidth: Arc<Bandwidth>) -> Self {
+        Self { inner, bandwidth }
+    }
+
+    /// Waits until the bytes of an object may pass that `part` makes of its size.
+    async fn wait_for(&self, key: &str, part: impl FnOnce(u64) -> u64) -> Result<()> {
+        let pace = &self.bandwidth.download;
+        if pace.is_limited() {
+            let size = self.inner.head(key).await?.size;
+            Waits::current().during(pace.take(part(size))).await;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Paced {
+    async fn put_in_tier(&self, key: &str, body: Bytes, tier: u8) -> Result<()> {
+        Waits::current().during(self.bandwidth.upload.take(body.len() as u64)).await;
+        self.inner.put_in_tier(key, body, tier).await
+    }
+
+    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {
+        let Some(range) = range else { return self.get_whole(key, MAX_OBJECT).await };
+        self.wait_for(key, |size| range.end.min(size).saturating_sub(range.start)).await?;
+        self.inner.get(key, Some(range)).await
+    }
+
+    async fn get_whole(&self, key: &str, most: u64) -> Result<Bytes> {
+        self.wait_for(key, |size| size.min(most)).await?;
+        self.inner.get_whole(key, most).await
+    }
+
+    async fn head(&self, key: &str) -> Result<Meta> {
+        self.inner.head(key).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<()> {
+        self.inner.delete(key).await
+    }
+
+    async fn list(&self, prefix: &str, start_after: &str, limit: usize) -> Result<Vec<Entry>> {
+        self.inner.list(prefix, start_after, limit).await
+    }
+
+    async fn create_bucket(&self, key: &str) -> Result<()> {
+        self.inner.create_bucket(key).await
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    fn supports_range(&self) -> bool {
+        self.inner.supports_range()
+    }
+
+    fn device(&self) -> Option<u64> {
+        self.inner.device()
+    }
+}
