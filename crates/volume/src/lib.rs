@@ -15,5 +15,5 @@ mod volume;
 pub use engine::{Engine, Purpose, close};
 pub use error::{Error, Result};
 pub use place::{Keys, Override, object_place, stored_bucket, with_region};
-pub use storage::{Bounds, Observer, storage};
+pub use storage::{Bounds, Observer, storage, store_config};
 pub use volume::{Volume, VolumeConfig, unusable};

@@ -49,6 +49,20 @@ pub fn storage(
     storage_within(settings, passphrase, bounds, &bandwidth(settings), observer)
 }
 
+/// Which object store settings mean. They have their secrets decrypted.
+pub fn store_config(settings: &Settings) -> StoreConfig {
+    StoreConfig {
+        storage: settings.storage.clone(),
+        bucket: settings.bucket.clone(),
+        access_key: settings.access_key.clone(),
+        secret_key: settings.secret_key.clone(),
+        session_token: settings.session_token.clone(),
+        shards: settings.shard_count(),
+        tiers: settings.all_tiers(),
+        ..StoreConfig::default()
+    }
+}
+
 /// The bandwidth that settings grant a client.
 pub(crate) fn bandwidth(settings: &Settings) -> Arc<Bandwidth> {
     let bandwidth = Arc::new(Bandwidth::default());
@@ -65,16 +79,7 @@ pub(crate) fn storage_within(
     bandwidth: &Arc<Bandwidth>,
     observer: Option<Observer>,
 ) -> Result<Arc<dyn ObjectStore>> {
-    let cfg = StoreConfig {
-        storage: settings.storage.clone(),
-        bucket: settings.bucket.clone(),
-        access_key: settings.access_key.clone(),
-        secret_key: settings.secret_key.clone(),
-        session_token: settings.session_token.clone(),
-        shards: settings.shard_count(),
-        tiers: settings.all_tiers(),
-        bandwidth: Arc::clone(bandwidth),
-    };
+    let cfg = StoreConfig { bandwidth: Arc::clone(bandwidth), ..store_config(settings) };
     let mut store = ciderfs_object::open(&cfg)?;
     store = Arc::new(Prefixed::new(store, &settings.name));
     if let Some(observer) = observer {

@@ -28,7 +28,6 @@ const MAN: &[Command] = &[Man];
 const ENGINE: &[Command] = &[Format, Config, Mount, StatusOf, Quota];
 
 const HADOOP: Status = Missing("only clients of Hadoop look at it, and this is none; set it with theirs");
-const LATER: Status = Missing("it comes with a later version; remove it");
 const SAFE: Status = Missing("data is always in the object store before fsync returns; remove it");
 
 /// Most bytes that a size can name: limits are stored with a sign.
@@ -118,18 +117,18 @@ table! {
     SESSION_TOKEN: Secret =
         "session-token", [], "", STORED, Ready,
         "session token of the object store" env "SESSION_TOKEN" file "session-token-file";
-    STORAGE_CLASS: Text = "storage-class", [], "", STORED, LATER, "storage class of objects";
-    TAG: Text = "tag", [], "", STORED, LATER, "tag of objects";
+    STORAGE_CLASS: Text = "storage-class", [], "", STORED, Ready, "storage class of what is written from now on";
+    TAG: Text = "tag", [], "", STORED, Ready, "tag of what is written from now on, KEY=VALUE";
     GET_TIMEOUT: Time(0, SECONDS_MAX) = "get-timeout", [], "60s", MOUNT, Ready, "deadline of a download";
     PUT_TIMEOUT: Time(0, SECONDS_MAX) = "put-timeout", [], "60s", MOUNT, Ready, "deadline of an upload";
     IO_RETRIES: Number(0, SMALL_MAX) = "io-retries", [], "10", MOUNT, Ready, "repetitions of failed requests";
     MAX_UPLOADS: Number(0, 100_000) = "max-uploads", [], "20", MOUNT, Ready, "uploads at a time";
     MAX_DOWNLOADS: Number(0, 100_000) = "max-downloads", [], "200", MOUNT, Ready, "downloads at a time";
     UPLOAD_LIMIT: Rate =
-        "upload-limit", [], "0", CONFIG_MOUNT, LATER,
+        "upload-limit", [], "", CONFIG_MOUNT, Ready,
         "bandwidth of uploads of one client in Mbps, 0 for no limit";
     DOWNLOAD_LIMIT: Rate =
-        "download-limit", [], "0", CONFIG_MOUNT, LATER,
+        "download-limit", [], "", CONFIG_MOUNT, Ready,
         "bandwidth of downloads of one client in Mbps, 0 for no limit";
     MAX_STAGE_WRITE: Number(0, 100_000) = "max-stage-write", [], "1000", MOUNT, SAFE, "staged writes at a time";
     MAX_DELETES: Number(0, 100_000) = "max-deletes", [], "10", MOUNT, Ready, "deletions at a time, 0 for none";
@@ -165,7 +164,7 @@ table! {
     CHANGELOG: Switch = "changelog", [], "", CONFIG, Missing("no log of changes is kept; remove it"), "log of changes";
     CHANGELOG_MAX_AGE: Time(0, SECONDS_MAX) = "changelog-max-age", [], "2h", CONFIG, Missing("no log of changes is kept; remove it"), "log of changes";
     CHANGELOG_MAX_LINES: Number(0, u64::MAX) = "changelog-max-lines", [], "0", CONFIG, Missing("no log of changes is kept; remove it"), "log of changes";
-    TIER: Number(0, 3) = "tier", [], "0", CONFIG, LATER, "storage tier";
+    TIER: Number(0, 3) = "tier", [], "", CONFIG, Ready, "tier that --storage-class and --tag are for";
 
     "FUSE":
     O: Text = "o", [], "", MOUNT, Ready, "mount options, comma separated";

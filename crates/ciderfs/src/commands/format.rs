@@ -3,15 +3,20 @@
 use ciderfs_format::settings::{round_block_size, validate_name};
 use ciderfs_format::{Settings, shown, shown_address, version};
 use ciderfs_meta::Meta;
-use ciderfs_object::{ObjectError, ObjectStore, has_other_objects, named_bucket, prepare, probe};
-use ciderfs_volume::{Bounds, Purpose, object_place, storage, stored_bucket, unusable, with_region};
+use ciderfs_object::{
+    ObjectError, ObjectStore, bucket_warnings, has_other_objects, named_bucket, prepare, probe, try_tier,
+};
+use ciderfs_volume::{
+    Bounds, Purpose, object_place, storage, store_config, stored_bucket, unusable, with_region,
+};
 
 use crate::cli::args::Args;
 use crate::cli::flag::Row;
 use crate::cli::table::{
-    BLOCK_SIZE, BUCKET, CAPACITY, COMPRESS, DIR_STATS, ENABLE_ACL, ENCRYPT_ALGO, ENCRYPT_PASSPHRASE,
-    ENCRYPT_RSA_KEY, ENDPOINT, FORCE, HASH_PREFIX, INODES, MAX_CLIENT_VERSION, MIN_CLIENT_VERSION, NO_UPDATE,
-    REGION, SHARDS, STORAGE, TRASH_DAYS, USER_GROUP_QUOTA,
+    BLOCK_SIZE, BUCKET, CAPACITY, COMPRESS, DIR_STATS, DOWNLOAD_LIMIT, ENABLE_ACL, ENCRYPT_ALGO,
+    ENCRYPT_PASSPHRASE, ENCRYPT_RSA_KEY, ENDPOINT, FORCE, HASH_PREFIX, INODES, MAX_CLIENT_VERSION,
+    MIN_CLIENT_VERSION, NO_UPDATE, REGION, SHARDS, STORAGE, STORAGE_CLASS, TAG, TIER, TRASH_DAYS,
+    UPLOAD_LIMIT, USER_GROUP_QUOTA,
 };
 use crate::config;
 use crate::failure::{Failure, Result};
@@ -62,6 +67,9 @@ pub async fn format(args: &Args, name: &str) -> Result<()> {
             )));
         }
         objects.put("juicefs_uuid", settings.uuid.clone().into()).await.map_err(failed)?;
+        for warning in bucket_warnings(&store_config(&settings)).await? {
+            tracing::warn!("{warning}");
+        }
     }
     save(store.as_ref(), settings, None).await
 }
@@ -95,12 +103,18 @@ pub async fn check_storage(args: &Args, old: &Settings, new: &Settings) -> Resul
     }
     let objects = storage(new, args.find(ENCRYPT_PASSPHRASE), Bounds::interactive(), None)?;
     tell_place(new, objects.as_ref());
-    probe(objects.as_ref(), &new.name, new.shard_count()).await.map_err(|e| {
+    let shards = new.shard_count();
+    let failed = |e| {
         Failure::new(format!(
             "{}: {e}; nothing was changed, --force changes it all the same",
             objects.describe()
         ))
-    })
+    };
+    probe(objects.as_ref(), &new.name, shards).await.map_err(failed)?;
+    match args.find(TIER).and_then(|tier| u8::try_from(tier).ok()) {
+        Some(tier) => try_tier(objects.as_ref(), &new.name, shards, tier).await.map_err(failed),
+        None => Ok(()),
+    }
 }
 
 fn new_settings(args: &Args, name: &str) -> Result<Settings> {
@@ -133,6 +147,7 @@ fn new_settings(args: &Args, name: &str) -> Result<Settings> {
         s.encrypt_algo = algo.to_owned();
     }
     change(args, &mut s)?;
+    s.set_first_class(args.find(STORAGE_CLASS), args.find(TAG))?;
     // Also where it was there without being asked for.
     s.bucket = with_region(&s.storage, &s.bucket, args.find(REGION).unwrap_or_default());
     s.validate()?;
@@ -177,6 +192,15 @@ pub fn change(args: &Args, s: &mut Settings) -> Result<()> {
             .then(|| text.to_owned())
             .ok_or_else(|| Failure::new(format!("no version: {text:?}; write it as 1.3.0")))
     };
+    let tier = args.find(TIER).and_then(|tier| u8::try_from(tier).ok());
+    let (class, tag) = (args.find(STORAGE_CLASS), args.find(TAG));
+    if tier.is_some() || class.is_some() || tag.is_some() {
+        s.set_tier(tier, class, tag)?;
+    }
+    let limits = (args.find(UPLOAD_LIMIT), args.find(DOWNLOAD_LIMIT));
+    if limits != (None, None) {
+        s.set_limits(limits.0, limits.1);
+    }
     if let Some(oldest) = args.find(MIN_CLIENT_VERSION) {
         s.min_client_version = version(oldest)?;
     }
