@@ -247,12 +247,16 @@ end
 -- has; the flag `allow-oom` is not known before Redis 7, and would be one of the whole script. Nothing has this key.
 local always = arg() == '1'
 local truths, holds = {}, true
+-- Most bytes of a true value that is told.
+local long = {S = LIST, L = LIST, X = VALUE, Y = VALUE, V = VALUE}
 for i = 1, num() do
-  local ok, v = guard[arg()]()
-  truths[i] = v
+  local letter = arg()
+  local ok, v = guard[letter]()
+  truths[i] = bounded(v, long[letter] or SMALL, 'guarded')
   holds = holds and ok
 end
 if not holds then return {0, truths} end
 if always then call('DEL', key()) end
 while at < #ARGV do write[arg()]() end
+for i = 1, #out do out[i] = bounded(out[i], type(out[i]) == 'table' and LIST or SMALL, 'told') end
 return {1, out}
