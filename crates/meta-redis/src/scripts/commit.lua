@@ -109,6 +109,18 @@ function guard.L()
   end
   return holds, v
 end
+-- Parents of a file: none, or one outside the trash. The trash begins at a number; numbers so high are compared as text.
+function guard.O()
+  local v, first = call('HGETALL', key()), arg()
+  local any, outside = false, false
+  for i = 1, #v, 2 do
+    if least(v[i + 1]) > 0 then
+      any = true
+      outside = outside or #v[i] < #first or (#v[i] == #first and v[i] < first)
+    end
+  end
+  return outside or not any, v
+end
 
 -- A number that a command has told; from 2^53 on Lua has lost digits of it.
 local function exact(v, command, k, ...)
@@ -248,7 +260,7 @@ end
 local always = arg() == '1'
 local truths, holds = {}, true
 -- Most bytes of a true value that is told.
-local long = {S = LIST, L = LIST, X = VALUE, Y = VALUE, V = VALUE}
+local long = {S = LIST, L = LIST, O = LIST, X = VALUE, Y = VALUE, V = VALUE}
 for i = 1, num() do
   local letter = arg()
   local ok, v = guard[letter]()
