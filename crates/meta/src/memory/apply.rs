@@ -13,7 +13,7 @@ pub(super) fn can_fail(w: &Write) -> bool {
 
 /// Does it hand out a number? The same one twice would be worse than none.
 fn is_number(w: &Write) -> bool {
-    matches!(w, Write::AddCounter(c, _) if !matches!(c, Counter::UsedSpace | Counter::TotalInodes))
+    matches!(w, Write::AddCounter(Counter::NextSession | Counter::NextTrash, _))
 }
 
 /// A counter that cannot say which number is free.
