@@ -16,6 +16,7 @@ on_engines!(
     the_trash_shows_no_more_than_the_directories_did,
     a_mount_of_a_directory_tells_nothing_outside_it,
     squashed_users_make_no_devices,
+    a_squashed_root_finds_nothing_in_closed_directories,
     nothing_leaves_the_trash_by_a_link,
 );
 
@@ -214,6 +215,42 @@ fn squashed_users_make_no_devices(engine: Engine) {
     volume.check();
 }
 
+/// Also what others have just used, whose names the kernel holds.
+fn a_squashed_root_finds_nothing_in_closed_directories(engine: Engine) {
+    let volume = Volume::new(engine, &["--trash-days=0"]);
+    let mount = volume.mount(&[]);
+    sh(
+        mount.path(),
+        "mkdir -m 755 open closed; mkdir -m 755 closed/below
+        for f in open closed closed/below; do echo text > $f/file; chmod 644 $f/file; done
+        ln -s text closed/link; chown -R 1000:1000 closed; chmod 700 closed",
+    );
+    mount.unmount();
+    let caches = ["--attr-cache=60", "--entry-cache=60", "--dir-entry-cache=60"];
+    for check in CHECKS {
+        let mount = volume.mount(&[&caches[..], &["--root-squash=1234:1234"], check].concat());
+        sh(
+            mount.path(),
+            &format!(
+                "used() {{
+                    {ANN} sh -euc 'ls -lR closed; cat closed/file closed/below/file; umask 022
+                        mkdir -p closed/new; echo text > closed/new-file; ln closed/file closed/linked' > /dev/null
+                }}
+                used
+                for name in file below/file link linked new new-file nothing; do
+                    used 2> /dev/null || true
+                    said=$(LC_ALL=C ls -d closed/$name 2>&1) && {{ echo \"$name is shown\"; exit 1; }}
+                    case $said in *'Permission denied'*) ;; *) echo \"$said\"; exit 2;; esac
+                    ! cat closed/$name > /dev/null 2>&1
+                done
+                {ANN} cat open/file; cat open/file; {ANN} rm -r closed/new closed/new-file closed/linked"
+            ),
+        );
+        mount.unmount();
+    }
+    volume.check();
+}
+
 fn nothing_leaves_the_trash_by_a_link(engine: Engine) {
     let volume = Volume::new(engine, &["--trash-days=1"]);
     let mount = volume.mount(&[]);
@@ -231,8 +268,10 @@ fn nothing_leaves_the_trash_by_a_link(engine: Engine) {
                 refused {NOBODY} ln $f out
             done
             for who in '{NOBODY}' ''; do
-                refused $who setfattr -n user.x -v 1 .trash/*/*-one
-                refused $who chmod 600 .trash/*/*-one
+                for f in .trash/*/*-one .trash/*/*-two; do
+                    refused $who setfattr -n user.x -v 1 $f
+                    refused $who chmod 600 $f
+                done
             done"
         ),
     );

@@ -212,6 +212,11 @@ impl Encoded {
                 true,
                 expect.iter().map(|(p, n)| (p.to_string(), n.to_string().into_bytes())),
             ),
+            Guard::NamedOutside(ino) => {
+                self.arg("O");
+                self.key(keys.parents(*ino));
+                self.num(Ino::TRASH);
+            }
             Guard::Flocks { ino, expect } => self.hash(
                 keys.flock(*ino),
                 false,

@@ -5,12 +5,14 @@
 //! connections: one for reads and commits, one for long answers (listings and scans), which may not hold up the others.
 //!
 //! * [`address`]: URLs; `topology`: which server to talk to (one server, Sentinel, Cluster); `link`: connections.
-//! * `encode` and `scripts/`: commits; `reads`: reads and their answers; `quota`: quotas in both; `scans`: walks of maintenance.
+//! * `encode` and `scripts/`: commits; `reads`: reads and their answers; `quota`: quotas in both; `scans`: walks of maintenance;
+//!   `limits`: what an answer may take.
 #![forbid(unsafe_code)]
 
 pub mod address;
 mod encode;
 mod error;
+mod limits;
 mod link;
 mod quota;
 mod reads;

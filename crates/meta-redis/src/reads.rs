@@ -4,14 +4,17 @@ use ciderfs_format::redis_keys::{Keys, slice_ref_field};
 use ciderfs_format::session::{lock_owner_field, parse_lock_owner_field};
 use ciderfs_format::{Ino, excerpt};
 use ciderfs_meta::store::{DirStat, LockOwner, Read, StoreError, Value};
-use redis::{Cmd, Value as Reply, cmd};
+use redis::Value as Reply;
 
 use crate::encode::{counter_key, lock_key};
+use crate::limits;
 use crate::quota;
 use crate::reply::{self, Result};
 
 /// A command that reads, or one that only the script for reads knows.
 pub(crate) struct Ask {
+    /// Most bytes of its answer.
+    most: usize,
     command: &'static str,
     key: String,
     args: Vec<Vec<u8>>,
@@ -22,26 +25,12 @@ const LOOKUP: &str = "LOOKUP";
 /// What an extended attribute and all others of an inode take. Argument: its name.
 const XATTR_SIZES: &str = "XATTRSIZES";
 
-impl Ask {
-    /// As a command of its own, if it is one.
-    pub(crate) fn cmd(&self) -> Option<Cmd> {
-        if [LOOKUP, XATTR_SIZES].contains(&self.command) {
-            return None;
-        }
-        let mut c = cmd(self.command);
-        c.arg(&self.key);
-        for arg in &self.args {
-            c.arg(arg.as_slice());
-        }
-        Some(c)
-    }
-}
-
 /// Keys and arguments of the script for reads.
 pub(crate) fn script_args(asks: Vec<Ask>) -> (Vec<String>, Vec<Vec<u8>>) {
     let (mut keys, mut out) = (Vec::with_capacity(asks.len()), Vec::new());
     for ask in asks {
         keys.push(ask.key);
+        out.push(ask.most.to_string().into());
         out.push(ask.command.into());
         out.push(ask.args.len().to_string().into());
         out.extend(ask.args);
@@ -51,18 +40,27 @@ pub(crate) fn script_args(asks: Vec<Ask>) -> (Vec<String>, Vec<Vec<u8>>) {
 
 /// The commands of a read: three for a directory's usage and for a quota, one for everything else.
 pub(crate) fn commands(keys: &Keys, read: &Read) -> Vec<Ask> {
-    let one = |command, key| Ask { command, key, args: Vec::new() };
-    let field = |command, key, field: &[u8]| Ask { command, key, args: vec![field.to_vec()] };
+    let most = match read {
+        Read::Symlink(_) | Read::Xattr(..) | Read::Setting | Read::Acl(_) => limits::VALUE,
+        Read::Slices(..) | Read::XattrNames(_) | Read::Parents(_) | Read::Flocks(_) | Read::Plocks(_) => {
+            limits::LIST
+        }
+        _ => limits::SMALL,
+    };
+    let one = |command, key| Ask { most, command, key, args: Vec::new() };
+    let field = |command, key, field: &[u8]| Ask { most, command, key, args: vec![field.to_vec()] };
     vec![match read {
         Read::Attr(i) => one("GET", keys.node(*i)),
         Read::Edge(d, name) => field("HGET", keys.dir(*d), name),
         Read::Lookup(d, name) => Ask {
+            most,
             command: LOOKUP,
             key: keys.dir(*d),
             args: vec![name.clone(), keys.prefix.as_bytes().to_vec()],
         },
         Read::DirEmpty(d) => one("EXISTS", keys.dir(*d)),
         Read::Slices(i, indx) => Ask {
+            most,
             command: "LRANGE",
             key: keys.chunk(*i, u64::from(*indx)),
             args: vec![b"0".to_vec(), b"-1".to_vec()],

@@ -10,6 +10,18 @@ pub(crate) type Result<T> = std::result::Result<T, StoreError>;
 /// Bytes of an answer that are looked at for a text.
 const ODD_MAX: usize = 4096;
 
+/// What a script tells in the place of an answer that takes too much: this, the bytes, the key.
+const OVERLONG: &str = "OVERLONG ";
+
+fn overlong(said: &str) -> Option<StoreError> {
+    let (bytes, key) = said.strip_prefix(OVERLONG)?.split_once(' ')?;
+    Some(StoreError::Corrupt(format!(
+        "a record ({}) takes {} bytes, more than any sound one; it was not fetched",
+        excerpt(key),
+        excerpt(bytes)
+    )))
+}
+
 pub(crate) fn odd(what: &str, got: &Reply) -> StoreError {
     let got = match got {
         // Whole, it might fill a log.
@@ -28,7 +40,10 @@ pub(crate) fn bytes(v: Reply) -> Result<Option<Bytes>> {
     match v {
         Reply::Nil => Ok(None),
         Reply::BulkString(b) => Ok(Some(b.into())),
-        Reply::SimpleString(s) => Ok(Some(s.into_bytes().into())),
+        Reply::SimpleString(s) => match overlong(&s) {
+            Some(e) => Err(e),
+            None => Ok(Some(s.into_bytes().into())),
+        },
         other => Err(odd("a string", &other)),
     }
 }
@@ -57,13 +72,29 @@ pub(crate) fn array(v: Reply) -> Result<Vec<Reply>> {
     match v {
         Reply::Array(list) | Reply::Set(list) => Ok(list),
         Reply::Nil => Ok(Vec::new()),
+        Reply::SimpleString(s) => Err(overlong(&s).unwrap_or_else(|| odd("a list", &Reply::SimpleString(s)))),
         other => Err(odd("a list", &other)),
     }
 }
 
 /// A list of strings.
 pub(crate) fn strings(v: Reply) -> Result<Vec<Bytes>> {
-    array(v)?.into_iter().map(|item| bytes(item)?.ok_or_else(|| odd("a string", &Reply::Nil))).collect()
+    array(v)?.into_iter().map(needed).collect()
+}
+
+/// A string.
+pub(crate) fn needed(v: Reply) -> Result<Bytes> {
+    bytes(v)?.ok_or_else(|| odd("a string", &Reply::Nil))
+}
+
+/// Fields and values as they came: each may be damaged.
+pub(crate) fn twos(v: Reply) -> Result<Vec<(Reply, Reply)>> {
+    let mut flat = array(v)?.into_iter();
+    let mut out = Vec::with_capacity(flat.len() / 2);
+    while let (Some(field), Some(value)) = (flat.next(), flat.next()) {
+        out.push((field, value));
+    }
+    Ok(out)
 }
 
 /// Fields and values.

@@ -9,14 +9,17 @@ use ciderfs_format::redis_keys::{
     QuotaKind, parse_delayed_slices_field, parse_delfile_member, parse_slice_ref_field,
 };
 use ciderfs_meta::store::{Scan, Scanned, StoreError};
-use redis::{Cmd, cmd};
+use redis::cmd;
 
+use crate::limits;
 use crate::quota;
 use crate::reply::{self, Result};
 use crate::store::RedisStore;
 
 /// Elements asked for in one step of a scan.
 const STEP: usize = 1000;
+/// Most bytes that a session tells about itself.
+const INFO_MAX: usize = 16 << 10;
 
 impl RedisStore {
     pub(crate) async fn walk(&self, scan: &Scan, limit: usize) -> Result<Vec<Scanned>> {
@@ -41,14 +44,12 @@ impl RedisStore {
             Scan::DelayedSlices => {
                 let mut out = Vec::new();
                 let mut cursor = 0;
+                let mut rows = self.left_out.scan("replaced data that the trash keeps");
                 loop {
-                    let (next, page) = self.hash_page(keys.del_slices(), cursor).await?;
+                    let (next, page) = self.hash_page(keys.del_slices(), cursor, limits::VALUE).await?;
                     for (field, value) in page {
-                        let Some((id, at)) = text(&field).and_then(parse_delayed_slices_field) else {
-                            continue;
-                        };
-                        let list = DelayedSlice::decode_list(&value)?;
-                        out.push(Scanned::Delayed(id, at, list.iter().map(|d| (d.id, d.size)).collect()));
+                        let row = delayed(field, value);
+                        out.extend(rows.keep(row).flatten());
                     }
                     cursor = next;
                     if cursor == 0 || out.len() >= limit {
@@ -73,25 +74,27 @@ impl RedisStore {
     async fn quotas(&self, kind: QuotaKind, limit: usize) -> Result<Vec<Scanned>> {
         let mut out = BTreeMap::new();
         let mut cursor = 0;
+        let mut rows = self.left_out.scan(match kind {
+            QuotaKind::Dir => "quotas of directories",
+            QuotaKind::User => "quotas of users",
+            QuotaKind::Group => "quotas of groups",
+        });
         loop {
-            let (next, page) = self.hash_page(self.keys.quota_used_inodes(kind), cursor).await?;
-            if !page.is_empty() {
-                let ask = |key: String| {
-                    let mut ask = cmd("HMGET");
-                    ask.arg(key);
-                    for (field, _) in &page {
-                        ask.arg(&field[..]);
-                    }
-                    ask
-                };
-                let limits = self.bulk(&ask(self.keys.quota(kind))).await?;
-                let space = self.bulk(&ask(self.keys.quota_used_space(kind))).await?;
-                let rows = reply::array(limits)?.into_iter().zip(reply::array(space)?);
-                for ((field, inodes), (limits, space)) in page.iter().zip(rows) {
-                    let inodes = redis::Value::BulkString(inodes.to_vec());
-                    if let Some(row) = quota::row(limits, space, inodes)? {
-                        out.insert(quota::key(kind, field)?, row);
-                    }
+            let (next, page) =
+                self.hash_page(self.keys.quota_used_inodes(kind), cursor, limits::SMALL).await?;
+            let mut found = Vec::with_capacity(page.len());
+            for (field, inodes) in page {
+                let field = reply::needed(field);
+                let key = field.and_then(|field| Ok((quota::key(kind, &field)?, field, inodes)));
+                found.extend(rows.keep(key));
+            }
+            if !found.is_empty() {
+                let fields: Vec<Vec<u8>> = found.iter().map(|(_, field, _)| field.to_vec()).collect();
+                let limits = self.fields(self.keys.quota(kind), &fields, limits::SMALL).await?;
+                let space = self.fields(self.keys.quota_used_space(kind), &fields, limits::SMALL).await?;
+                for (((key, _, inodes), limits), space) in found.into_iter().zip(limits).zip(space) {
+                    let row = quota::row(limits, space, inodes);
+                    out.extend(rows.keep(row).flatten().map(|row| (key, row)));
                 }
             }
             cursor = next;
@@ -102,28 +105,26 @@ impl RedisStore {
     }
 
     async fn sessions(&self, until: &str, limit: usize) -> Result<Vec<Scanned>> {
-        let mut ask = cmd("ZRANGEBYSCORE");
-        ask.arg(self.keys.all_sessions())
-            .arg("-inf")
-            .arg(until)
-            .arg("WITHSCORES")
-            .arg("LIMIT")
-            .arg(0)
-            .arg(count(limit));
-        let rows = reply::pairs(self.bulk(&ask).await?)?;
-        if rows.is_empty() {
-            return Ok(Vec::new());
+        let args = ["-inf", until, "WITHSCORES", "LIMIT", "0", &count(limit).to_string()];
+        let ids = self.list(self.keys.all_sessions(), limits::SMALL, "ZRANGEBYSCORE", &args).await?;
+        let mut rows = self.left_out.scan("sessions");
+        let mut found = Vec::new();
+        for (sid, expire) in reply::twos(ids)? {
+            let row = || -> Result<_> {
+                Ok((reply::number::<u64>(&reply::needed(sid)?)?, score(&reply::needed(expire)?)?))
+            };
+            found.extend(rows.keep(row()));
         }
-        let mut ask = cmd("HMGET");
-        ask.arg(self.keys.session_infos());
-        for (sid, _) in &rows {
-            ask.arg(&sid[..]);
-        }
-        let infos = reply::array(self.bulk(&ask).await?)?;
-        let mut out = Vec::with_capacity(rows.len());
-        for ((sid, expire), info) in rows.into_iter().zip(infos) {
-            let info = reply::bytes(info)?.unwrap_or_else(|| Bytes::from_static(b"{}"));
-            out.push(Scanned::Session(reply::number(&sid)?, score(&expire)?, info));
+        let mut out = Vec::with_capacity(found.len());
+        for part in found.chunks(STEP) {
+            let fields: Vec<Vec<u8>> = part.iter().map(|(sid, _)| sid.to_string().into_bytes()).collect();
+            let infos = self.fields(self.keys.session_infos(), &fields, INFO_MAX).await?;
+            for ((sid, expire), info) in part.iter().zip(infos) {
+                // What a session tells about itself is for people: one that tells nonsense still has its locks.
+                let info = rows.keep(reply::bytes(info)).flatten();
+                let info = info.unwrap_or_else(|| Bytes::from_static(b"{}"));
+                out.push(Scanned::Session(*sid, *expire, info));
+            }
         }
         Ok(out)
     }
@@ -134,11 +135,12 @@ impl RedisStore {
         limit: usize,
         parse: impl Fn(&[u8]) -> Result<Option<Ino>>,
     ) -> Result<Vec<Scanned>> {
-        let mut ask = cmd("SMEMBERS");
-        ask.arg(key);
+        let members = self.list(key, limits::SMALL, "SMEMBERS", &[""; 0]).await?;
+        let mut rows = self.left_out.scan("files that sessions hold");
         let mut out = BTreeSet::new();
-        for member in reply::strings(self.bulk(&ask).await?)? {
-            out.extend(parse(&member)?);
+        for member in reply::array(members)? {
+            let row = reply::needed(member).and_then(|m| parse(&m));
+            out.extend(rows.keep(row).flatten());
         }
         Ok(out.into_iter().take(limit).map(Scanned::Ino).collect())
     }
@@ -146,23 +148,24 @@ impl RedisStore {
     async fn delfiles(&self, at: i64, limit: usize) -> Result<Vec<Scanned>> {
         let mut out = Vec::new();
         let mut offset = 0;
+        let mut passed = self.left_out.scan("removed files");
         // Members of very old clients look different and are passed over.
         while out.len() < limit {
-            let mut ask = cmd("ZRANGEBYSCORE");
-            ask.arg(self.keys.delfiles())
-                .arg("-inf")
-                .arg(at)
-                .arg("WITHSCORES")
-                .arg("LIMIT")
-                .arg(offset)
-                .arg(STEP);
-            let rows = reply::pairs(self.bulk(&ask).await?)?;
+            let (until, from, step) = (at.to_string(), offset.to_string(), STEP.to_string());
+            let args = ["-inf", &until, "WITHSCORES", "LIMIT", &from, &step];
+            let rows = self.list(self.keys.delfiles(), limits::SMALL, "ZRANGEBYSCORE", &args).await?;
+            let rows = reply::twos(rows)?;
             let last = rows.len() < STEP;
             offset += rows.len();
             for (member, at) in rows {
-                if let Some((ino, length)) = text(&member).and_then(parse_delfile_member) {
-                    out.push(Scanned::Delfile(ino, length, score(&at)?));
-                }
+                let row = || -> Result<_> {
+                    let member = reply::needed(member)?;
+                    let Some((ino, length)) = text(&member).and_then(parse_delfile_member) else {
+                        return Ok(None);
+                    };
+                    Ok(Some(Scanned::Delfile(ino, length, score(&reply::needed(at)?)?)))
+                };
+                out.extend(passed.keep(row()).flatten());
             }
             if last {
                 break;
@@ -177,11 +180,11 @@ impl RedisStore {
         let mut out = BTreeSet::new();
         let mut cursor = 0;
         loop {
-            let (next, page) = self.hash_page(self.keys.slice_ref(), cursor).await?;
+            let (next, page) = self.hash_page(self.keys.slice_ref(), cursor, limits::SMALL).await?;
             let mut needless = Vec::new();
             for (field, n) in page {
                 // A damaged count is left to whoever counts anew.
-                let Ok(n) = reply::number::<i64>(&n) else { continue };
+                let (Ok(field), Ok(Some(n))) = (reply::needed(field), reply::int(n)) else { continue };
                 match text(&field).and_then(parse_slice_ref_field) {
                     Some(slice) if n < 0 => {
                         out.insert(slice);
@@ -200,17 +203,33 @@ impl RedisStore {
         }
     }
 
-    async fn hash_page(&self, key: String, cursor: u64) -> Result<(u64, Vec<(Bytes, Bytes)>)> {
-        let mut ask = cmd("HSCAN");
-        ask.arg(key).arg(cursor).arg("COUNT").arg(STEP);
-        let (next, page) = self.page(&ask).await?;
-        Ok((next, reply::pairs(page)?))
+    /// A command that lists, whose elements have at most `most` bytes; see `scripts/scan.lua`.
+    async fn list(
+        &self,
+        key: String,
+        most: usize,
+        command: &str,
+        args: &[impl AsRef<[u8]>],
+    ) -> Result<redis::Value> {
+        let mut words = vec![most.to_string().into_bytes(), command.into()];
+        words.extend(args.iter().map(|arg| arg.as_ref().to_vec()));
+        self.script_bulk(&self.scripts.scan, &[key], &words).await
     }
 
-    async fn page(&self, ask: &Cmd) -> Result<(u64, redis::Value)> {
-        let mut both = reply::array(self.bulk(ask).await?)?.into_iter();
-        let cursor = reply::bytes(both.next().unwrap_or_default())?.unwrap_or_default();
-        Ok((reply::number(&cursor)?, both.next().unwrap_or_default()))
+    /// Values of fields of a hash, at most [`STEP`] of them.
+    async fn fields(&self, key: String, fields: &[Vec<u8>], most: usize) -> Result<Vec<redis::Value>> {
+        reply::array(self.list(key, most, "HMGET", fields).await?)
+    }
+
+    async fn hash_page(
+        &self,
+        key: String,
+        cursor: u64,
+        most: usize,
+    ) -> Result<(u64, Vec<(redis::Value, redis::Value)>)> {
+        let args = [&cursor.to_string(), "COUNT", &STEP.to_string()];
+        let (next, page) = paged(self.list(key, most, "HSCAN", &args).await?)?;
+        Ok((next, reply::twos(page)?))
     }
 
     /// Indexes of the chunks of a file, by a walk over all keys.
@@ -220,7 +239,7 @@ impl RedisStore {
         loop {
             let mut ask = cmd("SCAN");
             ask.arg(cursor).arg("MATCH").arg(self.keys.chunk_pattern(ino)).arg("COUNT").arg(STEP);
-            let (next, page) = self.page(&ask).await?;
+            let (next, page) = paged(self.bulk(&ask).await?)?;
             for key in reply::strings(page)? {
                 if let Some((found, indx)) = text(&key).and_then(|k| self.keys.parse_chunk(k))
                     && found == ino
@@ -234,6 +253,21 @@ impl RedisStore {
             }
         }
     }
+}
+
+/// A cursor and what was found.
+fn paged(answer: redis::Value) -> Result<(u64, redis::Value)> {
+    let mut both = reply::array(answer)?.into_iter();
+    let cursor = reply::bytes(both.next().unwrap_or_default())?.unwrap_or_default();
+    Ok((reply::number(&cursor)?, both.next().unwrap_or_default()))
+}
+
+/// A field of delayed slices. Those of another form are no record of ours.
+fn delayed(field: redis::Value, value: redis::Value) -> Result<Option<Scanned>> {
+    let field = reply::needed(field)?;
+    let Some((id, at)) = text(&field).and_then(parse_delayed_slices_field) else { return Ok(None) };
+    let list = DelayedSlice::decode_list(&reply::needed(value)?)?;
+    Ok(Some(Scanned::Delayed(id, at, list.iter().map(|d| (d.id, d.size)).collect())))
 }
 
 fn text(b: &[u8]) -> Option<&str> {

@@ -2,6 +2,8 @@
 
 use redis::{Cmd, Script};
 
+use crate::limits;
+
 /// The scripts, with the hashes by which a server knows them.
 pub(crate) struct Scripts {
     /// Guards and writes of a commit.
@@ -10,6 +12,8 @@ pub(crate) struct Scripts {
     pub read: Lua,
     /// A page of a directory.
     pub list: Lua,
+    /// A command that lists, with bounded elements.
+    pub scan: Lua,
     /// A background job's stamp.
     pub claim: Lua,
     /// Counts of references that say nothing.
@@ -53,10 +57,13 @@ impl Scripts {
         let call = include_str!("scripts/call.lua");
         let decimal = include_str!("scripts/decimal.lua");
         let xattrs = include_str!("scripts/xattrs.lua");
+        let limits = limits::as_lua();
+        let bounded = &format!("{limits}{}", include_str!("scripts/bounded.lua"));
         Self {
-            commit: Lua::new(&[call, decimal, xattrs, include_str!("scripts/commit.lua")]),
-            read: Lua::new(&[call, decimal, xattrs, include_str!("scripts/read.lua")]),
-            list: Lua::new(&[call, decimal, include_str!("scripts/list.lua")]),
+            commit: Lua::new(&[call, decimal, bounded, xattrs, include_str!("scripts/commit.lua")]),
+            read: Lua::new(&[call, decimal, bounded, xattrs, include_str!("scripts/read.lua")]),
+            list: Lua::new(&[call, decimal, bounded, include_str!("scripts/list.lua")]),
+            scan: Lua::new(&[call, bounded, include_str!("scripts/scan.lua")]),
             claim: Lua::new(&[call, include_str!("scripts/claim.lua")]),
             forget: Lua::new(&[call, include_str!("scripts/forget.lua")]),
         }

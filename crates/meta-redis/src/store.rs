@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use ciderfs_format::redis_keys::{self, Keys};
 use ciderfs_format::{Ino, Secret, Slice};
 use ciderfs_meta::store::{
-    Commit, Counter, DirCursor, DirEntry, Guard, Job, Outcome, Output, Read, Scan, Scanned, Store,
+    Commit, Counter, DirCursor, DirEntry, Guard, Job, LeftOut, Outcome, Output, Read, Scan, Scanned, Store,
     StoreError, Value, Write,
 };
 use redis::{Cmd, Value as Reply};
@@ -61,6 +61,7 @@ pub struct RedisStore {
     turns: AtomicU64,
     /// The server does not tell its time.
     clockless: AtomicBool,
+    pub(crate) left_out: LeftOut,
 }
 
 impl RedisStore {
@@ -91,6 +92,7 @@ impl RedisStore {
             options,
             turns: AtomicU64::new(0),
             clockless: AtomicBool::new(false),
+            left_out: LeftOut::default(),
         })
     }
 
@@ -150,16 +152,10 @@ impl RedisStore {
         Ok(())
     }
 
-    /// The answers to all commands of some reads. Several are a script: a pipeline may be served in pieces, and of a transaction
-    /// a server that is full refuses even what only reads.
+    /// The answers to all commands of some reads, by a script, which bounds them and tells them as they are at one moment: a
+    /// pipeline may be served in pieces, and of a transaction a server that is full refuses even what only reads.
     async fn ask(&self, reads: &[Read]) -> Result<Vec<Reply>> {
         let asks: Vec<Ask> = reads.iter().flat_map(|r| reads::commands(&self.keys, r)).collect();
-        if let [ask] = asks.as_slice()
-            && let Some(cmd) = ask.cmd()
-        {
-            self.turn();
-            return Ok(vec![self.quick.send(&cmd).await.map_err(|e| self.error(e, false))?]);
-        }
         let (keys, args) = reads::script_args(asks);
         reply::array(self.script(&self.quick, &self.scripts.read, &keys, &args, false).await?)
     }

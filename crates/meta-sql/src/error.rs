@@ -32,6 +32,14 @@ impl Failure {
         }
     }
 
+    /// A row holds what makes no sense there.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Sql(e) => is_damage(e),
+            Self::Store(e) => matches!(e, StoreError::Corrupt(_)),
+        }
+    }
+
     /// A statement named a table that does not exist.
     pub fn is_missing_table(&self) -> bool {
         match self {
@@ -49,6 +57,13 @@ impl Failure {
     }
 }
 
+fn is_damage(e: &Sql) -> bool {
+    matches!(
+        e,
+        Sql::InvalidColumnType(..) | Sql::IntegralValueOutOfRange(..) | Sql::FromSqlConversionFailure(..)
+    )
+}
+
 fn missing_table(e: &Sql) -> bool {
     let text = match e {
         Sql::SqliteFailure(_, Some(text)) => text,
@@ -60,9 +75,7 @@ fn missing_table(e: &Sql) -> bool {
 
 fn explain(e: &Sql, path: &Path) -> StoreError {
     let file = shown(path);
-    if let Sql::InvalidColumnType(..) | Sql::IntegralValueOutOfRange(..) | Sql::FromSqlConversionFailure(..) =
-        e
-    {
+    if is_damage(e) {
         return StoreError::Corrupt(format!("{file}: {e}"));
     }
     if missing_table(e) {

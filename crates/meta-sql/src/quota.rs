@@ -2,12 +2,12 @@
 
 use ciderfs_format::Ino;
 use ciderfs_format::quota::{Quota, QuotaLimits};
-use ciderfs_meta::store::{Output, QuotaKey, Scanned, Write};
+use ciderfs_meta::store::{Output, Passed, QuotaKey, Scanned, Write};
 use rusqlite::{Connection, Row, params};
 
 use crate::codec;
 use crate::error::Result;
-use crate::read::{all, first};
+use crate::read::{first, readable};
 use crate::statements::Statements;
 
 /// `qtype` of users.
@@ -43,21 +43,33 @@ pub(crate) fn get(conn: &Connection, s: &Statements, key: QuotaKey) -> Result<Op
 }
 
 /// Rows of `dirs` or of users and groups. Volumes of older clients, when open read-only, may lack the tables.
-pub(crate) fn list(conn: &Connection, s: &Statements, dirs: bool, limit: i64) -> Result<Vec<Scanned>> {
-    match rows(conn, s, dirs, limit) {
+pub(crate) fn list(
+    conn: &Connection,
+    s: &Statements,
+    passed: Passed<'_>,
+    dirs: bool,
+    limit: i64,
+) -> Result<Vec<Scanned>> {
+    match rows(conn, s, passed, dirs, limit) {
         Err(e) if e.is_missing_table() => Ok(Vec::new()),
         other => other,
     }
 }
 
 /// Kinds of owners that are not known are passed over.
-fn rows(conn: &Connection, s: &Statements, dirs: bool, limit: i64) -> Result<Vec<Scanned>> {
+fn rows(
+    conn: &Connection,
+    s: &Statements,
+    passed: Passed<'_>,
+    dirs: bool,
+    limit: i64,
+) -> Result<Vec<Scanned>> {
     if dirs {
-        return all(conn, &s.dir_quotas, [limit], |r| {
+        return readable(conn, &s.dir_quotas, [limit], passed, |r| {
             Ok(Scanned::Quota(QuotaKey::Dir(Ino(r.get::<_, i64>(0)? as u64)), row(r, 1)?))
         });
     }
-    let rows = all(conn, &s.quotas, [limit], |r| {
+    let rows = readable(conn, &s.quotas, [limit], passed, |r| {
         let id = r.get::<_, i64>(1)? as u32;
         let key = match r.get::<_, u32>(0)? {
             USER => QuotaKey::User(id),

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use ciderfs_format::{Attr, Edge, Ino, Slice};
-use ciderfs_meta::store::{Counter, DirCursor, DirEntry, DirStat, LockKind, Read, Value};
+use ciderfs_meta::store::{Counter, DirCursor, DirEntry, DirStat, LockKind, Passed, Read, Value};
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, params};
 
@@ -38,6 +38,21 @@ pub(crate) fn all<T>(
         out.push(map(row)?);
     }
     Ok(out)
+}
+
+/// [`all`] without rows that make no sense.
+pub(crate) fn readable<T>(
+    conn: &Connection,
+    sql: &str,
+    params: impl rusqlite::Params,
+    mut passed: Passed<'_>,
+    mut map: impl FnMut(&rusqlite::Row<'_>) -> Result<T>,
+) -> Result<Vec<T>> {
+    let rows = all(conn, sql, params, |row| match map(row) {
+        Err(e) if e.is_damage() => Ok(passed.keep(Err(e))),
+        other => other.map(Some),
+    })?;
+    Ok(rows.into_iter().flatten().collect())
 }
 
 /// The value of one record.

@@ -30,7 +30,7 @@ pub(crate) fn run(conn: &Connection, shared: &Arc<Shared>, queue: &Arc<Queue<Rea
                 let _ = answer.send(page.map_err(|e| shared.error(e)));
             }
             ReadTask::Scan(what, limit, answer) => {
-                let items = scan::scan(conn, s, &what, limit);
+                let items = scan::scan(conn, s, &shared.left_out, &what, limit);
                 let _ = answer.send(items.map_err(|e| shared.error(e)));
             }
         }

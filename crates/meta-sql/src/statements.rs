@@ -111,6 +111,12 @@ statements! {
     get_counter = "SELECT value FROM jfs_counter WHERE name=?1";
     add_counter = "INSERT INTO jfs_counter(name,value) VALUES(?1,?2) \
         ON CONFLICT(name) DO UPDATE SET value=$ADD(value,excluded.value) RETURNING value";
+    // Numbers that are handed out: what is damaged stays so.
+    take_number = "INSERT INTO jfs_counter(name,value) VALUES(?1,?2) \
+        ON CONFLICT(name) DO UPDATE SET value=value+?2 \
+        WHERE typeof(value)='integer' AND value>=0 AND value<=9223372036854775807-?2 RETURNING value";
+    pass_numbers = "UPDATE jfs_counter SET value=?2 WHERE name=?1";
+    used_slice = "SELECT max(chunkid) FROM jfs_chunk_ref WHERE chunkid>=?1 AND chunkid<?2";
     init_counter = "INSERT OR IGNORE INTO jfs_counter(name,value) VALUES(?1,?2)";
     // ?2 is the count, ?3 the first number ever.
     allocate = "INSERT INTO jfs_counter(name,value) VALUES(?1,?3+?2) \

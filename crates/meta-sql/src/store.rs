@@ -12,7 +12,8 @@ use std::thread::JoinHandle;
 use async_trait::async_trait;
 use ciderfs_format::Ino;
 use ciderfs_meta::store::{
-    Commit, Counter, DirCursor, DirEntry, Job, Outcome, Read, Scan, Scanned, Store, StoreError, Value,
+    Commit, Counter, DirCursor, DirEntry, Job, LeftOut, Outcome, Read, Scan, Scanned, Store, StoreError,
+    Value,
 };
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
@@ -49,6 +50,7 @@ pub struct Options {
 pub(crate) struct Shared {
     pub(crate) address: Address,
     pub(crate) statements: Statements,
+    pub(crate) left_out: LeftOut,
 }
 
 impl Shared {
@@ -75,7 +77,8 @@ impl SqliteStore {
     pub fn open(url: &(impl AsRef<OsStr> + ?Sized), options: Options) -> Result<Self, StoreError> {
         let address = Address::parse(url)?;
         let read_only = options.read_only || address.read_only;
-        let shared = Arc::new(Shared { statements: Statements::new(&address.prefix, ATTR_COLUMNS), address });
+        let statements = Statements::new(&address.prefix, ATTR_COLUMNS);
+        let shared = Arc::new(Shared { statements, address, left_out: LeftOut::default() });
         let explain = |e: Failure| shared.error(e);
         let (reads, writes) = (Arc::new(Queue::new(QUEUE_MAX)), Arc::new(Queue::new(QUEUE_MAX)));
         let mut threads = Vec::new();

@@ -191,8 +191,19 @@ fn add_counter(conn: &Connection, s: &Statements, c: Counter, n: i64) -> Result<
     let Some(name) = names::counter(c) else {
         return Ok(Output::Int(read::get_counter(conn, s, c)?.saturating_add(n)));
     };
+    if !matches!(c, Counter::UsedSpace | Counter::TotalInodes) {
+        // The same number twice would be worse than none.
+        let value = first(conn, &s.take_number, params![name, n], |r| Ok(r.get::<_, i64>(0)?))?;
+        return value.map(Output::Int).ok_or_else(|| damaged_counter(c));
+    }
     let value = first(conn, &s.add_counter, params![name, n], |r| Ok(r.get::<_, i64>(0)?))?;
     Ok(Output::Int(value.unwrap_or(n)))
+}
+
+/// A counter that cannot say which number is free.
+pub(crate) fn damaged_counter(c: Counter) -> Failure {
+    let text = format!("the counter {c:?} is damaged: it must be above all numbers in use");
+    Failure::Store(StoreError::Corrupt(text))
 }
 
 /// Splits an encoded rule into the columns of `acl`.

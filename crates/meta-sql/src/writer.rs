@@ -19,6 +19,8 @@ const GROUP_MAX: usize = 128;
 /// First numbers ever handed out.
 const FIRST_INODE: i64 = 2;
 const FIRST_SLICE: i64 = 1;
+/// Stretches of numbers in use that are passed over where a counter was set back.
+const SKIPS_MAX: u32 = 10_000;
 
 /// A call that was carried out in the open transaction, waiting for its COMMIT.
 enum Done {
@@ -163,14 +165,37 @@ fn allocate(conn: &Connection, shared: &Shared, c: Counter, count: u64) -> Inner
         _ => return Err(Failure::Store(StoreError::Fatal(format!("{c:?} is not handed out in ranges")))),
     };
     let name = names::counter(c);
-    let sql = &shared.statements.allocate;
-    let end = first(conn, sql, params![name, count as i64, start], |r| Ok(r.get::<_, i64>(0)?))?;
-    let damaged = || {
-        let text = format!("the counter {c:?} is damaged: it must be above all numbers in use");
-        Failure::Store(StoreError::Corrupt(text))
-    };
-    let end = end.and_then(|end| u64::try_from(end).ok()).ok_or_else(damaged)?;
-    Ok(end.saturating_sub(count)..end)
+    let s = &shared.statements;
+    let mut last = 0;
+    for skipped in 0..SKIPS_MAX {
+        let params = params![name, count as i64, start];
+        let end = first(conn, &s.allocate, params, |r| Ok(r.get::<_, i64>(0)?))?;
+        let end = end.and_then(|end| u64::try_from(end).ok()).ok_or_else(|| write::damaged_counter(c))?;
+        let range = end.saturating_sub(count)..end;
+        let used = params![range.start as i64, end as i64];
+        let used = match c {
+            Counter::NextChunk => {
+                first(conn, &s.used_slice, used, |r| Ok(r.get::<_, Option<i64>>(0)?))?.flatten()
+            }
+            // Whoever makes a node looks whether its number is free.
+            _ => None,
+        };
+        let Some(used) = used else {
+            if skipped > 0 {
+                tracing::warn!(
+                    "{}: the counter {c:?} was set back; numbers up to {last} are in use",
+                    shared.address
+                );
+            }
+            return Ok(range);
+        };
+        last = used;
+        conn.prepare_cached(&s.pass_numbers)?.execute(params![name, used + 1])?;
+    }
+    let text = format!(
+        "the counter {c:?} was set back: numbers up to {last} and beyond are in use; set it above them"
+    );
+    Err(Failure::Store(StoreError::Corrupt(text)))
 }
 
 /// Official clients hold the file's lock for short moments; the busy handler covers most of it.

@@ -231,3 +231,35 @@ async fn closing_answers_everybody() {
         .unwrap();
     assert_eq!(rows, 50);
 }
+
+/// Slices of files are in a table, and a number of one of them is not given to another.
+#[tokio::test]
+async fn a_counter_of_slices_that_was_set_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("volume.db");
+    let s = open(&url(&path));
+    s.create_schema().await.unwrap();
+    let used = s.allocate(Counter::NextChunk, 100).await.unwrap();
+    // Not all in a row, and one in the middle of nowhere.
+    let ids = used.clone().step_by(3).chain([250, 5000]);
+    let writes = ids.clone().map(|id| Write::NewSliceRef(id, 10)).collect();
+    s.commit(&Commit { guards: Vec::new(), writes }).await.unwrap();
+    let db = Connection::open(&path).unwrap();
+    let set = |n: i64| db.execute("UPDATE jfs_counter SET value=?1 WHERE name='nextChunk'", [n]).unwrap();
+    for back in [0, 1, 50] {
+        set(back);
+        for _ in 0..20 {
+            let got = s.allocate(Counter::NextChunk, 10).await.unwrap();
+            assert!(got.start > 0 && got.end - got.start == 10, "{got:?}");
+            assert!(ids.clone().all(|id| !got.contains(&id)), "{got:?} after {back}");
+        }
+    }
+    for bad in [-1, i64::MIN, i64::MAX] {
+        set(bad);
+        let e = s.allocate(Counter::NextChunk, 10).await.unwrap_err();
+        assert!(matches!(&e, StoreError::Corrupt(text) if text.contains("NextChunk")), "{e:?}");
+        let left: i64 =
+            db.query_row("SELECT value FROM jfs_counter WHERE name='nextChunk'", [], |r| r.get(0)).unwrap();
+        assert_eq!(left, bad, "it is for somebody to look at");
+    }
+}

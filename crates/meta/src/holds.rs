@@ -11,6 +11,8 @@ use ciderfs_format::{Attr, Ino};
 use parking_lot::Mutex;
 
 use crate::error::Result;
+use crate::store::{Guard, Value};
+use crate::txn::Txn;
 use crate::volume::Meta;
 
 /// Nodes removed here that are remembered without being open: a process may stand in a directory, or have a descriptor of
@@ -88,6 +90,17 @@ impl Meta {
         a.in_trash() && !self.is_held(ino)
     }
 
+    /// [`Meta::is_kept`] in an operation, also of files with several names.
+    pub(crate) fn keeps(&self, t: &mut Txn<'_>, ino: Ino, a: &Attr) -> bool {
+        !self.is_held(ino) && is_only_in_trash(t, ino, a)
+    }
+
+    /// [`Meta::is_kept`] of a file whose parents were read, if it has several.
+    pub(crate) fn is_kept_below(&self, ino: Ino, a: &Attr, parents: Option<&Value>) -> bool {
+        let several = parents.filter(|_| has_parents(a));
+        several.map_or(a.in_trash(), |dirs| !Guard::NamedOutside(ino).holds(dirs)) && !self.is_held(ino)
+    }
+
     /// Last attributes of a directory that somebody has open here, if its record was found to be gone: another client has
     /// removed it.
     pub(crate) fn last_of_open_dir(&self, ino: Ino) -> Option<Attr> {
@@ -119,6 +132,16 @@ impl Meta {
         open.attr = attr.or(open.attr.take());
         Ok(Some(HeldDir { holds: Arc::clone(&self.holds), ino: real }))
     }
+}
+
+/// A file that has, or had, several names has no parent in its record, but a list of them.
+pub(crate) fn has_parents(a: &Attr) -> bool {
+    a.parent.0 == 0 && a.nlink > 0 && !a.is_dir()
+}
+
+/// Are all names of a node in the trash? Of a file with several the commit may have to find it out.
+pub(crate) fn is_only_in_trash(t: &mut Txn<'_>, ino: Ino, a: &Attr) -> bool {
+    if has_parents(a) { t.is_named_in_trash_only(ino) } else { a.in_trash() }
 }
 
 /// A directory that somebody has open.

@@ -9,6 +9,9 @@ use tokio::sync::Notify;
 
 use crate::store::{Counter, Store, StoreError};
 
+/// Batches that are passed over where a counter was set back, at a time.
+const PASSED_MAX: u32 = 16;
+
 /// A local stock of numbers. Refilled in the background when a tenth is left, so that a refill is rarely waited for.
 pub(crate) struct IdPool {
     store: Arc<dyn Store>,
@@ -22,6 +25,8 @@ pub(crate) struct IdPool {
 struct State {
     ready: Range<u64>,
     spare: Option<Range<u64>>,
+    /// All numbers that this client was given so far are below.
+    end: u64,
     refilling: bool,
     failed: Option<StoreError>,
 }
@@ -72,14 +77,31 @@ impl IdPool {
         Ok(range)
     }
 
+    /// Numbers that this client has not been given before. Where somebody sets a counter back, or a server comes up without its
+    /// last changes, those that it was given are in use.
+    async fn allocate(&self, given: u64) -> Result<Range<u64>, StoreError> {
+        for _ in 0..PASSED_MAX {
+            // A lost reply burns a batch: numbers are plenty and need not be dense.
+            let range = self.sound(self.store.allocate(self.counter, self.batch).await?)?;
+            let fresh = range.start.max(given)..range.end;
+            if !fresh.is_empty() {
+                return Ok(fresh);
+            }
+            tracing::warn!("the counter {:?} was set back: numbers below {given} are in use", self.counter);
+        }
+        let text = format!("the counter {:?} was set back: numbers below {given} are in use", self.counter);
+        Err(StoreError::Corrupt(text))
+    }
+
     async fn refill(&self) {
-        // A lost reply burns a batch: numbers are plenty and need not be dense.
-        let got = self.store.allocate(self.counter, self.batch).await.and_then(|range| self.sound(range));
+        let given = self.state.lock().end;
+        let got = self.allocate(given).await;
         let mut s = self.state.lock();
         s.refilling = false;
         match got {
             Ok(range) => {
                 s.failed = None;
+                s.end = range.end;
                 s.spare = Some(range);
             }
             Err(e) => s.failed = Some(e),

@@ -25,6 +25,9 @@ pub(crate) struct Lease {
     at: Duration,
 }
 
+/// Numbers of living sessions that are passed over where their counter was set back.
+const SESSIONS_PASSED: u32 = 1000;
+
 /// Sustained inodes and locks cleaned per scan.
 const CLEAN_BATCH: usize = 1000;
 
@@ -126,16 +129,33 @@ impl Meta {
             .collect())
     }
 
+    /// A number for a session that no other one has, also where the counter was set back.
     async fn new_sid(&self) -> Result<u64> {
-        let commit = Commit { guards: Vec::new(), writes: vec![Write::AddCounter(Counter::NextSession, 1)] };
-        // A lost reply burns a number, nothing more.
-        match self.commit_repeatable(&commit).await? {
-            Outcome::Done(out) => match out.first() {
-                Some(Output::Int(sid)) => Ok(*sid as u64),
-                _ => Err(StoreError::Corrupt("no session number".into()).into()),
-            },
-            Outcome::Conflict(_) => Err(StoreError::Corrupt("conflict without guards".into()).into()),
+        let add = |n| Commit { guards: Vec::new(), writes: vec![Write::AddCounter(Counter::NextSession, n)] };
+        for _ in 0..SESSIONS_PASSED {
+            // A lost reply burns a number, nothing more.
+            let Outcome::Done(out) = self.commit_repeatable(&add(1)).await? else {
+                return Err(StoreError::another_question().into());
+            };
+            let Some(&Output::Int(n)) = out.first() else {
+                return Err(StoreError::another_question().into());
+            };
+            let Some(sid) = u64::try_from(n).ok().filter(|sid| *sid > 0) else {
+                // Else the next to ask would find it sound.
+                drop(self.store.commit(&add(-1)).await);
+                let text = format!("the counter NextSession is damaged: no session can have the number {n}");
+                return Err(StoreError::Corrupt(text).into());
+            };
+            match self.read(&[Read::Session(sid)]).await?.first() {
+                Some(Value::Bool(false)) => return Ok(sid),
+                Some(Value::Bool(true)) => {
+                    tracing::warn!("session {sid} is in use: the counter of sessions was set back");
+                }
+                _ => return Err(StoreError::another_question().into()),
+            }
         }
+        let text = "the counter NextSession was set back: the numbers of many living sessions lie above it";
+        Err(StoreError::Corrupt(text.into()).into())
     }
 
     /// Seconds that this client's session lives without a refresh.

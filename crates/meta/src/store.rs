@@ -17,7 +17,7 @@ use ciderfs_format::Ino;
 
 pub use guard::{AttrMask, Guard};
 pub use record::{Counter, DirStat, Job, LockKind, LockOwner, Name, QuotaKey, Read, Value};
-pub use walk::{DirCursor, DirEntry, Scan, Scanned};
+pub use walk::{DirCursor, DirEntry, LeftOut, Passed, Scan, Scanned};
 pub use write::{AttrPatch, Commit, Outcome, Output, Write};
 
 /// Why a store could not answer.
@@ -88,7 +88,8 @@ pub trait Store: Send + Sync + 'static {
     /// a stamp beyond `now + min_interval`: it is of a clock that was ahead, and would keep everybody from the job until then.
     async fn claim(&self, job: Job, now: i64, min_interval: i64) -> Result<bool, StoreError>;
 
-    /// At most `limit` items of a scan. Walks that remove what they find simply scan again.
+    /// At most `limit` items of a scan. Walks that remove what they find simply scan again. Rows that make no sense are left out
+    /// (see [`LeftOut`]).
     async fn scan(&self, scan: &Scan, limit: usize) -> Result<Vec<Scanned>, StoreError>;
 
     /// Creates the engine's tables for a new volume, where it has tables. Idempotent.

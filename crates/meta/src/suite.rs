@@ -92,7 +92,7 @@ macro_rules! suite {
                 chmod chown directories_just_changed utimes access open_checks directory_times_spared
                 link_counts_under_contention
                 create_every_kind create_refused creation_with_a_lost_reply
-                creation_that_arrives_late long_names lookup symbolic_links hard_links
+                creation_that_arrives_late numbers_set_back long_names lookup symbolic_links hard_links
                 ten_thousand_entries set_group_id_directories subdirectory_as_root
                 write write_contended write_at_the_end write_against_a_stream truncate truncate_many_chunks compaction_wins compaction_loses
                 compaction_with_trash

@@ -422,6 +422,17 @@ impl<'a> Txn<'a> {
         Ok(parents)
     }
 
+    /// Are all names of a file with several in the trash? Mostly they are not, and asking would cost a turn: what is not known is
+    /// taken for that, and the commit finds it out.
+    pub(crate) fn is_named_in_trash_only(&mut self, ino: Ino) -> bool {
+        let guard = Guard::NamedOutside(ino);
+        let only = self.fetched(&Read::Parents(ino)).is_some_and(|parents| !guard.holds(parents));
+        if !only {
+            self.guard(guard);
+        }
+        only
+    }
+
     /// Says how a lost reply can be resolved.
     pub(crate) fn proof(&mut self, proof: Proof) {
         self.proof = Some(proof);

@@ -65,13 +65,13 @@ impl Bridge {
     }
 
     /// What the kernel is told of an inode, found in a directory, as it was `age` ago. Names in the trash are for some callers
-    /// only, so it asks again for each.
+    /// only, and so are names in a directory that a squashed superuser may not search: the kernel asks again for each.
     fn entry_in(&self, dir: Ino, e: &ciderfs_vfs::Entry, age: Duration) -> Entry {
         let mut entry = self.entry(e);
-        entry.entry_valid = match dir.is_trash_hour() {
-            true => Duration::ZERO,
-            false => entry.entry_valid.saturating_sub(age),
-        };
+        let for_all = !dir.is_trash_hour()
+            && self.identity.squashed_root().is_none_or(|c| self.vfs.seems_searchable(&c, dir));
+        let valid = entry.entry_valid.saturating_sub(age);
+        entry.entry_valid = if for_all || e.ino.is_virtual() { valid } else { Duration::ZERO };
         entry.attr_valid = entry.attr_valid.saturating_sub(age);
         entry
     }
@@ -357,7 +357,8 @@ impl Bridge {
             Op::Readlink => Answered::Link(vfs.readlink(ino).await?),
             Op::Symlink { name, target } => {
                 let node = NewNode { kind: FileType::Symlink, mode: 0o777, umask: 0, rdev: 0, target };
-                Answered::Entry(self.entry(&vfs.create(&c, ino, name, &node).await?))
+                let e = vfs.create(&c, ino, name, &node).await?;
+                Answered::Entry(self.entry_in(ino, &e, Duration::ZERO))
             }
             Op::Mknod { name, mode, rdev, umask } => {
                 let kind = FileType::from_mode(mode).ok_or(Errno::EINVAL)?;
@@ -371,7 +372,8 @@ impl Bridge {
                     rdev,
                     target: b"",
                 };
-                Answered::Entry(self.entry(&vfs.create(&c, ino, name, &node).await?))
+                let e = vfs.create(&c, ino, name, &node).await?;
+                Answered::Entry(self.entry_in(ino, &e, Duration::ZERO))
             }
             Op::Mkdir { name, mode, umask } => {
                 let kind = FileType::Directory;
@@ -382,12 +384,13 @@ impl Bridge {
                     rdev: 0,
                     target: b"",
                 };
-                Answered::Entry(self.entry(&vfs.create(&c, ino, name, &node).await?))
+                let e = vfs.create(&c, ino, name, &node).await?;
+                Answered::Entry(self.entry_in(ino, &e, Duration::ZERO))
             }
             Op::Create { name, mode, umask, flags, .. } => {
                 let mode = (mode & 0o7777) as u16;
                 let (e, o) = vfs.create_open(&c, ino, name, mode, self.umask(umask), flags as i32).await?;
-                Answered::Create(self.entry(&e), Self::opened(&o))
+                Answered::Create(self.entry_in(ino, &e, Duration::ZERO), Self::opened(&o))
             }
             Op::Unlink { name } => {
                 vfs.unlink(&c, ino, name).await?;
@@ -410,7 +413,7 @@ impl Bridge {
                 let since = vfs.moment();
                 self.measure(e.ino, &e.attr).await;
                 e.attr = vfs.still(e.ino, e.attr, since).await;
-                Answered::Entry(self.entry(&e))
+                Answered::Entry(self.entry_in(ino, &e, Duration::ZERO))
             }
             Op::Open { flags, kill_suidgid } => {
                 let opened = vfs.open(&c, ino, flags as i32).await?;

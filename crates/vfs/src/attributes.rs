@@ -70,6 +70,11 @@ impl Vfs {
         self.getattr(ino).await.unwrap_or(attr)
     }
 
+    /// May the caller search a directory, as far as is known without asking the engine?
+    pub fn seems_searchable(&self, c: &Caller, dir: Ino) -> bool {
+        self.meta.seems_searchable(c, dir)
+    }
+
     /// Permission bits and group of a file that is open here, as last seen.
     pub fn mode_of_open(&self, ino: Ino) -> Option<(u16, u32)> {
         self.files.get(ino).map(|file| {

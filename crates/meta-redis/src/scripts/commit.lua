@@ -109,6 +109,18 @@ function guard.L()
   end
   return holds, v
 end
+-- Parents of a file: none, or one outside the trash. The trash begins at a number; numbers so high are compared as text.
+function guard.O()
+  local v, first = call('HGETALL', key()), arg()
+  local any, outside = false, false
+  for i = 1, #v, 2 do
+    if least(v[i + 1]) > 0 then
+      any = true
+      outside = outside or #v[i] < #first or (#v[i] == #first and v[i] < first)
+    end
+  end
+  return outside or not any, v
+end
 
 -- A number that a command has told; from 2^53 on Lua has lost digits of it.
 local function exact(v, command, k, ...)
@@ -247,12 +259,16 @@ end
 -- has; the flag `allow-oom` is not known before Redis 7, and would be one of the whole script. Nothing has this key.
 local always = arg() == '1'
 local truths, holds = {}, true
+-- Most bytes of a true value that is told.
+local long = {S = LIST, L = LIST, O = LIST, X = VALUE, Y = VALUE, V = VALUE}
 for i = 1, num() do
-  local ok, v = guard[arg()]()
-  truths[i] = v
+  local letter = arg()
+  local ok, v = guard[letter]()
+  truths[i] = bounded(v, long[letter] or SMALL, 'guarded')
   holds = holds and ok
 end
 if not holds then return {0, truths} end
 if always then call('DEL', key()) end
 while at < #ARGV do write[arg()]() end
+for i = 1, #out do out[i] = bounded(out[i], type(out[i]) == 'table' and LIST or SMALL, 'told') end
 return {1, out}

@@ -1,4 +1,5 @@
--- Several reads at one moment. KEYS: the key of each; ARGV: for each its command, the number of arguments, the arguments.
+-- Several reads at one moment. KEYS: the key of each; ARGV: for each the most bytes that its answer may take, its command, the
+-- number of arguments, the arguments.
 local at = 0
 local function arg() at = at + 1 return ARGV[at] end
 
@@ -9,20 +10,18 @@ local function lookup(key, name, prefix)
   return {edge, call('GET', prefix .. 'i' .. dec(string.sub(edge, 2)))}
 end
 
+local function answer(key, command, n)
+  if command == 'LOOKUP' then return lookup(key, arg(), arg()) end
+  if command == 'XATTRSIZES' then return xattr_sizes(key, arg()) end
+  if n == 0 then return call(command, key) end
+  if n == 1 then return call(command, key, arg()) end
+  local first = arg()
+  return call(command, key, first, arg())
+end
+
 local out = {}
 for i, key in ipairs(KEYS) do
-  local command, n = arg(), tonumber(arg())
-  if command == 'LOOKUP' then
-    out[i] = lookup(key, arg(), arg())
-  elseif command == 'XATTRSIZES' then
-    out[i] = xattr_sizes(key, arg())
-  elseif n == 0 then
-    out[i] = call(command, key)
-  elseif n == 1 then
-    out[i] = call(command, key, arg())
-  else
-    local first = arg()
-    out[i] = call(command, key, first, arg())
-  end
+  local most, command, n = tonumber(arg()), arg(), tonumber(arg())
+  out[i] = bounded(answer(key, command, n), most, key)
 end
 return out

@@ -8,7 +8,17 @@ use crate::store::{Counter, DirStat, Output, QuotaKey, StoreError, Write};
 
 /// Can this write be refused?
 pub(super) fn can_fail(w: &Write) -> bool {
-    matches!(w, Write::ReplaceSlices { .. })
+    matches!(w, Write::ReplaceSlices { .. }) || is_number(w)
+}
+
+/// Does it hand out a number? The same one twice would be worse than none.
+fn is_number(w: &Write) -> bool {
+    matches!(w, Write::AddCounter(Counter::NextSession | Counter::NextTrash, _))
+}
+
+/// A counter that cannot say which number is free.
+pub(super) fn damaged(c: Counter) -> StoreError {
+    StoreError::Corrupt(format!("the counter {c:?} is damaged: it must be above all numbers in use"))
 }
 
 impl Tables {
@@ -163,7 +173,11 @@ impl Tables {
             Write::AddSliceRef(id, size, n) => Output::Int(self.add_ref(*id, *size, *n)),
             Write::AddCounter(counter, n) => {
                 let value = self.counters.entry(*counter).or_insert(0);
-                *value = value.saturating_add(*n);
+                *value = match value.checked_add(*n) {
+                    Some(sum) => sum,
+                    None if is_number(write) => return Err(damaged(*counter)),
+                    None => value.saturating_add(*n),
+                };
                 Output::Int(*value)
             }
             Write::AddDirStat(ino, d) => match self.dir_stats.get_mut(ino) {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use ciderfs_format::quota::Quota;
 use ciderfs_format::{Attr, Edge, Ino, Slice};
 
+use super::apply::damaged;
 use crate::store::{
     Counter, DirCursor, DirEntry, DirStat, Job, LockKind, LockOwner, Name, QuotaKey, Read, Scan, Scanned,
     StoreError, Value,
@@ -156,11 +157,10 @@ impl Tables {
                 return Err(StoreError::Fatal(format!("{other:?} is not handed out in ranges")));
             }
         };
-        let start = self.counter(counter).max(first);
-        let end = i64::try_from(count)
-            .ok()
-            .and_then(|n| start.checked_add(n))
-            .ok_or_else(|| StoreError::Fatal(format!("{counter:?} is exhausted")))?;
+        let before = self.counter(counter);
+        let start = before.max(first);
+        let end = i64::try_from(count).ok().and_then(|n| start.checked_add(n)).filter(|_| before >= 0);
+        let end = end.ok_or_else(|| damaged(counter))?;
         self.counters.insert(counter, end);
         Ok(start as u64..end as u64)
     }

@@ -71,7 +71,7 @@ impl Meta {
         if a.kind == FileType::Symlink {
             return Err(Errno::EOPNOTSUPP.into());
         }
-        if self.is_kept(ino, a) {
+        if self.keeps(t, ino, a) {
             return Err(Errno::EPERM.into());
         }
         check_flags(a, true)?;

@@ -48,7 +48,7 @@ impl Meta {
         let mode = self.atime_mode();
         self.run(|t| {
             let a = t.attr(real, AttrMask::TIMES)?;
-            if mode.wants(&a, at) && !self.is_kept(real, &a) && !real.is_trash() {
+            if mode.wants(&a, at) && !real.is_trash() && !self.keeps(t, real, &a) {
                 t.write(Write::PatchAttr(real, AttrPatch { atime: Some(at), ..AttrPatch::default() }));
             }
             Ok(())

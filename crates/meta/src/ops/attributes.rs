@@ -5,8 +5,10 @@ use std::time::Duration;
 use ciderfs_format::attr::flags;
 use ciderfs_format::{Attr, FileType, Ino, Time};
 
+use super::data::view;
 use super::rules::{R, W, X, check_flags};
 use crate::error::{Errno, Result};
+use crate::holds::has_parents;
 use crate::proof::Proof;
 use crate::store::{AttrMask, AttrPatch, Read, StoreError, Value, Write};
 use crate::txn::{Step, Txn};
@@ -117,32 +119,68 @@ impl Meta {
         checked
     }
 
+    /// Reads all that an open wants to know in one turn.
     async fn open_checked(&self, c: &Caller, ino: Ino, how: OpenFlags) -> Result<(Attr, Option<ChunkView>)> {
+        let real = self.real(ino);
+        if ino == Ino::ROOT || ino == Ino::TRASH {
+            let a = self.getattr(ino).await?;
+            self.permit_open(c, real, &a, None, how).await?;
+            return Ok((a, None));
+        }
         let writes = how.write || how.truncate;
-        let (a, first) = if writes {
-            (self.getattr_for_writing(ino).await?, None)
-        } else if how.read && ino != Ino::ROOT && ino != Ino::TRASH {
-            let (a, views) = self.read_chunks_and_attr(self.real(ino), 0..1).await?;
-            (a, views.into_iter().next())
-        } else {
-            (self.getattr(ino).await?, None)
+        let began = self.known_xattrs.begin();
+        let mut reads = vec![Read::Attr(real)];
+        // What a write takes away.
+        reads.extend((writes && self.known_xattrs.is_on()).then_some(Read::XattrNames(real)));
+        reads.extend((how.read && !writes).then_some(Read::Slices(real, 0)));
+        // Whether all of its names are in the trash.
+        let several = self.beliefs.attr(real).is_some_and(|a| has_parents(&a)) && !self.is_held(real);
+        reads.extend(several.then_some(Read::Parents(real)));
+        let values = self.read(&reads).await?;
+        let [Value::Attr(attr), rest @ ..] = &values[..] else {
+            return Err(StoreError::another_question().into());
         };
-        self.permit_open(c, self.real(ino), &a, how).await?;
+        self.beliefs.set_attr(real, attr.clone());
+        let a = attr.clone().ok_or(Errno::ENOENT)?;
+        if self.has_acls() || (writes && self.known_xattrs.is_on()) {
+            self.known_xattrs.learn_acls(real, &a, began);
+        }
+        let (mut first, mut parents) = (None, None);
+        for value in rest {
+            match value {
+                Value::Names(names) => self.known_xattrs.learn_names(real, names, began),
+                Value::Slices(list) => first = Some(view(list)),
+                Value::Parents(_) => parents = Some(value.clone()),
+                _ => return Err(StoreError::another_question().into()),
+            }
+        }
+        if parents.is_none() && has_parents(&a) && !self.is_held(real) {
+            parents = self.read(&[Read::Parents(real)]).await?.into_iter().next();
+        }
+        self.permit_open(c, real, &a, parents.as_ref(), how).await?;
         Ok((a, first))
     }
 
-    /// May a file that is counted as open be opened so?
-    async fn permit_open(&self, c: &Caller, real: Ino, a: &Attr, how: OpenFlags) -> Result<()> {
+    /// May a file that is counted as open be opened so? `parents`: of a file with several.
+    async fn permit_open(
+        &self,
+        c: &Caller,
+        real: Ino,
+        a: &Attr,
+        parents: Option<&Value>,
+        how: OpenFlags,
+    ) -> Result<()> {
         let writes = how.write || how.truncate;
         let mask = if how.read { R } else { 0 } | if how.exec { X } else { 0 } | if writes { W } else { 0 };
         self.permit(c, a, mask).await?;
-        if writes && (a.flags & flags::IMMUTABLE != 0 || self.is_kept(real, a)) {
+        let kept = self.is_kept_below(real, a, parents);
+        if writes && (a.flags & flags::IMMUTABLE != 0 || kept) {
             return Err(Errno::EPERM.into());
         }
         if a.flags & flags::APPEND != 0 && ((how.write && !how.append) || how.truncate) {
             return Err(Errno::EPERM.into());
         }
-        if !a.in_trash() {
+        if !kept && !a.in_trash() {
             self.open.opened_outside(real);
         }
         Ok(())
@@ -159,7 +197,7 @@ impl Meta {
         }
         let real = self.real(ino);
         self.open.open(real).await;
-        let permitted = self.permit_open(c, real, last, how).await;
+        let permitted = self.permit_open(c, real, last, None, how).await;
         if permitted.is_err() {
             self.close(ino).await?;
         }
@@ -210,7 +248,7 @@ impl Meta {
 impl Meta {
     /// `spec/meta-redis.md` 5.4.
     fn setattr_step(&self, t: &mut Txn<'_>, c: &Caller, (ino, a): (Ino, &Attr), set: &SetAttr) -> Step<Attr> {
-        if self.is_kept(ino, a) {
+        if self.keeps(t, ino, a) {
             return Err(Errno::EPERM.into());
         }
         let root = c.uid == 0;

@@ -213,7 +213,7 @@ impl Meta {
                     t.want([Read::Attr(ino)])?;
                     let a = t.attr(ino, AttrMask::ALL)?;
                     check_truncation(&a)?;
-                    if !by_handle && self.is_kept(ino, &a) {
+                    if !by_handle && self.keeps(t, ino, &a) {
                         return Err(Errno::EPERM.into());
                     }
                     if !by_handle {
@@ -386,7 +386,7 @@ fn check_truncation(a: &Attr) -> Result<(), Errno> {
     check_flags(a, true)
 }
 
-fn view(list: &[Slice]) -> ChunkView {
+pub(super) fn view(list: &[Slice]) -> ChunkView {
     ChunkView { extents: Arc::from(resolve(list)), records: list.len() }
 }
 

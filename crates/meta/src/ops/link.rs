@@ -5,9 +5,9 @@ use ciderfs_format::{Attr, Edge, Ino, align4k};
 
 use super::rules::check_new_name;
 use crate::error::{Errno, Result};
+use crate::holds::is_only_in_trash;
 use crate::proof::Proof;
 use crate::store::{AttrMask, AttrPatch, Read, StoreError, Value, Write};
-use crate::txn::{Step, Txn};
 use crate::types::Caller;
 use crate::volume::Meta;
 
@@ -26,7 +26,6 @@ impl Meta {
             return Err(Errno::EROFS.into());
         }
         let stats = self.settings().dir_stats;
-        let trash = self.settings().trash_enabled();
         // Made without a name by this client; whether it may get one was decided when it was opened.
         let nameless = self.sid() != 0 && self.open.is_linkable(ino);
         let ran = self
@@ -39,8 +38,8 @@ impl Meta {
                 }
                 self.check_receiving_dir(t, c, &p)?;
                 super::rules::check_flags(&a, true)?;
-                // Only the superuser takes something out of the trash, by whatever call.
-                if c.uid != 0 && trash && is_only_in_trash(t, ino, &a)? {
+                // Only the superuser takes something out of the trash, by whatever call, and whether it still fills or not.
+                if c.uid != 0 && is_only_in_trash(t, ino, &a) {
                     return Err(Errno::EPERM.into());
                 }
                 if t.edge(dir, name)?.is_some() {
@@ -103,13 +102,4 @@ impl Meta {
             _ => Err(StoreError::another_question().into()),
         }
     }
-}
-
-/// Are all names of a file in the trash?
-fn is_only_in_trash(t: &mut Txn<'_>, ino: Ino, a: &Attr) -> Step<bool> {
-    if a.parent.0 != 0 || a.nlink == 0 {
-        return Ok(a.in_trash());
-    }
-    let parents = t.parents(ino)?;
-    Ok(!parents.is_empty() && parents.iter().all(|(dir, _)| dir.is_trash()))
 }

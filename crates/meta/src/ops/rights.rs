@@ -9,7 +9,7 @@ use std::collections::hash_map::Entry;
 use ciderfs_format::edge::trash_entry_parent;
 use ciderfs_format::{Attr, Ino};
 
-use super::rules::{R, X};
+use super::rules::{R, X, check_access, needs_rule};
 use crate::error::{Errno, Result};
 use crate::store::{DirEntry, Read, StoreError, Value};
 use crate::types::Caller;
@@ -29,6 +29,14 @@ pub(super) struct Ways<'a> {
     attrs: HashMap<Ino, Option<Attr>>,
     /// Does a way of searchable directories, this one included, lead there from the root of the mount?
     reached: HashMap<Ino, bool>,
+}
+
+impl Meta {
+    /// May the caller search a directory, as far as is known without asking? Of one with an ACL nothing is.
+    pub fn seems_searchable(&self, c: &Caller, dir: Ino) -> bool {
+        let known = self.beliefs.attr(self.real(dir));
+        known.is_some_and(|a| !needs_rule(c, &a) && check_access(c, &a, None, X).is_ok())
+    }
 }
 
 impl<'a> Ways<'a> {

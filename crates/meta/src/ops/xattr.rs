@@ -237,24 +237,6 @@ impl Meta {
         Ok((names, acls))
     }
 
-    /// [`Meta::getattr`], and in the same turn what the kernel asks before the first write: is there a `security.capability`?
-    pub(crate) async fn getattr_for_writing(&self, ino: Ino) -> Result<Attr> {
-        let real = self.real(ino);
-        if !self.known_xattrs.is_on() || real == Ino::ROOT || real == Ino::TRASH {
-            return self.getattr(ino).await;
-        }
-        let began = self.known_xattrs.begin();
-        let values = self.read(&[Read::Attr(real), Read::XattrNames(real)]).await?;
-        let [Value::Attr(attr), Value::Names(names)] = &values[..] else {
-            return Err(StoreError::another_question().into());
-        };
-        self.beliefs.set_attr(real, attr.clone());
-        let attr = attr.clone().ok_or(Errno::ENOENT)?;
-        self.known_xattrs.learn_names(real, names, began);
-        self.known_xattrs.learn_acls(real, &attr, began);
-        Ok(attr)
-    }
-
     /// Runs a change of an attribute: it advances the inode's ctime, needs the inode to exist, and its permission.
     async fn change_xattr(
         &self,
@@ -271,7 +253,7 @@ impl Meta {
             .run(|t| {
                 t.want([Read::Attr(real)])?;
                 let a = t.attr(real, AttrMask::IDENTITY)?;
-                if self.is_kept(real, &a) {
+                if self.keeps(t, real, &a) {
                     return Err(Errno::EPERM.into());
                 }
                 self.check_changing(t, c, &a, namespace)?;

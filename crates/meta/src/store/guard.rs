@@ -158,6 +158,8 @@ pub enum Guard {
         /// Expected parents, sorted by inode.
         expect: Vec<(Ino, i64)>,
     },
+    /// One of the hard-link parents is outside the trash, or none is known.
+    NamedOutside(Ino),
     /// The flocks of the inode are exactly these (any order).
     Flocks {
         /// Inode.
@@ -195,7 +197,7 @@ impl Guard {
             Self::DirStat(dir, _) => Read::DirStat(*dir),
             Self::Setting(_) => Read::Setting,
             Self::Session(sid) => Read::Session(*sid),
-            Self::Parents { ino, .. } => Read::Parents(*ino),
+            Self::Parents { ino, .. } | Self::NamedOutside(ino) => Read::Parents(*ino),
             Self::Flocks { ino, .. } => Read::Flocks(*ino),
             Self::Plocks { ino, .. } => Read::Plocks(*ino),
             Self::Holds(ino, kind, owner) => Read::Holds(*ino, *kind, *owner),
@@ -234,11 +236,18 @@ impl Guard {
                 found.sort_unstable();
                 *expect == found
             }
+            (Self::NamedOutside(_), Value::Parents(found)) => !are_all_in_trash(found),
             (Self::Flocks { expect, .. }, Value::Flocks(found)) => same_set(expect, found),
             (Self::Plocks { expect, .. }, Value::Plocks(found)) => same_set(expect, found),
             _ => false,
         }
     }
+}
+
+/// Are there parents, and all of them in the trash?
+fn are_all_in_trash(parents: &[(Ino, i64)]) -> bool {
+    let mut named = parents.iter().filter(|(_, names)| *names > 0).peekable();
+    named.peek().is_some() && named.all(|(dir, _)| dir.is_trash())
 }
 
 fn same_set<T: PartialEq>(a: &[T], b: &[T]) -> bool {

@@ -1,8 +1,12 @@
 //! Listings of directories and walks of maintenance.
 
+use std::collections::HashMap;
+use std::fmt::Display;
+
 use bytes::Bytes;
 use ciderfs_format::quota::Quota;
 use ciderfs_format::{Attr, Edge, FileType, Ino};
+use parking_lot::Mutex;
 
 use super::{Name, QuotaKey};
 
@@ -78,4 +82,54 @@ pub enum Scanned {
     Chunk(u32),
     /// Whose, limits and usage.
     Quota(QuotaKey, Quota),
+}
+
+/// Rows that scans of an engine left out because they make no sense: one must not hide all others. A scan may be made every few
+/// seconds, so the log tells of a kind of rows when the first of them is another one than before.
+#[derive(Debug, Default)]
+pub struct LeftOut(Mutex<HashMap<&'static str, String>>);
+
+impl LeftOut {
+    /// Begins a scan over rows of a kind.
+    pub fn scan(&self, kind: &'static str) -> Passed<'_> {
+        Passed { all: self, kind, rows: 0, first: None }
+    }
+}
+
+/// What one scan has left out; told when it is dropped.
+#[derive(Debug)]
+pub struct Passed<'a> {
+    all: &'a LeftOut,
+    kind: &'static str,
+    rows: usize,
+    first: Option<String>,
+}
+
+impl Passed<'_> {
+    /// A row, unless it makes no sense.
+    pub fn keep<T, E: Display>(&mut self, row: Result<T, E>) -> Option<T> {
+        row.map_err(|why| {
+            self.rows += 1;
+            self.first.get_or_insert_with(|| why.to_string());
+        })
+        .ok()
+    }
+}
+
+impl Drop for Passed<'_> {
+    fn drop(&mut self) {
+        let told = &mut *self.all.0.lock();
+        let Some(first) = self.first.take() else {
+            told.remove(self.kind);
+            return;
+        };
+        if told.get(self.kind) != Some(&first) {
+            tracing::warn!(
+                "{}: {} that cannot be read are left out, the first one: {first}",
+                self.kind,
+                self.rows
+            );
+            told.insert(self.kind, first);
+        }
+    }
 }

@@ -31,7 +31,13 @@ pub(super) struct Flaky {
     before: Mutex<Option<(When, BoxFuture<'static, ()>)>>,
     /// Held while the other client acts.
     acting: Arc<tokio::sync::Mutex<()>>,
+    /// The task of the operation for which something was planned. Calls of all others, which are the client's background, neither
+    /// count nor meet what was planned: they come when they like.
+    planned_by: Mutex<Option<Task>>,
 }
+
+/// A task, or what the runtime runs in the foreground.
+type Task = Option<tokio::task::Id>;
 
 /// What becomes of a commit whose caller hears nothing.
 pub(super) enum Fate {
@@ -72,16 +78,28 @@ impl Flaky {
             fate: Mutex::default(),
             before: Mutex::default(),
             acting: Arc::default(),
+            planned_by: Mutex::default(),
         })
     }
 
-    /// The next commit is answered with "lost".
+    fn plan(&self) {
+        *self.planned_by.lock() = Some(tokio::task::try_id());
+    }
+
+    /// Is this a call of the operation for which something was planned? Where nothing ever was, all calls count.
+    fn counts(&self) -> bool {
+        self.planned_by.lock().is_none_or(|task| task == tokio::task::try_id())
+    }
+
+    /// The next commit of this task is answered with "lost".
     pub(super) fn lose_next(&self, fate: Fate) {
+        self.plan();
         *self.fate.lock() = Some(fate);
     }
 
-    /// Another client does something just then.
+    /// Another client does something just then, in the course of what this task does.
     pub(super) fn at(&self, when: When, other: impl Future<Output = ()> + Send + 'static) {
+        self.plan();
         *self.before.lock() = Some((when, Box::pin(other)));
     }
 
@@ -94,6 +112,9 @@ impl Flaky {
 
     /// Lets the other client act, if it waits for this.
     async fn let_other(&self, waits_for: impl FnOnce(&mut When) -> bool) {
+        if !self.counts() {
+            return;
+        }
         let (other, _acting) = {
             let mut before = self.before.lock();
             let other = before.take_if(|(when, _)| waits_for(when));
@@ -127,6 +148,7 @@ impl Flaky {
         let due = {
             let mut late = self.late.lock().await;
             match &mut *late {
+                _ if !self.counts() => None,
                 Some((0, _)) => late.take(),
                 Some((others, _)) => {
                     *others -= 1;
@@ -166,7 +188,7 @@ impl Store for Flaky {
     async fn commit(&self, commit: &Commit) -> Result<Outcome, StoreError> {
         self.enter().await?;
         self.let_other(When::is_this_call).await;
-        let chosen = self.fate.lock().take();
+        let chosen = self.fate.lock().take_if(|_| self.counts());
         let fate = chosen.or_else(|| {
             let mut rng = self.rng.lock();
             rng.per_mille(self.faults() * 3).then(|| match rng.below(3) {

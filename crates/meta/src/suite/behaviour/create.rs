@@ -1,5 +1,6 @@
 //! Creating, looking up, linking, listing.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use ciderfs_format::{Attr, FileType, Ino};
 
 use crate::error::Errno;
-use crate::store::{Scan, Scanned};
+use crate::store::{Commit, Counter, Scan, Scanned, Write};
 use crate::suite::Engine;
 use crate::suite::flaky::{Fate, When};
 use crate::suite::world::*;
@@ -311,6 +312,36 @@ pub async fn creation_with_a_lost_reply(engine: Engine) {
     });
     let again = c.file(ROOT, "f").await;
     assert!(first.load(Ordering::SeqCst) != 0 && first.load(Ordering::SeqCst) != again.0);
+    w.check().await;
+}
+
+/// Where a counter is set back under a client, it hands out no number twice.
+pub async fn numbers_set_back(engine: Engine) {
+    let w = World::new(engine).await;
+    let c = w.client().await;
+    let mut seen = HashSet::new();
+    for back in [0, -1000, -1, -900] {
+        let writes = [Counter::NextInode, Counter::NextChunk].map(|c| Write::AddCounter(c, back));
+        w.store.commit(&Commit { guards: Vec::new(), writes: writes.into() }).await.unwrap();
+        for _ in 0..9000 {
+            assert!(seen.insert((Counter::NextInode, c.meta.inodes.next().await.unwrap())), "after {back}");
+            assert!(seen.insert((Counter::NextChunk, c.meta.new_slice_id().await.unwrap())), "after {back}");
+        }
+    }
+    // One that was set back far is told.
+    let far = vec![Write::AddCounter(Counter::NextInode, -30_000)];
+    w.store.commit(&Commit { guards: Vec::new(), writes: far }).await.unwrap();
+    let mut told = 0;
+    for _ in 0..9000 {
+        match c.meta.inodes.next().await {
+            Ok(n) => assert!(seen.insert((Counter::NextInode, n))),
+            Err(e) => {
+                assert!(e.to_string().contains("NextInode was set back"), "{e}");
+                told += 1;
+            }
+        }
+    }
+    assert!(told > 0);
     w.check().await;
 }
 

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use ciderfs_format::acl::{AclEntry, AclRule, XATTR_ACCESS};
+use ciderfs_format::settings::Settings;
 use ciderfs_format::{FileType, Ino};
 
 use crate::error::Errno;
@@ -9,7 +10,7 @@ use crate::store::DirCursor;
 use crate::suite::Engine;
 use crate::suite::world::*;
 use crate::types::{Caller, OpenFlags, XattrSet};
-use crate::{MetaConfig, SetAttr};
+use crate::{Meta, MetaConfig, SetAttr};
 
 const ANN: (u32, u32) = (1000, 1000);
 const BOB: (u32, u32) = (2000, 2000);
@@ -242,17 +243,45 @@ pub async fn trash_gives_nothing_away(engine: Engine) {
         named_users: vec![AclEntry { id: BOB.0, perm: 7 }],
         named_groups: Vec::new(),
     };
-    let before = c.stat(one).await;
-    for who in [ann(), root()] {
-        let set = async |name: &str, value: Bytes| {
-            c.meta.set_xattr(&who, one, name.as_bytes(), value, XattrSet::default()).await
-        };
-        assert_eq!(errno(c.meta.setattr(&who, one, &mode).await), Errno::EPERM);
-        assert_eq!(errno(set("user.x", Bytes::from_static(b"1")).await), Errno::EPERM);
-        assert_eq!(errno(set(XATTR_ACCESS, acl.to_xattr().into()).await), Errno::EPERM);
-        assert_eq!(errno(c.meta.remove_xattr(&who, one, b"user.x").await), Errno::EPERM);
+    for name in c.ls(hour).await {
+        c.find(hour, &name).await.unwrap();
     }
-    assert_eq!(c.stat(one).await, before);
+    // Of the second one all names are there.
+    for ino in [one, two] {
+        let before = c.stat(ino).await;
+        for who in [ann(), root()] {
+            let set = async |name: &str, value: Bytes| {
+                c.meta.set_xattr(&who, ino, name.as_bytes(), value, XattrSet::default()).await
+            };
+            let open = async |write| {
+                let how = OpenFlags { read: true, write, ..OpenFlags::default() };
+                c.meta.open(&who, ino, how).await
+            };
+            // Who only reads it does not hold it as it was before.
+            open(false).await.unwrap();
+            assert_eq!(errno(c.meta.setattr(&who, ino, &mode).await), Errno::EPERM);
+            assert_eq!(errno(set("user.x", Bytes::from_static(b"1")).await), Errno::EPERM);
+            assert_eq!(errno(set(XATTR_ACCESS, acl.to_xattr().into()).await), Errno::EPERM);
+            assert_eq!(errno(c.meta.remove_xattr(&who, ino, b"user.x").await), Errno::EPERM);
+            assert_eq!(errno(c.meta.truncate(&who, ino, 7, false).await), Errno::EPERM);
+            assert_eq!(errno(open(true).await), Errno::EPERM);
+            c.meta.touch_atime(ino, c.meta.now()).await.unwrap();
+            c.meta.close(ino).await.unwrap();
+        }
+        assert_eq!(c.stat(ino).await, before);
+    }
+    w.check().await;
+    // One more name outside, and it is a file as any other; finding that out costs no turn.
+    c.link(two, pub_dir, "out").await.unwrap();
+    let turns = c.meta.store.turns();
+    c.meta.setattr(&ann(), two, &mode).await.unwrap();
+    c.meta.open(&ann(), two, OpenFlags { write: true, ..OpenFlags::default() }).await.unwrap();
+    assert_eq!(c.meta.store.turns() - turns, 2);
+    c.meta.close(two).await.unwrap();
+    let who = ann();
+    let set = c.meta.set_xattr(&who, two, b"user.x", Bytes::from_static(b"1"), XattrSet::default());
+    set.await.unwrap();
+    c.unlink(pub_dir, "out").await.unwrap();
     w.check().await;
     // Who holds a removed file changes it as on any file system.
     let held = c.owned(pub_dir, "held", FileType::File, 0o666, ANN).await;
@@ -262,6 +291,16 @@ pub async fn trash_gives_nothing_away(engine: Engine) {
     c.meta.set_xattr(&ann(), held, b"user.x", Bytes::from_static(b"1"), XattrSet::default()).await.unwrap();
     assert_eq!(link(&ann(), held, "back").await, Err(Errno::EPERM));
     c.meta.close(held).await.unwrap();
+    // What was in the trash when it was switched off stays there.
+    let off = Settings { trash_days: 0, ..w.settings.clone() };
+    Meta::write_settings(w.store.as_ref(), &off, Some(&w.settings)).await.unwrap();
+    let off = w.client().await;
+    for ino in [one, two] {
+        for who in [ann(), bob()] {
+            assert_eq!(errno(off.meta.link(&who, ino, pub_dir, b"out").await), Errno::EPERM);
+            assert_eq!(errno(off.meta.setattr(&who, ino, &mode).await), Errno::EPERM);
+        }
+    }
     // A file that never had a name gets one, whoever owns it.
     let (nameless, _) = c.meta.create_nameless(&ann(), pub_dir, 0o600, 0).await.unwrap();
     assert_eq!(link(&ann(), nameless, "named").await, Ok(()));

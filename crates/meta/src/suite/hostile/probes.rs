@@ -257,6 +257,8 @@ pub(super) async fn change(report: &mut Report, c: &Client, s: &Spot, bad: Optio
         "jobs" => c.meta.run_hourly_jobs();
         "drain" => async { c.meta.drain_deletions().await; Ok(()) };
         "session" => one_session(&c);
+        "sessions afterwards" => c.meta.sessions();
+        "quotas afterwards" => c.meta.quotas();
         "reload" => c.meta.reload_settings();
         "statfs afterwards" => c.meta.statfs();
         "list afterwards" => names(&c, top, true);

@@ -1,6 +1,6 @@
 //! The damaged records.
 
-use ciderfs_format::{Ino, Slice};
+use ciderfs_format::{Ino, Slice, excerpt};
 
 use super::raw::{Field, Harm};
 use super::{Case, Dialect, Spot, Want};
@@ -14,6 +14,13 @@ pub(super) const ALL: [fn(&Spot) -> Vec<Case>; 6] = [attributes, entries, chunks
 /// Told by a session of this kind.
 const LONG_LIFE: &str = r#"{"Life":9223372036854775807,"EngineClock":true}"#;
 const LONG_LIFE_SQL: &str = r#"'{"Life":-9223372036854775808,"EngineClock":true}'"#;
+
+/// Bytes of what is longer than any record.
+const LONG: usize = 20 << 20;
+
+/// A damaged session hides no other, and keeps nobody from beginning one.
+const BESIDE: [(&str, Want); 3] =
+    [("stat", Shows("length")), ("sessions", Shows("sid: 5,")), ("session", Shows(""))];
 
 /// Every sound entry of a spot that a listing must show.
 const SOUND: &str = "<dir><file><guarded><hard><link><other>";
@@ -151,6 +158,9 @@ pub(super) fn attributes(s: &Spot) -> Vec<Case> {
         let long = [&record[..], &vec![0xff; n]].concat();
         t.add(format!("a record with {n} bytes more"), r.redis(&[b"SET", key.as_bytes(), &long]), &[]);
     }
+    let long = vec![b'x'; LONG];
+    let wants = [("stat", Fails(Errno::EIO)), ("names", Shows(SOUND)), ("list", Shows("<other>"))];
+    t.add("a record that is longer than any", r.redis(&[b"SET", key.as_bytes(), &long]), &wants);
     for (column, value) in [
         ("length", "'text'"),
         ("length", "x'00ff'"),
@@ -187,7 +197,7 @@ pub(super) fn attributes(s: &Spot) -> Vec<Case> {
 pub(super) fn entries(s: &Spot) -> Vec<Case> {
     let (r, mut t) = (&s.raw, Table::default());
     let hidden = [("list", Shows(SOUND)), ("names", Shows(SOUND))];
-    let names: [(&str, Vec<u8>, &'static str); 9] = [
+    let names: [(&str, Vec<u8>, &'static str); 10] = [
         ("a/b", b"a/b".to_vec(), "a/b"),
         ("/", b"/".to_vec(), "</>"),
         ("..", b"..".to_vec(), "<..>"),
@@ -197,6 +207,7 @@ pub(super) fn entries(s: &Spot) -> Vec<Case> {
         ("300 bytes", vec![b'n'; 300], "nnn"),
         ("70,000 bytes", vec![b'n'; 70_000], "nnn"),
         ("with a NUL", b"nu\0l".to_vec(), "x00"),
+        ("longer than any", vec![b'n'; LONG], "nnn"),
     ];
     for (what, name, shown) in names {
         let wants = [&hidden[..], &[("list", Hides(shown)), ("names", Hides(shown))]].concat();
@@ -225,7 +236,7 @@ pub(super) fn entries(s: &Spot) -> Vec<Case> {
     t.add("kind other than the inode's: directory", r.entry(s.top, b"odd", 2, s.file.0), &[]).named(b"odd");
     t.add("kind other than the inode's: file", r.entry(s.top, b"odd", 1, s.dir.0), &[]).named(b"odd");
     let key = format!("d{}", s.top);
-    for n in [0, 1, 8, 10, 5000] {
+    for n in [0, 1, 8, 10, 5000, LONG] {
         let wants = [&hidden[..], &[("list", Hides("<odd>"))]].concat();
         let value = vec![1; n];
         t.add(format!("{n} bytes for an entry"), r.redis(&[b"HSET", key.as_bytes(), b"odd", &value]), &wants)
@@ -283,7 +294,7 @@ pub(super) fn chunks(s: &Spot) -> Vec<Case> {
     let many: Vec<Slice> =
         (0..5000).map(|i| Slice { pos: i * 10, id: u64::MAX - u64::from(i), ..good }).collect();
     t.add("5000 records", r.chunk(s.file, 0, &many), &[]);
-    for n in [1, 23, 25, 47, 24_001] {
+    for n in [1, 23, 25, 47, 24_001, LONG] {
         let wants = [("read", Fails(Errno::EIO)), ("stat", Shows("length")), ("list", Shows(SOUND))];
         t.add(format!("{n} bytes"), r.chunk_bytes(s.file, 0, &vec![0xff; n]), &wants);
     }
@@ -368,7 +379,8 @@ pub(super) fn counters(s: &Spot) -> Vec<Case> {
         for (i, n) in bad.into_iter().enumerate() {
             let number = n.parse::<i64>().is_ok();
             let wants = [("stat", Shows("length")), ("list", Shows(SOUND)), ("near", Fails(Errno::EIO))];
-            if r.dialect != Dialect::Typed || number && !n.starts_with('-') {
+            // Through the trait it can only be brought near a value.
+            if r.dialect != Dialect::Typed || number && n != "-1" {
                 t.add(format!("{c:?} {n:?}"), r.counter(c, n, 4096), &wants[..if number { 3 } else { 2 }]);
                 // Numbers that were not handed out before.
                 let sound = (i + 1) * 1_000_000;
@@ -382,13 +394,42 @@ pub(super) fn counters(s: &Spot) -> Vec<Case> {
             .healed(r.counter(Counter::NextInode, "50000000", 2), true);
     }
     for c in [Counter::NextSession, Counter::NextTrash] {
-        for n in ["-1", "9223372036854775807", "-9223372036854775808", "text", ""] {
+        for n in ["-1", "-2", "9223372036854775807", "-9223372036854775808", "text", ""] {
+            // No session has such a number, and none has that of another. There is no trash here.
+            let session = if c == Counter::NextSession { Fails(Errno::EIO) } else { Shows("") };
             if r.dialect != Dialect::Typed {
-                t.add(format!("{c:?} {n:?}"), r.counter(c, n, 0), &[("list", Shows(SOUND))])
+                let wants = [("list", Shows(SOUND)), ("session", session)];
+                t.add(format!("{c:?} {n:?}"), r.counter(c, n, 0), &wants)
                     .healed(r.counter(c, "100", 0), false);
             }
         }
     }
+    if r.dialect != Dialect::Typed {
+        let living = [
+            r.redis(&[b"ZADD", b"allSessions", b"9000000000", b"1"]),
+            r.redis(&[b"HSET", b"sessionInfos", b"1", b"{}"]),
+            r.sql("INSERT OR REPLACE INTO jfs_session2 VALUES(1,9000000000,'{}')", &[]),
+        ];
+        let heal = [
+            r.redis(&[b"DEL", b"allSessions", b"sessionInfos"]),
+            r.sql("DELETE FROM jfs_session2", &[]),
+            r.counter(Counter::NextSession, "100", 0),
+        ];
+        // It keeps its number.
+        t.add(
+            "NextSession set back",
+            [living.concat(), r.counter(Counter::NextSession, "0", 0)].concat(),
+            &[("session", Shows("")), ("sessions afterwards", Shows("sid: 1,"))],
+        )
+        .healed(heal.concat(), false);
+    }
+    let long = vec![b'1'; LONG];
+    t.add(
+        "usedSpace longer than any",
+        r.redis(&[b"SET", b"usedSpace", &long]),
+        &[("statfs", Fails(Errno::EIO)), ("stat", Shows("length")), ("list", Shows(SOUND))],
+    )
+    .healed(r.redis(&[b"SET", b"usedSpace", b"0"]), true);
     t.add(
         "usedSpace a list",
         r.redis(&[b"DEL", b"usedSpace"])
@@ -449,15 +490,15 @@ pub(super) fn usage(s: &Spot) -> Vec<Case> {
         t.add(
             format!("quota with {text:?} used"),
             r.dir_quota(s.dir, [1 << 40, 1000], [text; 2]),
-            &[("stat", Shows("length"))],
+            &[("stat", Shows("length")), ("quotas", Shows("Dir(Ino(")), ("session", Shows(""))],
         )
         .healed(clean.concat(), false);
     }
-    for raw in [&b""[..], b"x", &[0xff; 15], &[0xff; 17], &[0; 100]] {
+    for raw in [&b""[..], b"x", &[0xff; 15], &[0xff; 17], &[0; 100], &vec![0; LONG]] {
         t.add(
             format!("{} bytes for a quota", raw.len()),
             r.redis(&[b"HSET", b"dirQuota", s.dir.to_string().as_bytes(), raw]),
-            &[],
+            &[("quotas", Shows("Dir(Ino(")), ("session", Shows(""))],
         )
         .healed(r.redis(&[b"HDEL", b"dirQuotaUsedInodes", s.dir.to_string().as_bytes()]), false);
     }
@@ -465,7 +506,7 @@ pub(super) fn usage(s: &Spot) -> Vec<Case> {
         t.add(
             format!("quota of {field:?}"),
             r.redis(&[b"HSET", b"dirQuotaUsedInodes", field.as_bytes(), b"1"]),
-            &[("stat", Shows("length"))],
+            &[("stat", Shows("length")), ("quotas", Shows("Dir(Ino(")), ("session", Shows(""))],
         )
         .healed(r.redis(&[b"HDEL", b"dirQuotaUsedInodes", field.as_bytes()]), false);
     }
@@ -479,7 +520,7 @@ pub(super) fn usage(s: &Spot) -> Vec<Case> {
         t.add(
             format!("{key} {n:?}"),
             r.redis(&[b"HSET", key.as_bytes(), b"0", n.as_bytes()]),
-            &[("stat", Shows("length")), ("near", Shows(""))],
+            &[("stat", Shows("length")), ("near", Shows("")), ("quotas", Shows("Dir(Ino("))],
         )
         .healed(r.redis(&[b"HDEL", key.as_bytes(), b"0"]), false);
     }
@@ -488,7 +529,7 @@ pub(super) fn usage(s: &Spot) -> Vec<Case> {
         t.add(
             format!("usage of owners {space} {inodes}"),
             r.sql(&update, &[]),
-            &[("stat", Shows("length")), ("near", Shows(""))],
+            &[("stat", Shows("length")), ("near", Shows("")), ("quotas", Shows("Dir(Ino("))],
         )
         .healed(r.sql("UPDATE jfs_user_group_quota SET used_space=0,used_inodes=0", &[]), false);
     }
@@ -502,6 +543,7 @@ pub(super) fn others(s: &Spot) -> Vec<Case> {
         ("with a NUL", b"a\0b".to_vec()),
         ("of 5000 bytes", vec![b'x'; 5000]),
         ("of a megabyte", vec![b'x'; 1 << 20]),
+        ("longer than any", vec![b'x'; LONG]),
     ] {
         let harm = [
             r.redis(&[b"SET", format!("s{}", s.link).as_bytes(), &target]),
@@ -522,6 +564,7 @@ pub(super) fn others(s: &Spot) -> Vec<Case> {
         ("name without namespace", b"x".to_vec(), b"v".to_vec()),
         ("name of 5000 bytes", vec![b'u'; 5000], b"v".to_vec()),
         ("value of a megabyte", b"user.x".to_vec(), vec![1; 1 << 20]),
+        ("value longer than any", b"user.x".to_vec(), vec![1; LONG]),
         ("name of an ACL", b"system.posix_acl_access".to_vec(), b"v".to_vec()),
     ] {
         let harm = [
@@ -544,6 +587,7 @@ pub(super) fn others(s: &Spot) -> Vec<Case> {
         ("2^32 users", [&[0; 8][..], &[0xff; 4], &[0; 4]].concat()),
         ("more behind", vec![0; 40]),
         ("all bits", vec![0xff; 22]),
+        ("longer than any", vec![0xff; LONG]),
     ] {
         // The rule of the guarded file is the first one.
         let harm = [r.redis(&[b"HSET", b"acl", b"1", &rule]), r.typed(Write::PutAcl(1, rule.clone().into()))];
@@ -582,13 +626,16 @@ pub(super) fn others(s: &Spot) -> Vec<Case> {
         ("77", "5", "{\"Version\":5}"),
         ("77", "-9e18", LONG_LIFE),
         ("77", "9e18", LONG_LIFE),
+        ("77", "5", &"x".repeat(LONG)),
     ] {
         let harm = [
             r.redis(&[b"ZADD", b"allSessions", score.as_bytes(), sid.as_bytes()]),
             r.redis(&[b"HSET", b"sessionInfos", sid.as_bytes(), info.as_bytes()]),
+            r.redis(&[b"ZADD", b"allSessions", b"9000000000", b"5"]),
+            r.redis(&[b"HSET", b"sessionInfos", b"5", b"{}"]),
         ];
         let heal = [r.redis(&[b"DEL", b"allSessions"]), r.redis(&[b"DEL", b"sessionInfos"])];
-        t.add(format!("session {sid} until {score} {info:?}"), harm.concat(), &[("stat", Shows("length"))])
+        t.add(format!("session {sid} until {score} {:?}", excerpt(info)), harm.concat(), &BESIDE)
             .healed(heal.concat(), false);
     }
     for (sid, expire, info) in [
@@ -600,10 +647,11 @@ pub(super) fn others(s: &Spot) -> Vec<Case> {
         ("77", "-9223372036854775808", LONG_LIFE_SQL),
     ] {
         let insert = format!("INSERT OR REPLACE INTO jfs_session2 VALUES({sid},{expire},{info})");
+        let beside = r.sql("INSERT OR REPLACE INTO jfs_session2 VALUES(5,9000000000,'{}')", &[]);
         t.add(
             format!("session {sid} until {expire} {info}"),
-            r.sql(&insert, &[]),
-            &[("stat", Shows("length"))],
+            [r.sql(&insert, &[]), beside].concat(),
+            &BESIDE,
         )
         .healed(r.sql("DELETE FROM jfs_session2", &[]), false);
     }
@@ -645,7 +693,7 @@ pub(super) fn others(s: &Spot) -> Vec<Case> {
             &[("stat", Shows("length"))],
         );
     }
-    for list in [&b"x"[..], &[0xff; 23], &[0xff; 24], &[0; 48], &[0xff; 2400]] {
+    for list in [&b"x"[..], &[0xff; 23], &[0xff; 24], &[0; 48], &[0xff; 2400], &vec![0; LONG]] {
         let harm = [
             r.redis(&[b"HSET", format!("lockp{}", s.file).as_bytes(), b"77_1", list]),
             r.sql(
@@ -727,6 +775,7 @@ pub(super) fn others(s: &Spot) -> Vec<Case> {
         ("no UTF-8", vec![0xff; 100]),
         ("cut", s.setting[..s.setting.len() / 2].to_vec()),
         ("deep", vec![b'['; 100_000]),
+        ("longer than any", vec![b' '; 50 << 20]),
         ("numbers", br#"{"Name":5,"UUID":-1,"Capacity":-1}"#.to_vec()),
     ] {
         let harm = [

@@ -255,12 +255,14 @@ impl Tree {
     /// A node that is no directory loses a name.
     fn drop_leaf(&mut self, dir: Ino, name: &'static str, ino: Ino) -> bool {
         let sustains = self.sustains;
-        let hard = self.nodes[&ino].hard;
         let nlink = self.nodes[&ino].nlink;
+        let names =
+            self.nodes.iter().flat_map(|(d, n)| n.entries.iter().map(move |(name, to)| (*d, *name, *to)));
+        let outside = names.filter(|(d, n, to)| *to == ino && (*d, *n) != (dir, name)).count();
         if let Some(trash) = &mut self.trash {
             let kept = trash.insert((dir, ino, name));
+            self.node(ino).trashed = outside == 0;
             if kept || nlink == 1 {
-                self.node(ino).trashed = !hard;
                 return false;
             }
         }
