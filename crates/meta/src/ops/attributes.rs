@@ -19,6 +19,7 @@ impl Meta {
     /// # Errors
     /// `ENOENT`.
     pub async fn getattr(&self, ino: Ino) -> Result<Attr> {
+        let _timed = self.timed("GetAttr");
         let real = self.real(ino);
         let began = self.known_xattrs.begin();
         let values = self.read(&[Read::Attr(real)]).await?;
@@ -69,12 +70,13 @@ impl Meta {
     /// # Errors
     /// `EPERM` (not the owner, a flag, the trash), `EACCES`, `ENOENT`, `EROFS`.
     pub async fn setattr(&self, c: &Caller, ino: Ino, set: &SetAttr) -> Result<Changed> {
+        let _timed = self.timed("SetAttr");
         let real = self.real(ino);
         if self.cfg.read_only {
             return Err(Errno::EROFS.into());
         }
         let ran = self
-            .run(|t| {
+            .run("SetAttr", |t| {
                 t.want([Read::Attr(real)])?;
                 let a = t.attr(real, AttrMask::ALL)?;
                 Ok(Changed::new(&a, self.setattr_step(t, c, (real, &a), set)?))
@@ -104,6 +106,7 @@ impl Meta {
         ino: Ino,
         how: OpenFlags,
     ) -> Result<(Attr, Option<ChunkView>)> {
+        let _timed = self.timed("Open");
         let writes = how.write || how.truncate;
         if writes && self.cfg.read_only {
             return Err(Errno::EROFS.into());
