@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use ciderfs_format::redis_keys::{self, Keys};
 use ciderfs_format::{Ino, Slice};
 use ciderfs_meta::store::{
-    Commit, Counter, DirCursor, DirEntry, EngineMemory, Guard, Job, Outcome, Output, Read, Scan, Scanned, Store,
-    StoreError, Value, Write,
+    Commit, Counter, DirCursor, DirEntry, EngineMemory, Guard, Job, Outcome, Output, Read, Scan, Scanned,
+    Store, StoreError, Value, Write,
 };
 use redis::{Cmd, Value as Reply};
 

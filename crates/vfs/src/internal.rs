@@ -121,7 +121,6 @@ impl Vfs {
         if ino.0 == Ino::VIRTUAL.0 + 4 {
             return self.config_text();
         }
-        self.update_metrics();
         Bytes::from(self.metrics.stats_text())
     }
 

@@ -26,7 +26,6 @@ mod open;
 mod pages;
 mod pending;
 mod protect;
-mod quota_metrics;
 mod ranges;
 mod read;
 mod readahead;

@@ -80,7 +80,8 @@ impl Meta {
         }
         let trash = self.trash_for(dst.dir).await?;
         let mut removing = None;
-        let ran = self.run("Rename", |t| self.rename_step(t, c, src, dst, flags, trash, &mut removing)).await?;
+        let ran =
+            self.run("Rename", |t| self.rename_step(t, c, src, dst, flags, trash, &mut removing)).await?;
         let (moved, replaced) = ran.value;
         if let Some((ino, fate)) = replaced {
             self.settle(ino, fate, removing).await;
