@@ -166,6 +166,8 @@ impl Metrics {
             )?,
             registry,
         };
+        // The one that must not be: a series that begins with 1 would not have grown.
+        metrics.fuse_errors.with_label_values(&["EIO"]);
         for method in CHANGES {
             metrics.restarts.with_label_values(&[method]);
         }
