@@ -1,4 +1,4 @@
-//! Figures of a mount: the official client's names, the dashboard and the alerts that rest on them, and `ciderfs stats`.
+//! Figures of a mount: the names of the official client, the dashboard and the alerts that rest on them, `stats` and `profile`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod support;
@@ -483,4 +483,72 @@ fn what_goes_wrong_is_told() {
         .unwrap();
     wait_for("the loss to be counted", || figure("juicefs_session_losses_total") == 1.0);
     mount.unmount_after_errors();
+}
+
+#[test]
+fn profile_shows_what_takes_the_time() {
+    let volume = Volume::new(Engine::Sqlite, &["--trash-days=0"]);
+    let mount = volume.mount(&[]);
+    let root = mount.path().display().to_string();
+    let official = official();
+    // Both clients read the log of our mount; it is not listed, because it has no end.
+    assert!(!sh(mount.path(), "ls -A").contains("accesslog"));
+    let log = volume.new_path();
+    let reader = fs::File::open(mount.join(".accesslog")).unwrap();
+    let to = log.clone();
+    let copy = std::thread::spawn(move || {
+        let (mut from, mut to) = (reader, fs::File::create(to).unwrap());
+        let mut buffer = vec![0; 128 << 10];
+        loop {
+            let n = from.read(&mut buffer).unwrap();
+            if &buffer[..n] == b"#\n" {
+                return;
+            }
+            to.write_all(&buffer[..n]).unwrap();
+        }
+    });
+    let names = sh(
+        mount.path(),
+        "mkdir d; echo hello > 'd/a b'; cat 'd/a b'; mv 'd/a b' c; cat missing 2>&1 || true; flock c true",
+    );
+    assert!(names.contains("hello"));
+    copy.join().unwrap();
+    let lines = fs::read_to_string(&log).unwrap();
+    for wanted in [
+        " mkdir (1,d,drwxr-xr-x:0040755): (",
+        ",a b,-rw-r--r--:0100644): (",
+        ",missing): no such file or directory <",
+        " rename (",
+        " flock (",
+        " - OK <0.",
+    ] {
+        assert!(lines.contains(wanted), "{wanted}\n{lines}");
+    }
+    // Requests by kind: how many, and microseconds.
+    let shown = |text: &str| -> BTreeMap<String, (u64, f64)> {
+        let row = |line: &str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [name, count, _, total, _] = words[..] else { return None };
+            Some((name.to_owned(), (count.parse().ok()?, total.parse().ok()?)))
+        };
+        text.lines().filter_map(row).collect()
+    };
+    let file = log.display().to_string();
+    let ours = shown(&succeed(&["profile", &file]).stdout);
+    assert!(ours.len() > 8, "{ours:?}");
+    let theirs = shown(&official.run(["profile", &file, "--interval", "0"]).unwrap().stdout);
+    assert!(ours.keys().eq(theirs.keys()), "{ours:?}\n{theirs:?}");
+    for (name, (count, total)) in &ours {
+        // It cuts what is less than a microsecond off each.
+        let (n, sum) = theirs[name];
+        assert!(n == *count && (total - sum).abs() <= n as f64, "{name}: {ours:?}\n{theirs:?}");
+    }
+    assert!(shown(&succeed(&["profile", &file, "--uid", "4711"]).stdout).is_empty());
+    // Live.
+    let dir = mount.path().to_owned();
+    let busy = std::thread::spawn(move || sh(&dir, "for i in $(seq 300); do mkdir e; rmdir e; done"));
+    let live = succeed(&["profile", &root, "--interval", "1", "--count", "1"]).stdout;
+    busy.join().unwrap();
+    assert!(live.contains("mkdir") && live.starts_with("Operation"), "{live}");
+    mount.unmount();
 }

@@ -13,10 +13,10 @@ use ciderfs_meta::{Caller, Errno, Error, NewNode, SetAttr};
 use ciderfs_vfs::{DirItem, Vfs};
 use tokio::runtime::Handle;
 
-use crate::convert;
 use crate::identity::Identity;
 use crate::interrupt::{self, Worked};
 use crate::xattr::XattrOptions;
+use crate::{access, convert};
 
 /// How long the kernel may believe what it is told.
 #[derive(Debug, Clone, Copy)]
@@ -263,9 +263,14 @@ impl Bridge {
         let changes = changes(&req);
         self.spawn(reply, req.header().pid, changes, async move {
             let method = method_name(&req);
+            let told = access::begin(&b.vfs, method, &req);
             let answer: Answered = b.answer(&req).await.into();
             let errno = if let Answered::Error(e) = &answer { Some(e.name()) } else { None };
-            b.vfs.metrics().request(method, began.elapsed(), errno);
+            let took = began.elapsed();
+            b.vfs.metrics().request(method, took, errno);
+            if let Some(told) = told {
+                b.vfs.access_log().tell(&access::end(&told, &answer, took));
+            }
             answer
         });
     }

@@ -4,6 +4,7 @@
 //! metadata when `fsync` or `close` returns.
 #![forbid(unsafe_code)]
 
+mod access_log;
 mod allocated;
 mod atime;
 mod attributes;
@@ -37,6 +38,7 @@ mod vfs;
 mod write;
 mod xattr;
 
+pub use access_log::AccessLog;
 pub use dir::DirItem;
 pub use locks::LockRequest;
 pub use metrics::Metrics;

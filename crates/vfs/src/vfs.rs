@@ -11,6 +11,7 @@ use ciderfs_meta::Meta;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::access_log::AccessLog;
 use crate::allocated::Allocated;
 use crate::atime::Atimes;
 use crate::compact::Compactions;
@@ -80,6 +81,7 @@ pub struct Vfs {
     pub(crate) handles: Handles,
     pub(crate) dirty: Notify,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) access_log: AccessLog,
     pub(crate) started: Time,
     pub(crate) max_readahead: u64,
     /// Counts local changes in directories that are being listed.
@@ -113,6 +115,7 @@ impl Vfs {
             handles: Handles::default(),
             dirty: Notify::new(),
             metrics: Arc::clone(&cfg.metrics),
+            access_log: AccessLog::default(),
             cfg,
             started: start_time(),
             listed: Mutex::default(),
@@ -137,6 +140,11 @@ impl Vfs {
     /// The counters.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// Where requests are told to whoever reads `.accesslog`.
+    pub fn access_log(&self) -> &AccessLog {
+        &self.access_log
     }
 
     /// Flushes every file.
