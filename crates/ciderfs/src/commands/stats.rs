@@ -138,7 +138,9 @@ fn sample(mountpoint: &Path) -> Result<Sample> {
         .find(|text| !matches!(text, Err(e) if e.kind() == ErrorKind::NotFound));
     let text = match text.filter(|_| is_root) {
         None => {
-            return Err(failed(&"not the mount point of a volume; name the directory that `mount` was given"));
+            return Err(failed(
+                &"not the mount point of a volume; name the directory that `mount` was given",
+            ));
         }
         Some(text) => text.map_err(|e| failed(&e))?,
     };

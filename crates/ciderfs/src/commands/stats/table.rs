@@ -100,7 +100,9 @@ impl Table {
                 'o' => ("object", OBJECT),
                 'b' => ("backlog", BACKLOG),
                 'g' => {
-                    return Err(Failure::new("--schema: g shows the Go runtime, which CiderFS does not have"));
+                    return Err(Failure::new(
+                        "--schema: g shows the Go runtime, which CiderFS does not have",
+                    ));
                 }
                 other => {
                     return Err(Failure::new(format!("--schema: no section {other:?}; there are {LETTERS}")));
