@@ -8,7 +8,9 @@ mod info;
 mod mount;
 mod mount_options;
 mod mountpoint;
+mod profile;
 mod quota;
+mod stats;
 mod status;
 mod table;
 mod umount;
@@ -34,6 +36,8 @@ const COMMANDS: &[(&str, &str, &str)] = &[
     ("status", "META-URL", "show settings, sessions and use of a volume"),
     ("quota", "set|get|delete|list|check META-URL", "limit directories, users and groups"),
     ("info", "PATH...", "show the inode, objects and locks of files on a mounted volume"),
+    ("profile", "MOUNTPOINT|LOGFILE", "show which requests to a mount take the time"),
+    ("stats", "MOUNTPOINT", "show what a mount does, second by second"),
     ("version", "", "show the version"),
 ];
 
@@ -105,6 +109,28 @@ pub fn run(argv: &[OsString]) -> ExitCode {
         "quota" => quota::run(&args),
         "status" => status::run(&args),
         "info" => info::run(&args),
+        "profile" => args.exactly("profile", &["MOUNTPOINT|LOGFILE"]).and_then(|()| {
+            let ids = |name: &str| args.text(name).and_then(|id| id.parse().ok()).into_iter().collect();
+            let options = profile::Options {
+                uids: ids("uid"),
+                gids: ids("gid"),
+                pids: ids("pid"),
+                interval: args.duration("interval", std::time::Duration::from_secs(2))?,
+                count: args.int("count", 0),
+                live: None,
+            };
+            profile::run(args.place(0), &options)
+        }),
+        "stats" => args.exactly("stats", &["MOUNTPOINT"]).and_then(|()| {
+            let options = stats::Options {
+                schema: args.text("schema").unwrap_or("ufmco").to_owned(),
+                interval: args.duration("interval", std::time::Duration::from_secs(1))?,
+                verbosity: args.int("verbosity", 0),
+                count: args.int("count", 0),
+                colour: None,
+            };
+            stats::run(args.place(0), options)
+        }),
         _ => {
             println!("{}", version());
             Ok(())

@@ -35,7 +35,7 @@ pub enum Kind {
 pub fn positional(command: &str, index: usize) -> Kind {
     match (command, index) {
         ("format" | "config" | "mount" | "status", 0) | ("quota", 1) => Kind::Source,
-        ("mount", 1) | ("umount" | "up", 0) | ("info", _) => Kind::Path,
+        ("mount", 1) | ("umount" | "up" | "stats" | "profile", 0) | ("info", _) => Kind::Path,
         _ => Kind::Text,
     }
 }
@@ -79,6 +79,8 @@ const ALL: &[&str] = &["*"];
 const FORMAT: &[&str] = &["format"];
 const FORMAT_CONFIG: &[&str] = &["format", "config"];
 const LIMITED: &[&str] = &["format", "config", "quota"];
+const STATS: &[&str] = &["stats"];
+const WATCH: &[&str] = &["stats", "profile"];
 const MOUNT: &[&str] = &["mount", "up"];
 const LATER: Status = Missing("it comes with a later version; remove it");
 const SAFE: Status = Missing("data is always in the object store before fsync returns; remove it");
@@ -184,8 +186,8 @@ pub const FLAGS: &[Flag] = &[
     flag!("dir-stats", &[], Bool, "", &["config"], Ready, "usage per directory"),
     flag!("user-group-quota", &[], Bool, "", &["config"], Ready, "quotas of users and groups"),
     flag!("path", &[], Inside, "", &["quota"], Ready, "directory, from the root of the volume"),
-    flag!("uid", &[], ID, "", &["quota"], Ready, "user"),
-    flag!("gid", &[], ID, "", &["quota"], Ready, "group"),
+    flag!("uid", &[], ID, "", &["quota", "profile"], Ready, "user"),
+    flag!("gid", &[], ID, "", &["quota", "profile"], Ready, "group"),
     flag!("create", &[], Bool, "", &["quota"], Ready, "create the directory if it does not exist"),
     flag!("repair", &[], Bool, "", &["quota"], Ready, "record what was found"),
     flag!("changelog", &[], Bool, "", &["config"], LATER, "log of changes"),
@@ -331,6 +333,19 @@ pub const FLAGS: &[Flag] = &[
     flag!("cache-eviction", &[], Text, "s3-fifo", MOUNT, LATER, "eviction policy"),
     flag!("cache-scan-interval", &[], TIME, "0", MOUNT, NoOp("the index is persistent"), "cache scans"),
     flag!("cache-expire", &[], TIME, "0s", MOUNT, LATER, "expiry of cached blocks"),
+    flag!("schema", &[], Text, "ufmco", STATS, Ready, "sections to show, a letter each"),
+    flag!(
+        "interval",
+        &["i"],
+        TIME,
+        "",
+        WATCH,
+        Ready,
+        "time between lines of stats (1), tables of profile (2)"
+    ),
+    flag!("pid", &[], ID, "", &["profile"], Ready, "process"),
+    flag!("verbosity", &["l"], SMALL, "0", STATS, Ready, "1 shows further columns"),
+    flag!("count", &["c"], NUMBER, "0", WATCH, Ready, "lines or tables to show, 0 for all"),
     flag!("metrics", &[], Address, "127.0.0.1:9567", MOUNT, Ready, "address of the Prometheus endpoint"),
     flag!("custom-labels", &[], Text, "", MOUNT, LATER, "labels of metrics"),
     flag!("consul", &[], Address, "", MOUNT, LATER, "register with Consul"),

@@ -12,7 +12,7 @@ use ciderfs_format::{Settings, shown, shown_address};
 use ciderfs_meta::{Meta, MetaConfig};
 use ciderfs_mount::{MountedFs, XattrOptions};
 use ciderfs_object::layers::{Limits, Replaceable};
-use ciderfs_object::{ObjectStore, has_checksums, named_bucket, probe};
+use ciderfs_object::{ObjectError, ObjectStore, has_checksums, named_bucket, probe};
 use ciderfs_vfs::{Metrics, Vfs, VfsConfig};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -155,7 +155,7 @@ async fn serve_async(args: &Args, url: &Path, mountpoint: &Path, banner: Option<
         ("vol_name".to_owned(), settings.name.clone()),
         ("mp".to_owned(), mount_point.clone()),
     ]);
-    let metrics = Arc::new(Metrics::new(labels)?);
+    let metrics = Arc::new(Metrics::new(labels)?.with_storage_class(&settings.storage_class));
     let blocks = open_blocks(args, &settings, read_only, &metrics, &meta, place).await?;
     let vfs = Vfs::new(
         Arc::clone(&meta),
@@ -429,7 +429,11 @@ async fn open_blocks(
     };
     let counted = Arc::clone(metrics);
     let observer: opening::Observer = Arc::new(move |r: ciderfs_object::layers::Request<'_>| {
-        counted.object(r.method, r.took, r.bytes, r.error.is_some());
+        let failed = r.error.filter(|e| !matches!(e, ObjectError::NotFound(_)));
+        counted.object(r.method, r.took, r.bytes, failed.is_some());
+        if matches!(failed, Some(ObjectError::Throttled(_))) {
+            counted.object_throttled();
+        }
     });
     // Somebody else has stored it so, and it is read as the official client reads it; but not in silence.
     if let Err(e) = named_bucket(&settings.storage, None, &settings.bucket) {
