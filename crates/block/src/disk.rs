@@ -215,6 +215,12 @@ impl DiskCache {
         }
     }
 
+    /// Directories, and those of them that are left alone now.
+    pub fn health(&self) -> (u64, u64) {
+        let sick = self.dirs.iter().filter(|dir| dir.is_sick()).count();
+        (self.dirs.len() as u64, sick as u64)
+    }
+
     /// Blocks and bytes now.
     pub fn usage(&self) -> (u64, u64) {
         self.dirs.iter().map(|d| d.usage()).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1))

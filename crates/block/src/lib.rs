@@ -22,6 +22,7 @@ mod flight;
 mod key;
 mod memory;
 mod mode;
+mod observe;
 mod ranges;
 mod read;
 mod stats;
@@ -37,6 +38,7 @@ pub use config::{BlockConfig, MAX_BLOCK_SIZE, MIN_BLOCK_SIZE, MIN_BUFFER_SIZE, R
 pub use error::BlockError;
 pub use eviction::Eviction;
 pub use mode::CacheMode;
+pub use observe::{CacheObserver, CacheUse};
 pub use read::SlicePart;
 pub use stats::BlockStats;
 pub use store::BlockStore;

@@ -9,6 +9,7 @@
 //! block at a time. Scratch may wait for read memory, read memory never waits for scratch.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -21,6 +22,7 @@ use crate::disk::{DiskCache, Found};
 use crate::download::{Asker, launch, range, whole_cost};
 use crate::flight::{Flight, Start};
 use crate::key::Piece;
+use crate::observe::CacheUse;
 use crate::stats::count;
 use crate::store::Inner;
 
@@ -283,7 +285,9 @@ async fn fetch(
             Ok(cut(data))
         }
         Source::Disk => {
+            let began = Instant::now();
             let data = inner.disk.read(piece, permit).await.ok_or(Failure::Again)?;
+            inner.counters.cache_uses.tell(CacheUse::Read, began.elapsed());
             hit(false);
             Ok(data)
         }

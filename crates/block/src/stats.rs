@@ -53,6 +53,12 @@ pub struct BlockStats {
     pub disk_errors: u64,
     /// Times that a cache disk was left alone for a minute.
     pub disk_trips: u64,
+    /// Cache directories.
+    pub disks: u64,
+    /// Of these, those on a disk that is left alone now.
+    pub disks_sick: u64,
+    /// Uploads under way now.
+    pub uploading: u64,
     /// Bytes of block buffers in use now.
     pub buffer_used: u64,
     /// The most bytes of block buffers that were in use.
@@ -65,6 +71,8 @@ macro_rules! counters {
         #[derive(Debug, Default)]
         pub(crate) struct Counters {
             $(pub $name: AtomicU64,)*
+            /// Who is told how long the cache disks take.
+            pub cache_uses: crate::observe::Observed,
         }
 
         impl Counters {

@@ -22,6 +22,7 @@ use crate::download::{self, Asker};
 use crate::flight::Flights;
 use crate::key::BlockId;
 use crate::memory::MemoryCache;
+use crate::observe::CacheObserver;
 use crate::ranges::RangeCounts;
 use crate::read::{self, SlicePart};
 use crate::stats::{BlockStats, Counters, count};
@@ -247,16 +248,26 @@ impl BlockStore {
         self.inner.evict_slice(id, size);
     }
 
+    /// Says who is told how long the cache disks take. Only the first call counts.
+    pub fn observe_cache(&self, observer: CacheObserver) {
+        self.inner.counters.cache_uses.set(observer);
+    }
+
     /// The counters now.
     pub fn stats(&self) -> BlockStats {
         let inner = &self.inner;
         let (cache_blocks, cache_bytes) = inner.disk.usage();
         let (memory_blocks, memory_bytes) = inner.memory.usage();
+        let (disks, disks_sick) = inner.disk.health();
+        let uploading = inner.cfg.max_uploads.saturating_sub(inner.uploads.available_permits()) as u64;
         BlockStats {
             cache_blocks,
             cache_bytes,
             memory_blocks,
             memory_bytes,
+            disks,
+            disks_sick,
+            uploading,
             buffer_used: inner.budget.used(),
             buffer_peak: inner.budget.peak(),
             ..inner.counters.snapshot()

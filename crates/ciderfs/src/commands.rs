@@ -8,7 +8,9 @@ mod info;
 mod mount;
 pub mod mount_options;
 mod mountpoint;
+mod profile;
 mod quota;
+mod stats;
 mod status;
 mod table;
 mod umount;
@@ -16,13 +18,14 @@ mod up;
 
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use ciderfs_format::shown;
 
 use crate::cli::args::Args;
 use crate::cli::command::{Command, EVERY};
 use crate::cli::flag::Row;
-use crate::cli::table::{HELP, MARKDOWN, VERSION};
+use crate::cli::table::{COUNT, GID, HELP, INTERVAL, MARKDOWN, PID, SCHEMA, UID, VERBOSITY, VERSION};
 use crate::cli::{completions, help, manual, nearest, parse};
 use crate::failure::{EXIT_UNKNOWN_COMMAND, Failure, Result};
 use crate::{daemon, log, visible};
@@ -74,6 +77,28 @@ pub fn run(argv: &[OsString]) -> ExitCode {
         Command::Quota => quota::run(&args),
         Command::Status => status::run(&args),
         Command::Info => info::run(&args),
+        Command::Stats => args.exactly().and_then(|()| {
+            let options = stats::Options {
+                schema: args.get(SCHEMA).to_owned(),
+                interval: args.find(INTERVAL).unwrap_or(Duration::from_secs(1)),
+                verbosity: args.get(VERBOSITY),
+                count: args.get(COUNT),
+                colour: None,
+            };
+            stats::run(args.place(0), options)
+        }),
+        Command::Profile => args.exactly().and_then(|()| {
+            let ids = |flag| args.find(flag).and_then(|id| u32::try_from(id).ok()).into_iter().collect();
+            let options = profile::Options {
+                uids: ids(UID),
+                gids: ids(GID),
+                pids: ids(PID),
+                interval: args.find(INTERVAL).unwrap_or(Duration::from_secs(2)),
+                count: args.get(COUNT),
+                live: None,
+            };
+            profile::run(args.place(0), &options)
+        }),
         Command::Completions => completions_of(&args),
         Command::Man => man(&args),
         Command::Version => args.exactly().map(|()| println!("{}", version())),

@@ -1,13 +1,12 @@
 //! Configuration of the parts, out of what the command line says.
 
-use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use ciderfs_block::{BlockConfig, CacheMode};
-use ciderfs_format::shown;
+use ciderfs_format::{Settings, shown};
 use ciderfs_meta::MetaConfig;
 use ciderfs_meta::store::Store;
 use ciderfs_mount::ServeOptions;
@@ -160,13 +159,13 @@ fn interfaces(args: &Args) -> Vec<String> {
     names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
-/// Labels of all metrics.
-pub fn labels(args: &Args, volume: &str) -> Result<HashMap<String, String>> {
+/// The metrics of a mount, with their labels.
+pub fn metrics(args: &Args, settings: &Settings) -> Result<Metrics> {
     let mut labels = custom_labels(args.get(CUSTOM_LABELS))
         .map_err(|e| Failure::new(format!("--{}: {e}", CUSTOM_LABELS.name())))?;
-    labels.insert("vol_name".into(), volume.into());
+    labels.insert("vol_name".into(), settings.name.clone());
     labels.insert("mp".into(), shown(args.place(1)).into_owned());
-    Ok(labels)
+    Ok(Metrics::new(labels)?.with_storage_class(&settings.storage_class))
 }
 
 /// What the mount makes of a volume.

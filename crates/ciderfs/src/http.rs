@@ -50,7 +50,6 @@ async fn answer(mut stream: TcpStream, vfs: &Vfs) -> std::io::Result<()> {
     let text = String::from_utf8_lossy(&head);
     let path = text.split_whitespace().nth(1).unwrap_or_default();
     let (status, body) = if path.split('?').next() == Some("/metrics") {
-        vfs.update_metrics();
         ("200 OK", vfs.metrics().prometheus_text())
     } else {
         ("404 Not Found", "not found\n".to_owned())

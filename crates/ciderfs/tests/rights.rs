@@ -95,7 +95,7 @@ fn virtual_files_have_modes(engine: Engine) {
     for (flags, root_reads) in all {
         let mount = volume.mount(flags);
         let script = format!(
-            "{NOBODY} sh -c 'cat .stats > /dev/null; ! cat .config 2>/dev/null && ! (echo x > .stats) 2>/dev/null && : <> .control'"
+            "{NOBODY} sh -c 'cat .stats > /dev/null; ! cat .config 2>/dev/null && ! head -c 1 .accesslog 2>/dev/null && ! (echo x > .stats) 2>/dev/null && : <> .control'"
         );
         sh(mount.path(), &script);
         let read = run_within(
@@ -103,6 +103,8 @@ fn virtual_files_have_modes(engine: Engine) {
             support::client::PATIENCE,
         );
         assert_eq!(read.code == 0, root_reads, "{flags:?}: {}", read.stderr);
+        let log = std::fs::File::open(mount.join(".accesslog")).map(drop);
+        assert_eq!(log.is_ok(), root_reads, "{flags:?}: {log:?}");
         mount.unmount();
     }
     volume.check();

@@ -1,6 +1,6 @@
 //! What a server must be like (`spec/meta-redis.md` 1.4).
 
-use ciderfs_meta::store::StoreError;
+use ciderfs_meta::store::{EngineMemory, StoreError};
 use redis::aio::MultiplexedConnection;
 use redis::{Value as Reply, cmd};
 
@@ -17,6 +17,19 @@ pub(crate) struct Server {
     pub cluster: bool,
     /// It takes no writes; whose replica it is, as far as it told.
     pub replica_of: Option<String>,
+}
+
+/// A field of what `INFO` answers.
+fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|l| l.strip_prefix(name).and_then(|l| l.strip_prefix(':'))).map(str::trim)
+}
+
+/// What `INFO memory` tells.
+pub(crate) fn memory(raw: &[u8]) -> Option<EngineMemory> {
+    let info = String::from_utf8_lossy(raw);
+    let number = |name| field(&info, name).and_then(|n| n.parse::<u64>().ok());
+    let limit = [number("maxmemory"), number("total_system_memory")].into_iter().flatten().find(|n| *n > 0);
+    Some(EngineMemory { used: number("used_memory")?, limit: limit.unwrap_or(0) })
 }
 
 /// Asks for what is nice to know: `None`, and a word about it, if that is refused.
@@ -50,9 +63,7 @@ pub(crate) async fn check(
     };
     let raw = reply::bytes(answer)?.unwrap_or_default();
     let info = String::from_utf8_lossy(&raw).into_owned();
-    let field = |name: &str| {
-        info.lines().find_map(|l| l.strip_prefix(name).and_then(|l| l.strip_prefix(':'))).map(str::trim)
-    };
+    let field = |name: &str| field(&info, name);
     if let Some(version) = field("redis_version") {
         let mut parts = version.split('.').map(|p| p.parse().unwrap_or(0));
         let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
@@ -125,5 +136,23 @@ async fn ask_otherwise(
         }
         Err(e) if e.code().is_none() => Err(explain_connect(shown, &e)),
         _ => Ok(Server { cluster, replica_of: None }),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_of_memory_is_the_setting_or_else_the_machine() {
+        let info = |maxmemory: u64| {
+            format!("# Memory\r\nused_memory:1000\r\ntotal_system_memory:9000\r\nmaxmemory:{maxmemory}\r\n")
+        };
+        let memory = |info: String| memory(info.as_bytes());
+        assert_eq!(memory(info(2000)), Some(EngineMemory { used: 1000, limit: 2000 }));
+        assert_eq!(memory(info(0)), Some(EngineMemory { used: 1000, limit: 9000 }));
+        assert_eq!(memory("used_memory:7".into()), Some(EngineMemory { used: 7, limit: 0 }));
+        assert_eq!(memory("# Memory".into()), None);
     }
 }

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use ciderfs_format::redis_keys::{self, Keys};
 use ciderfs_format::{Ino, Secret, Slice};
 use ciderfs_meta::store::{
-    Commit, Counter, DirCursor, DirEntry, Guard, Job, LeftOut, Outcome, Output, Read, Scan, Scanned, Store,
-    StoreError, Value, Write,
+    Commit, Counter, DirCursor, DirEntry, EngineMemory, Guard, Job, LeftOut, Outcome, Output, Read, Scan,
+    Scanned, Store, StoreError, Value, Write,
 };
 use redis::{Cmd, Value as Reply};
 
@@ -437,6 +437,14 @@ impl Store for RedisStore {
                 }
                 Ok(None)
             }
+            Err(e) => Err(self.error(e, false)),
+        }
+    }
+
+    async fn memory(&self) -> Result<Option<EngineMemory>> {
+        match self.quick.send(redis::cmd("INFO").arg("memory")).await {
+            Ok(answer) => Ok(reply::bytes(answer)?.and_then(|raw| server::memory(&raw))),
+            Err(CallError::Failed(e)) if Refusal::of(&e).is_some() => Ok(None),
             Err(e) => Err(self.error(e, false)),
         }
     }

@@ -228,14 +228,20 @@ impl Meta {
 
     /// [`Meta::run`] for a change of a file's data: it happens only while the locks held on the file are there, and none was
     /// lost after the loss number `seen`.
-    pub(crate) async fn run_fenced<T, F>(self: &Arc<Self>, ino: Ino, seen: u64, mut op: F) -> Result<Ran<T>>
+    pub(crate) async fn run_fenced<T, F>(
+        self: &Arc<Self>,
+        method: &'static str,
+        ino: Ino,
+        seen: u64,
+        mut op: F,
+    ) -> Result<Ran<T>>
     where
         F: FnMut(&mut Txn<'_>) -> Step<T> + Send,
         T: Send,
     {
         for _ in 0..FENCED_ATTEMPTS_MAX {
             let ran = self
-                .run(|t| {
+                .run(method, |t| {
                     self.fence(t, ino, seen)?;
                     op(t)
                 })
@@ -300,7 +306,7 @@ impl Meta {
                 }
                 Ok(decided)
             };
-            let run = self.run(decide).await;
+            let run = self.run("Lock", decide).await;
             let result = run.map(|ran| {
                 let attr = match ran.value.attr_at.and_then(|at| ran.outputs.get(at)) {
                     Some(crate::store::Output::Attr(attr)) => attr.clone(),

@@ -12,6 +12,7 @@ use crate::error::{Errno, Error, Result};
 use crate::known::Known;
 use crate::ledger::Asked;
 use crate::lost::{Lost, pin};
+use crate::observe::Happened;
 use crate::store::{
     Commit, Counter, Guard, Outcome, Output, QuotaKey, Read, Scan, Scanned, StoreError, Value, Write,
 };
@@ -35,6 +36,8 @@ pub(crate) struct RunCounters {
     pub(crate) commits: AtomicU64,
     pub(crate) conflicts: AtomicU64,
     pub(crate) retries: AtomicU64,
+    /// Times that the session was declared dead.
+    pub(crate) losses: AtomicU64,
     /// Calls of the store that were answered, objects that were removed.
     pub(crate) progress: AtomicU64,
 }
@@ -68,12 +71,13 @@ impl<T> Ran<T> {
 }
 
 impl Meta {
-    /// Runs an operation to its end. The function may be called many times.
-    pub(crate) async fn run<T, F>(&self, mut op: F) -> Result<Ran<T>>
+    /// Runs an operation to its end. The function may be called many times. `method` is what observers are told.
+    pub(crate) async fn run<T, F>(&self, method: &'static str, mut op: F) -> Result<Ran<T>>
     where
         F: FnMut(&mut Txn<'_>) -> Step<T> + Send,
         T: Send,
     {
+        let began = Instant::now();
         let mut known = Known::default();
         let (mut attempts, mut fetches, mut conflicts) = (0, 0, 0);
         let mut lost: Vec<Lost<T>> = Vec::new();
@@ -134,6 +138,7 @@ impl Meta {
             match self.store.commit(&commit).await {
                 Ok(Outcome::Done(outputs)) => {
                     self.counters.commits.fetch_add(1, Ordering::Relaxed);
+                    self.observed.tell(Happened::Transaction, method, began.elapsed());
                     self.counters.progress();
                     believe(&commit, &outputs, &self.beliefs);
                     self.note_usage(&asked, &commit, &outputs);
@@ -141,6 +146,7 @@ impl Meta {
                 }
                 Ok(Outcome::Conflict(truths)) => {
                     self.counters.conflicts.fetch_add(1, Ordering::Relaxed);
+                    self.observed.tell(Happened::Restart, method, Duration::ZERO);
                     known.begin_turn();
                     for (guard, truth) in commit.guards.iter().zip(truths) {
                         self.note_figures(&asked, &guard.read(), &truth);

@@ -82,6 +82,7 @@ impl Meta {
             *self.lease.lock() = Some(self.refresh_session().await?.0);
         }
         let mut tasks = self.tasks.lock();
+        tasks.push(tokio::spawn(Arc::clone(self).watch_memory()));
         if !self.cfg.heartbeat.is_zero() {
             tasks.push(tokio::spawn(Arc::clone(self).heartbeat_loop()));
         }
@@ -185,6 +186,7 @@ impl Meta {
         if registered {
             *self.lease.lock() = Some(lease);
         } else {
+            self.counters.losses.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(
                 "session {} was declared dead because this client did not answer in time; it is registered again, without \
                  its locks",
@@ -197,7 +199,7 @@ impl Meta {
     }
 
     /// May others have declared the session dead? By a clock that nobody sets and that goes on while the machine sleeps.
-    pub(crate) fn lease_is_over(&self) -> bool {
+    pub fn lease_is_over(&self) -> bool {
         let Some(lease) = *self.lease.lock() else { return false };
         let life = self.session_life();
         self.clock.steady().saturating_sub(lease.at).as_secs() as i64 >= life

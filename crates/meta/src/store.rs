@@ -53,6 +53,15 @@ impl From<ciderfs_format::FormatError> for StoreError {
     }
 }
 
+/// Memory of an engine that keeps everything there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EngineMemory {
+    /// Bytes that it uses.
+    pub used: u64,
+    /// Bytes that it may use, by its settings, else by the machine's memory; 0 if it does not tell.
+    pub limit: u64,
+}
+
 /// A metadata engine.
 ///
 /// Methods may be called concurrently. Retrying is the caller's business: a store reports `Unavailable` promptly (within
@@ -97,6 +106,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Unix seconds by the engine's own clock, if it has one that all clients share.
     async fn now(&self) -> Result<Option<i64>, StoreError> {
+        Ok(None)
+    }
+
+    /// How full the engine's memory is, where that limits it and it tells. Cheap, but not for every second.
+    async fn memory(&self) -> Result<Option<EngineMemory>, StoreError> {
         Ok(None)
     }
 

@@ -146,6 +146,8 @@ pub struct MetaCounters {
     pub conflicts: u64,
     /// Calls repeated because the engine was unavailable.
     pub retries: u64,
+    /// Times that others have declared this client's session dead.
+    pub losses: u64,
 }
 
 /// Called with changed settings.
@@ -167,6 +169,7 @@ pub struct Meta {
     pub(crate) open: Arc<OpenFiles>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) counters: RunCounters,
+    pub(crate) observed: crate::observe::Observed,
     pub(crate) sid: AtomicU64,
     pub(crate) locks: LockTable,
     pub(crate) lease: Mutex<Option<Lease>>,
@@ -221,6 +224,7 @@ impl Meta {
             open: Arc::default(),
             ledger: Arc::default(),
             counters: RunCounters::default(),
+            observed: crate::observe::Observed::default(),
             sid: AtomicU64::new(0),
             locks: LockTable::default(),
             lease: Mutex::default(),
@@ -290,6 +294,7 @@ impl Meta {
             commits: self.counters.commits.load(Ordering::Relaxed),
             conflicts: self.counters.conflicts.load(Ordering::Relaxed),
             retries: self.counters.retries.load(Ordering::Relaxed),
+            losses: self.counters.losses.load(Ordering::Relaxed),
         }
     }
 
@@ -308,6 +313,17 @@ impl Meta {
         (self.ledger.space().max(0) as u64, self.ledger.inodes().max(0) as u64)
     }
 
+    /// Size and use of the volume as last seen, without asking the engine, and without the quotas of directories.
+    pub fn known_stat(&self) -> VolumeStat {
+        let s = self.settings();
+        volume_stat(s.capacity, s.inodes, self.used())
+    }
+
+    /// The directory of the volume that is presented as the root, as it was asked for; empty for the volume's own root.
+    pub fn subdir(&self) -> &[u8] {
+        self.cfg.subdir.as_deref().unwrap_or_default()
+    }
+
     /// Size and use of the volume as presented (`spec/meta-redis.md` 5.18).
     pub async fn statfs(&self) -> Result<VolumeStat> {
         self.statfs_at(Ino::ROOT).await
@@ -315,6 +331,7 @@ impl Meta {
 
     /// The same as a file or directory sees it: under the quotas of the directories above it.
     pub async fn statfs_at(&self, ino: Ino) -> Result<VolumeStat> {
+        let _timed = self.timed("StatFS");
         let (space, inodes) = self.refresh_usage().await?;
         let s = self.settings();
         let used = (space.max(0) as u64, inodes.max(0) as u64);

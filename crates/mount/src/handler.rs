@@ -13,10 +13,10 @@ use ciderfs_meta::{Caller, Errno, Error, NewNode, SetAttr};
 use ciderfs_vfs::{DirItem, Vfs};
 use tokio::runtime::Handle;
 
-use crate::convert;
 use crate::identity::Identity;
 use crate::interrupt::{self, Worked};
 use crate::xattr::XattrOptions;
+use crate::{access, convert};
 
 /// How long the kernel may believe what it is told.
 #[derive(Debug, Clone, Copy)]
@@ -237,8 +237,10 @@ impl Handler for Front {
             }
             Op::Fsyncdir { .. } => _ = reply.empty(),
             Op::Releasedir { fh, .. } => {
+                let began = Instant::now();
                 b.vfs.releasedir(fh);
                 reply.empty();
+                b.vfs.metrics().request("releasedir", began.elapsed(), None);
             }
             Op::Ioctl { .. } if !b.ioctl => _ = reply.error(libc::ENOTTY),
             Op::Setlk(args) => b.set_lock(&req, &args, false, reply),
@@ -261,9 +263,14 @@ impl Bridge {
         let changes = changes(&req);
         self.spawn(reply, req.header().pid, changes, async move {
             let method = method_name(&req);
+            let told = access::begin(&b.vfs, method, &req);
             let answer: Answered = b.answer(&req).await.into();
             let errno = if let Answered::Error(e) = &answer { Some(e.name()) } else { None };
-            b.vfs.metrics().request(method, began.elapsed(), errno);
+            let took = began.elapsed();
+            b.vfs.metrics().request(method, took, errno);
+            if let Some(told) = told {
+                b.vfs.access_log().tell(&access::end(&told, &answer, took));
+            }
             answer
         });
     }
@@ -429,7 +436,10 @@ impl Bridge {
             Op::Read { fh, offset, size, lock_owner, .. } => {
                 // Only what goes past the kernel's pages names its owner.
                 let data = vfs.read(fh, offset, size, lock_owner.is_none()).await?;
-                vfs.metrics().read(data.iter().map(|b| b.len() as u64).sum());
+                // Whoever watches a mount reads its figures, which are no data.
+                if !ino.is_virtual() {
+                    vfs.metrics().read(data.iter().map(|b| b.len() as u64).sum());
+                }
                 Answered::Data(data)
             }
             Op::Write { fh, data, .. } if Vfs::is_control(ino) => {

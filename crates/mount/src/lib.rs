@@ -5,6 +5,7 @@
 //! [`ciderfs_meta::Error::errno`].
 #![forbid(unsafe_code)]
 
+mod access;
 mod convert;
 mod handler;
 mod identity;

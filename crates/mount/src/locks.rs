@@ -12,7 +12,8 @@ use ciderfs_meta::{Errno, Error, Lock};
 use ciderfs_vfs::LockRequest;
 use tokio::sync::Notify;
 
-use crate::handler::Bridge;
+use crate::access;
+use crate::handler::{Answered, Bridge};
 use crate::interrupt::killed;
 
 impl Bridge {
@@ -23,6 +24,8 @@ impl Bridge {
             reply.error(libc::EINVAL);
             return;
         };
+        let method = if flock { "flock" } else { "setlk" };
+        let told = access::begin(&self.vfs, method, req);
         let request = LockRequest { fh: args.fh, owner: args.owner, pid: args.lock.pid, lock };
         let signalled = Arc::new(Notify::new());
         let flag = reply.interrupt_flag();
@@ -49,8 +52,12 @@ impl Bridge {
             {
                 tracing::warn!("locking inode {ino}: {e}");
             }
-            let method = if flock { "flock" } else { "setlk" };
-            self.vfs.metrics().request(method, began.elapsed(), errno.map(Errno::name));
+            let took = began.elapsed();
+            self.vfs.metrics().request(method, took, errno.map(Errno::name));
+            if let Some(told) = told {
+                let answer = errno.map_or(Answered::Empty, Answered::Error);
+                self.vfs.access_log().tell(&access::end(&told, &answer, took));
+            }
             _ = match errno {
                 Some(e) => reply.error(e.0),
                 None => reply.empty(),

@@ -8,6 +8,7 @@ use ciderfs_format::Ino;
 use ciderfs_meta::Errno;
 use parking_lot::{Mutex, RwLock};
 
+use crate::access_log::Reader;
 use crate::control::{Control, Shared};
 use crate::dir::DirStream;
 use crate::file::File;
@@ -62,6 +63,8 @@ pub(crate) enum Handle {
     Dir(Arc<tokio::sync::Mutex<DirStream>>),
     /// The content of a virtual file, made when it was opened.
     Virtual(Bytes),
+    /// `.accesslog`.
+    Log(Arc<Reader>),
     /// `.control`.
     Control(Arc<Control>),
 }

@@ -1,4 +1,4 @@
-//! Virtual files: `.stats` and `.config` in the root, `.control` everywhere.
+//! Virtual files: `.stats`, `.config` and `.accesslog` in the root, `.control` everywhere.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use crate::vfs::{Entry, Opened, Vfs};
 
 /// The channel of tools. It resolves in every directory, because they open it beside their argument.
 const CONTROL: File = ([b".control", b".jfs.control"], Ino(Ino::VIRTUAL.0 + 2), 0o666);
-/// Names of the log of operations, which this version does not have but nobody may take.
-const ACCESS_LOG: [&[u8]; 2] = [b".accesslog", b".jfs.accesslog"];
+/// The log of requests. It is not listed, because whoever copies a whole volume would read it and never come to its end.
+const ACCESS_LOG: File = ([b".accesslog", b".jfs.accesslog"], Ino(Ino::VIRTUAL.0 + 1), 0o400);
 /// Each virtual file that is listed (`spec/data-path.md` 8.2).
 const FILES: [File; 2] = [
     ([b".stats", b".jfs.stats"], Ino(Ino::VIRTUAL.0 + 3), 0o444),
@@ -31,7 +31,7 @@ impl Vfs {
         }
         FILES
             .iter()
-            .chain([&CONTROL])
+            .chain([&CONTROL, &ACCESS_LOG])
             .find(|(names, _, _)| names[form] == name)
             .map(|(_, ino, mode)| Entry { ino: *ino, attr: self.virtual_attr(*ino, *mode) })
     }
@@ -39,7 +39,6 @@ impl Vfs {
     /// Names of the root that no one may create or remove.
     pub(crate) fn is_virtual_name(&self, dir: Ino, name: &[u8]) -> bool {
         self.virtual_entry(dir, name).is_some()
-            || (dir == Ino::ROOT && name == ACCESS_LOG[usize::from(self.cfg.prefix_internal)])
     }
 
     /// Virtual files to list in the root.
@@ -52,7 +51,7 @@ impl Vfs {
     pub(crate) fn virtual_attr_of(&self, ino: Ino) -> Option<Attr> {
         FILES
             .iter()
-            .chain([&CONTROL])
+            .chain([&CONTROL, &ACCESS_LOG])
             .find(|(_, i, _)| *i == ino)
             .map(|(_, i, mode)| self.virtual_attr(*i, *mode))
     }
@@ -70,6 +69,8 @@ impl Vfs {
         self.access_virtual(c, ino, mask).await?;
         let handle = if Self::is_control(ino) {
             Handle::Control(Arc::new(Control::new(c, &self.handles.control)?))
+        } else if ino == ACCESS_LOG.1 && access == libc::O_RDONLY {
+            Handle::Log(self.access_log.open()?)
         } else if access == libc::O_RDONLY {
             Handle::Virtual(self.virtual_content(ino))
         } else {
@@ -121,7 +122,6 @@ impl Vfs {
         if ino.0 == Ino::VIRTUAL.0 + 4 {
             return self.config_text();
         }
-        self.update_metrics();
         Bytes::from(self.metrics.stats_text())
     }
 

@@ -3,7 +3,21 @@
 use std::collections::HashMap;
 
 /// Labels that the series have already, or that tell the mount.
-const TAKEN: [&str; 8] = ["vol_name", "mp", "method", "errno", "inode", "uid", "gid", "le"];
+const TAKEN: [&str; 13] = [
+    "vol_name",
+    "mp",
+    "instance",
+    "juicefs_version",
+    "method",
+    "errno",
+    "storage_class",
+    "version",
+    "subdir",
+    "inode",
+    "uid",
+    "gid",
+    "le",
+];
 
 /// Why labels cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -60,10 +74,6 @@ fn is_name(name: &str) -> bool {
 mod tests {
     use std::time::Duration;
 
-    use ciderfs_format::Ino;
-    use ciderfs_format::quota::{Quota, QuotaLimits};
-    use ciderfs_meta::store::QuotaKey;
-
     use super::*;
     use crate::Metrics;
 
@@ -111,11 +121,7 @@ mod tests {
         let metrics = Metrics::new(labels).unwrap();
         metrics.request("read", Duration::from_millis(1), Some("EIO"));
         metrics.object("GET", Duration::from_millis(1), 1, true);
-        let limits = QuotaLimits { max_space: 1, max_inodes: 1 };
-        let quota = Quota { limits, used_space: 1, used_inodes: 1 };
-        metrics
-            .quotas
-            .show(&[QuotaKey::Dir(Ino(5)), QuotaKey::User(6), QuotaKey::Group(7)].map(|key| (key, quota)));
+        metrics.object_throttled();
         let text = metrics.prometheus_text();
         let samples: Vec<_> = text.lines().filter(|l| !l.starts_with('#')).map(labels_of).collect();
         assert!(samples.len() > 60, "{text}");

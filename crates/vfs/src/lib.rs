@@ -4,6 +4,7 @@
 //! metadata when `fsync` or `close` returns.
 #![forbid(unsafe_code)]
 
+mod access_log;
 mod allocated;
 mod atime;
 mod attributes;
@@ -27,7 +28,6 @@ mod open;
 mod pages;
 mod pending;
 mod protect;
-mod quota_metrics;
 mod ranges;
 mod read;
 mod readahead;
@@ -40,6 +40,7 @@ mod vfs;
 mod write;
 mod xattr;
 
+pub use access_log::AccessLog;
 pub use dir::DirItem;
 pub use labels::{LabelError, custom_labels};
 pub use locks::LockRequest;

@@ -197,6 +197,7 @@ impl Vfs {
                 let to = (from + size as usize).min(content.len());
                 Ok(vec![content.slice(from..to)])
             }
+            Handle::Log(reader) => Ok(vec![reader.read(size as usize).await]),
             Handle::Control(control) => Ok(vec![control.read(off, size)]),
             Handle::Dir(_) => Err(Errno::EISDIR.into()),
         }

@@ -11,6 +11,7 @@ use ciderfs_meta::Meta;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::access_log::AccessLog;
 use crate::allocated::Allocated;
 use crate::atime::Atimes;
 use crate::compact::Compactions;
@@ -102,6 +103,7 @@ pub struct Vfs {
     pub(crate) handles: Handles,
     pub(crate) dirty: Notify,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) access_log: AccessLog,
     pub(crate) started: Time,
     pub(crate) max_readahead: u64,
     /// Counts local changes in directories that are being listed.
@@ -136,6 +138,7 @@ impl Vfs {
             handles: Handles::default(),
             dirty: Notify::new(),
             metrics: Arc::clone(&cfg.metrics),
+            access_log: AccessLog::default(),
             cfg,
             started: start_time(),
             listed: Mutex::default(),
@@ -147,6 +150,9 @@ impl Vfs {
             allocated: Allocated::default(),
             trashed: Trashed::default(),
         });
+        if let Err(e) = vfs.metrics.follow(&vfs) {
+            tracing::warn!("not all figures are shown: {e}");
+        }
         *vfs.flusher.lock() = Some(tokio::spawn(Arc::clone(&vfs).flush_loop()));
         if vfs.atimes.on() {
             *vfs.atime_task.lock() = Some(tokio::spawn(Arc::clone(&vfs).atime_loop()));
@@ -159,26 +165,9 @@ impl Vfs {
         &self.metrics
     }
 
-    /// Copies figures of other layers into the metrics.
-    pub fn update_metrics(&self) {
-        let m = &self.metrics;
-        m.process();
-        let (space, inodes) = self.meta.used();
-        m.used_space.set(space as f64);
-        m.used_inodes.set(inodes as f64);
-        m.quotas.show(&self.meta.known_quotas());
-        m.open_handles.set(self.handles.len() as f64);
-        let b = self.blocks.stats();
-        m.buffer_used.set(b.buffer_used as f64);
-        m.cache_blocks.set(b.cache_blocks as f64);
-        m.cache_bytes.set(b.cache_bytes as f64);
-        m.cache_hits.set(b.hits as f64);
-        m.cache_hit_bytes.set(b.hit_bytes as f64);
-        m.cache_misses.set(b.misses as f64);
-        m.cache_miss_bytes.set(b.miss_bytes as f64);
-        let c = self.meta.counters();
-        m.meta_turns.set(c.turns as f64);
-        m.meta_conflicts.set(c.conflicts as f64);
+    /// Where requests are told to whoever reads `.accesslog`.
+    pub fn access_log(&self) -> &AccessLog {
+        &self.access_log
     }
 
     /// Flushes every file.

@@ -333,6 +333,11 @@ impl CacheDir {
         self.contains(block)
     }
 
+    /// Is the disk left alone now?
+    pub fn is_sick(&self) -> bool {
+        !self.breaker.lock().allows(Instant::now())
+    }
+
     /// Blocks and bytes now.
     pub fn usage(&self) -> (u64, u64) {
         let state = self.state.lock();

@@ -12,6 +12,7 @@ use super::file;
 use super::index::Change;
 use super::policy::cost;
 use crate::key::BlockId;
+use crate::observe::CacheUse;
 use crate::stats::count;
 
 /// How often free space is looked at.
@@ -89,8 +90,10 @@ impl CacheDir {
             return false;
         }
         let temp = self.root.join("tmp").join(self.temp.fetch_add(1, Relaxed).to_string());
+        let began = Instant::now();
         match self.write_file(&temp, block, data, bounce) {
             Ok(()) => {
+                self.counters.cache_uses.tell(CacheUse::Write, began.elapsed());
                 count(&self.counters.cache_writes, 1);
                 count(&self.counters.cache_write_bytes, data.len() as u64);
                 true

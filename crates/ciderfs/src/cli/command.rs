@@ -17,6 +17,10 @@ pub enum Command {
     Status,
     /// Shows a file.
     Info,
+    /// Shows what a mount does.
+    Stats,
+    /// Shows which requests take the time.
+    Profile,
     /// Mounts a volume.
     Mount,
     /// Unmounts one.
@@ -47,7 +51,7 @@ pub const GROUPS: &[(&str, &[Command])] = &[
     ("Start here", &[Command::Up]),
     ("Volumes", &[Command::Format, Command::Config, Command::Quota, Command::Status]),
     ("Mounting", &[Command::Mount, Command::Umount]),
-    ("Looking at files", &[Command::Info]),
+    ("Looking at files and mounts", &[Command::Info, Command::Stats, Command::Profile]),
     ("This program", &[Command::Completions, Command::Man, Command::Version]),
 ];
 
@@ -59,6 +63,8 @@ pub const EVERY: &[Command] = &[
     Command::Quota,
     Command::Status,
     Command::Info,
+    Command::Stats,
+    Command::Profile,
     Command::Mount,
     Command::Umount,
     Command::Completions,
@@ -113,6 +119,15 @@ impl Command {
                 "PATH...",
                 &[Word::Place],
                 "show the inode, objects and locks of files on a mounted volume",
+            ),
+            Self::Stats => {
+                ("stats", "MOUNTPOINT", &[Word::Place], "show what a mount does, second by second")
+            }
+            Self::Profile => (
+                "profile",
+                "MOUNTPOINT|LOGFILE",
+                &[Word::Place],
+                "show which requests to a mount take the time",
             ),
             Self::Mount => ("mount", "META-URL MOUNTPOINT", &[Word::Source, Word::Place], "mount a volume"),
             Self::Umount => ("umount", "MOUNTPOINT", &[Word::Place], "unmount a volume"),

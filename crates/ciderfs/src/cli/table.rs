@@ -2,7 +2,9 @@
 //! 5). A row is: the flag, what it takes, its name, other names, default, commands, whether it is there, one line of help, and
 //! where else its value may come from.
 
-use super::command::Command::{Config, Format, Info, Man, Mount, Quota, Status as StatusOf, Umount, Up};
+use super::command::Command::{
+    Config, Format, Info, Man, Mount, Profile, Quota, Stats, Status as StatusOf, Umount, Up,
+};
 use super::command::{Command, EVERY};
 use super::flag::Status::{Missing, NoOp, Only, Ready};
 use super::flag::{Flag, Kind, Row, Status, kinds};
@@ -23,6 +25,11 @@ const MOUNT: &[Command] = &[Mount, Up];
 const MOUNT_ONLY: &[Command] = &[Mount];
 const UMOUNT: &[Command] = &[Umount];
 const UP: &[Command] = &[Up];
+const STATS: &[Command] = &[Stats];
+const PROFILE: &[Command] = &[Profile];
+const WATCH: &[Command] = &[Stats, Profile];
+/// Commands that are about a user or group.
+const OWNERS: &[Command] = &[Quota, Profile];
 const MAN: &[Command] = &[Man];
 /// Commands that are given the address of a metadata engine.
 const ENGINE: &[Command] = &[Format, Config, Mount, StatusOf, Quota];
@@ -100,10 +107,15 @@ table! {
     STRICT: Switch = "strict", [], "", INFO_QUOTA, Ready, "walk trees instead of adding up usage records";
     RAW: Switch = "raw", [], "", INFO, Ready, "slices instead of objects";
     JSON: Switch = "json", [], "", INFO_QUOTA, Ready, "for machines";
+    PID: Number(0, ID_MAX) = "pid", [], "", PROFILE, Ready, "process";
+    SCHEMA: Text = "schema", [], "ufmco", STATS, Ready, "sections to show, a letter each: usage, fuse, metadata, cache, objects";
+    INTERVAL: Time(0, SECONDS_MAX) = "interval", ["i"], "", WATCH, Ready, "time between lines of stats (1), tables of profile (2)";
+    VERBOSITY: Number(0, SMALL_MAX) = "verbosity", ["l"], "0", STATS, Ready, "1 shows further columns";
+    COUNT: Number(0, u64::MAX) = "count", ["c"], "0", WATCH, Ready, "lines or tables to show, 0 for all";
     MARKDOWN: Switch = "markdown", [], "", MAN, Ready, "the reference of all commands instead, in Markdown";
     PATH: Inside = "path", [], "", QUOTA, Ready, "directory, from the root of the volume";
-    UID: Number(0, ID_MAX) = "uid", [], "", QUOTA, Ready, "user";
-    GID: Number(0, ID_MAX) = "gid", [], "", QUOTA, Ready, "group";
+    UID: Number(0, ID_MAX) = "uid", [], "", OWNERS, Ready, "user";
+    GID: Number(0, ID_MAX) = "gid", [], "", OWNERS, Ready, "group";
     CREATE: Switch = "create", [], "", QUOTA, Ready, "create the directory if it does not exist";
     REPAIR: Switch = "repair", [], "", QUOTA, Ready, "record what was found";
 

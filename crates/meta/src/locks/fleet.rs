@@ -131,7 +131,7 @@ impl Meta {
             // Before it is done: a commit that grants a lock meanwhile writes the record too.
             self.locks.note_telling(true);
         }
-        self.run(|t| {
+        self.run("Lock", |t| {
             if waits.is_empty() || t.session(sid) {
                 tell(t, sid, look, waits);
             }

@@ -37,6 +37,7 @@ impl Meta {
         value: Option<&[u8]>,
         clear_setgid: bool,
     ) -> Result<Attr> {
+        let _timed = self.timed("SetFacl");
         let real = self.real(ino);
         if !self.has_acls() {
             return Err(Errno::EOPNOTSUPP.into());
@@ -49,7 +50,7 @@ impl Meta {
             return Err(Errno::EROFS.into());
         }
         let ran = self
-            .run(|t| {
+            .run("SetFacl", |t| {
                 t.want([Read::Attr(real)])?;
                 let a = t.attr(real, AttrMask::IDENTITY)?;
                 self.set_acl_step(t, c, (real, &a), kind, &rule, clear_setgid)
@@ -111,6 +112,7 @@ impl Meta {
 
     /// An ACL as the value of its extended attribute. The ids are believed if they are fresh.
     pub(crate) async fn get_acl(&self, ino: Ino, kind: AclKind) -> Result<Bytes> {
+        let _timed = self.timed("GetFacl");
         if !self.has_acls() {
             return Err(Errno::EOPNOTSUPP.into());
         }

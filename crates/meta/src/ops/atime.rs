@@ -46,7 +46,7 @@ impl Meta {
     pub async fn touch_atime(&self, ino: Ino, at: Time) -> Result<()> {
         let real = self.real(ino);
         let mode = self.atime_mode();
-        self.run(|t| {
+        self.run("Touch", |t| {
             let a = t.attr(real, AttrMask::TIMES)?;
             if mode.wants(&a, at) && !real.is_trash() && !self.keeps(t, real, &a) {
                 t.write(Write::PatchAttr(real, AttrPatch { atime: Some(at), ..AttrPatch::default() }));

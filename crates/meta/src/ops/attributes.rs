@@ -21,6 +21,7 @@ impl Meta {
     /// # Errors
     /// `ENOENT`.
     pub async fn getattr(&self, ino: Ino) -> Result<Attr> {
+        let _timed = self.timed("GetAttr");
         let real = self.real(ino);
         let began = self.known_xattrs.begin();
         let values = self.read(&[Read::Attr(real)]).await?;
@@ -71,12 +72,13 @@ impl Meta {
     /// # Errors
     /// `EPERM` (not the owner, a flag, the trash), `EACCES`, `ENOENT`, `EROFS`.
     pub async fn setattr(&self, c: &Caller, ino: Ino, set: &SetAttr) -> Result<Changed> {
+        let _timed = self.timed("SetAttr");
         let real = self.real(ino);
         if self.cfg.read_only {
             return Err(Errno::EROFS.into());
         }
         let ran = self
-            .run(|t| {
+            .run("SetAttr", |t| {
                 t.want([Read::Attr(real)])?;
                 let a = t.attr(real, AttrMask::ALL)?;
                 Ok(Changed::new(&a, self.setattr_step(t, c, (real, &a), set)?))
@@ -106,6 +108,7 @@ impl Meta {
         ino: Ino,
         how: OpenFlags,
     ) -> Result<(Attr, Option<ChunkView>)> {
+        let _timed = self.timed("Open");
         let writes = how.write || how.truncate;
         if writes && self.cfg.read_only {
             return Err(Errno::EROFS.into());
@@ -213,7 +216,9 @@ impl Meta {
         let real = self.real(ino);
         // A removal by this client is waited for.
         self.open.open(real).await;
-        let permitted = self.believes(ino, known) && self.permit_open(c, real, known, how).await.is_ok();
+        // Of a file with several names only the engine knows whether one is left outside the trash.
+        let is_known = self.believes(ino, known) && (!has_parents(known) || self.is_held(real));
+        let permitted = is_known && self.permit_open(c, real, known, None, how).await.is_ok();
         if !permitted {
             self.close(ino).await?;
         }

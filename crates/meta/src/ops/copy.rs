@@ -42,6 +42,7 @@ impl Meta {
         to: (Ino, u64),
         len: u64,
     ) -> Result<Copied> {
+        let _timed = self.timed("CopyFileRange");
         if self.cfg.read_only {
             return Err(Errno::EROFS.into());
         }
@@ -49,7 +50,7 @@ impl Meta {
         let hole = self.hole_ahead(from, len).await?;
         let (mut lists_at, mut taken) = (Vec::new(), Vec::new());
         let ran = self
-            .run_fenced(to.0, seen, |t| {
+            .run_fenced("CopyFileRange", to.0, seen, |t| {
                 t.want([Read::Attr(from.0), Read::Attr(to.0)])?;
                 let s = t.attr(from.0, AttrMask::IDENTITY | AttrMask::LENGTH)?;
                 let d = t.attr(to.0, AttrMask::IDENTITY | AttrMask::LENGTH | AttrMask::TIMES)?;

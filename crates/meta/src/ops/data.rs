@@ -51,6 +51,7 @@ impl Meta {
 
     /// What some chunks hold now, read together.
     pub async fn read_chunks(&self, chunks: &[(Ino, u32)]) -> Result<Vec<ChunkView>> {
+        let _timed = self.timed("Read");
         let reads: Vec<Read> = chunks.iter().map(|(ino, indx)| Read::Slices(*ino, *indx)).collect();
         let lists = self.read(&reads).await?.into_iter();
         lists
@@ -66,6 +67,7 @@ impl Meta {
 
     /// Attributes and some chunks, read together so that length and content agree.
     pub async fn read_chunks_and_attr(&self, ino: Ino, indx: Range<u32>) -> Result<(Attr, Vec<ChunkView>)> {
+        let _timed = self.timed("Read");
         let began = self.known_xattrs.begin();
         let mut reads = vec![Read::Attr(ino)];
         reads.extend(indx.map(|i| Read::Slices(ino, i)));
@@ -105,10 +107,11 @@ impl Meta {
         slices: &[NewSlice],
         mtime: Time,
     ) -> Result<Written> {
+        let _timed = self.timed("Write");
         let stats = self.counted_dirs();
         let mut lists_at = Vec::new();
         let ran = self
-            .run_fenced(ino, seen, |t| {
+            .run_fenced("Write", ino, seen, |t| {
                 t.want([Read::Attr(ino)])?;
                 let a = t.attr(ino, AttrMask::IDENTITY | AttrMask::LENGTH | AttrMask::TIMES)?;
                 if !a.is_file() {
@@ -199,6 +202,7 @@ impl Meta {
         length: u64,
         by_handle: bool,
     ) -> Result<Changed> {
+        let _timed = self.timed("Truncate");
         if length >= MAX_FILE_SIZE {
             return Err(Errno::EFBIG.into());
         }
@@ -209,7 +213,7 @@ impl Meta {
         for last in (0..SCANS_MAX).rev() {
             let mut taken: Vec<usize> = Vec::new();
             let ran = self
-                .run_fenced(ino, seen, |t| {
+                .run_fenced("Truncate", ino, seen, |t| {
                     t.want([Read::Attr(ino)])?;
                     let a = t.attr(ino, AttrMask::ALL)?;
                     check_truncation(&a)?;

@@ -39,6 +39,7 @@ impl Meta {
         off: u64,
         len: u64,
     ) -> Result<(Changed, Vec<(u32, usize)>)> {
+        let _timed = self.timed("Fallocate");
         if len == 0 {
             return Err(Errno::EINVAL.into());
         }
@@ -58,7 +59,7 @@ impl Meta {
             let mut taken: Vec<usize> = Vec::new();
             let mut noted: Vec<(u32, usize)> = Vec::new();
             let ran = self
-                .run_fenced(ino, seen, |t| {
+                .run_fenced("Fallocate", ino, seen, |t| {
                     t.want([Read::Attr(ino)])?;
                     let a = t.attr(ino, AttrMask::IDENTITY | AttrMask::LENGTH | AttrMask::TIMES)?;
                     check_allocation(&a, how)?;

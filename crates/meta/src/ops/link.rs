@@ -17,6 +17,7 @@ impl Meta {
     /// # Errors
     /// `EPERM` (a directory, a flag, the trash), `EEXIST`, `ENOENT`, `ENOTDIR`, `EMLINK`, `EACCES`, `EROFS`.
     pub async fn link(&self, c: &Caller, ino: Ino, parent: Ino, name: &[u8]) -> Result<Attr> {
+        let _timed = self.timed("Link");
         let dir = self.real(parent);
         check_new_name(name)?;
         if dir.is_trash() || self.is_reserved(dir, name) {
@@ -29,7 +30,7 @@ impl Meta {
         // Made without a name by this client; whether it may get one was decided when it was opened.
         let nameless = self.sid() != 0 && self.open.is_linkable(ino);
         let ran = self
-            .run(|t| {
+            .run("Link", |t| {
                 t.want([Read::Attr(dir), Read::Attr(ino), Read::Edge(dir, name.to_vec())])?;
                 let a = t.attr(ino, AttrMask::ALL)?;
                 let p = t.attr(dir, AttrMask::IDENTITY)?;
@@ -91,6 +92,7 @@ impl Meta {
     /// # Errors
     /// `EINVAL` for anything else, `ENOENT`, `EIO` if the target is lost.
     pub async fn readlink(&self, ino: Ino) -> Result<Bytes> {
+        let _timed = self.timed("ReadLink");
         let values = self.read(&[Read::Symlink(ino)]).await?;
         match values.into_iter().next() {
             Some(Value::Bytes(Some(target))) if !target.is_empty() => Ok(target),

@@ -29,6 +29,7 @@ impl Meta {
         limit: usize,
         attrs: bool,
     ) -> Result<DirPage> {
+        let _timed = self.timed("Readdir");
         let real = self.real(dir);
         if c.check {
             let a = self.getattr(dir).await?;

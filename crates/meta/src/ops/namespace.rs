@@ -21,6 +21,7 @@ impl Meta {
     /// # Errors
     /// `ENOENT`, `ENOTDIR`, `EACCES`, `ENAMETOOLONG`.
     pub async fn lookup(&self, c: &Caller, parent: Ino, name: &[u8]) -> Result<(Ino, Attr)> {
+        let _timed = self.timed("Lookup");
         let dir = self.real(parent);
         match name {
             b"." => return Ok((parent, self.getattr(parent).await?)),
@@ -101,6 +102,7 @@ impl Meta {
         name: &[u8],
         node: &NewNode<'_>,
     ) -> Result<(Ino, Attr)> {
+        let _timed = self.timed("Mknod");
         let dir = self.real(parent);
         check_new_name(name)?;
         if self.cfg.read_only {
@@ -120,7 +122,7 @@ impl Meta {
         let stats = self.settings().dir_stats;
         let began = self.known_xattrs.begin();
         let ran = self
-            .run(|t| {
+            .run("Mknod", |t| {
                 t.want([Read::Attr(dir), Read::Edge(dir, name.to_vec())])?;
                 let p = t.attr(dir, AttrMask::IDENTITY)?;
                 self.check_receiving_dir(t, c, &p)?;
@@ -158,6 +160,7 @@ impl Meta {
     /// # Errors
     /// `ENOENT`, `ENOTDIR`, `EPERM` (a directory, a flag, the trash), `EACCES`, `EROFS`.
     pub async fn unlink(&self, c: &Caller, parent: Ino, name: &[u8]) -> Result<Removed> {
+        let _timed = self.timed("Unlink");
         let dir = self.real(parent);
         check_name(name)?;
         if self.is_reserved(dir, name) || (dir.is_trash() && c.uid != 0) {
@@ -169,7 +172,7 @@ impl Meta {
         let trash = self.trash_for(dir).await?;
         let mut removing = None;
         let ran = self
-            .run(|t| {
+            .run("Unlink", |t| {
                 t.want([Read::Attr(dir), Read::Lookup(dir, name.to_vec())])?;
                 let p = t.attr(dir, AttrMask::IDENTITY)?;
                 self.check_losing_dir(t, c, &p)?;
@@ -194,6 +197,7 @@ impl Meta {
     /// # Errors
     /// `ENOTEMPTY`, `ENOTDIR`, `ENOENT`, `EINVAL` (`.`), `EPERM`, `EACCES`, `EROFS`.
     pub async fn rmdir(&self, c: &Caller, parent: Ino, name: &[u8]) -> Result<Removed> {
+        let _timed = self.timed("Rmdir");
         let dir = self.real(parent);
         match name {
             b"." => return Err(Errno::EINVAL.into()),
@@ -219,7 +223,7 @@ impl Meta {
         trash: Option<Ino>,
     ) -> Result<Removed> {
         let ran = self
-            .run(|t| {
+            .run("Rmdir", |t| {
                 t.want([Read::Attr(dir), Read::Lookup(dir, name.to_vec())])?;
                 let p = t.attr(dir, AttrMask::IDENTITY)?;
                 let e = t.edge(dir, name)?.ok_or(Errno::ENOENT)?;

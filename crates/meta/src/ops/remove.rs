@@ -143,7 +143,7 @@ impl Meta {
     /// Ends an inode that was unlinked while open. An inode that is already gone is no error.
     pub(crate) async fn remove_sustained(&self, sid: u64, ino: Ino) -> Result<()> {
         let ran = self
-            .run(|t| {
+            .run("Remove", |t| {
                 t.want([Read::Attr(ino)])?;
                 t.write(Write::DelSustained(sid, ino));
                 match t.attr_opt(ino, AttrMask::NLINK | AttrMask::LENGTH | AttrMask::IDENTITY)? {

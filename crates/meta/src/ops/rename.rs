@@ -56,6 +56,7 @@ impl Meta {
         dname: &[u8],
         flags: u32,
     ) -> Result<Renamed> {
+        let _timed = self.timed("Rename");
         if flags & !(NOREPLACE | EXCHANGE | WHITEOUT) != 0 || (flags & EXCHANGE != 0 && flags != EXCHANGE) {
             return Err(Errno::EINVAL.into());
         }
@@ -74,12 +75,13 @@ impl Meta {
             return Err(Errno::EROFS.into());
         }
         if flags == EXCHANGE {
-            let moved = self.run(|t| self.exchange_step(t, c, src, dst)).await?.value;
+            let moved = self.run("Rename", |t| self.exchange_step(t, c, src, dst)).await?.value;
             return Ok(Renamed { moved, replaced: None });
         }
         let trash = self.trash_for(dst.dir).await?;
         let mut removing = None;
-        let ran = self.run(|t| self.rename_step(t, c, src, dst, flags, trash, &mut removing)).await?;
+        let ran =
+            self.run("Rename", |t| self.rename_step(t, c, src, dst, flags, trash, &mut removing)).await?;
         let (moved, replaced) = ran.value;
         if let Some((ino, fate)) = replaced {
             self.settle(ino, fate, removing).await;

@@ -24,6 +24,7 @@ impl Meta {
         mode: u16,
         umask: u16,
     ) -> Result<(Ino, Attr)> {
+        let _timed = self.timed("Mknod");
         let dir = self.real(parent);
         let sid = self.sid();
         if self.cfg.read_only {
@@ -39,7 +40,7 @@ impl Meta {
         let node = NewNode { kind: FileType::File, mode, umask, rdev: 0, target: b"" };
         let began = self.known_xattrs.begin();
         let ran = self
-            .run(|t| {
+            .run("Mknod", |t| {
                 t.want([Read::Attr(dir)])?;
                 let p = t.attr(dir, AttrMask::IDENTITY)?;
                 self.check_receiving_dir(t, c, &p)?;

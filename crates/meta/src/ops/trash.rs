@@ -58,7 +58,7 @@ impl Meta {
         let stats = self.settings().dir_stats;
         let name = hour.as_bytes();
         let ran = self
-            .run(|t| {
+            .run("Trash", |t| {
                 t.want([Read::Edge(Ino::TRASH, name.to_vec()), Read::Counter(Counter::NextTrash)])?;
                 if let Some(e) = t.edge(Ino::TRASH, name)? {
                     return Ok(e.ino);

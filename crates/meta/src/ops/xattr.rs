@@ -71,6 +71,7 @@ impl Meta {
         value: Bytes,
         set: XattrSet,
     ) -> Result<Option<Attr>> {
+        let _timed = self.timed("SetXattr");
         let namespace = Namespace::of(name)?;
         if value.len() > XATTR_VALUE_MAX {
             return Err(Errno::E2BIG.into());
@@ -108,6 +109,7 @@ impl Meta {
     /// # Errors
     /// `ENODATA`, else like [`Meta::set_xattr`].
     pub async fn remove_xattr(&self, c: &Caller, ino: Ino, name: &[u8]) -> Result<()> {
+        let _timed = self.timed("RemoveXattr");
         let namespace = Namespace::of(name)?;
         if let Namespace::Acl(kind) = namespace {
             return self.set_acl(c, ino, kind, None, false).await.map(|_| ());
@@ -131,6 +133,7 @@ impl Meta {
     /// # Errors
     /// `ENODATA`, `EOPNOTSUPP` (unknown namespace, ACLs off), `ERANGE` (name), `EACCES`, `ENOENT`.
     pub async fn get_xattr(&self, c: &Caller, ino: Ino, name: &[u8]) -> Result<Bytes> {
+        let _timed = self.timed("GetXattr");
         let namespace = Namespace::of(name)?;
         if let Namespace::Acl(kind) = namespace {
             return self.get_acl(ino, kind).await;
@@ -185,6 +188,7 @@ impl Meta {
     /// # Errors
     /// `ENOENT`.
     pub async fn list_xattrs(&self, c: &Caller, ino: Ino) -> Result<Vec<Name>> {
+        let _timed = self.timed("ListXattr");
         let real = self.real(ino);
         let (names, acls) = match self.xattr_names(real).await {
             Err(e) if e.errno() == Errno::ENOENT && self.departed(real).is_some() => (Arc::from([]), (0, 0)),
@@ -250,7 +254,7 @@ impl Meta {
             return Err(Errno::EROFS.into());
         }
         let ran = self
-            .run(|t| {
+            .run("SetXattr", |t| {
                 t.want([Read::Attr(real)])?;
                 let a = t.attr(real, AttrMask::IDENTITY)?;
                 if self.keeps(t, real, &a) {

@@ -128,10 +128,10 @@ async fn run(seed: u64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_operations() {
     match std::env::var("CIDERFS_SEED") {
-        Ok(seed) => soon(run(seed.parse().unwrap())).await,
+        Ok(seed) => soon(Box::pin(run(seed.parse().unwrap()))).await,
         Err(_) => {
             for seed in 0..12 {
-                soon(run(seed)).await;
+                soon(Box::pin(run(seed))).await;
             }
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ciderfs_format::{Settings, shown, shown_address};
 use ciderfs_mount::{MountedFs, ServeOptions, XattrOptions};
+use ciderfs_object::ObjectError;
 use ciderfs_vfs::{Metrics, Vfs};
 use ciderfs_volume::{Observer, Volume};
 
@@ -52,7 +53,7 @@ async fn serve_async(args: &Args, banner: Option<&str>) -> Result<()> {
         report.enter();
         return Ok(());
     }
-    let metrics = Arc::new(Metrics::new(config::labels(args, &meta.settings().name)?)?);
+    let metrics = Arc::new(config::metrics(args, &meta.settings())?);
     let volume = Volume::with(meta, config, Some(observer(&metrics))).await?;
     complete(&mut options, args, &volume);
     let document = document(args, &volume.settings, options.mount.read_only)?;
@@ -88,7 +89,13 @@ fn follow_log(args: &Args) -> Result<Option<PathBuf>> {
 /// Counts requests to the object store.
 fn observer(metrics: &Arc<Metrics>) -> Observer {
     let metrics = Arc::clone(metrics);
-    Arc::new(move |r| metrics.object(r.method, r.took, r.bytes, r.error.is_some()))
+    Arc::new(move |r| {
+        let failed = r.error.filter(|e| !matches!(e, ObjectError::NotFound(_)));
+        metrics.object(r.method, r.took, r.bytes, failed.is_some());
+        if matches!(failed, Some(ObjectError::Throttled(_))) {
+            metrics.object_throttled();
+        }
+    })
 }
 
 /// What only the volume tells.
