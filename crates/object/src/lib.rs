@@ -20,8 +20,9 @@ pub use direct::{Bounce, NewFiles};
 pub use error::{ObjectError, Result};
 pub use file::FileStore;
 pub use memory::MemoryStore;
-pub use open::{StoreConfig, has_checksums, named_bucket, open};
-pub use probe::{has_other_objects, prepare, probe};
+pub use open::{StoreConfig, delete_many, greet, has_checksums, named_bucket, open, service};
+pub use probe::{Trial, has_other_objects, prepare, probe, try_rights};
+pub use s3::Greeting;
 pub use store::{Entry, MAX_OBJECT, Meta, ObjectStore};
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::error::{ObjectError, Result};
 use crate::file::FileStore;
 use crate::layers::Sharded;
 use crate::memory::MemoryStore;
-use crate::s3::{Address, Credentials, S3Store, named};
+use crate::s3::{self, Address, Credentials, Greeting, S3Store, named};
 use crate::store::ObjectStore;
 
 /// Where objects are, and with which credentials.
@@ -95,12 +95,12 @@ pub fn open(cfg: &StoreConfig) -> Result<Arc<dyn ObjectStore>> {
     open_one(cfg, &cfg.bucket)
 }
 
-fn open_one(cfg: &StoreConfig, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
-    Ok(match cfg.storage.to_ascii_lowercase().as_str() {
-        "file" => Arc::new(FileStore::new(bucket)),
+/// A bucket of S3 and the keys for it, if that is what the storage is.
+fn s3_parts(cfg: &StoreConfig, bucket: &str) -> Result<Option<(Address, Credentials)>> {
+    Ok(Some(match cfg.storage.to_ascii_lowercase().as_str() {
         "s3" => {
             let keys = Credentials::new(&cfg.access_key, &cfg.secret_key, &cfg.session_token)?;
-            Arc::new(S3Store::new(Address::parse_s3(bucket)?, keys)?)
+            (Address::parse_s3(bucket)?, keys)
         }
         "minio" => {
             let (mut access, mut secret) = (cfg.access_key.clone(), cfg.secret_key.clone());
@@ -109,8 +109,46 @@ fn open_one(cfg: &StoreConfig, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
                 secret = std::env::var("MINIO_SECRET_KEY").unwrap_or_default().into();
             }
             let keys = Credentials::new(&access, &secret, &cfg.session_token)?;
-            Arc::new(S3Store::new(Address::parse_minio(bucket)?, keys)?)
+            (Address::parse_minio(bucket)?, keys)
         }
+        _ => return Ok(None),
+    }))
+}
+
+/// The URL of the service that objects are sent to, and the region that requests are signed for; of the first shard. `None` for a
+/// storage that is no service.
+pub fn service(cfg: &StoreConfig) -> Result<Option<(String, Option<String>)>> {
+    let parts = s3_parts(cfg, &first_bucket(cfg))?;
+    Ok(parts.map(|(address, _)| (address.with_host(), address.region)))
+}
+
+/// What the service tells everybody; nothing of a storage that is none.
+pub async fn greet(cfg: &StoreConfig) -> Result<Greeting> {
+    match s3_parts(cfg, &first_bucket(cfg))? {
+        Some((address, _)) => s3::greet(&address).await,
+        None => Ok(Greeting::default()),
+    }
+}
+
+/// Deletes objects that need not be there with one request. Keys are whole, with the prefix of the volume. `None` for a storage
+/// without such a request.
+pub async fn delete_many(cfg: &StoreConfig, objects: &[String]) -> Result<Option<()>> {
+    match s3_parts(cfg, &first_bucket(cfg))? {
+        Some((address, keys)) => s3::delete_many(&address, &keys, objects).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+fn first_bucket(cfg: &StoreConfig) -> String {
+    cfg.bucket.replacen("%d", "0", 1)
+}
+
+fn open_one(cfg: &StoreConfig, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
+    if let Some((address, keys)) = s3_parts(cfg, bucket)? {
+        return Ok(Arc::new(S3Store::new(address, keys)?));
+    }
+    Ok(match cfg.storage.to_ascii_lowercase().as_str() {
+        "file" => Arc::new(FileStore::new(bucket)),
         "mem" => Arc::new(MemoryStore::default()),
         other => {
             return Err(ObjectError::Config(format!(

@@ -5,6 +5,7 @@ mod answers;
 mod bucket;
 mod client;
 mod error;
+mod inspect;
 mod named;
 mod store;
 #[cfg(test)]
@@ -12,5 +13,7 @@ mod tests;
 
 pub(crate) use address::Address;
 pub(crate) use client::Credentials;
+pub use inspect::Greeting;
+pub(crate) use inspect::{delete_many, greet};
 pub(crate) use named::named;
 pub(crate) use store::S3Store;

@@ -6,7 +6,7 @@ use ciderfs_bounded::KEY_FILE_MAX;
 use ciderfs_format::Secret;
 use reqsign_aws_v4::{Credential, DefaultCredentialProvider, StaticCredentialProvider};
 use reqsign_core::ProvideCredentialChain;
-use reqwest::{Certificate, Client, Identity, redirect};
+use reqwest::{Certificate, Client, ClientBuilder, Identity, redirect};
 
 use super::address::{Address, TlsOptions, process_env};
 use crate::error::{ObjectError, Result};
@@ -104,6 +104,15 @@ fn pem(path: &str, what: &str) -> Result<Vec<u8>> {
 
 /// A client for one store: connections are kept and reused, HTTP/1.1, nothing is retried or decompressed.
 pub(crate) fn http_client(address: &Address) -> Result<Client> {
+    build(http_settings(address)?)
+}
+
+pub(super) fn build(settings: ClientBuilder) -> Result<Client> {
+    settings.build().map_err(|e| ObjectError::Config(format!("HTTP client cannot be set up: {e}")))
+}
+
+/// How such a client is set up.
+pub(super) fn http_settings(address: &Address) -> Result<ClientBuilder> {
     let mut builder = Client::builder()
         .http1_only()
         .tcp_nodelay(true)
@@ -131,5 +140,5 @@ pub(crate) fn http_client(address: &Address) -> Result<Client> {
             .map_err(|e| ObjectError::Config(format!("ssl-cert {cert}, ssl-key {key}: {e}")))?;
         builder = builder.identity(identity);
     }
-    builder.build().map_err(|e| ObjectError::Config(format!("HTTP client cannot be set up: {e}")))
+    Ok(builder)
 }
