@@ -29,7 +29,7 @@ mod open;
 mod sweep;
 #[cfg(test)]
 mod tests;
-mod way;
+pub mod way;
 mod writer;
 
 pub(crate) use dir::{CacheDir, Found};

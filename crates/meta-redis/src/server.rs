@@ -38,7 +38,8 @@ pub(crate) fn is_without_aof(info: &str) -> bool {
 
 /// The policy by which the server drops keys when it is full, if it does.
 pub(crate) fn evicts(info: &str) -> Option<&str> {
-    let is_other = |policy: &&str| *policy != "noeviction" && field(info, "storage_provider") != Some("flash");
+    let is_other =
+        |policy: &&str| *policy != "noeviction" && field(info, "storage_provider") != Some("flash");
     field(info, "maxmemory_policy").filter(is_other)
 }
 

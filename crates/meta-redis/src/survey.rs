@@ -73,8 +73,13 @@ pub async fn survey(url: &str, password: Option<Secret>) -> Result<Survey> {
     survey.evicts = evicts(&info).map(excerpt);
     survey.aof = field(&info, "aof_enabled").map(|_| !is_without_aof(&info));
     survey.memory = number("used_memory").map(|used| (used, number("maxmemory").unwrap_or(0)));
-    survey.replica_of = (field(&info, "role") == Some("slave"))
-        .then(|| excerpt(&format!("{}:{}", field(&info, "master_host").unwrap_or("?"), field(&info, "master_port").unwrap_or("?"))));
+    survey.replica_of = (field(&info, "role") == Some("slave")).then(|| {
+        excerpt(&format!(
+            "{}:{}",
+            field(&info, "master_host").unwrap_or("?"),
+            field(&info, "master_port").unwrap_or("?")
+        ))
+    });
     survey.snapshots = config(&mut conn, "save").await.map(|rules| !rules.trim().is_empty());
     (survey.latency, survey.clocks) = clock(&mut conn).await?;
     let mut strangers = Servers::new(address.clone(), password)?;
@@ -112,9 +117,7 @@ async fn config(conn: &mut MultiplexedConnection, name: &str) -> Option<String> 
 }
 
 /// The time of a turn, and the two clocks.
-async fn clock(
-    conn: &mut MultiplexedConnection,
-) -> Result<(Duration, Option<(SystemTime, SystemTime)>)> {
+async fn clock(conn: &mut MultiplexedConnection) -> Result<(Duration, Option<(SystemTime, SystemTime)>)> {
     let mut turns = Vec::new();
     let mut clocks = None;
     for _ in 0..TURNS {

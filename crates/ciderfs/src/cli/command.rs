@@ -15,6 +15,8 @@ pub enum Command {
     Quota,
     /// Shows a volume.
     Status,
+    /// Looks for what keeps a volume from working here.
+    Doctor,
     /// Shows a file.
     Info,
     /// Mounts a volume.
@@ -45,7 +47,7 @@ pub enum Word {
 /// What help calls a group of commands, and the group itself, in the order of help.
 pub const GROUPS: &[(&str, &[Command])] = &[
     ("Start here", &[Command::Up]),
-    ("Volumes", &[Command::Format, Command::Config, Command::Quota, Command::Status]),
+    ("Volumes", &[Command::Format, Command::Config, Command::Quota, Command::Status, Command::Doctor]),
     ("Mounting", &[Command::Mount, Command::Umount]),
     ("Looking at files", &[Command::Info]),
     ("This program", &[Command::Completions, Command::Man, Command::Version]),
@@ -58,6 +60,7 @@ pub const EVERY: &[Command] = &[
     Command::Config,
     Command::Quota,
     Command::Status,
+    Command::Doctor,
     Command::Info,
     Command::Mount,
     Command::Umount,
@@ -108,6 +111,12 @@ impl Command {
             Self::Status => {
                 ("status", "META-URL", &[Word::Source], "show settings, sessions and use of a volume")
             }
+            Self::Doctor => (
+                "doctor",
+                "[META-URL]",
+                &[Word::Source],
+                "check what a volume needs on this machine, in the engine and in the bucket",
+            ),
             Self::Info => (
                 "info",
                 "PATH...",

@@ -69,10 +69,7 @@ async fn send(
         // Not every service deletes several objects without it.
         request = request.header("content-md5", BASE64.encode(Md5::digest(&body)));
     }
-    let (mut parts, ()) = request
-        .body(())
-        .map_err(|e| other(e.to_string()))?
-        .into_parts();
+    let (mut parts, ()) = request.body(()).map_err(|e| other(e.to_string()))?.into_parts();
     if *keys != Credentials::Anonymous {
         let context = Context::new()
             .with_file_read(TokioFileRead)
@@ -143,7 +140,9 @@ pub(super) async fn delete_many(
     objects: &[String],
 ) -> Result<()> {
     let list: String = objects.iter().map(|key| format!("<Object><Key>{key}</Key></Object>")).collect();
-    let body = format!("<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Quiet>true</Quiet>{list}</Delete>");
+    let body = format!(
+        "<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Quiet>true</Quiet>{list}</Delete>"
+    );
     let url = format!("{}?delete=", address.bucket_url());
     let answer = send(client, address, keys, store, (Method::POST, url, body)).await?;
     let code = element(&answer.text, "Code").unwrap_or_default();
