@@ -29,6 +29,7 @@ const RIGHTS: [(&str, &str); 5] = [
     ("list", "bucket list"),
 ];
 const MULTI_DELETE: &str = "bucket multi-delete";
+const VOLUME: &str = "bucket volume";
 
 /// Looks at the place of a volume: of one that is there, or of one to come.
 pub async fn check(settings: &Settings, is_there: bool, time: &Clock, out: &mut Vec<Finding>) {
@@ -67,7 +68,9 @@ pub async fn check(settings: &Settings, is_there: bool, time: &Clock, out: &mut 
         Some((url, region)) => {
             out.push(Finding::ok("bucket address", store.describe()));
             if !is_reached(&url, &config, time, out).await {
-                return skip_rights(&[], out);
+                skip_rights(&[], out);
+                let skipped = |check| Finding::skipped(check, "not tried", CORRECT_FIRST);
+                return out.extend([MULTI_DELETE, VOLUME].map(skipped));
             }
             region
         }
@@ -230,7 +233,7 @@ async fn whose(
     time: &Clock,
     out: &mut Vec<Finding>,
 ) {
-    let check = "bucket volume";
+    let check = VOLUME;
     let skipped = |why: &str| Finding::skipped(check, why, CORRECT_FIRST);
     if !is_there {
         if !can_list {

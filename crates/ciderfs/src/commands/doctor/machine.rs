@@ -128,14 +128,12 @@ pub fn cache(dir: &Path, size: u64, free_ratio: f32) -> Vec<Finding> {
     if let Err(e) = ciderfs_block::check_cache_owner(dir) {
         return vec![Finding::error(check, &e.to_string(), "choose a directory of your own")];
     }
-    if there == dir {
-        if meta.mode() & 0o022 != 0 && meta.mode() & 0o1000 == 0 {
-            return vec![Finding::failed(
-                check,
-                format!("others may write to {name} (mode {:04o})", meta.mode() & 0o7777),
-                format!("chmod 0700 {name}"),
-            )];
-        }
+    if there == dir && meta.mode() & 0o022 != 0 && meta.mode() & 0o1000 == 0 {
+        return vec![Finding::failed(
+            check,
+            format!("others may write to {name} (mode {:04o})", meta.mode() & 0o7777),
+            format!("chmod 0700 {name}"),
+        )];
     }
     if let Err(e) = rustix::fs::access(&there, Access::WRITE_OK | Access::EXEC_OK) {
         let text = format!("{} is not for this user to write to: {e}", shown(&there));
