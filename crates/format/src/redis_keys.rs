@@ -373,6 +373,12 @@ mod tests {
                         txnLastLog krbToken";
             let want: Vec<_> = want.split_whitespace().map(|k| format!("{p}{k}")).collect();
             assert_eq!(got[..], want[..]);
+            for key in got.iter().filter(|key| !key.ends_with('*')) {
+                assert!(keys.is_ours(key), "{key}");
+            }
+            for other in ["", "i", "i1x", "c1", "session:1", "cache", "I1", "{4}i1"] {
+                assert!(!keys.is_ours(other), "{other}");
+            }
             assert_eq!(keys.parse_chunk(&keys.chunk(i, 3)), Some((i, 3)));
             assert_eq!(keys.parse_chunk("c12_3").is_some(), p.is_empty());
         }

@@ -110,7 +110,8 @@ async fn is_reached(url: &str, config: &StoreConfig, time: &Clock, out: &mut Vec
         ));
     } else {
         let nodes = [(host.to_owned(), port)];
-        let (is_there, findings) = reach(&Names { dns: "bucket DNS", tcp: "bucket TCP" }, &nodes).await;
+        let (is_there, findings) =
+            reach(&Names { dns: "bucket DNS", tcp: "bucket TCP" }, &nodes, time.left()).await;
         out.extend(findings);
         if !is_there {
             return false;

@@ -116,7 +116,8 @@ async fn redis(text: &str, password: Option<Secret>, time: &Clock, out: &mut Vec
         Place::Unix(_) => Vec::new(),
     };
     if !nodes.is_empty() {
-        let (is_there, findings) = reach(&Names { dns: "engine DNS", tcp: "engine TCP" }, &nodes).await;
+        let (is_there, findings) =
+            reach(&Names { dns: "engine DNS", tcp: "engine TCP" }, &nodes, time.left()).await;
         out.extend(findings);
         if !is_there {
             return false;

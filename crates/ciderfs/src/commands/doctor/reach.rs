@@ -1,11 +1,11 @@
 //! Names and connections: the same for both ends.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
-use super::LIMIT;
 use super::report::Finding;
 
 /// What the checks of an end are called.
@@ -17,10 +17,10 @@ pub struct Names {
 }
 
 /// Can the end be reached? Of several nodes one is enough.
-pub async fn reach(names: &Names, nodes: &[(String, u16)]) -> (bool, Vec<Finding>) {
+pub async fn reach(names: &Names, nodes: &[(String, u16)], limit: Duration) -> (bool, Vec<Finding>) {
     let mut tasks = Vec::new();
     for node in nodes {
-        tasks.push(tokio::spawn(try_node(node.clone())));
+        tasks.push(tokio::spawn(try_node(node.clone(), limit)));
     }
     let mut tried = Vec::new();
     for task in tasks {
@@ -56,8 +56,8 @@ fn bad(check: &'static str, is_enough: bool, text: String, remedy: &'static str)
 
 type Tcp = Result<String, (String, &'static str)>;
 
-async fn try_node((host, port): (String, u16)) -> (Result<String, String>, Option<Tcp>) {
-    let addresses: Vec<SocketAddr> = match timeout(LIMIT, lookup_host((host.as_str(), port))).await {
+async fn try_node((host, port): (String, u16), limit: Duration) -> (Result<String, String>, Option<Tcp>) {
+    let addresses: Vec<SocketAddr> = match timeout(limit, lookup_host((host.as_str(), port))).await {
         Err(_) => return (Err(format!("{host}: the name server does not answer")), None),
         Ok(Err(e)) => return (Err(format!("{host}: {e}")), None),
         Ok(Ok(found)) => found.collect(),
@@ -68,7 +68,7 @@ async fn try_node((host, port): (String, u16)) -> (Result<String, String>, Optio
         false => format!("{host} is {}", shown.join(", ")),
     };
     let at = format!("{host} port {port}");
-    let tcp = match timeout(LIMIT, TcpStream::connect(&addresses[..])).await {
+    let tcp = match timeout(limit, TcpStream::connect(&addresses[..])).await {
         Ok(Ok(_)) => Ok(format!("{at} takes connections")),
         Ok(Err(e)) if e.kind() == std::io::ErrorKind::ConnectionRefused => Err((
             format!("{at}: {e}"),
@@ -76,7 +76,7 @@ async fn try_node((host, port): (String, u16)) -> (Result<String, String>, Optio
         )),
         Ok(Err(e)) => Err((format!("{at}: {e}"), "check the network and the routes of this machine")),
         Err(_) => Err((
-            format!("{at} does not answer within {} seconds", LIMIT.as_secs()),
+            format!("{at} does not answer within {} seconds", limit.as_secs()),
             "open the port in the firewalls on the way, and check the address",
         )),
     };
