@@ -115,7 +115,7 @@ impl Command {
                 "doctor",
                 "[META-URL]",
                 &[Word::Source],
-                "check what a volume needs on this machine, in the engine and in the bucket",
+                "check what a volume needs here, in the engine and in the bucket",
             ),
             Self::Info => (
                 "info",

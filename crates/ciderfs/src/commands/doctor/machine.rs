@@ -38,7 +38,7 @@ pub fn kernel() -> Finding {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Finding::failed(
             check,
             format!("there is no {DEVICE}"),
-            "load the module (modprobe fuse); give a container the device (--device /dev/fuse)",
+            "load the module (modprobe fuse); give a container the device",
         ),
         Err(e) => Finding::failed(
             check,
