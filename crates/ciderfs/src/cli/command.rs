@@ -115,7 +115,7 @@ impl Command {
                 "doctor",
                 "[META-URL]",
                 &[Word::Source],
-                "check what a volume needs here, in the engine and in the bucket",
+                "check this machine, the engine and the bucket of a volume",
             ),
             Self::Info => (
                 "info",
