@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -150,11 +151,15 @@ fn a_good_node_is_found_good() {
     on(&server, &redis.url_db(1), &[]);
     fs::create_dir(dir.path().join("mnt")).unwrap();
     let objects = || {
-        let list = server.control().requests();
-        let stored = list.iter().filter(|r| r.op == Op::Put).map(|r| r.path.clone());
-        let gone =
-            |path: &String| list.iter().any(|r| r.op == Op::Delete && r.path == *path && r.status == 204);
-        stored.filter(|path| !gone(path)).collect::<Vec<_>>()
+        let mut there = BTreeSet::new();
+        for request in server.control().requests() {
+            match request.op {
+                Op::Put => _ = there.insert(request.path),
+                Op::Delete => _ = there.remove(&request.path),
+                _ => {}
+            }
+        }
+        there
     };
     let (before, keys) = (objects(), redis.command(&["INFO", "keyspace"]).unwrap());
     let args = [
