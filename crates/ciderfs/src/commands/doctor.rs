@@ -135,7 +135,7 @@ impl Given {
         let login = self.address.as_ref().and_then(|url| {
             let url = url.to_str()?;
             let (login, _) = url.split_once("://").map_or(url, |(_, rest)| rest).rsplit_once('@')?;
-            Some(Secret::from(login.split_once(':').map_or(login, |(_, password)| password)))
+            login.split_once(':').map(|(_, password)| Secret::from(password))
         });
         let Keys { secret_key, session_token, .. } = &self.other_keys;
         let all = [&self.password, secret_key, session_token, &self.passphrase, &login];
