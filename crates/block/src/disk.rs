@@ -32,7 +32,7 @@ mod policy;
 mod sweep;
 #[cfg(test)]
 mod tests;
-mod way;
+pub mod way;
 mod writer;
 
 use blocks::Rules;

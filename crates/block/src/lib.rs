@@ -35,6 +35,7 @@ pub use ciderfs_object::{Buffer, Buffers};
 
 pub use budget::{Budget, BudgetKind, Permit};
 pub use config::{BlockConfig, MAX_BLOCK_SIZE, MIN_BLOCK_SIZE, MIN_BUFFER_SIZE, ReadHint};
+pub use disk::way::check_cache_owner;
 pub use error::BlockError;
 pub use eviction::Eviction;
 pub use mode::CacheMode;

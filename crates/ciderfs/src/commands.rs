@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 mod config;
+mod doctor;
 mod format;
 mod fstab;
 mod helper;
@@ -66,7 +67,15 @@ pub fn run(argv: &[OsString]) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     // `up` itself tells its user what matters.
-    log::start(&args, if command == Command::Up { "warn" } else { "info" });
+    log::start(
+        &args,
+        match command {
+            Command::Up => "warn",
+            // What others would warn of are its findings.
+            Command::Doctor => "error",
+            _ => "info",
+        },
+    );
     visible::warn(&args);
     finish(match command {
         Command::Up => up::run(&args),
@@ -76,6 +85,7 @@ pub fn run(argv: &[OsString]) -> ExitCode {
         Command::Umount => umount::run(&args),
         Command::Quota => quota::run(&args),
         Command::Status => status::run(&args),
+        Command::Doctor => doctor::run(&args),
         Command::Info => info::run(&args),
         Command::Stats => args.exactly().and_then(|()| {
             let options = stats::Options {

@@ -131,7 +131,7 @@ fn cache_mode(args: &Args) -> CacheMode {
 }
 
 /// The directories of the disk cache that are there or can be made; none for a cache in memory.
-fn cache_dirs(args: &Args) -> Result<Vec<PathBuf>> {
+pub fn cache_dirs(args: &Args) -> Result<Vec<PathBuf>> {
     let Some(entries) = args.find(CACHE_DIR) else {
         let flag = format!("--{name} DIR, or --{name} memory", name = CACHE_DIR.name());
         return Ok(vec![places::default_place("/var/cache/ciderfs", ".cache/ciderfs", &flag)?]);

@@ -248,6 +248,39 @@ impl Keys {
         self.key(format_args!("{}QuotaUsedInodes", kind.name()))
     }
 
+    /// Is the key one that a volume may have?
+    pub fn is_ours(&self, key: &str) -> bool {
+        let Some(rest) = key.strip_prefix(&self.prefix) else { return key == LEGACY_SESSIONS };
+        let numbered = ["i", "d", "p", "s", "x", "lockf", "lockp", "session", "locked"];
+        let of_quotas = || {
+            [QuotaKind::Dir, QuotaKind::User, QuotaKind::Group].into_iter().flat_map(|kind| {
+                [self.quota(kind), self.quota_used_space(kind), self.quota_used_inodes(kind)]
+            })
+        };
+        let fixed = [
+            self.setting(),
+            self.all_sessions(),
+            self.session_infos(),
+            self.delfiles(),
+            self.slice_ref(),
+            self.del_slices(),
+            self.detached_nodes(),
+            self.dir_data_length(),
+            self.dir_used_space(),
+            self.dir_used_inodes(),
+            self.acl(),
+            self.txn_log(),
+            self.txn_last_log(),
+            self.krb_token(),
+        ];
+        numbered.iter().any(|name| rest.strip_prefix(name).and_then(decimal).is_some())
+            || self.parse_chunk(key).is_some()
+            || key == LEGACY_SESSIONS
+            || fixed.iter().any(|name| name == key)
+            || Counter::ALL.iter().any(|counter| self.counter(*counter) == key)
+            || of_quotas().any(|name| name == key)
+    }
+
     /// String: a counter.
     pub fn counter(&self, counter: Counter) -> String {
         self.key(counter.redis_name())
@@ -340,6 +373,12 @@ mod tests {
                         txnLastLog krbToken";
             let want: Vec<_> = want.split_whitespace().map(|k| format!("{p}{k}")).collect();
             assert_eq!(got[..], want[..]);
+            for key in got.iter().filter(|key| !key.ends_with('*')) {
+                assert!(keys.is_ours(key), "{key}");
+            }
+            for other in ["", "i", "i1x", "c1", "session:1", "cache", "I1", "{4}i1"] {
+                assert!(!keys.is_ours(other), "{other}");
+            }
             assert_eq!(keys.parse_chunk(&keys.chunk(i, 3)), Some((i, 3)));
             assert_eq!(keys.parse_chunk("c12_3").is_some(), p.is_empty());
         }

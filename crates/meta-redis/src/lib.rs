@@ -21,6 +21,8 @@ mod scans;
 mod script;
 mod server;
 mod store;
+mod survey;
 mod topology;
 
 pub use store::{Options, RedisStore};
+pub use survey::{Survey, survey};

@@ -20,8 +20,27 @@ pub(crate) struct Server {
 }
 
 /// A field of what `INFO` answers.
-fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|l| l.strip_prefix(name).and_then(|l| l.strip_prefix(':'))).map(str::trim)
+}
+
+/// The oldest version that will do, if the server is older.
+pub(crate) fn too_old(info: &str) -> Option<String> {
+    let mut parts = field(info, "redis_version")?.split('.').map(|p| p.parse().unwrap_or(0));
+    let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    (found < OLDEST).then(|| format!("{}.{}", OLDEST.0, OLDEST.1))
+}
+
+/// What the server acknowledged may be lost when it dies.
+pub(crate) fn is_without_aof(info: &str) -> bool {
+    field(info, "aof_enabled") == Some("0")
+}
+
+/// The policy by which the server drops keys when it is full, if it does.
+pub(crate) fn evicts(info: &str) -> Option<&str> {
+    let is_other =
+        |policy: &&str| *policy != "noeviction" && field(info, "storage_provider") != Some("flash");
+    field(info, "maxmemory_policy").filter(is_other)
 }
 
 /// What `INFO memory` tells.
@@ -64,23 +83,17 @@ pub(crate) async fn check(
     let raw = reply::bytes(answer)?.unwrap_or_default();
     let info = String::from_utf8_lossy(&raw).into_owned();
     let field = |name: &str| field(&info, name);
-    if let Some(version) = field("redis_version") {
-        let mut parts = version.split('.').map(|p| p.parse().unwrap_or(0));
-        let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
-        if found < OLDEST {
-            return Err(StoreError::Fatal(format!(
-                "{shown} runs Redis {version}; CiderFS needs {}.{} or later, or Valkey",
-                OLDEST.0, OLDEST.1
-            )));
-        }
+    if let (Some(oldest), Some(version)) = (too_old(&info), field("redis_version")) {
+        return Err(StoreError::Fatal(format!(
+            "{shown} runs Redis {version}; CiderFS needs {oldest} or later, or Valkey"
+        )));
     }
-    if field("aof_enabled") == Some("0") {
+    if is_without_aof(&info) {
         tracing::warn!(
             "AOF is not enabled on {shown}: what Redis acknowledged may be lost if it is not shut down properly"
         );
     }
-    let policy = field("maxmemory_policy").unwrap_or("noeviction");
-    if policy != "noeviction" && field("storage_provider") != Some("flash") && !read_only {
+    if let Some(policy) = evicts(&info).filter(|_| !read_only) {
         let mut set = cmd("CONFIG");
         set.arg("SET").arg("maxmemory-policy").arg("noeviction");
         match conn.send_packed_command(&set).await.and_then(Reply::extract_error) {

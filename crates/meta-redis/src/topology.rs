@@ -62,6 +62,12 @@ impl Servers {
         })
     }
 
+    /// From now on for somebody who has none.
+    pub fn forget_password(&mut self) {
+        self.password = None;
+        self.address.user = None;
+    }
+
     /// A connection to look at the server with. No database is selected on a single one: it may be a node of a cluster.
     pub async fn probe(&self) -> Result<MultiplexedConnection, StoreError> {
         match &self.address.place {

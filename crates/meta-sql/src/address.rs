@@ -80,6 +80,11 @@ pub struct Address {
 }
 
 impl Address {
+    /// The database file.
+    pub fn file(&self) -> &std::path::Path {
+        &self.path
+    }
+
     /// Parses `sqlite3://PATH[?options]`, `sqlite://PATH[?options]` or a plain path.
     pub fn parse(text: &(impl AsRef<OsStr> + ?Sized)) -> Result<Self, StoreError> {
         let text = text.as_ref().as_bytes();

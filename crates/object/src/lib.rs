@@ -22,8 +22,11 @@ pub use direct::{Bounce, NewFiles};
 pub use error::{ObjectError, Result};
 pub use file::FileStore;
 pub use memory::MemoryStore;
-pub use open::{StoreConfig, bucket_warnings, has_checksums, has_classes, named_bucket, open};
-pub use probe::{has_other_objects, prepare, probe, try_tier};
+pub use open::{
+    StoreConfig, bucket_warnings, delete_many, greet, has_checksums, has_classes, named_bucket, open, service,
+};
+pub use probe::{Trial, has_other_objects, prepare, probe, try_rights, try_tier};
+pub use s3::Greeting;
 pub use store::{Entry, MAX_OBJECT, Meta, ObjectStore};
 
 #[cfg(test)]

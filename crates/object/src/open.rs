@@ -12,7 +12,7 @@ use crate::error::{ObjectError, Result};
 use crate::file::FileStore;
 use crate::layers::{Paced, Sharded};
 use crate::memory::MemoryStore;
-use crate::s3::{Address, Credentials, Manner, S3Store, named};
+use crate::s3::{self, Address, Credentials, Greeting, Manner, S3Store, named};
 use crate::store::ObjectStore;
 
 /// Where objects are, and with which credentials.
@@ -133,9 +133,9 @@ pub fn open(cfg: &StoreConfig) -> Result<Arc<dyn ObjectStore>> {
     open_one(cfg, &cfg.bucket)
 }
 
-/// The driver of buckets of S3, if that is what the storage is.
-fn s3_store(cfg: &StoreConfig, bucket: &str) -> Result<Option<S3Store>> {
-    let (address, keys) = match cfg.storage.to_ascii_lowercase().as_str() {
+/// A bucket of S3 and the keys for it, if that is what the storage is.
+fn s3_parts(cfg: &StoreConfig, bucket: &str) -> Result<Option<(Address, Credentials)>> {
+    Ok(Some(match cfg.storage.to_ascii_lowercase().as_str() {
         "s3" => {
             let keys = Credentials::new(&cfg.access_key, &cfg.secret_key, &cfg.session_token)?;
             (Address::parse_s3(bucket)?, keys)
@@ -150,7 +150,40 @@ fn s3_store(cfg: &StoreConfig, bucket: &str) -> Result<Option<S3Store>> {
             (Address::parse_minio(bucket)?, keys)
         }
         _ => return Ok(None),
-    };
+    }))
+}
+
+/// The URL of the service that objects are sent to, and the region that requests are signed for; of the first shard. `None` for a
+/// storage that is no service.
+pub fn service(cfg: &StoreConfig) -> Result<Option<(String, Option<String>)>> {
+    let parts = s3_parts(cfg, &first_bucket(cfg))?;
+    Ok(parts.map(|(address, _)| (address.with_host(), address.region)))
+}
+
+/// What the service tells everybody; nothing of a storage that is none.
+pub async fn greet(cfg: &StoreConfig) -> Result<Greeting> {
+    match s3_parts(cfg, &first_bucket(cfg))? {
+        Some((address, _)) => s3::greet(&address).await,
+        None => Ok(Greeting::default()),
+    }
+}
+
+/// Deletes objects that need not be there with one request. Keys are whole, with the prefix of the volume. `None` for a storage
+/// without such a request.
+pub async fn delete_many(cfg: &StoreConfig, objects: &[String]) -> Result<Option<()>> {
+    match s3_parts(cfg, &first_bucket(cfg))? {
+        Some((address, keys)) => s3::delete_many(&address, keys, objects).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+fn first_bucket(cfg: &StoreConfig) -> String {
+    cfg.bucket.replacen("%d", "0", 1)
+}
+
+/// The driver of buckets of S3, if that is what the storage is.
+fn s3_store(cfg: &StoreConfig, bucket: &str) -> Result<Option<S3Store>> {
+    let Some((address, keys)) = s3_parts(cfg, bucket)? else { return Ok(None) };
     if let Some(hint) = address.is_of_old() {
         tracing::warn!("{hint}");
     }

@@ -114,21 +114,95 @@ async fn put_in_new(store: &dyn ObjectStore, key: &str, body: &Bytes) -> Result<
     }
 }
 
-/// Everything after the first write.
-async fn rest(store: &dyn ObjectStore, key: &str, body: &Bytes) -> Result<()> {
+/// A right that a volume needs, and whether it is there.
+#[derive(Debug)]
+pub struct Trial {
+    /// What was tried: `delete`, `put`, `get`, `range` or `list`.
+    pub right: &'static str,
+    /// How it went.
+    pub outcome: Result<()>,
+}
+
+/// [`probe`] that tells of each right by itself, of all buckets of the volume together. It begins with a deletion of nothing: where
+/// that is refused nothing is written, so that nothing stays behind. Ends where a try gets no answer.
+pub async fn try_rights(store: &dyn ObjectStore, name: &str, shards: u32) -> Vec<Trial> {
+    let mut trials: Vec<Trial> = Vec::new();
+    for key in test_keys(name, shards) {
+        if !try_key(store, &key, &mut trials).await {
+            break;
+        }
+    }
+    trials
+}
+
+/// The rights on one key. False: there is no use in going on.
+async fn try_key(store: &dyn ObjectStore, key: &str, trials: &mut Vec<Trial>) -> bool {
+    let mut note = |right, outcome: Result<()>| {
+        let is_there = outcome.is_ok();
+        match trials.iter_mut().find(|trial| trial.right == right) {
+            Some(trial) if trial.outcome.is_ok() => trial.outcome = outcome,
+            Some(_) => {}
+            None => trials.push(Trial { right, outcome }),
+        }
+        is_there
+    };
+    if !note("delete", store.delete(key).await) {
+        return false;
+    }
+    let body = test_body();
+    let put = store.put(key, body.clone()).await;
+    if put.is_err() {
+        // A reply may be lost, and the object there.
+        let _ = store.delete(key).await;
+    }
+    if !note("put", put) {
+        return false;
+    }
+    let (whole, part) = read_back(store, key, &body).await;
+    let listed = match lists(store).await {
+        Ok(false) => Err(ObjectError::Other("the listing does not have what was just written".into())),
+        other => other.map(|_| ()),
+    };
+    let deleted = store.delete(key).await;
+    let mut is_useful = note("get", whole);
+    // Not tried where the whole cannot be read.
+    is_useful &= is_useful && note("range", part);
+    is_useful &= note("list", listed);
+    is_useful &= note("delete", deleted);
+    is_useful
+}
+
+/// Reads all of a test object, and a part of it.
+async fn read_back(store: &dyn ObjectStore, key: &str, body: &Bytes) -> (Result<()>, Result<()>) {
     let whole = store.get(key, None).await;
+    let wanted = body.slice(PART.start as usize..PART.end as usize);
     let part = match (&whole, store.supports_range()) {
         (Ok(_), true) => store.get(key, Some(PART)).await,
-        _ => Ok(body.slice(PART.start as usize..PART.end as usize)),
+        _ => Ok(wanted.clone()),
     };
-    match store.list(TESTING, "", 1).await {
+    let same = |read: Bytes, wanted: &Bytes| {
+        let differs = "it does not read back as it was written";
+        if read == *wanted { Ok(()) } else { Err(ObjectError::Corrupt(key.to_owned(), differs.into())) }
+    };
+    (whole.and_then(|read| same(read, body)), part.and_then(|read| same(read, &wanted)))
+}
+
+/// Lists test objects: is there one?
+async fn lists(store: &dyn ObjectStore) -> Result<bool> {
+    Ok(!store.list(TESTING, "", 1).await?.is_empty())
+}
+
+/// Everything after the first write.
+async fn rest(store: &dyn ObjectStore, key: &str, body: &Bytes) -> Result<()> {
+    let (whole, part) = read_back(store, key, body).await;
+    match lists(store).await {
         Err(e) => tracing::warn!(
             "{e}; files can be used without it, but nothing that lists objects, as gc and fsck do"
         ),
-        Ok(page) if page.is_empty() => {
+        Ok(false) => {
             tracing::warn!("{}: the listing does not have what was just written", store.describe());
         }
-        Ok(_) => {}
+        Ok(true) => {}
     }
     let deleted = store.delete(key).await;
     let mut denied = Vec::new();
@@ -139,11 +213,8 @@ async fn rest(store: &dyn ObjectStore, key: &str, body: &Bytes) -> Result<()> {
         }
         other => other,
     };
-    let differs =
-        |key: &str| ObjectError::Corrupt(key.to_owned(), "it does not read back as it was written".into());
-    sort(whole.and_then(|read| if read == *body { Ok(()) } else { Err(differs(key)) }))?;
-    let wanted = &body[PART.start as usize..PART.end as usize];
-    sort(part.and_then(|read| if read == wanted { Ok(()) } else { Err(differs(key)) }))?;
+    sort(whole)?;
+    sort(part)?;
     let left_over = deleted.is_err();
     sort(deleted)?;
     if denied.is_empty() {

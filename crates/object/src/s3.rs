@@ -6,6 +6,7 @@ mod bound;
 mod bucket;
 mod client;
 mod error;
+mod inspect;
 mod keys;
 mod named;
 mod outgoing;
@@ -15,6 +16,8 @@ mod tests;
 
 pub(crate) use address::Address;
 pub(crate) use bound::Manner;
+pub use inspect::Greeting;
+pub(crate) use inspect::{delete_many, greet};
 pub(crate) use keys::Credentials;
 pub(crate) use named::named;
 pub(crate) use store::S3Store;

@@ -126,6 +126,25 @@ fn open_or_create(at: &OwnedFd, name: &OsStr) -> io::Result<OwnedFd> {
     }
 }
 
+/// Would the owners on the way to a cache directory be accepted? Looks at what is there of it, and makes nothing.
+///
+/// # Errors
+/// Who owns a step, and what to do.
+pub fn check_cache_owner(dir: &Path) -> io::Result<()> {
+    let mut steps: Vec<&Path> = dir.ancestors().collect();
+    steps.reverse();
+    for step in steps {
+        for stat in [rustix::fs::lstat(step), rustix::fs::stat(step)] {
+            match stat {
+                Ok(stat) => check_owner(&stat, step.file_name().unwrap_or(step.as_os_str()), dir)?,
+                Err(Errno::NOENT) => return Ok(()),
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Whoever owns a step may put something else in its place.
 fn check_owner(stat: &Stat, name: &OsStr, way: &Path) -> io::Result<()> {
     let me = rustix::process::geteuid().as_raw();

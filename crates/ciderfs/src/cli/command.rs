@@ -15,6 +15,8 @@ pub enum Command {
     Quota,
     /// Shows a volume.
     Status,
+    /// Looks for what keeps a volume from working here.
+    Doctor,
     /// Shows a file.
     Info,
     /// Shows what a mount does.
@@ -49,7 +51,7 @@ pub enum Word {
 /// What help calls a group of commands, and the group itself, in the order of help.
 pub const GROUPS: &[(&str, &[Command])] = &[
     ("Start here", &[Command::Up]),
-    ("Volumes", &[Command::Format, Command::Config, Command::Quota, Command::Status]),
+    ("Volumes", &[Command::Format, Command::Config, Command::Quota, Command::Status, Command::Doctor]),
     ("Mounting", &[Command::Mount, Command::Umount]),
     ("Looking at files and mounts", &[Command::Info, Command::Stats, Command::Profile]),
     ("This program", &[Command::Completions, Command::Man, Command::Version]),
@@ -62,6 +64,7 @@ pub const EVERY: &[Command] = &[
     Command::Config,
     Command::Quota,
     Command::Status,
+    Command::Doctor,
     Command::Info,
     Command::Stats,
     Command::Profile,
@@ -114,6 +117,12 @@ impl Command {
             Self::Status => {
                 ("status", "META-URL", &[Word::Source], "show settings, sessions and use of a volume")
             }
+            Self::Doctor => (
+                "doctor",
+                "[META-URL]",
+                &[Word::Source],
+                "check this machine, the engine and the bucket of a volume",
+            ),
             Self::Info => (
                 "info",
                 "PATH...",

@@ -3,7 +3,7 @@
 //! where else its value may come from.
 
 use super::command::Command::{
-    Config, Format, Info, Man, Mount, Profile, Quota, Stats, Status as StatusOf, Umount, Up,
+    Config, Doctor, Format, Info, Man, Mount, Profile, Quota, Stats, Status as StatusOf, Umount, Up,
 };
 use super::command::{Command, EVERY};
 use super::flag::Status::{Missing, NoOp, Only, Ready};
@@ -15,13 +15,19 @@ const CONFIG: &[Command] = &[Config];
 const FORMAT_CONFIG: &[Command] = &[Format, Config];
 /// Settings that a mount may have otherwise for itself.
 const STORED: &[Command] = &[Format, Config, Mount];
+/// The same, and who looks whether they work.
+const PLACE: &[Command] = &[Format, Config, Mount, Doctor];
+const FORMAT_DOCTOR: &[Command] = &[Format, Doctor];
+const DOCTOR: &[Command] = &[Doctor];
 const CONFIG_MOUNT: &[Command] = &[Config, Mount];
 const LIMITED: &[Command] = &[Format, Config, Quota];
 const QUOTA: &[Command] = &[Quota];
 const STATUS: &[Command] = &[StatusOf];
 const INFO: &[Command] = &[Info];
 const INFO_QUOTA: &[Command] = &[Info, Quota];
+const JSON_OUT: &[Command] = &[Info, Quota, Doctor];
 const MOUNT: &[Command] = &[Mount, Up];
+const CACHE: &[Command] = &[Mount, Up, Doctor];
 const MOUNT_ONLY: &[Command] = &[Mount];
 const UMOUNT: &[Command] = &[Umount];
 const UP: &[Command] = &[Up];
@@ -32,7 +38,7 @@ const WATCH: &[Command] = &[Stats, Profile];
 const OWNERS: &[Command] = &[Quota, Profile];
 const MAN: &[Command] = &[Man];
 /// Commands that are given the address of a metadata engine.
-const ENGINE: &[Command] = &[Format, Config, Mount, StatusOf, Quota];
+const ENGINE: &[Command] = &[Format, Config, Mount, StatusOf, Quota, Doctor];
 
 const HADOOP: Status = Missing("only clients of Hadoop look at it, and this is none; set it with theirs");
 const SAFE: Status = Missing("data is always in the object store before fsync returns; remove it");
@@ -106,12 +112,14 @@ table! {
     RECURSIVE: Switch = "recursive", ["r"], "", INFO, Ready, "whole trees";
     STRICT: Switch = "strict", [], "", INFO_QUOTA, Ready, "walk trees instead of adding up usage records";
     RAW: Switch = "raw", [], "", INFO, Ready, "slices instead of objects";
-    JSON: Switch = "json", [], "", INFO_QUOTA, Ready, "for machines";
+    JSON: Switch = "json", [], "", JSON_OUT, Ready, "for machines";
     PID: Number(0, ID_MAX) = "pid", [], "", PROFILE, Ready, "process";
     SCHEMA: Text = "schema", [], "ufmco", STATS, Ready, "sections to show, a letter each: usage, fuse, metadata, cache, objects";
     INTERVAL: Time(0, SECONDS_MAX) = "interval", ["i"], "", WATCH, Ready, "time between lines of stats (1), tables of profile (2)";
     VERBOSITY: Number(0, SMALL_MAX) = "verbosity", ["l"], "0", STATS, Ready, "1 shows further columns";
     COUNT: Number(0, u64::MAX) = "count", ["c"], "0", WATCH, Ready, "lines or tables to show, 0 for all";
+    ENV_FILE: Place = "env-file", [], "", DOCTOR, Ready, "file of NAME=VALUE lines with address and keys, as systemd reads it";
+    MOUNT_POINT: Place = "mount-point", [], "", DOCTOR, Ready, "directory where the volume will be mounted";
     MARKDOWN: Switch = "markdown", [], "", MAN, Ready, "the reference of all commands instead, in Markdown";
     PATH: Inside = "path", [], "", QUOTA, Ready, "directory, from the root of the volume";
     UID: Number(0, ID_MAX) = "uid", [], "", OWNERS, Ready, "user";
@@ -120,14 +128,14 @@ table! {
     REPAIR: Switch = "repair", [], "", QUOTA, Ready, "record what was found";
 
     "Object store":
-    STORAGE: Text = "storage", [], "file", STORED, Ready, "file, s3 or minio";
-    BUCKET: Bucket = "bucket", [], "", STORED, Ready, "directory, bucket or URL for the objects";
-    ENDPOINT: Text = "endpoint", [], "", FORMAT, Ready, "endpoint of the bucket, joined with --bucket";
-    REGION: Text = "region", [], "", STORED, Ready, "region of the bucket, where its address names none" env "REGION";
-    ACCESS_KEY: Text = "access-key", [], "", STORED, Ready, "access key of the object store" env "ACCESS_KEY" file "access-key-file";
-    SECRET_KEY: Secret = "secret-key", [], "", STORED, Ready, "secret key of the object store" env "SECRET_KEY" file "secret-key-file";
+    STORAGE: Text = "storage", [], "file", PLACE, Ready, "file, s3 or minio";
+    BUCKET: Bucket = "bucket", [], "", PLACE, Ready, "directory, bucket or URL for the objects";
+    ENDPOINT: Text = "endpoint", [], "", FORMAT_DOCTOR, Ready, "endpoint of the bucket, joined with --bucket";
+    REGION: Text = "region", [], "", PLACE, Ready, "region of the bucket, where its address names none" env "REGION";
+    ACCESS_KEY: Text = "access-key", [], "", PLACE, Ready, "access key of the object store" env "ACCESS_KEY" file "access-key-file";
+    SECRET_KEY: Secret = "secret-key", [], "", PLACE, Ready, "secret key of the object store" env "SECRET_KEY" file "secret-key-file";
     SESSION_TOKEN: Secret =
-        "session-token", [], "", STORED, Ready,
+        "session-token", [], "", PLACE, Ready,
         "session token of the object store" env "SESSION_TOKEN" file "session-token-file";
     STORAGE_CLASS: Text = "storage-class", [], "", STORED, Ready, "storage class of what is written from now on";
     TAG: Text = "tag", [], "", STORED, Ready, "tag of what is written from now on, KEY=VALUE";
@@ -249,14 +257,14 @@ table! {
     UPLOAD_DELAY: Time(0, SECONDS_MAX) = "upload-delay", [], "0s", MOUNT, SAFE, "delay of staged uploads";
     UPLOAD_HOURS: Text = "upload-hours", [], "", MOUNT, SAFE, "hours of staged uploads";
     CACHE_DIR: Dirs =
-        "cache-dir", [], "", MOUNT, Ready,
+        "cache-dir", [], "", CACHE, Ready,
         "cache directories and patterns (* ? []), separated by : or by commas; memory for none";
     CACHE_MODE: Octal(0o777) =
         "cache-mode", [], "0600", MOUNT, Ready,
         "mode of cached blocks, less the umask; never writable for others";
-    CACHE_SIZE: Bytes('M', 0, BYTES_MAX) = "cache-size", [], "100G", MOUNT, Ready, "size of the disk cache";
+    CACHE_SIZE: Bytes('M', 0, BYTES_MAX) = "cache-size", [], "100G", CACHE, Ready, "size of the disk cache";
     CACHE_ITEMS: Number(0, u64::MAX) = "cache-items", [], "0", MOUNT, Ready, "most blocks in the cache, 0 for as many as fit";
-    FREE_SPACE_RATIO: Share = "free-space-ratio", [], "0.1", MOUNT, Ready, "share of the cache's disk that stays free";
+    FREE_SPACE_RATIO: Share = "free-space-ratio", [], "0.1", CACHE, Ready, "share of the cache's disk that stays free";
     CACHE_PARTIAL_ONLY: Switch = "cache-partial-only", [], "", MOUNT, Ready, "cache only small blocks";
     CACHE_LARGE_WRITE: Switch = "cache-large-write", [], "", MOUNT, Ready, "keep full blocks after upload";
     VERIFY_CACHE_CHECKSUM: Text =

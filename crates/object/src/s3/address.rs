@@ -370,6 +370,14 @@ impl Address {
         }
     }
 
+    /// Scheme, host and port that requests go to.
+    pub(crate) fn with_host(&self) -> String {
+        let url = self.bucket_url();
+        let start = url.find("://").map_or(0, |at| at + 3);
+        let end = url[start..].find('/').map_or(url.len(), |at| start + at);
+        url[..end].to_owned()
+    }
+
     /// The region to name when a bucket is made.
     pub(crate) fn location_constraint(&self) -> Option<&str> {
         self.region.as_deref().filter(|region| *region != DEFAULT_REGION)

@@ -1,8 +1,11 @@
 //! Requests about the bucket itself, which opendal does not offer.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use bytes::Bytes;
 use ciderfs_format::excerpt;
 use http::{Method, Request, Response};
+use md5::{Digest as _, Md5};
 use reqsign_aws_v4::RequestSigner;
 use reqsign_core::{Context, HttpSend, OsEnv, Signer};
 use reqwest::Client;
@@ -59,13 +62,12 @@ async fn send(
     (method, url, body): (Method, String, String),
 ) -> Result<Answer> {
     let other = |detail: String| ObjectError::Other(format!("{store}: {detail}"));
-    let (mut parts, ()) = Request::builder()
-        .method(method)
-        .uri(url)
-        .header("content-length", body.len())
-        .body(())
-        .map_err(|e| other(e.to_string()))?
-        .into_parts();
+    let mut request = Request::builder().method(&method).uri(url).header("content-length", body.len());
+    if method == Method::POST {
+        // Not every service deletes several objects without it.
+        request = request.header("content-md5", BASE64.encode(Md5::digest(&body)));
+    }
+    let (mut parts, ()) = request.body(()).map_err(|e| other(e.to_string()))?.into_parts();
     if !keys.is_anonymous() {
         let context = Context::new().with_http_send(Sender(client.clone())).with_env(OsEnv);
         let region = address.region.as_deref().unwrap_or("us-east-1");
@@ -150,6 +152,33 @@ pub(super) async fn keeps_deleted(client: &Client, address: &Address, keys: &Key
         }
     }
     is_on.into()
+}
+
+/// Deletes several objects with one request. Keys are plain words.
+pub(super) async fn delete_many(
+    client: &Client,
+    address: &Address,
+    keys: &Keys,
+    store: &str,
+    objects: &[String],
+) -> Result<()> {
+    let list: String = objects.iter().map(|key| format!("<Object><Key>{key}</Key></Object>")).collect();
+    let body = format!(
+        "<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Quiet>true</Quiet>{list}</Delete>"
+    );
+    let url = format!("{}?delete=", address.bucket_url());
+    let answer = send(client, address, keys, store, (Method::POST, url, body)).await?;
+    let code = element(&answer.text, "Code").unwrap_or_default();
+    // Some objects may be refused within an answer that is none.
+    if answer.status.is_success() && code.is_empty() {
+        return Ok(());
+    }
+    let message = element(&answer.text, "Message").unwrap_or_default();
+    let key = objects.first().map_or("", String::as_str);
+    let asked = Asked { store, bucket: &address.bucket, call: Call::DeleteMany, key, keys };
+    let said = format!("{} {code} {message}", answer.status);
+    Err(from_code(&asked, &code, message.trim())
+        .unwrap_or_else(|| from_status(&asked, answer.status.as_u16(), said.trim())))
 }
 
 /// Where a store says that the bucket is, when it refuses to serve it here: region and endpoint.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ciderfs_bounded::KEY_FILE_MAX;
-use reqwest::{Certificate, Client, Identity, redirect};
+use reqwest::{Certificate, Client, ClientBuilder, Identity, redirect};
 
 use super::address::{Address, TlsOptions};
 use crate::error::{ObjectError, Result};
@@ -24,6 +24,15 @@ fn pem(path: &str, what: &str) -> Result<Vec<u8>> {
 /// A client for one store: connections are kept and reused, HTTP/1.1, nothing is retried or decompressed. `silence`: how long the
 /// store may say nothing.
 pub(crate) fn http_client(address: &Address, silence: Option<Duration>) -> Result<Client> {
+    build(http_settings(address, silence)?)
+}
+
+pub(super) fn build(settings: ClientBuilder) -> Result<Client> {
+    settings.build().map_err(|e| ObjectError::Config(format!("HTTP client cannot be set up: {e}")))
+}
+
+/// How such a client is set up.
+pub(super) fn http_settings(address: &Address, silence: Option<Duration>) -> Result<ClientBuilder> {
     let mut builder = Client::builder()
         .http1_only()
         .tcp_nodelay(true)
@@ -53,5 +62,5 @@ pub(crate) fn http_client(address: &Address, silence: Option<Duration>) -> Resul
             .map_err(|e| ObjectError::Config(format!("ssl-cert {cert}, ssl-key {key}: {e}")))?;
         builder = builder.identity(identity);
     }
-    builder.build().map_err(|e| ObjectError::Config(format!("HTTP client cannot be set up: {e}")))
+    Ok(builder)
 }

@@ -17,6 +17,7 @@ pub(super) enum Call {
     Get,
     Head,
     Delete,
+    DeleteMany,
     List,
     CreateBucket,
 }
@@ -47,6 +48,7 @@ impl Asked<'_> {
             Call::Get => "GetObject",
             Call::Head => "HeadObject",
             Call::Delete => "DeleteObject",
+            Call::DeleteMany => "DeleteObjects",
             Call::List => "ListObjectsV2",
             Call::CreateBucket => "CreateBucket",
         }
@@ -59,7 +61,7 @@ impl Asked<'_> {
         match self.call {
             Call::Put => format!("s3:PutObject on {bucket}/{prefix}*"),
             Call::Get | Call::Head => format!("s3:GetObject on {bucket}/{prefix}*"),
-            Call::Delete => format!("s3:DeleteObject on {bucket}/{prefix}*"),
+            Call::Delete | Call::DeleteMany => format!("s3:DeleteObject on {bucket}/{prefix}*"),
             Call::List => format!("s3:ListBucket on {bucket} with the prefix {prefix:?}"),
             Call::CreateBucket => format!("s3:CreateBucket on {bucket}"),
         }
