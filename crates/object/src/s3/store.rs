@@ -117,6 +117,15 @@ impl S3Store {
         }
     }
 
+    fn write_options(&self, body: &Bytes) -> WriteOptions {
+        let crc = || [(CRC_NAME.to_owned(), crc32c::crc32c(body).to_string())].into();
+        WriteOptions {
+            content_type: Some("application/octet-stream".to_owned()),
+            user_metadata: self.address.checksum.then(crc),
+            ..WriteOptions::default()
+        }
+    }
+
     fn verify(&self, key: &str, body: &Bytes, expected: Option<&str>) -> Result<()> {
         // Absent or unreadable: written by something else, accepted as the official client does.
         let Some(expected) = expected.and_then(|v| v.parse::<u32>().ok()) else { return Ok(()) };
@@ -145,17 +154,28 @@ async fn read(reader: &Reader, range: impl Into<BytesRange>, most: u64) -> opend
 #[async_trait]
 impl ObjectStore for S3Store {
     async fn put(&self, key: &str, body: Bytes) -> Result<()> {
-        let mut options = WriteOptions {
-            content_type: Some("application/octet-stream".to_owned()),
-            ..WriteOptions::default()
-        };
-        if self.address.checksum {
-            let crc = crc32c::crc32c(&body).to_string();
-            options.user_metadata = Some([(CRC_NAME.to_owned(), crc)].into());
-        }
+        let options = self.write_options(&body);
         let operator = self.operator().await?;
         match operator.write_options(key, body, options).await {
             Ok(_) => Ok(()),
+            Err(e) => Err(self.write_error(key, &e).await),
+        }
+    }
+
+    async fn put_new(&self, key: &str, body: Bytes) -> Result<bool> {
+        // Stores that do not know the condition ignore it, or refuse it.
+        match self.head(key).await {
+            Ok(_) => return Ok(false),
+            // Whoever may not list is told no more than this of an object that does not exist.
+            Err(ObjectError::NotFound(_) | ObjectError::AccessDenied(_)) => {}
+            Err(e) => return Err(e),
+        }
+        let options = WriteOptions { if_not_exists: true, ..self.write_options(&body) };
+        let operator = self.operator().await?;
+        match operator.write_options(key, body.clone(), options).await {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind() == ErrorKind::ConditionNotMatch => Ok(false),
+            Err(e) if e.message().contains("NotImplemented") => self.put(key, body).await.map(|()| true),
             Err(e) => Err(self.write_error(key, &e).await),
         }
     }

@@ -131,7 +131,9 @@ impl S3 for Service {
     }
 
     async fn put_object(&self, req: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
-        let PutObjectInput { bucket, key, body, content_type, metadata, content_length, .. } = req.input;
+        let PutObjectInput {
+            bucket, key, body, content_type, metadata, content_length, if_none_match, ..
+        } = req.input;
         let chunks: Vec<Bytes> = match body {
             Some(body) => body.try_collect().await.map_err(|e| s3_error!(IncompleteBody, "{}", e))?,
             None => Vec::new(),
@@ -140,11 +142,13 @@ impl S3 for Service {
         if content_length.is_some_and(|len| len != body.len() as i64) {
             return Err(s3_error!(IncompleteBody));
         }
+        let (content_type, metadata) = (content_type.map(|t| t.to_string()), metadata.unwrap_or_default());
         let info = self
             .objects
-            .put(&bucket, &key, body, content_type.map(|t| t.to_string()), metadata.unwrap_or_default())
+            .put_if(&bucket, &key, body, content_type, metadata, if_none_match.is_some())
             .map_err(internal)?
-            .ok_or_else(|| s3_error!(NoSuchBucket))?;
+            .ok_or_else(|| s3_error!(NoSuchBucket))?
+            .ok_or_else(|| s3_error!(PreconditionFailed))?;
         let output = PutObjectOutput { e_tag: Some(ETag::Strong(info.etag)), ..PutObjectOutput::default() };
         Ok(S3Response::new(output))
     }
