@@ -83,7 +83,10 @@ table! {
     "Command":
     FORCE: Switch = "force", [], "", STORED, Ready, "skip safety checks";
     FORCE_UMOUNT: Switch = "force", ["f"], "", UMOUNT, Ready, "unmount although it is in use";
-    NO_UPDATE: Switch = "no-update", ["if-absent"], "", FORMAT, Ready, "leave an existing volume as it is";
+    NO_UPDATE: Switch = "no-update", [], "", FORMAT, Ready, "leave an existing volume as it is";
+    IF_ABSENT: Switch =
+        "if-absent", [], "", FORMAT, Ready,
+        "create the volume or find that it is there, also on several nodes at once; exit code 2 for another volume, 3 for no answer";
     YES: Switch = "yes", ["y"], "", CONFIG, Ready, "ask nothing";
     DATA: Place = "data", [], "", UP, Ready, "directory of the volume";
     BACKGROUND: Switch = "background", ["d"], "", MOUNT_ONLY, Ready, "go to the background when mounted";
