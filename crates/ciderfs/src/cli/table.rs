@@ -93,9 +93,13 @@ table! {
     FOREGROUND: Switch = "foreground", ["f"], "", MOUNT_ONLY, Ready, "stay in the foreground";
     NO_SYSLOG: Switch = "no-syslog", [], "", MOUNT_ONLY, NoOp("nothing is sent to syslog"), "do not log to syslog";
     LOG: Place = "log", [], "", MOUNT_ONLY, Ready, "log file of a background mount";
+    LOG_LEVEL_FILE: Place = "log-level-file", [], "", MOUNT, Ready, "file with the log level, read again on SIGHUP";
+    GUARD: Switch =
+        "guard", [], "", MOUNT_ONLY, Ready,
+        "make the empty mount point read-only and immutable, so that nobody fills the local disk while nothing is mounted";
     UPDATE_FSTAB: Switch = "update-fstab", [], "", MOUNT, Ready, "enter the mount in /etc/fstab";
     DISABLE_TRANSPARENT_HUGEPAGE: Switch = "disable-transparent-hugepage", [], "", MOUNT, LATER, "huge pages";
-    FLUSH: Switch = "flush", [], "", UMOUNT, NoOp("nothing is staged"), "wait for staged data";
+    FLUSH: Switch = "flush", [], "", UMOUNT, Ready, "wait until everything is stored and the mount process has ended";
     SESSION: Number(0, u64::MAX) = "session", ["s"], "0", STATUS, Ready, "show one session";
     MORE: Switch = "more", ["m"], "", STATUS, LATER, "count trash and pending deletions";
     INODE: Switch = "inode", ["i"], "", INFO, Ready, "arguments are inodes of the volume at the working directory";
