@@ -304,3 +304,33 @@ fn mount_a_twice_makes_one_mount() {
     let ran = run_within(&mut command, PATIENCE);
     assert_eq!(ran.code, 0, "{}{}{:?}", ran.stdout, ran.stderr, fs::read_to_string(dir.join("log")));
 }
+
+/// systemd ends the process when the mount is gone: the first signal then asks for what is under way, the second one ends it.
+#[test]
+fn the_first_signal_after_an_unmount_from_outside_cuts_nothing_short() {
+    let volume = Volume::new(Engine::Redis, &["--trash-days=0"]);
+    for signals in [1, 2] {
+        fs::create_dir(volume.dir.path().join(format!("{signals}"))).unwrap();
+        let mut manager = Manager::in_file(&volume.dir.path().join(format!("{signals}")));
+        let at = volume.new_path();
+        let mut mount = start(&volume, &at, &manager, &[]);
+        manager.hears("READY=1", 1);
+        let redis = volume.redis.as_ref().unwrap().pid().unwrap();
+        // The session cannot be ended.
+        signal(redis, Signal::STOP);
+        rustix::mount::unmount(&at, rustix::mount::UnmountFlags::empty()).unwrap();
+        manager.hears("STOPPING=1", 1);
+        for _ in 0..signals {
+            signal(mount.pid(), Signal::TERM);
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        let ended = mount.wait(Duration::ZERO);
+        signal(redis, Signal::CONT);
+        if signals == 1 {
+            assert!(ended.is_none(), "{ended:?}");
+            assert!(mount.wait(PATIENCE).unwrap().success(), "{}", mount.log());
+        } else {
+            assert!(ended.is_some_and(|status| !status.success()), "{ended:?}");
+        }
+    }
+}
