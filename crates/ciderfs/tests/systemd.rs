@@ -278,7 +278,7 @@ fn mount_a_twice_makes_one_mount() {
     let (dir, at) = (volume.dir.path(), volume.new_path());
     let bin: PathBuf = program().get_program().into();
     fs::create_dir_all(dir.join("sbin")).unwrap();
-    for name in ["mount.ciderfs", "mount.fuse.juicefs"] {
+    for name in ["ciderfs", "mount.ciderfs", "mount.fuse.juicefs"] {
         std::os::unix::fs::symlink(&bin, dir.join("sbin").join(name)).unwrap();
     }
     let line = format!(
@@ -298,7 +298,10 @@ fn mount_a_twice_makes_one_mount() {
         ! grep -qz NOTIFY_SOCKET /proc/$pid/environ
         mount | grep \" $PWD/mnt1 \" | grep -q _netdev
         echo x > mnt1/f; mount -o remount,ro mnt1; ! touch mnt1/g 2>/dev/null; mount -o remount,rw mnt1; touch mnt1/g
-        umount mnt1; while test -e /proc/$pid; do sleep 0.05; done; ! grep -q $PWD/mnt1 /run/mount/utab";
+        umount mnt1; while test -e /proc/$pid; do sleep 0.05; done; ! grep -q $PWD/mnt1 /run/mount/utab
+        mount -a -T fstab; grep -q $PWD/mnt1 /run/mount/utab
+        sbin/ciderfs umount --flush mnt1
+        ! grep -q $PWD/mnt1 /run/mount/utab";
     let mut command = Command::new("unshare");
     command.args(["-m", "sh", "-euxc", script]).current_dir(dir);
     let ran = run_within(&mut command, PATIENCE);

@@ -25,12 +25,12 @@ impl Entry {
     /// Writes it. One that a former mount has left there is replaced.
     pub(super) fn write(source: &str, target: &Path, options: &[String]) -> io::Result<Self> {
         let entry = Self { dir: DIR.into(), source: source.to_owned(), target: target.to_owned() };
-        entry.change(Some(options))?;
+        entry.change(Some(options), false)?;
         Ok(entry)
     }
 
-    /// What stays of the table, and the line for these options.
-    fn change(&self, options: Option<&[String]>) -> io::Result<()> {
+    /// Removes our line, or all of the target, and writes one with these options.
+    fn change(&self, options: Option<&[String]>, all: bool) -> io::Result<()> {
         match fs::create_dir(&self.dir) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
             _ => {}
@@ -45,9 +45,8 @@ impl Entry {
         };
         let (source, target) = self.fields();
         let is_ours = |line: &[u8]| {
-            let mut fields = line.split(|b| *b == b' ');
             let has = |field: &[u8]| line.split(|b| *b == b' ').any(|f| f == field);
-            fields.next().is_some() && has(&source) && has(&target)
+            has(&target) && (all || has(&source))
         };
         let lines = old.split(|b| *b == b'\n').filter(|line| !line.is_empty());
         let mut new: Vec<u8> = lines.filter(|l| !is_ours(l)).flat_map(|l| [l, b"\n"].concat()).collect();
@@ -73,12 +72,13 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
+        let there = super::find_mount(&self.target).ok().flatten();
         // Left to somebody else together with the mount.
-        let there = super::find_mount(&self.target);
-        if there.is_ok_and(|mount| mount.is_some_and(|mount| mount.source == self.source)) {
+        if there.as_ref().is_some_and(|mount| mount.source == self.source) {
             return;
         }
-        if let Err(e) = self.change(None) {
+        // mount(8) writes one too, with the address of the metadata as the source.
+        if let Err(e) = self.change(None, there.is_none()) {
             tracing::debug!("the line of {:?} stays in {DIR}/utab: {e}", self.target);
         }
     }
@@ -113,13 +113,19 @@ mod tests {
         let target = dir.path().join("a b");
         let entry = Entry { dir: dir.path().into(), source: "JuiceFS:v".into(), target };
         for round in 0..2 {
-            entry.change(Some(&["_netdev".into(), "x-a=b c".into()])).unwrap();
+            entry.change(Some(&["_netdev".into(), "x-a=b c".into()]), false).unwrap();
             let line = format!(
                 "SRC=JuiceFS:v TARGET={}/a\\040b ROOT=/ OPTS=_netdev,x-a=b\\040c\n",
                 dir.path().display()
             );
             assert_eq!(fs::read_to_string(&path).unwrap(), format!("{others}{line}"), "round {round}");
         }
+        let own = fs::read_to_string(&path).unwrap();
+        let by_mount =
+            format!("SRC=redis://h/1 TARGET={}/a\\040b ROOT=/ OPTS=_netdev\n", dir.path().display());
+        fs::write(&path, format!("{own}{by_mount}")).unwrap();
+        entry.change(None, false).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{others}{by_mount}"));
         drop(entry);
         assert_eq!(fs::read_to_string(&path).unwrap(), others);
     }
