@@ -30,8 +30,12 @@ use crate::failure::{Failure, Result};
 
 /// The engine whose address is an argument, opened.
 pub async fn engine(args: &Args, index: usize, purpose: Purpose) -> Result<Arc<dyn Store>> {
-    let password = args.find(META_PASSWORD).cloned();
-    Ok(Engine { address: args.place(index).as_os_str(), password }.open(purpose).await?)
+    Ok(engine_at(args, index).open(purpose).await?)
+}
+
+/// The engine whose address is an argument.
+pub fn engine_at(args: &Args, index: usize) -> Engine<'_> {
+    Engine { address: args.place(index).as_os_str(), password: args.find(META_PASSWORD).cloned() }
 }
 
 /// The directory of the volume that is mounted, as it is told.

@@ -4,6 +4,10 @@ use std::fmt;
 
 /// Exit code of any error.
 pub const EXIT_ERROR: u8 = 1;
+/// Exit code of `format --if-absent` where another volume is at one of the two places.
+pub const EXIT_OTHER_VOLUME: u8 = 2;
+/// Exit code of `format --if-absent` where one of them does not answer: later it may.
+pub const EXIT_NO_ANSWER: u8 = 3;
 /// Exit code of an unknown command.
 pub const EXIT_UNKNOWN_COMMAND: u8 = 3;
 /// Exit code of a mount that must not be restarted as it is.

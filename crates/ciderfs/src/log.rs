@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
 use std::sync::OnceLock;
 
 use ciderfs_format::excerpt;
@@ -12,10 +13,11 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::cli::args::Args;
-use crate::cli::table::{LOG_ID, LOG_LEVEL, NO_COLOR, QUIET, TRACE, VERBOSE};
+use crate::cli::table::{LOG_ID, LOG_LEVEL, LOG_LEVEL_FILE, NO_COLOR, QUIET, TRACE, VERBOSE};
 use crate::daemon;
 
 /// Our crates: their texts hold no secrets.
@@ -99,30 +101,61 @@ fn stamp() -> String {
     jiff::Timestamp::now().strftime("%Y/%m/%d %H:%M:%S%.6f").to_string()
 }
 
-/// Sets up logging; `RUST_LOG` wins over the flags, which win over `usual`. None of them gets past the ceiling.
+/// What sets another level while the program runs.
+type Reload = Box<dyn Fn() + Send + Sync>;
+static RELOAD: OnceLock<Reload> = OnceLock::new();
+
+/// Reads the file with the level again.
+pub fn reload() {
+    if let Some(reload) = RELOAD.get() {
+        reload();
+    }
+}
+
+/// A level by its name.
+fn level_named(name: &str) -> &'static str {
+    match name {
+        "trace" => "trace",
+        "debug" => "debug",
+        "warn" | "warning" => "warn",
+        "error" | "fatal" | "panic" => "error",
+        _ => "info",
+    }
+}
+
+/// The level that is in a file; without one that can be read the others count.
+fn level_in(file: &Path) -> Option<&'static str> {
+    let text = ciderfs_bounded::read_text(file, ciderfs_bounded::KEY_FILE_MAX).ok()?;
+    Some(level_named(text.trim()))
+}
+
+/// Sets up logging; `RUST_LOG` wins over the file with the level, which wins over the flags, and those over `usual`. None of them
+/// gets past the ceiling.
 pub fn start(args: &Args, usual: &str) {
     if let Some(id) = args.find(LOG_ID) {
         identify(id);
     }
     let level = match args.find(LOG_LEVEL) {
-        Some("trace") => "trace",
-        Some("debug") => "debug",
-        Some("warn" | "warning") => "warn",
-        Some("error" | "fatal" | "panic") => "error",
-        Some(_) => "info",
+        Some(name) => level_named(name),
         None if args.get(TRACE) => "trace",
         None if args.get(VERBOSE) => "debug",
         None if args.get(QUIET) => "warn",
         None => usual,
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let (file, other) = (args.find(LOG_LEVEL_FILE).map(Path::to_owned), level.to_owned());
+    let filter = move || {
+        let level = file.as_deref().and_then(level_in).unwrap_or(&other);
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level))
+    };
+    let (changing, handle) = reload::Layer::new(filter());
     let colour = std::io::stderr().is_terminal() && !args.get(NO_COLOR);
     let lines = tracing_subscriber::fmt::layer()
         // Of the fields, which have a style of their own.
         .with_ansi(colour)
         .with_writer(std::io::stderr)
         .event_format(Lines { colour, prefix: shown_prefix() });
-    let _ = tracing_subscriber::registry().with(ceiling()).with(filter).with(lines).try_init();
+    let _ = tracing_subscriber::registry().with(ceiling()).with(changing).with(lines).try_init();
+    let _ = RELOAD.set(Box::new(move || _ = handle.reload(filter())));
 }
 
 /// The last line of a failed command.

@@ -12,6 +12,8 @@ mod http;
 mod log;
 #[allow(unsafe_code, reason = "calls of the allocator")]
 mod memory;
+mod progress;
+mod service;
 mod visible;
 
 use std::process::ExitCode;
@@ -19,6 +21,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let argv: Vec<std::ffi::OsString> = std::env::args_os().collect();
     visible::cover(&argv);
+    service::take();
     memory::tame_allocator();
     let argv = match daemon::command_line(argv) {
         Ok(argv) => argv,

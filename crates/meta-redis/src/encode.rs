@@ -371,6 +371,7 @@ impl Encoded {
             | Write::DelQuota(_)
             | Write::DropOwnerQuotas => self.quota(keys, write),
             Write::PutSetting(raw) => self.run("SET", keys.setting(), &[raw]),
+            Write::DelSetting => self.run("DEL", keys.setting(), &[]),
             Write::PutSession(sid, expire, info) => {
                 self.arg("Z");
                 self.key(keys.all_sessions());

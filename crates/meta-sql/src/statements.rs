@@ -164,6 +164,7 @@ statements! {
     get_setting = "SELECT substr(CAST(value AS BLOB),1,1048577) FROM jfs_setting WHERE name='format'";
     put_setting = "INSERT INTO jfs_setting(name,value) VALUES('format',?1) \
         ON CONFLICT(name) DO UPDATE SET value=excluded.value";
+    del_setting = "DELETE FROM jfs_setting WHERE name='format'";
 
     get_session = "SELECT 1 FROM jfs_session2 WHERE sid=?1";
     put_session = "INSERT INTO jfs_session2(sid,expire,info) VALUES(?1,?2,?3) \

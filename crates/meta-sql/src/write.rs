@@ -104,6 +104,7 @@ fn apply(conn: &Connection, s: &Statements, w: &Write) -> Result<Output> {
                 .map_err(|e| Failure::Store(StoreError::Corrupt(format!("settings are not text: {e}"))))?;
             run(conn, &s.put_setting, [text])
         }
+        Write::DelSetting => run(conn, &s.del_setting, []),
         Write::InitCounters => {
             for (name, value) in names::INITIAL {
                 run(conn, &s.init_counter, params![name, value])?;

@@ -84,7 +84,9 @@ impl Meta {
         let mut tasks = self.tasks.lock();
         tasks.push(tokio::spawn(Arc::clone(self).watch_memory()));
         if !self.cfg.heartbeat.is_zero() {
-            tasks.push(tokio::spawn(Arc::clone(self).heartbeat_loop()));
+            let heartbeat = tokio::spawn(Arc::clone(self).heartbeat_loop());
+            *self.heartbeat.lock() = Some(heartbeat.abort_handle());
+            tasks.push(heartbeat);
         }
         if !self.cfg.read_only {
             tasks.push(tokio::spawn(Arc::clone(self).deletion_worker()));
@@ -247,6 +249,11 @@ impl Meta {
                 tracing::warn!("cleaning stale sessions: {e}");
             }
         }
+    }
+
+    /// Does the heartbeat still run, whether or not the engine answers it? True where there is none, and once it was told to end.
+    pub fn is_beating(&self) -> bool {
+        *self.stop.borrow() || self.heartbeat.lock().as_ref().is_none_or(|task| !task.is_finished())
     }
 
     /// Applies changed settings; a volume that is no longer ours stops the mount.

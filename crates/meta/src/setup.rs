@@ -73,4 +73,19 @@ impl Meta {
         }
         Err(Error::Volume("the settings keep changing; try again later".into()))
     }
+
+    /// Takes back the settings of a volume that was just made and cannot be used; false if they are others by now.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub async fn withdraw_settings(store: &dyn Store, uuid: &str) -> Result<bool> {
+        let Some(Value::Bytes(Some(raw))) = store.read(&[Read::Setting]).await?.into_iter().next() else {
+            return Ok(false);
+        };
+        if !Settings::parse(&raw).is_ok_and(|found| found.uuid == uuid) {
+            return Ok(false);
+        }
+        let commit = Commit { guards: vec![Guard::Setting(Some(raw))], writes: vec![Write::DelSetting] };
+        Ok(matches!(store.commit(&commit).await?, Outcome::Done(_)))
+    }
 }

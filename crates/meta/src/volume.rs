@@ -186,6 +186,8 @@ pub struct Meta {
     pub(crate) fatal: watch::Sender<Option<String>>,
     pub(crate) stop: watch::Sender<bool>,
     pub(crate) tasks: Mutex<Vec<tokio::task::JoinHandle<()>>>,
+    /// One of these.
+    pub(crate) heartbeat: Mutex<Option<tokio::task::AbortHandle>>,
 }
 
 impl Meta {
@@ -240,6 +242,7 @@ impl Meta {
             fatal: watch::Sender::new(None),
             stop: watch::Sender::new(false),
             tasks: Mutex::default(),
+            heartbeat: Mutex::default(),
         };
         meta.refresh_usage().await?;
         meta.reload_quotas().await?;

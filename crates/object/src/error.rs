@@ -6,6 +6,9 @@ pub enum ObjectError {
     /// There is no such object.
     #[error("object {0} does not exist")]
     NotFound(String),
+    /// There is one already.
+    #[error("object {0} exists already")]
+    Exists(String),
     /// The store refused the credentials or the operation.
     #[error("access denied: {0}")]
     AccessDenied(String),
@@ -44,6 +47,7 @@ impl ObjectError {
     pub(crate) fn reworded(self, words: impl Fn(&str) -> String) -> Self {
         match self {
             Self::NotFound(text) => Self::NotFound(words(&text)),
+            Self::Exists(text) => Self::Exists(words(&text)),
             Self::AccessDenied(text) => Self::AccessDenied(words(&text)),
             Self::NoBucket(text) => Self::NoBucket(words(&text)),
             Self::Unreachable(text) => Self::Unreachable(words(&text)),

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 use crate::buffers::Buffers;
 use crate::direct::{Bounce, NewFiles};
@@ -73,6 +75,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 fn io_error(key: &str, e: &std::io::Error) -> ObjectError {
     match e.kind() {
         ErrorKind::NotFound => ObjectError::NotFound(key.to_owned()),
+        ErrorKind::AlreadyExists => ObjectError::Exists(key.to_owned()),
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => ObjectError::AccessDenied(format!(
             "{key}: {e}; check owner and mode of the directory, and how it is mounted"
         )),
@@ -91,8 +94,31 @@ fn make_dirs(dir: &Path) -> std::io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir)
 }
 
+/// Takes the name for a file, as `rename` does it or one that keeps what is there.
+type Name = fn(&Path, &Path) -> std::io::Result<()>;
+
+/// Gives a file a name that no other has.
+fn name_new(temp: &Path, path: &Path) -> std::io::Result<()> {
+    let renamed = renameat_with(CWD, temp, CWD, path, RenameFlags::NOREPLACE);
+    match renamed {
+        // Not every file system has that, and of these not every one has links.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            fs::hard_link(temp, path)?;
+            fs::remove_file(temp)
+        }
+        other => Ok(other?),
+    }
+}
+
 /// Writes beside the target, makes it durable, then takes the name.
-fn write_file(path: &Path, key: &str, body: &[u8], files: &NewFiles, mut bounce: Bounce) -> Result<()> {
+fn write_file(
+    path: &Path,
+    key: &str,
+    body: &[u8],
+    files: &NewFiles,
+    mut bounce: Bounce,
+    take_name: Name,
+) -> Result<()> {
     let fail = |e: &std::io::Error| io_error(key, e);
     let dir = path.parent().unwrap_or(Path::new("/"));
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
@@ -109,7 +135,7 @@ fn write_file(path: &Path, key: &str, body: &[u8], files: &NewFiles, mut bounce:
         }
         other => other,
     };
-    let written = file.and_then(|file| file.sync_data()).and_then(|()| fs::rename(&temp, path));
+    let written = file.and_then(|file| file.sync_data()).and_then(|()| take_name(&temp, path));
     if let Err(e) = written {
         let _ = fs::remove_file(&temp);
         return Err(fail(&e));
@@ -216,7 +242,17 @@ impl ObjectStore for FileStore {
     async fn put_in_tier(&self, key: &str, body: Bytes, _tier: u8) -> Result<()> {
         let (path, key, files) = (self.path(key)?, key.to_owned(), Arc::clone(&self.new_files));
         let bounce = Bounce::new(&self.buffers);
-        blocking(move || write_file(&path, &key, &body, &files, bounce)).await
+        blocking(move || write_file(&path, &key, &body, &files, bounce, |temp, path| fs::rename(temp, path)))
+            .await
+    }
+
+    async fn put_new(&self, key: &str, body: Bytes) -> Result<bool> {
+        let (path, key, files) = (self.path(key)?, key.to_owned(), Arc::clone(&self.new_files));
+        let bounce = Bounce::new(&self.buffers);
+        match blocking(move || write_file(&path, &key, &body, &files, bounce, name_new)).await {
+            Err(ObjectError::Exists(_)) => Ok(false),
+            other => other.map(|()| true),
+        }
     }
 
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {

@@ -49,6 +49,16 @@ pub trait ObjectStore: Send + Sync + Debug {
         self.put_in_tier(key, body, 0).await
     }
 
+    /// Stores a whole object unless there is one: false, and nothing is changed, then. In one step where the store offers that;
+    /// else it is asked first, and of two writers at the same moment the last one wins.
+    async fn put_new(&self, key: &str, body: Bytes) -> Result<bool> {
+        match self.head(key).await {
+            Ok(_) => Ok(false),
+            Err(ObjectError::NotFound(_)) => self.put(key, body).await.map(|()| true),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Reads an object, or bytes `range` of it. A range past the end is cut. A whole object has at most [`MAX_OBJECT`] bytes.
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes>;
 

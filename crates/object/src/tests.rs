@@ -18,6 +18,9 @@ async fn behaves(store: &dyn ObjectStore) {
     assert!(matches!(store.get("a/b", None).await, Err(ObjectError::NotFound(_))));
     assert!(matches!(store.head("a/b").await, Err(ObjectError::NotFound(_))));
     store.delete("a/b").await.unwrap();
+    assert!(store.put_new("a/b", Bytes::from_static(b"first")).await.unwrap());
+    assert!(!store.put_new("a/b", Bytes::from_static(b"second")).await.unwrap());
+    assert_eq!(store.get("a/b", None).await.unwrap(), "first");
     for key in ["a/b", "a/b0", "a-b", "a/c/d", "z"] {
         store.put(key, Bytes::from(format!("body of {key}"))).await.unwrap();
     }

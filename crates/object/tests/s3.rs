@@ -51,6 +51,9 @@ async fn behaves(store: &dyn ObjectStore) {
     assert!(matches!(store.get("a/b", Some(0..1)).await, Err(ObjectError::NotFound(_))));
     assert!(matches!(store.head("a/b").await, Err(ObjectError::NotFound(_))));
     store.delete("a/b").await.unwrap();
+    assert!(store.put_new("a/b", Bytes::from_static(b"first")).await.unwrap());
+    assert!(!store.put_new("a/b", Bytes::from_static(b"second")).await.unwrap());
+    assert_eq!(store.get("a/b", None).await.unwrap(), "first");
     for key in ["a/b", "a/b0", "a-b", "a/c/d", "z"] {
         store.put(key, Bytes::from(format!("body of {key}"))).await.unwrap();
     }
@@ -515,4 +518,26 @@ async fn what_a_store_repeats_shows_no_secret() {
         assert!(text.contains("**** and ****") || op == Op::CreateBucket, "{text}");
         assert!(!text.contains("planted"), "{text}");
     }
+}
+
+#[tokio::test]
+async fn of_many_who_store_a_new_object_at_once_one_does() {
+    let server = server().await;
+    let dir = tempfile::tempdir().unwrap();
+    let files: Arc<dyn ObjectStore> = Arc::new(ciderfs_object::FileStore::new(dir.path()));
+    for store in [store(&server), files] {
+        for round in 0..10 {
+            let key = format!("vol/{round}");
+            let put = |i: u32| {
+                let (store, key) = (Arc::clone(&store), key.clone());
+                async move { store.put_new(&key, Bytes::from(i.to_string())).await.unwrap() }
+            };
+            let all = futures_util::future::join_all((0..8).map(put)).await;
+            let first = all.iter().position(|new| *new).unwrap();
+            assert_eq!(all.iter().filter(|new| **new).count(), 1, "round {round}: {all:?}");
+            assert_eq!(store.get(&key, None).await.unwrap(), first.to_string());
+        }
+    }
+    let e = store(&server).put_new("x", Bytes::new()).await;
+    assert!(e.unwrap(), "an empty object is one, too");
 }

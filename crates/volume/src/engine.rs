@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use ciderfs_format::{Secret, shown, shown_address};
 use ciderfs_meta::MetaConfig;
-use ciderfs_meta::store::Store;
+use ciderfs_meta::store::{Store, StoreError};
 use ciderfs_meta_redis::RedisStore;
 use ciderfs_meta_sql::SqliteStore;
 use parking_lot::Mutex;
@@ -77,7 +77,10 @@ impl Engine<'_> {
                     Error::Engine(format!("{}: the address is not UTF-8", shown_address(url)))
                 })?;
                 let store = RedisStore::open(url, options).await;
-                Ok(Arc::new(store.map_err(|e| Error::Engine(e.to_string()))?))
+                Ok(Arc::new(store.map_err(|e| match e {
+                    StoreError::Unavailable(text) => Error::Away(text),
+                    other => Error::Engine(other.to_string()),
+                })?))
             }
             "mysql" | "postgres" | "badger" | "etcd" | "tikv" | "fdb" | "memkv" => Err(Error::Engine(
                 format!("metadata engine {scheme} is not supported in this version; supported: {ENGINES}"),

@@ -9,6 +9,9 @@ pub enum Error {
     /// The metadata engine, or its address.
     #[error("{0}")]
     Engine(String),
+    /// The engine, which does not answer now and may later.
+    #[error("{0}")]
+    Away(String),
     /// Metadata.
     #[error(transparent)]
     Meta(#[from] ciderfs_meta::Error),

@@ -96,16 +96,23 @@ table! {
     "Command":
     FORCE: Switch = "force", [], "", STORED, Ready, "skip safety checks";
     FORCE_UMOUNT: Switch = "force", ["f"], "", UMOUNT, Ready, "unmount although it is in use";
-    NO_UPDATE: Switch = "no-update", ["if-absent"], "", FORMAT, Ready, "leave an existing volume as it is";
+    NO_UPDATE: Switch = "no-update", [], "", FORMAT, Ready, "leave an existing volume as it is";
+    IF_ABSENT: Switch =
+        "if-absent", [], "", FORMAT, Ready,
+        "create the volume or find that it is there, also on several nodes at once; exit code 2 for another volume, 3 for no answer";
     YES: Switch = "yes", ["y"], "", CONFIG, Ready, "ask nothing";
     DATA: Place = "data", [], "", UP, Ready, "directory of the volume";
     BACKGROUND: Switch = "background", ["d"], "", MOUNT_ONLY, Ready, "go to the background when mounted";
     FOREGROUND: Switch = "foreground", ["f"], "", MOUNT_ONLY, Ready, "stay in the foreground";
     NO_SYSLOG: Switch = "no-syslog", [], "", MOUNT_ONLY, NoOp("nothing is sent to syslog"), "do not log to syslog";
     LOG: Place = "log", [], "", MOUNT_ONLY, Ready, "log file of a background mount";
+    LOG_LEVEL_FILE: Place = "log-level-file", [], "", MOUNT, Ready, "file with the log level, read again on SIGHUP";
+    GUARD: Switch =
+        "guard", [], "", MOUNT_ONLY, Ready,
+        "make the empty mount point read-only and immutable, so that nobody fills the local disk while nothing is mounted";
     UPDATE_FSTAB: Switch = "update-fstab", [], "", MOUNT, Ready, "enter the mount in /etc/fstab";
     DISABLE_TRANSPARENT_HUGEPAGE: Switch = "disable-transparent-hugepage", [], "", MOUNT, Ready, "no huge pages for this process";
-    FLUSH: Switch = "flush", [], "", UMOUNT, NoOp("nothing is staged"), "wait for staged data";
+    FLUSH: Switch = "flush", [], "", UMOUNT, Ready, "wait until everything is stored and the mount process has ended";
     SESSION: Number(0, u64::MAX) = "session", ["s"], "0", STATUS, Ready, "show one session";
     MORE: Switch = "more", ["m"], "", STATUS, Missing("the counts take a walk over the whole trash; `info -r` on .trash tells what is in it"), "count trash and pending deletions";
     INODE: Switch = "inode", ["i"], "", INFO, Ready, "arguments are inodes of the volume at the working directory";

@@ -1,5 +1,7 @@
 //! `ciderfs format META-URL NAME`.
 
+mod absent;
+
 use ciderfs_format::settings::{round_block_size, validate_name};
 use ciderfs_format::{Settings, shown, shown_address, version};
 use ciderfs_meta::Meta;
@@ -14,12 +16,15 @@ use crate::cli::args::Args;
 use crate::cli::flag::Row;
 use crate::cli::table::{
     BLOCK_SIZE, BUCKET, CAPACITY, COMPRESS, DIR_STATS, DOWNLOAD_LIMIT, ENABLE_ACL, ENCRYPT_ALGO,
-    ENCRYPT_PASSPHRASE, ENCRYPT_RSA_KEY, ENDPOINT, FORCE, HASH_PREFIX, INODES, MAX_CLIENT_VERSION,
+    ENCRYPT_PASSPHRASE, ENCRYPT_RSA_KEY, ENDPOINT, FORCE, HASH_PREFIX, IF_ABSENT, INODES, MAX_CLIENT_VERSION,
     MIN_CLIENT_VERSION, NO_UPDATE, REGION, SHARDS, STORAGE, STORAGE_CLASS, TAG, TIER, TRASH_DAYS,
     UPLOAD_LIMIT, USER_GROUP_QUOTA,
 };
 use crate::config;
 use crate::failure::{Failure, Result};
+
+/// The object that says whose the place is, by UUID.
+const MARKER: &str = "juicefs_uuid";
 
 /// Flags that an existing volume cannot change.
 const IMMUTABLE: &[&Row] =
@@ -29,6 +34,9 @@ const IMMUTABLE: &[&Row] =
 pub fn run(args: &Args) -> Result<()> {
     args.exactly()?;
     let runtime = tokio::runtime::Runtime::new()?;
+    if args.get(IF_ABSENT) {
+        return runtime.block_on(absent::format(args, args.word(1)));
+    }
     runtime.block_on(format(args, args.word(1)))
 }
 
@@ -57,21 +65,32 @@ pub async fn format(args: &Args, name: &str) -> Result<()> {
     let settings = new_settings(args, name)?;
     let objects = storage(&settings, args.find(ENCRYPT_PASSPHRASE), Bounds::interactive(), None)?;
     tell_place(&settings, objects.as_ref());
-    if std::env::var_os("JFS_NO_CHECK_OBJECT_STORAGE").is_none() {
+    if is_checked() {
         let failed = |e: ObjectError| unusable(objects.as_ref(), &e);
         prepare(objects.as_ref(), &settings.name, settings.shard_count()).await.map_err(failed)?;
-        if !args.get(FORCE) && is_in_use(objects.as_ref()).await? {
+        let unusable = |e: &ObjectError| unusable(objects.as_ref(), e).into();
+        if !args.get(FORCE) && is_in_use(objects.as_ref(), unusable).await? {
             return Err(Failure::new(format!(
                 "{} is not empty: choose another name, clean it up, or use --force",
                 objects.describe()
             )));
         }
-        objects.put("juicefs_uuid", settings.uuid.clone().into()).await.map_err(failed)?;
-        for warning in bucket_warnings(&store_config(&settings)).await? {
-            tracing::warn!("{warning}");
-        }
+        objects.put(MARKER, settings.uuid.clone().into()).await.map_err(failed)?;
+        warn_of(&settings).await;
     }
     save(store.as_ref(), settings, None).await
+}
+
+/// Is the place for objects looked at?
+fn is_checked() -> bool {
+    std::env::var_os("JFS_NO_CHECK_OBJECT_STORAGE").is_none()
+}
+
+/// Says what is odd about the buckets of a new volume, as far as the store tells.
+async fn warn_of(s: &Settings) {
+    for warning in bucket_warnings(&store_config(s)).await.unwrap_or_default() {
+        tracing::warn!("{warning}");
+    }
 }
 
 /// Says where objects will be: the address as it was understood.
@@ -83,9 +102,9 @@ fn tell_place(s: &Settings, objects: &dyn ObjectStore) {
 
 /// Are there objects below the prefix? Without the right to list nobody can know, and two volumes in one place would overwrite
 /// each other's objects.
-async fn is_in_use(objects: &dyn ObjectStore) -> Result<bool> {
+async fn is_in_use(objects: &dyn ObjectStore, failed: impl Fn(&ObjectError) -> Failure) -> Result<bool> {
     has_other_objects(objects).await.map_err(|e| {
-        let failure = Failure::from(unusable(objects, &e));
+        let failure = failed(&e);
         match e {
             ObjectError::AccessDenied(_) => Failure::new(format!(
                 "{}; the listing tells whether another volume is there: if you know that none is, use --force",

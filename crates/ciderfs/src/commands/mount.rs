@@ -1,5 +1,6 @@
 //! `ciderfs mount META-URL MOUNTPOINT`.
 
+mod report;
 mod serve;
 mod stop;
 
@@ -16,6 +17,7 @@ use crate::commands::{fstab, mountpoint as place};
 use crate::failure::{Failure, Result};
 use crate::{config, daemon};
 
+pub use report::amount;
 pub use serve::serve;
 
 /// Runs the command.

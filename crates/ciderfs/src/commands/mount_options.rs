@@ -80,6 +80,10 @@ pub fn serve_options(args: &Args) -> Result<ServeOptions> {
         read_only: args.get(READ_ONLY),
         ..MountOptions::default()
     };
+    // The kernel takes every FUSE file system for one of this machine.
+    o.mount.table = vec!["_netdev".into()];
+    let is_kept = |word: &&str| *word == "nofail" || word.starts_with("x-");
+    o.mount.table.extend(words(args).filter(is_kept).map(str::to_owned));
     for word in words(args) {
         match word {
             "allow_other" => o.mount.allow_other = true,

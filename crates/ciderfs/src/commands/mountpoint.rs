@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use ciderfs_format::{Settings, shown};
 use ciderfs_fuse::mount::{MountInfo, absolute, find_mount, unmount};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{
+    FlockOperation, Gid, IFlags, Mode, OFlags, Uid, fchmod, fchown, flock, ioctl_getflags, ioctl_setflags,
+};
 use serde_json::Value;
 
 use crate::failure::{Failure, Result};
@@ -20,6 +22,8 @@ pub const SOURCE: &str = "JuiceFS:";
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Another command that mounts at the same place has this long to get done.
 const TURN: Duration = Duration::from_secs(30);
+/// Mode of a mount point that is guarded.
+const GUARDED: Mode = Mode::from_raw_mode(0o555);
 /// Between looks whether it is.
 const POLL: Duration = Duration::from_millis(20);
 /// Names of the file in which a mount tells about itself.
@@ -55,6 +59,43 @@ pub fn prepare(mountpoint: &Path) -> Result<Option<Occupant>> {
         }
     }
     Ok(occupant)
+}
+
+/// Makes a mount point that nothing is mounted on a place where nobody can write, so that what is meant for the volume does not end
+/// up on the disk of this machine while the volume is away. Mounting there works as before.
+pub fn guard(mountpoint: &Path) -> Result<()> {
+    let fail =
+        |e: std::io::Error| Failure::new(format!("guarding the mount point {}: {e}", shown(&mountpoint)));
+    let full = absolute(mountpoint).map_err(fail)?;
+    let turn = lock(&full)?;
+    if find_mount(&full).map_err(fail)?.is_some() {
+        return Ok(());
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(&full, flags, Mode::empty()).map_err(|e| fail(e.into()))?;
+    let attributes = ioctl_getflags(&dir);
+    if attributes.is_ok_and(|set| set.contains(IFlags::IMMUTABLE)) {
+        return Ok(());
+    }
+    if std::fs::read_dir(&full).map_err(fail)?.next().is_some() {
+        tracing::warn!(
+            "the mount point {} is not empty: what is in it cannot be seen while the volume is mounted; move it away",
+            shown(&full)
+        );
+    }
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root {
+        fchown(&dir, Some(Uid::ROOT), Some(Gid::ROOT)).map_err(|e| fail(e.into()))?;
+    }
+    fchmod(&dir, GUARDED).map_err(|e| fail(e.into()))?;
+    if let Err(e) = attributes.and_then(|set| ioctl_setflags(&dir, set | IFlags::IMMUTABLE)) {
+        tracing::warn!(
+            "{} cannot be made immutable ({e}): root can write there while nothing is mounted",
+            shown(&full)
+        );
+    }
+    drop(turn);
+    Ok(())
 }
 
 /// Held by whoever looks at a place in order to change what is mounted there.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::utab::Entry;
 use super::{MountError, find_mount, set_read_ahead_kb, unmount};
 
 /// A mount made by this process; unmounts (lazily) when dropped.
@@ -11,13 +12,23 @@ pub struct MountGuard {
     /// Device number of the mount, by which it is told from a later one at the same place.
     device: Option<(u32, u32)>,
     armed: bool,
+    /// What others are told of the mount. Dropped after all the rest has been done.
+    entry: Option<Entry>,
 }
 
 impl MountGuard {
     pub(super) fn new(mountpoint: PathBuf) -> Self {
         let found = find_mount(&mountpoint).ok().flatten();
         let device = found.map(|info| (info.major, info.minor));
-        Self { mountpoint, device, armed: true }
+        Self { mountpoint, device, armed: true, entry: None }
+    }
+
+    /// Enters options that the kernel does not keep in the table of those.
+    pub(super) fn enter(&mut self, source: &str, options: &[String]) {
+        match Entry::write(source, &self.mountpoint, options) {
+            Ok(entry) => self.entry = Some(entry),
+            Err(e) => tracing::debug!("umount and systemd are not told {options:?}: {e}"),
+        }
     }
 
     /// Where, as an absolute path.

@@ -8,6 +8,7 @@ mod mountinfo;
 mod options;
 #[cfg(test)]
 mod tests;
+mod utab;
 
 use std::ffi::OsStr;
 use std::io;
@@ -39,7 +40,10 @@ pub fn mount(mountpoint: &Path, options: &MountOptions) -> Result<(OwnedFd, Moun
         },
         false => fusermount::mount(&mountpoint, options)?,
     };
-    let guard = MountGuard::new(mountpoint);
+    let mut guard = MountGuard::new(mountpoint);
+    if !options.table.is_empty() {
+        guard.enter(&options.fsname, &options.table);
+    }
     Ok((fd, guard))
 }
 

@@ -37,6 +37,8 @@ pub struct MountOptions {
     /// Further options, such as `noatime` or `sync`. Those starting with `x-` and those meant for mount(8) are
     /// dropped.
     pub extra: Vec<String>,
+    /// Options that umount(8), findmnt(8) and systemd are told, such as `_netdev`; the kernel keeps none of them. Only root can.
+    pub table: Vec<String>,
 }
 
 impl Default for MountOptions {
@@ -54,6 +56,7 @@ impl Default for MountOptions {
             noexec: false,
             allow_over: false,
             extra: Vec::new(),
+            table: Vec::new(),
         }
     }
 }

@@ -110,6 +110,7 @@ impl Tables {
             }
             Write::DropOwnerQuotas => self.quotas.retain(|k, _| matches!(k, QuotaKey::Dir(_))),
             Write::PutSetting(doc) => self.setting = Some(doc.clone()),
+            Write::DelSetting => self.setting = None,
             Write::InitCounters => {
                 for (counter, first) in [(Counter::NextInode, 2), (Counter::NextChunk, 1)] {
                     self.counters.entry(counter).or_insert(first);

@@ -148,6 +148,8 @@ pub enum Write {
     DropOwnerQuotas,
     /// Stores the settings document.
     PutSetting(Bytes),
+    /// Removes it.
+    DelSetting,
     /// First values of the counters of a new volume, where the engine stores them.
     InitCounters,
     /// Registers or refreshes a session: id, unix seconds of expiry, info JSON. `Output::Int`: 1 if it was registered

@@ -49,6 +49,15 @@ impl Encrypted {
     pub fn new(inner: Arc<dyn ObjectStore>, cipher: Arc<dyn Cipher>) -> Self {
         Self { inner, cipher }
     }
+
+    async fn seal(&self, key: &str, body: Bytes) -> Result<Bytes> {
+        let cipher = Arc::clone(&self.cipher);
+        let sealed = tokio::task::spawn_blocking(move || cipher.seal(&body))
+            .await
+            .map_err(|e| ObjectError::Other(e.to_string()))?
+            .map_err(|e| ObjectError::Config(format!("encrypting {key}: {e}")))?;
+        Ok(Bytes::from(sealed))
+    }
 }
 
 impl fmt::Debug for Encrypted {
@@ -60,12 +69,11 @@ impl fmt::Debug for Encrypted {
 #[async_trait]
 impl ObjectStore for Encrypted {
     async fn put_in_tier(&self, key: &str, body: Bytes, tier: u8) -> Result<()> {
-        let cipher = Arc::clone(&self.cipher);
-        let sealed = tokio::task::spawn_blocking(move || cipher.seal(&body))
-            .await
-            .map_err(|e| ObjectError::Other(e.to_string()))?
-            .map_err(|e| ObjectError::Config(format!("encrypting {key}: {e}")))?;
-        self.inner.put_in_tier(key, Bytes::from(sealed), tier).await
+        self.inner.put_in_tier(key, self.seal(key, body).await?, tier).await
+    }
+
+    async fn put_new(&self, key: &str, body: Bytes) -> Result<bool> {
+        self.inner.put_new(key, self.seal(key, body).await?).await
     }
 
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {

@@ -76,6 +76,10 @@ impl ObjectStore for Limited {
         bounded(&self.uploads, self.limits.put_timeout, self.inner.put_in_tier(key, body, tier)).await
     }
 
+    async fn put_new(&self, key: &str, body: Bytes) -> Result<bool> {
+        bounded(&self.uploads, self.limits.put_timeout, self.inner.put_new(key, body)).await
+    }
+
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {
         bounded(&self.downloads, self.limits.get_timeout, self.inner.get(key, range)).await
     }

@@ -68,6 +68,11 @@ impl ObjectStore for Metered {
         self.observe("PUT", |()| size, self.inner.put_in_tier(key, body, tier)).await
     }
 
+    async fn put_new(&self, key: &str, body: Bytes) -> Result<bool> {
+        let size = body.len() as u64;
+        self.observe("PUT", |new| if *new { size } else { 0 }, self.inner.put_new(key, body)).await
+    }
+
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {
         self.observe("GET", |b: &Bytes| b.len() as u64, self.inner.get(key, range)).await
     }

@@ -41,6 +41,11 @@ impl ObjectStore for Paced {
         self.inner.put_in_tier(key, body, tier).await
     }
 
+    async fn put_new(&self, key: &str, body: Bytes) -> Result<bool> {
+        Waits::current().during(self.bandwidth.upload.take(body.len() as u64)).await;
+        self.inner.put_new(key, body).await
+    }
+
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {
         let Some(range) = range else { return self.get_whole(key, MAX_OBJECT).await };
         self.wait_for(key, |size| range.end.min(size).saturating_sub(range.start)).await?;

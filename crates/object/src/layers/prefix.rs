@@ -33,6 +33,10 @@ impl ObjectStore for Prefixed {
         self.inner.put_in_tier(&self.full(key), body, tier).await
     }
 
+    async fn put_new(&self, key: &str, body: Bytes) -> Result<bool> {
+        self.inner.put_new(&self.full(key), body).await
+    }
+
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {
         self.inner.get(&self.full(key), range).await
     }

@@ -36,6 +36,10 @@ impl ObjectStore for Replaceable {
         self.now().put_in_tier(key, body, tier).await
     }
 
+    async fn put_new(&self, key: &str, body: Bytes) -> Result<bool> {
+        self.now().put_new(key, body).await
+    }
+
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {
         self.now().get(key, range).await
     }

@@ -63,6 +63,11 @@ impl ObjectStore for Retried {
         self.run("PUT", key, || self.inner.put_in_tier(key, body.clone(), tier)).await
     }
 
+    async fn put_new(&self, key: &str, body: Bytes) -> Result<bool> {
+        // After a lost reply what is there may be what was sent: whoever wants to know looks.
+        self.run("PUT", key, || self.inner.put_new(key, body.clone())).await
+    }
+
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {
         self.run("GET", key, || self.inner.get(key, range.clone())).await
     }

@@ -37,6 +37,10 @@ impl ObjectStore for Sharded {
         self.shard(key).put_in_tier(key, body, tier).await
     }
 
+    async fn put_new(&self, key: &str, body: Bytes) -> Result<bool> {
+        self.shard(key).put_new(key, body).await
+    }
+
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {
         self.shard(key).get(key, range).await
     }

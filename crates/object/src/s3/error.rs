@@ -250,7 +250,7 @@ pub(super) fn from_code(asked: &Asked<'_>, code: &str, message: &str) -> Option<
         "QuotaExceeded" | "XMinioStorageFull" | "StorageFull" | "InsufficientStorage" => {
             Some(ObjectError::NoSpace(at()))
         }
-        "OperationAborted" => Some(ObjectError::Server(because(
+        "OperationAborted" | "ConditionalRequestConflict" => Some(ObjectError::Server(because(
             "another request makes or removes this bucket or object: try again in a minute",
         ))),
         "InternalError" | "RequestTimeout" | "Busy" => Some(ObjectError::Server(at())),

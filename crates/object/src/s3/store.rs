@@ -156,6 +156,15 @@ impl S3Store {
         }
     }
 
+    fn write_options(&self, body: &Bytes) -> WriteOptions {
+        let crc = || [(CRC_NAME.to_owned(), crc32c::crc32c(body).to_string())].into();
+        WriteOptions {
+            content_type: Some("application/octet-stream".to_owned()),
+            user_metadata: self.address.checksum.then(crc),
+            ..WriteOptions::default()
+        }
+    }
+
     fn verify(&self, key: &str, body: &Bytes, expected: Option<&str>) -> Result<()> {
         // Absent or unreadable: written by something else, accepted as the official client does.
         let Some(expected) = expected.and_then(|v| v.parse::<u32>().ok()) else { return Ok(()) };
@@ -221,20 +230,41 @@ async fn read_whole(operator: &Operator, key: &str, most: u64) -> opendal::Resul
 #[async_trait]
 impl ObjectStore for S3Store {
     async fn put_in_tier(&self, key: &str, body: Bytes, tier: u8) -> Result<()> {
-        let mut options = WriteOptions {
-            content_type: Some("application/octet-stream".to_owned()),
-            ..WriteOptions::default()
-        };
-        if self.address.checksum {
-            let crc = crc32c::crc32c(&body).to_string();
-            options.user_metadata = Some([(CRC_NAME.to_owned(), crc)].into());
-        }
+        let options = self.write_options(&body);
         let mut bound = self.bound().await?;
         loop {
             let Err(e) = bound.operator_for(tier).write_options(key, body.clone(), options.clone()).await
             else {
                 return Ok(());
             };
+            bound = match self.again(bound, Call::Put, key, &e).await {
+                Ok(moved) => moved,
+                Err(e) => return Err(self.write_error(bound, key, e).await),
+            };
+        }
+    }
+
+    async fn put_new(&self, key: &str, body: Bytes) -> Result<bool> {
+        // Stores that do not know the condition ignore it, or refuse it.
+        match self.head(key).await {
+            Ok(_) => return Ok(false),
+            // Whoever may not list is told no more than this of an object that does not exist.
+            Err(ObjectError::NotFound(_) | ObjectError::AccessDenied(_)) => {}
+            Err(e) => return Err(e),
+        }
+        let options = WriteOptions { if_not_exists: true, ..self.write_options(&body) };
+        let mut bound = self.bound().await?;
+        loop {
+            let e = match bound.operator_for(0).write_options(key, body.clone(), options.clone()).await {
+                Ok(_) => return Ok(true),
+                Err(e) => e,
+            };
+            if e.kind() == ErrorKind::ConditionNotMatch {
+                return Ok(false);
+            }
+            if e.message().contains("NotImplemented") {
+                return self.put(key, body).await.map(|()| true);
+            }
             bound = match self.again(bound, Call::Put, key, &e).await {
                 Ok(moved) => moved,
                 Err(e) => return Err(self.write_error(bound, key, e).await),

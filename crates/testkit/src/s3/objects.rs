@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -42,6 +42,8 @@ type Bucket = BTreeMap<String, Info>;
 pub(crate) struct Objects {
     dir: Option<PathBuf>,
     buckets: RwLock<BTreeMap<String, Bucket>>,
+    /// Held while an object is stored: looking whether there is one is one step with that.
+    new: Mutex<()>,
 }
 
 /// `None` inside: no such bucket.
@@ -59,7 +61,7 @@ impl Objects {
                 }
             }
         }
-        Ok(Self { dir, buckets: RwLock::new(buckets) })
+        Ok(Self { dir, buckets: RwLock::new(buckets), new: Mutex::default() })
     }
 
     fn read<T>(&self, f: impl FnOnce(&BTreeMap<String, Bucket>) -> T) -> T {
@@ -99,8 +101,26 @@ impl Objects {
         metadata: HashMap<String, String>,
         storage_class: String,
     ) -> Found<Info> {
+        Ok(self.put_if(bucket, key, body, content_type, metadata, storage_class, false)?.flatten())
+    }
+
+    /// Inner `None`: there is one already, and only a new one was wanted.
+    pub(crate) fn put_if(
+        &self,
+        bucket: &str,
+        key: &str,
+        body: Bytes,
+        content_type: Option<String>,
+        metadata: HashMap<String, String>,
+        storage_class: String,
+        only_new: bool,
+    ) -> Found<Option<Info>> {
         if !self.has_bucket(bucket) {
             return Ok(None);
+        }
+        let _turn = self.new.lock().unwrap_or_else(PoisonError::into_inner);
+        if only_new && self.read(|buckets| buckets.get(bucket).is_some_and(|b| b.contains_key(key))) {
+            return Ok(Some(None));
         }
         let mut info = Info {
             size: body.len() as u64,
@@ -128,7 +148,7 @@ impl Objects {
         }
         Ok(self.write(|buckets| {
             buckets.get_mut(bucket)?.insert(key.to_owned(), info.clone());
-            Some(info)
+            Some(Some(info))
         }))
     }
 

@@ -164,7 +164,9 @@ impl S3 for Service {
     }
 
     async fn put_object(&self, req: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
-        let PutObjectInput { bucket, key, body, content_type, metadata, content_length, .. } = req.input;
+        let PutObjectInput {
+            bucket, key, body, content_type, metadata, content_length, if_none_match, ..
+        } = req.input;
         let class = accepted_class(req.input.storage_class.as_ref())?;
         if !req.input.tagging.as_deref().is_none_or(are_tags) {
             return Err(s3_error!(InvalidTag));
@@ -177,18 +179,13 @@ impl S3 for Service {
         if content_length.is_some_and(|len| len != body.len() as i64) {
             return Err(s3_error!(IncompleteBody));
         }
+        let (content_type, metadata) = (content_type.map(|t| t.to_string()), metadata.unwrap_or_default());
         let info = self
             .objects
-            .put(
-                &bucket,
-                &key,
-                body,
-                content_type.map(|t| t.to_string()),
-                metadata.unwrap_or_default(),
-                class,
-            )
+            .put_if(&bucket, &key, body, content_type, metadata, class, if_none_match.is_some())
             .map_err(internal)?
-            .ok_or_else(|| s3_error!(NoSuchBucket))?;
+            .ok_or_else(|| s3_error!(NoSuchBucket))?
+            .ok_or_else(|| s3_error!(PreconditionFailed))?;
         let output = PutObjectOutput { e_tag: Some(ETag::Strong(info.etag)), ..PutObjectOutput::default() };
         Ok(S3Response::new(output))
     }

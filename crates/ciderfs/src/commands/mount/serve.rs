@@ -11,9 +11,12 @@ use ciderfs_vfs::{Metrics, Vfs};
 use ciderfs_volume::{Observer, Volume};
 
 use super::log_path;
+use super::report::Reporter;
 use super::stop::{self, Signals};
 use crate::cli::args::Args;
-use crate::cli::table::{DISABLE_TRANSPARENT_HUGEPAGE, ENABLE_CAP, ENABLE_SELINUX, ENABLE_XATTR, METRICS};
+use crate::cli::table::{
+    DISABLE_TRANSPARENT_HUGEPAGE, ENABLE_CAP, ENABLE_SELINUX, ENABLE_XATTR, GUARD, METRICS,
+};
 use crate::commands::mountpoint::Occupant;
 use crate::commands::{fstab, mount_options, mountpoint as place};
 use crate::failure::{Failure, Result};
@@ -44,6 +47,9 @@ async fn serve_async(args: &Args, banner: Option<&str>) -> Result<()> {
     let mountpoint = args.place(1);
     let report = Report { args, banner, log: follow_log(args)? };
     let occupant = place::prepare(mountpoint)?;
+    if occupant.is_none() && args.get(GUARD) {
+        place::guard(mountpoint)?;
+    }
     let mut options = mount_options::serve_options(args)?;
     tracing::info!("Meta address: {}", shown_address(args.place(0)));
     let config = config::volume(args, mountpoint.as_os_str(), &options)?;
@@ -72,8 +78,33 @@ async fn serve_async(args: &Args, banner: Option<&str>) -> Result<()> {
         }
     };
     memory::keep_small(&volume.blocks, mounted.monitor())?;
-    report.ready(&volume.settings.name);
-    stop::serve(mounted, vfs, &volume, signals).await
+    let reporter = Reporter::new(&volume.settings.name, mountpoint, Arc::clone(&volume.blocks));
+    if let Some(hangups) = signals.hup.take() {
+        reporter.follow_hangups(hangups, Arc::clone(&volume.meta));
+    }
+    let mut mounted = mounted;
+    if answers(mountpoint, &mut mounted, &mut signals).await? {
+        reporter.ready(&volume.meta);
+        report.ready(&volume.settings.name);
+    }
+    let result = stop::serve(mounted, vfs, &volume, signals, &reporter).await;
+    reporter.end(&result);
+    result
+}
+
+/// Looks at the root as everybody will: the kernel has agreed with us by then. False if it must end before.
+async fn answers(mountpoint: &Path, mounted: &mut MountedFs, signals: &mut Signals) -> Result<bool> {
+    let path = mountpoint.to_owned();
+    let looked = tokio::task::spawn_blocking(move || std::fs::metadata(path));
+    let fail =
+        |e: std::io::Error| Failure::new(format!("the mount at {} cannot be used: {e}", shown(&mountpoint)));
+    tokio::select! {
+        answer = looked => answer?.map(|_| true).map_err(fail),
+        _ = signals.end() => {
+            mounted.unmount(true)?;
+            Ok(false)
+        }
+    }
 }
 
 /// The log of a mount in the background.

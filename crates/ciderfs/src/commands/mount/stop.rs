@@ -10,6 +10,7 @@ use ciderfs_vfs::Vfs;
 use ciderfs_volume::Volume;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::report::Reporter;
 use crate::failure::{EXIT_STOP, Failure, Result};
 
 /// After a signal, the mount may go on flushing as long as this is not without effect for so long.
@@ -20,6 +21,8 @@ const ENGINE_PATIENCE: Duration = Duration::from_secs(5);
 const CANCEL_PATIENCE: Duration = Duration::from_secs(2);
 /// Between reports while it does.
 const REPORT: Duration = Duration::from_secs(2);
+/// How long the service manager is told to wait for the next word: longer than this process does.
+pub const REPORTED_PATIENCE: Duration = STOP_PATIENCE.saturating_add(REPORT).saturating_add(REPORT);
 /// How often the serving loop looks whether it was unmounted from outside.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -41,9 +44,11 @@ pub async fn serve(
     vfs: Arc<Vfs>,
     volume: &Volume,
     mut signals: Signals,
+    reporter: &Reporter,
 ) -> Result<()> {
     let meta = &volume.meta;
-    let stopped = wait(&mut mounted, meta, &mut signals).await?;
+    let (stopped, asked) = wait(&mut mounted, meta, &mut signals, reporter).await?;
+    reporter.stopping();
     let end = async {
         tokio::task::spawn_blocking(move || mounted.join()).await??;
         vfs.shutdown().await;
@@ -52,9 +57,8 @@ pub async fn serve(
     };
     let ended = tokio::select! {
         ended = end => Some(ended),
-        () = stuck(&volume.blocks, meta) => None,
-        // Whoever asks again does not want to wait.
-        failure = signals.end() => return Err(failure),
+        () = stuck(&volume.blocks, meta, reporter) => None,
+        failure = signals.end_again(asked) => return Err(failure),
     };
     match (ended, stopped) {
         (None, _) => Err(Failure { text: "the mount did not end in time".into(), code: EXIT_STOP }),
@@ -65,7 +69,7 @@ pub async fn serve(
 
 /// Says now and then how much is still to be stored. Returns when that has not become less for too long, or when all is stored
 /// and the metadata engine does not answer.
-async fn stuck(blocks: &BlockStore, meta: &Meta) {
+async fn stuck(blocks: &BlockStore, meta: &Meta, reporter: &Reporter) {
     let (mut least, mut answers, mut since) = (u64::MAX, 0, Instant::now());
     loop {
         tokio::time::sleep(REPORT).await;
@@ -76,6 +80,7 @@ async fn stuck(blocks: &BlockStore, meta: &Meta) {
         let now = meta.progress();
         if left < least || (left == 0 && answers != now) {
             (least, answers, since) = (left, now, Instant::now());
+            reporter.goes_on();
         }
         if since.elapsed() >= if left > 0 { STOP_PATIENCE } else { ENGINE_PATIENCE } {
             return;
@@ -87,7 +92,8 @@ async fn stuck(blocks: &BlockStore, meta: &Meta) {
 pub struct Signals {
     term: Signal,
     int: Signal,
-    hup: Signal,
+    /// For whoever follows it.
+    pub hup: Option<Signal>,
 }
 
 impl Signals {
@@ -96,30 +102,46 @@ impl Signals {
         Ok(Self {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
-            hup: signal(SignalKind::hangup())?,
+            hup: Some(signal(SignalKind::hangup())?),
         })
     }
 
     /// Waits for one that ends the program.
-    async fn end(&mut self) -> Failure {
+    pub async fn end(&mut self) -> Failure {
         tokio::select! {
             _ = self.term.recv() => Failure::signal(libc::SIGTERM),
             _ = self.int.recv() => Failure::signal(libc::SIGINT),
         }
     }
+
+    /// While the mount ends: whoever asks again does not want to wait. After an end from outside (`umount`) the first one asks
+    /// for what is under way: a service manager sends it when the mount is gone.
+    async fn end_again(&mut self, asked: bool) -> Failure {
+        if !asked {
+            self.end().await;
+        }
+        self.end().await
+    }
 }
 
-/// Waits until the file system is unmounted, by whomever. Returns why the mount had to stop by itself, if it had.
-async fn wait(mounted: &mut MountedFs, meta: &Meta, signals: &mut Signals) -> Result<Option<String>> {
-    let Signals { term, int, hup } = signals;
+/// Waits until the file system is unmounted, by whomever. Returns why the mount had to stop by itself, if it had, and whether a
+/// signal has asked for it.
+async fn wait(
+    mounted: &mut MountedFs,
+    meta: &Meta,
+    signals: &mut Signals,
+    reporter: &Reporter,
+) -> Result<(Option<String>, bool)> {
     let mut fatal = meta.fatal();
-    let mut reason = None;
+    let (mut reason, mut asked) = (None, false);
     loop {
         tokio::select! {
             () = tokio::time::sleep(POLL) => {}
-            _ = hup.recv() => continue,
-            _ = term.recv() => unmount(mounted),
-            _ = int.recv() => unmount(mounted),
+            _ = signals.end() => {
+                asked = true;
+                reporter.stopping();
+                unmount(mounted);
+            }
             changed = fatal.wait_for(Option::is_some), if reason.is_none() => {
                 if let Ok(why) = changed {
                     reason = why.clone();
@@ -128,7 +150,7 @@ async fn wait(mounted: &mut MountedFs, meta: &Meta, signals: &mut Signals) -> Re
             }
         }
         if mounted.is_finished() {
-            return Ok(reason);
+            return Ok((reason, asked));
         }
     }
 }

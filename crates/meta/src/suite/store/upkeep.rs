@@ -95,6 +95,10 @@ pub async fn settings(engine: Engine) {
         );
         before = Some(doc);
     }
+    let commit = Commit { guards: vec![Guard::Setting(before.clone())], writes: vec![Write::DelSetting] };
+    assert_eq!(s.commit(&commit).await.unwrap(), Outcome::Done(vec![Output::None]));
+    assert_eq!(read(s, Read::Setting).await, Value::Bytes(None));
+    assert_eq!(s.commit(&commit).await.unwrap(), Outcome::Conflict(vec![Value::Bytes(None)]));
 }
 
 /// Sessions come, are refreshed and go; the stale ones are told apart.
