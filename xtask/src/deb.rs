@@ -25,10 +25,12 @@ pub fn run(args: &[String]) -> Result<()> {
     };
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
     let mut build = Command::new("cargo");
-    build.args(["build", "--quiet", "--locked", "--package", "ciderfs"]).current_dir(&root);
-    if profile == "release" {
-        build.arg("--release");
-    }
+    build.args(["build", "--quiet", "--locked"]).current_dir(&root);
+    match profile {
+        "release" => build.args(["--release", "--package", "ciderfs"]),
+        // As the tests have built it.
+        _ => build.args(["--workspace", "--bin", "ciderfs"]),
+    };
     succeed(&mut build)?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let program = target.join(profile).join("ciderfs");

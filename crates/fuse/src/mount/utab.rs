@@ -35,8 +35,12 @@ impl Entry {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
             _ => {}
         }
-        // As libmount does it.
-        let lock = open(OpenOptions::new().write(true).create(true), &self.dir.join("utab.lock"))?;
+        // As libmount does it: whoever watches the table waits for the lock to be closed by one that could not write.
+        let lock = OpenOptions::new()
+            .read(true)
+            .mode(MODE)
+            .custom_flags(libc::O_CREAT | libc::O_NOFOLLOW | libc::O_CLOEXEC)
+            .open(self.dir.join("utab.lock"))?;
         flock(&lock, FlockOperation::LockExclusive)?;
         let path = self.dir.join("utab");
         let old = match fs::read(&path) {

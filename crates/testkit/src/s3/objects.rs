@@ -49,6 +49,13 @@ pub(crate) struct Objects {
 /// `None` inside: no such bucket.
 type Found<T> = io::Result<Option<T>>;
 
+/// What is stored with a body.
+pub(crate) struct About {
+    pub(crate) content_type: Option<String>,
+    pub(crate) metadata: HashMap<String, String>,
+    pub(crate) storage_class: String,
+}
+
 impl Objects {
     pub(crate) fn open(dir: Option<PathBuf>) -> io::Result<Self> {
         let mut buckets = BTreeMap::new();
@@ -92,16 +99,8 @@ impl Objects {
         self.read(|buckets| buckets.contains_key(bucket))
     }
 
-    pub(crate) fn put(
-        &self,
-        bucket: &str,
-        key: &str,
-        body: Bytes,
-        content_type: Option<String>,
-        metadata: HashMap<String, String>,
-        storage_class: String,
-    ) -> Found<Info> {
-        Ok(self.put_if(bucket, key, body, content_type, metadata, storage_class, false)?.flatten())
+    pub(crate) fn put(&self, bucket: &str, key: &str, body: Bytes, about: About) -> Found<Info> {
+        Ok(self.put_if(bucket, key, body, about, false)?.flatten())
     }
 
     /// Inner `None`: there is one already, and only a new one was wanted.
@@ -110,11 +109,10 @@ impl Objects {
         bucket: &str,
         key: &str,
         body: Bytes,
-        content_type: Option<String>,
-        metadata: HashMap<String, String>,
-        storage_class: String,
+        about: About,
         only_new: bool,
     ) -> Found<Option<Info>> {
+        let About { content_type, metadata, storage_class } = about;
         if !self.has_bucket(bucket) {
             return Ok(None);
         }

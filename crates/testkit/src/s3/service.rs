@@ -8,7 +8,7 @@ use futures_util::TryStreamExt;
 use s3s::dto::*;
 use s3s::{S3, S3Error, S3Request, S3Response, S3Result, s3_error};
 
-use super::objects::{Info, Objects, decode, url_encode};
+use super::objects::{About, Info, Objects, decode, url_encode};
 
 /// Most entries of a page.
 const MAX_KEYS: i32 = 1000;
@@ -179,10 +179,14 @@ impl S3 for Service {
         if content_length.is_some_and(|len| len != body.len() as i64) {
             return Err(s3_error!(IncompleteBody));
         }
-        let (content_type, metadata) = (content_type.map(|t| t.to_string()), metadata.unwrap_or_default());
+        let about = About {
+            content_type: content_type.map(|t| t.to_string()),
+            metadata: metadata.unwrap_or_default(),
+            storage_class: class,
+        };
         let info = self
             .objects
-            .put_if(&bucket, &key, body, content_type, metadata, class, if_none_match.is_some())
+            .put_if(&bucket, &key, body, about, if_none_match.is_some())
             .map_err(internal)?
             .ok_or_else(|| s3_error!(NoSuchBucket))?
             .ok_or_else(|| s3_error!(PreconditionFailed))?;
@@ -262,9 +266,10 @@ impl S3 for Service {
         let class = accepted_class(req.input.storage_class.as_ref())?;
         let info = self.info(bucket, key)?;
         let body = self.objects.body(bucket, key, &info, 0..info.size).map_err(internal)?;
+        let about = About { content_type: info.content_type, metadata: info.metadata, storage_class: class };
         let copy = self
             .objects
-            .put(&req.input.bucket, &req.input.key, body, info.content_type, info.metadata, class)
+            .put(&req.input.bucket, &req.input.key, body, about)
             .map_err(internal)?
             .ok_or_else(|| s3_error!(NoSuchBucket))?;
         let result = CopyObjectResult {
