@@ -131,8 +131,8 @@ want plain 'ciderfs-format@mnt-second\x2done.service' 'ciderfs@mnt-second\x2done
 script plain plain.sh
 boot plain --private-network
 verdict plain
-ordered plain 'Unmounted mnt-second.x2done.mount' 'Stopped ciderfs@mnt-second.x2done.service' 'Stopped redis.service'
-ordered plain 'Stopped consumer.service' 'Unmounted mnt-juicefs.mount' 'Stopped ciderfs@mnt-juicefs.service' 'Stopped redis.service'
+ordered plain 'Unmounted mnt-second.x2done.mount|mnt-second.x2done.mount: Deactivated' 'Stopped ciderfs@mnt-second.x2done.service' 'Stopped redis.service'
+ordered plain 'Stopped consumer.service' 'Unmounted mnt-juicefs.mount|mnt-juicefs.mount: Deactivated' 'Stopped ciderfs@mnt-juicefs.service' 'Stopped redis.service'
 script plain again.sh
 boot plain --private-network
 verdict plain
@@ -197,7 +197,7 @@ rm -rf "$work/disks/agent"
 touch "$work/shared/destroyed"
 wait "$master" || true
 verdict master
-ordered master 'Stopped k3s.service' 'Unmounted mnt-juicefs.mount' 'Stopped ciderfs-k3s-storage.service' 'Stopped redis-juicefs.service'
+ordered master 'Stopped k3s.service' 'Unmounted mnt-juicefs.mount|mnt-juicefs.mount: Deactivated' 'Stopped ciderfs-k3s-storage.service' 'Stopped redis-juicefs.service'
 
 [ "$failures" -eq 0 ] || { echo "$failures failures" >&2; exit 1; }
 echo "all is well"

@@ -12,7 +12,9 @@ trap 'umount -l "$root/proc" "$root/dev/fuse" 2>/dev/null || true; rm -rf --one-
 fail() { echo "FAILED: $*" >&2; exit 1; }
 
 release=$(. /etc/os-release && echo "$VERSION_CODENAME")
-mmdebstrap --quiet --variant=apt --include=systemd,man-db,bash-completion "$release" "$root"
+# With what the package depends on, so that its own installation needs no network.
+depends=$(dpkg-deb -f "$deb" Depends | sed 's/([^)]*)//g; s/ //g')
+mmdebstrap --quiet --variant=apt --include="systemd,man-db,bash-completion,procps,$depends" "$release" "$root"
 cp "$deb" "$root/ciderfs.deb"
 # What a container has.
 mount -t proc proc "$root/proc"
@@ -20,7 +22,7 @@ touch "$root/dev/fuse"
 mount --bind /dev/fuse "$root/dev/fuse"
 inside() { chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin HOME=/root LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"; }
 
-inside apt-get install -y -qq /ciderfs.deb >/dev/null
+inside dpkg -i /ciderfs.deb >/dev/null
 echo "# installed"
 inside getent group ciderfs >/dev/null || fail "no group"
 [ "$(stat -c %a "$root/etc/ciderfs")" = 700 ] || fail "the settings are open to others"
@@ -46,10 +48,10 @@ for _ in $(seq 300); do
 done
 
 echo "# removed"
-inside apt-get remove -y -qq ciderfs >/dev/null
+inside apt-get -o Dpkg::Use-Pty=0 remove -y -qq ciderfs >/dev/null
 [ -z "$(find "$root/usr" -path '*ciderfs*' -print -quit)" ] || fail "left behind: $(find "$root/usr" -path '*ciderfs*' | head)"
 [ -e "$root/etc/ciderfs/README" ] || fail "the settings went with the program"
-inside apt-get purge -y -qq ciderfs >/dev/null
+inside apt-get -o Dpkg::Use-Pty=0 purge -y -qq ciderfs >/dev/null
 [ ! -e "$root/etc/ciderfs/README" ] || fail "the settings outlive the purge"
 [ -s "$root/srv/meta.db" ] || fail "the volume went with the program"
 echo "all is well"

@@ -363,7 +363,11 @@ check_live() {
       check_redis "${at:-$(value_of "$env_file" REDIS_URL)}"
       local program=${CIDERFS:-$(command -v ciderfs || true)}
       if [ -n "$program" ]; then
-        "$program" doctor --env-file "$env_file" || wrong "ciderfs doctor found what its lines say"
+        # A password that the units take from a credential.
+        local password=()
+        at=$(systemctl cat 'ciderfs*' 2>/dev/null | sed -n 's|^LoadCredential=meta-password:\(/.*\)|\1|p' | head -n 1)
+        if [ -r "$at" ]; then password=(--meta-password-file "$at"); fi
+        "$program" doctor "${password[@]}" --env-file "$env_file" || wrong "ciderfs doctor found what its lines say"
       else
         note "ciderfs is not in PATH: doctor is not asked"
       fi

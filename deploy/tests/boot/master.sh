@@ -28,5 +28,7 @@ await 60 told destroyed
 systemctl restart ciderfs-k3s-storage.service
 expect "what the lost agent had fsynced" is_whole /mnt/juicefs/of-agent
 expect "what it had fsynced last" is_whole /mnt/juicefs/of-agent-again
+# The manager learns of mounts a second later where many come at once.
+expect "the manager knows the mount" await 10 is_active mnt-juicefs.mount
 touch /out/done
 systemctl poweroff

@@ -52,6 +52,8 @@ expect "content after a start" is_whole /mnt/juicefs/first
 # Two file systems.
 sed 's/^VOLUME=.*/VOLUME=second/; s|:6379/1|:6379/2|' /etc/ciderfs/mnt/juicefs.env >/etc/ciderfs/mnt/second-one.env
 expect "mounts a second file system" systemctl start 'ciderfs@mnt-second\x2done.service'
+# The manager learns of mounts a second later where many come at once.
+expect "the manager knows the second" await 10 is_active 'mnt-second\x2done.mount'
 store /mnt/second-one/file
 expect "content of the second" is_whole /mnt/second-one/file
 refuse "the first in the second" ls /mnt/second-one/first
