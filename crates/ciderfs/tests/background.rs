@@ -58,8 +58,10 @@ impl Drop for Background {
 #[test]
 fn a_background_mount_keeps_nothing_of_its_caller_open() {
     let volume = Volume::new(Engine::Sqlite, &[]);
+    // The shell at the other end of the pipe keeps no lock.
     // A lock around the command, a pipe that it has never heard of, and its own standard streams.
-    let script = "exec 9>lock; flock 9; exec 57> >(cat > piped; touch pipe-ended); $M | cat; echo 1 >&57";
+    let script =
+        "exec 9>lock; flock 9; exec 57> >(exec 9>&-; cat > piped; touch pipe-ended); $M | cat; echo 1 >&57";
     let mount = Background::start(&volume, script, "--cache-dir=memory");
     let ended = volume.dir.path().join("pipe-ended");
     wait_for("the end of the pipe", || ended.exists());
