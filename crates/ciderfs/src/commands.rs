@@ -38,7 +38,10 @@ fn version() -> String {
 
 /// Runs the command line.
 pub fn run(argv: &[OsString]) -> ExitCode {
-    let argv = match helper::translate(argv) {
+    // One in the background is sent what has been translated already.
+    let call =
+        if daemon::is_daemon() { Ok(helper::Call::Command(argv.to_vec())) } else { helper::translate(argv) };
+    let argv = match call {
         Ok(helper::Call::Command(argv)) => argv,
         Ok(helper::Call::Remount(mountpoint, options)) => {
             return finish(helper::remount(&mountpoint, &options));

@@ -85,7 +85,8 @@ fn storage(args: &Args) -> Override {
         bucket: args.find(BUCKET).map(|(text, dir)| (text.to_owned(), dir.to_owned())),
         region: explicit(args, REGION).map(str::to_owned),
         keys: keys(args, true),
-        other_keys: keys(args, false),
+        // Keys belong together: those of the environment do not complete others.
+        other_keys: if has_keys(args) { Keys::default() } else { keys(args, false) },
         storage_class: args.find(STORAGE_CLASS).map(str::to_owned),
         tag: args.find(TAG).map(str::to_owned),
         upload_limit: args.find(UPLOAD_LIMIT),
@@ -103,6 +104,11 @@ pub fn keys(args: &Args, asked_for: bool) -> Keys {
         secret_key: taken(args, SECRET_KEY, asked_for).cloned(),
         session_token: taken(args, SESSION_TOKEN, asked_for).cloned(),
     }
+}
+
+/// Was a key asked for?
+fn has_keys(args: &Args) -> bool {
+    args.is_explicit(ACCESS_KEY) || args.is_explicit(SECRET_KEY) || args.is_explicit(SESSION_TOKEN)
 }
 
 /// A value that was asked for.

@@ -71,13 +71,26 @@ impl Watched {
     /// All processes that serve a mount at this place, or still store what was written there.
     pub fn at(place: &Path) -> Vec<Self> {
         let at = shown(place).into_owned();
+        // Who has mounted it, as the kernel tells.
+        let mount = ciderfs_fuse::mount::find_mount(place).ok().flatten();
+        let server =
+            mount.and_then(|m| m.options.split(',').find_map(|o| o.strip_prefix("user_id=")?.parse().ok()));
         let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = processes.filter_map(|e| e.file_name().to_str()?.parse().ok());
-        pids.filter_map(Pid::from_raw).filter_map(|pid| Self::of(pid, &at)).collect()
+        pids.filter_map(Pid::from_raw).filter_map(|pid| Self::of(pid, &at, server)).collect()
     }
 
-    fn of(pid: Pid, at: &str) -> Option<Self> {
+    fn of(pid: Pid, at: &str, server: Option<u32>) -> Option<Self> {
         let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        // Elsewhere the same name is another place; and nobody says for others that they serve it.
+        let namespace = |pid: &dyn std::fmt::Display| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+        if namespace(&pid.as_raw_nonzero()) != namespace(&"self") {
+            return None;
+        }
+        let owner = std::fs::metadata(format!("/proc/{}", pid.as_raw_nonzero())).ok()?.uid();
+        if owner != rustix::process::geteuid().as_raw() && Some(owner) != server {
+            return None;
+        }
         let is_named = |link: PathBuf| link.to_string_lossy().starts_with(&format!("/memfd:{NAME} "));
         // Who watches a mount, as this process does, only reads it.
         let is_own = |meta: Metadata| meta.mode() & 0o200 != 0;

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use ciderfs_testkit::official::Official;
-use ciderfs_testkit::s3::{Op, Policy, S3Options, S3Server, Scripted};
+use ciderfs_testkit::s3::{Op, Policy, Request, S3Options, S3Server, Scripted};
 use support::client::{Ran, program, run_within, succeed};
 use support::{Engine, Volume, noise};
 
@@ -80,7 +80,9 @@ fn endpoint_beside_bucket_is_used_with_a_key_for_one_prefix() {
         fs::remove_file(mount.join("f")).unwrap();
         mount.unmount();
         assert_eq!(server.control().count(Op::CreateBucket), 0);
-        let ours: Vec<_> = server.control().requests().into_iter().filter(|r| r.status == 403).collect();
+        // But for what `format` would warn of, if it might know it.
+        let is_refused = |r: &Request| r.status == 403 && r.op != Op::Other;
+        let ours: Vec<_> = server.control().requests().into_iter().filter(is_refused).collect();
         assert!(ours.is_empty(), "{ours:?}");
     }
 }

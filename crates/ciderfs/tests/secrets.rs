@@ -437,6 +437,26 @@ fn secrets_are_taken_from_files_pipes_variables_and_credentials() {
             assert!(said.contains("\"TrashDays\": ") && !said.contains(ACCESS_KEY), "{said}");
         }
     }
+    // The file of the password, which the process in the background does not see; and REDIS_PASSWORD before META_PASSWORD.
+    let meta = format!("redis://{}", field.host(4));
+    let password = field.at("all").join("meta-password");
+    let (mut command, served) = field.mount(&meta, "password-file", &["--trace"]);
+    succeed(command.env("META_PASSWORD_FILE", &password));
+    succeed(loud(&["umount"]).arg(&served.path));
+    let both = [("REDIS_PASSWORD", PASSWORD), ("META_PASSWORD", WRONG_PASSWORD)];
+    succeed(loud(&["status", &meta]).envs(both));
+    succeed(loud(&["status", &meta]).env("META_PASSWORD_FILE", &password));
+    // As mount(8) calls it for a line of fstab.
+    let path = field.at("helper");
+    let options = format!(
+        "_netdev,metrics=,cache-dir=memory,meta-password-file={},log={}",
+        password.display(),
+        field.at("helper.log").display()
+    );
+    let mut helper = ciderfs(&[&meta, path.to_str().unwrap(), "-o", &options]);
+    succeed(helper.env("CALL_VIA_MOUNT", "1"));
+    assert!(is_mounted(&path));
+    succeed(loud(&["umount"]).arg(&path));
     let empty = field.at("empty");
     fs::write(&empty, "\n").unwrap();
     for (path, why) in [("/dev/zero", "neither a file nor a pipe"), ("/nowhere/x", "No such file")] {

@@ -18,8 +18,8 @@ use crate::store::RedisStore;
 
 /// Elements asked for in one step of a scan.
 const STEP: usize = 1000;
-/// Most bytes that a session tells about itself.
-const INFO_MAX: usize = 16 << 10;
+/// The same of what may be long.
+const LONG_STEP: usize = 10;
 
 impl RedisStore {
     pub(crate) async fn walk(&self, scan: &Scan, limit: usize) -> Result<Vec<Scanned>> {
@@ -88,13 +88,14 @@ impl RedisStore {
                 let key = field.and_then(|field| Ok((quota::key(kind, &field)?, field, inodes)));
                 found.extend(rows.keep(key));
             }
-            if !found.is_empty() {
+            // A server may send a small hash whole, whatever was asked for.
+            for found in found.chunks(STEP) {
                 let fields: Vec<Vec<u8>> = found.iter().map(|(_, field, _)| field.to_vec()).collect();
                 let limits = self.fields(self.keys.quota(kind), &fields, limits::SMALL).await?;
                 let space = self.fields(self.keys.quota_used_space(kind), &fields, limits::SMALL).await?;
-                for (((key, _, inodes), limits), space) in found.into_iter().zip(limits).zip(space) {
-                    let row = quota::row(limits, space, inodes);
-                    out.extend(rows.keep(row).flatten().map(|row| (key, row)));
+                for (((key, _, inodes), limits), space) in found.iter().zip(limits).zip(space) {
+                    let row = quota::row(limits, space, inodes.clone());
+                    out.extend(rows.keep(row).flatten().map(|row| (*key, row)));
                 }
             }
             cursor = next;
@@ -116,9 +117,9 @@ impl RedisStore {
             found.extend(rows.keep(row()));
         }
         let mut out = Vec::with_capacity(found.len());
-        for part in found.chunks(STEP) {
+        for part in found.chunks(LONG_STEP) {
             let fields: Vec<Vec<u8>> = part.iter().map(|(sid, _)| sid.to_string().into_bytes()).collect();
-            let infos = self.fields(self.keys.session_infos(), &fields, INFO_MAX).await?;
+            let infos = self.fields(self.keys.session_infos(), &fields, limits::VALUE).await?;
             for ((sid, expire), info) in part.iter().zip(infos) {
                 // What a session tells about itself is for people: one that tells nonsense still has its locks.
                 let info = rows.keep(reply::bytes(info)).flatten();

@@ -11,7 +11,7 @@ use ciderfs_format::{Attr, Ino};
 use parking_lot::Mutex;
 
 use crate::error::Result;
-use crate::store::{Guard, Value};
+use crate::store::{Guard, Read, Value};
 use crate::txn::Txn;
 use crate::volume::Meta;
 
@@ -93,6 +93,19 @@ impl Meta {
     /// [`Meta::is_kept`] in an operation, also of files with several names.
     pub(crate) fn keeps(&self, t: &mut Txn<'_>, ino: Ino, a: &Attr) -> bool {
         !self.is_held(ino) && is_only_in_trash(t, ino, a)
+    }
+
+    /// Are all names of a node in the trash? Asks for those of a file with several.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub async fn is_in_trash_only(&self, ino: Ino, a: &Attr) -> Result<bool> {
+        if !has_parents(a) {
+            return Ok(a.in_trash());
+        }
+        let real = self.real(ino);
+        let found = self.read(&[Read::Parents(real)]).await?;
+        Ok(found.first().is_some_and(|dirs| !Guard::NamedOutside(real).holds(dirs)))
     }
 
     /// [`Meta::is_kept`] of a file whose parents were read, if it has several.

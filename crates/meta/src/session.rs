@@ -288,15 +288,18 @@ impl Meta {
 
     /// Releases what a session holds and removes it. An error keeps it listed, so that somebody tries again.
     pub(crate) async fn clean_session(&self, sid: u64) -> Result<()> {
+        let mut before = Vec::new();
         loop {
             let items = self.scan(Scan::Locked(sid), CLEAN_BATCH).await?;
-            if items.is_empty() {
+            // What is listed without a lock stays listed until the session is gone.
+            if items.is_empty() || items == before {
                 break;
             }
             self.release_locks(sid, &items).await?;
             if items.len() < CLEAN_BATCH {
                 break;
             }
+            before = items;
         }
         loop {
             let items = self.scan(Scan::Sustained(sid), CLEAN_BATCH).await?;

@@ -23,7 +23,8 @@ pub use error::{ObjectError, Result};
 pub use file::FileStore;
 pub use memory::MemoryStore;
 pub use open::{
-    StoreConfig, bucket_warnings, delete_many, greet, has_checksums, has_classes, named_bucket, open, service,
+    StoreConfig, bucket_warnings, delete_many, greet, has_checksums, has_classes, named_bucket, names_region,
+    open, service,
 };
 pub use probe::{Trial, has_other_objects, prepare, probe, try_rights, try_tier};
 pub use s3::Greeting;

@@ -63,6 +63,19 @@ pub fn named_bucket(storage: &str, endpoint: Option<&str>, bucket: &str) -> Resu
     }
 }
 
+/// Does the address of a bucket tell the region by itself? Where it does not, the environment does, or it is a usual one.
+pub fn names_region(storage: &str, bucket: &str) -> bool {
+    // None that an address has.
+    const NONE: &str = "zz-none-1";
+    let env = |name: &str| name.ends_with("_REGION").then(|| NONE.to_owned());
+    let address = match storage.to_ascii_lowercase().as_str() {
+        "s3" => Address::s3(bucket, &env),
+        "minio" => Address::minio(bucket, &env),
+        _ => return true,
+    };
+    address.is_ok_and(|a| a.region.is_some_and(|region| region != NONE))
+}
+
 /// What to tell whoever makes a volume about its buckets: that they keep what is deleted, or are at a place that is no longer meant
 /// to be used. Asks the store, and takes no answer for a good one: a key need not have the right to ask.
 pub async fn bucket_warnings(cfg: &StoreConfig) -> Result<Vec<String>> {

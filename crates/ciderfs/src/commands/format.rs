@@ -6,13 +6,15 @@ use ciderfs_format::settings::{round_block_size, validate_name};
 use ciderfs_format::{Settings, shown, shown_address, version};
 use ciderfs_meta::Meta;
 use ciderfs_object::{
-    ObjectError, ObjectStore, bucket_warnings, has_other_objects, named_bucket, prepare, probe, try_tier,
+    ObjectError, ObjectStore, bucket_warnings, has_other_objects, named_bucket, names_region, prepare, probe,
+    try_tier,
 };
 use ciderfs_volume::{
     Bounds, Purpose, object_place, storage, store_config, stored_bucket, unusable, with_region,
 };
 
 use crate::cli::args::Args;
+use crate::cli::command::Command;
 use crate::cli::flag::Row;
 use crate::cli::table::{
     BLOCK_SIZE, BUCKET, CAPACITY, COMPRESS, DIR_STATS, DOWNLOAD_LIMIT, ENABLE_ACL, ENCRYPT_ALGO,
@@ -167,8 +169,6 @@ fn new_settings(args: &Args, name: &str) -> Result<Settings> {
     }
     change(args, &mut s)?;
     s.set_first_class(args.find(STORAGE_CLASS), args.find(TAG))?;
-    // Also where it was there without being asked for.
-    s.bucket = with_region(&s.storage, &s.bucket, args.find(REGION).unwrap_or_default());
     s.validate()?;
     Ok(s)
 }
@@ -183,6 +183,11 @@ pub fn change(args: &Args, s: &mut Settings) -> Result<()> {
         (Some((v, _)), None) if v == s.bucket => {}
         (Some((v, dir)), endpoint) => {
             s.bucket = stored_bucket(&s.storage, &named_bucket(&s.storage, endpoint, v)?, dir)?;
+            // A region that was there without being asked for completes an address that tells none. Every `format` of the same
+            // volume takes it for the same one.
+            if args.command() == Command::Format && !names_region(&s.storage, &s.bucket) {
+                s.bucket = with_region(&s.storage, &s.bucket, args.find(REGION).unwrap_or_default());
+            }
         }
         (None, Some(_)) => {
             return Err(Failure::new("--endpoint has no effect without --bucket: name the bucket, too"));

@@ -21,7 +21,8 @@ const TYPES: [&str; 2] = ["juicefs", "ciderfs"];
 /// Flags that say how this call runs, not how to mount.
 const LEFT_OUT: [&Row; 4] = [O.row, BACKGROUND.row, FOREGROUND.row, UPDATE_FSTAB.row];
 /// What a mount may take from its environment, which is not there when the system starts.
-const ENVIRONMENT: [&str; 7] = [
+const ENVIRONMENT: [&str; 8] = [
+    "SESSION_TOKEN",
     "META_PASSWORD",
     "META_PASSWORD_FILE",
     "REDIS_PASSWORD",
@@ -133,7 +134,8 @@ impl Line {
     fn of(args: &Args, kind: &'static str) -> Result<Self> {
         let mut options: Vec<Vec<u8>> = Vec::new();
         for (row, value, text, origin) in args.settings() {
-            if LEFT_OUT.iter().any(|left_out| left_out.name == row.name) {
+            // What the environment says now, it may say otherwise then: the user is told of it.
+            if origin.is_ambient() || LEFT_OUT.iter().any(|left_out| left_out.name == row.name) {
                 continue;
             }
             if row.file.is_some() {
@@ -142,7 +144,7 @@ impl Line {
                     && let Some(name) = row.file
                 {
                     options.push([name.as_bytes(), b"=", path.as_os_str().as_bytes()].concat());
-                } else if !origin.is_ambient() {
+                } else {
                     tracing::warn!(
                         "--{} is not entered in /etc/fstab: name a file with it by --{0}-file",
                         row.name

@@ -67,6 +67,11 @@ pub fn guard(mountpoint: &Path) -> Result<()> {
     let fail =
         |e: std::io::Error| Failure::new(format!("guarding the mount point {}: {e}", shown(&mountpoint)));
     let full = absolute(mountpoint).map_err(fail)?;
+    if !rustix::process::geteuid().is_root() {
+        // The helper of users mounts only where they may write.
+        tracing::warn!("{} stays as it is: only root can guard a mount point", shown(&full));
+        return Ok(());
+    }
     let turn = lock(&full)?;
     if find_mount(&full).map_err(fail)?.is_some() {
         return Ok(());
@@ -83,10 +88,7 @@ pub fn guard(mountpoint: &Path) -> Result<()> {
             shown(&full)
         );
     }
-    let is_root = rustix::process::geteuid().is_root();
-    if is_root {
-        fchown(&dir, Some(Uid::ROOT), Some(Gid::ROOT)).map_err(|e| fail(e.into()))?;
-    }
+    fchown(&dir, Some(Uid::ROOT), Some(Gid::ROOT)).map_err(|e| fail(e.into()))?;
     fchmod(&dir, GUARDED).map_err(|e| fail(e.into()))?;
     if let Err(e) = attributes.and_then(|set| ioctl_setflags(&dir, set | IFlags::IMMUTABLE)) {
         tracing::warn!(

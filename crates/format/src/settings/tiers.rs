@@ -150,8 +150,8 @@ pub fn parse_mbps(text: &str) -> Result<u64, SettingsError> {
         'P' => 1e9,
         _ => return Err(bad("has no unit of a bandwidth")),
     };
-    // Neither words nor powers that Rust takes for numbers.
-    let is_plain = number.trim_start_matches('+').bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    // Not the words that Rust takes for numbers.
+    let is_plain = number.starts_with(|c: char| c.is_ascii_digit() || c == '.' || c == '+');
     let mbps = number.parse::<f64>().ok().filter(|_| is_plain).ok_or_else(|| bad("is not a number"))? * times;
     if mbps > 0.0 && mbps < 1.0 {
         return Err(bad("is less than 1 Mbps, the smallest limit"));

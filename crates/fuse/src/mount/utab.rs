@@ -5,7 +5,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -65,6 +65,8 @@ impl Entry {
         let temp = self.dir.join(format!("utab.{}", std::process::id()));
         let mut file = open(OpenOptions::new().write(true).create(true).truncate(true), &temp)?;
         file.write_all(&new)?;
+        // Everybody reads it, whatever the umask of a service is.
+        file.set_permissions(fs::Permissions::from_mode(MODE))?;
         fs::rename(&temp, &path)
     }
 

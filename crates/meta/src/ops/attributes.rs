@@ -136,8 +136,9 @@ impl Meta {
         // What a write takes away.
         reads.extend((writes && self.known_xattrs.is_on()).then_some(Read::XattrNames(real)));
         reads.extend((how.read && !writes).then_some(Read::Slices(real, 0)));
-        // Whether all of its names are in the trash.
-        let several = self.beliefs.attr(real).is_some_and(|a| has_parents(&a)) && !self.is_held(real);
+        // Whether all of its names are in the trash: of a file with many that is much to ask, and who reads may do so anyway.
+        let several =
+            writes && self.beliefs.attr(real).is_some_and(|a| has_parents(&a)) && !self.is_held(real);
         reads.extend(several.then_some(Read::Parents(real)));
         let values = self.read(&reads).await?;
         let [Value::Attr(attr), rest @ ..] = &values[..] else {
@@ -157,7 +158,7 @@ impl Meta {
                 _ => return Err(StoreError::another_question().into()),
             }
         }
-        if parents.is_none() && has_parents(&a) && !self.is_held(real) {
+        if writes && parents.is_none() && has_parents(&a) && !self.is_held(real) {
             parents = self.read(&[Read::Parents(real)]).await?.into_iter().next();
         }
         self.permit_open(c, real, &a, parents.as_ref(), how).await?;
@@ -183,7 +184,8 @@ impl Meta {
         if a.flags & flags::APPEND != 0 && ((how.write && !how.append) || how.truncate) {
             return Err(Errno::EPERM.into());
         }
-        if !kept && !a.in_trash() {
+        let is_known = parents.is_some() || !has_parents(a) || self.is_held(real);
+        if !kept && !a.in_trash() && is_known {
             self.open.opened_outside(real);
         }
         Ok(())

@@ -356,7 +356,9 @@ impl Address {
 
     /// The same bucket once its region is known.
     pub(crate) fn with_region(&self, region: &str) -> Self {
-        let endpoint = if self.is_aws() { aws_endpoint(region) } else { self.endpoint.clone() };
+        // An endpoint within a private network is the only way out of it.
+        let is_public = self.is_aws() && !self.endpoint.contains(".vpce.");
+        let endpoint = if is_public { aws_endpoint(region) } else { self.endpoint.clone() };
         Self { endpoint, region: Some(region.to_owned()), ..self.clone() }
     }
 

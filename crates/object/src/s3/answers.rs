@@ -201,7 +201,9 @@ pub(super) const UNKNOWN_LENGTH: u64 = u64::MAX;
 fn part_of(parts: &mut response::Parts, body: HttpBody, range: Option<Range<u64>>) -> Result<HttpBody> {
     let is_part = parts.status == StatusCode::PARTIAL_CONTENT;
     // The end of chunks is seen. Without them and without a length a connection that breaks looks like the end of the body.
-    let is_chunked = parts.headers.contains_key(TRANSFER_ENCODING);
+    let encoding = parts.headers.get_all(TRANSFER_ENCODING).iter().next_back().and_then(|v| v.to_str().ok());
+    let is_chunked =
+        encoding.and_then(|e| e.rsplit(',').next()).is_some_and(|e| e.trim().eq_ignore_ascii_case("chunked"));
     let Some(range) = range else {
         if is_part {
             return Err(unexpected("a part was sent instead of the whole object"));

@@ -69,8 +69,15 @@ impl Outgoing {
                 let (parts, body) = self.transport().fetch(req).await?.into_parts();
                 Ok(Response::from_parts(parts, slowed(body, Arc::clone(&self.bandwidth))))
             }
+            // While a body is sent the store is silent, for as long as that takes: the deadline of an upload is enough.
+            Some(Operation::Write) => ReqwestTransport::new(self.patient().clone()).fetch(req).await,
             _ => self.transport().fetch(req).await,
         }
+    }
+
+    /// A client that lets the store be silent.
+    fn patient(&self) -> &Client {
+        self.patient.get_or_init(|| http_client(&self.address, None).unwrap_or(self.client.clone()))
     }
 
     fn transport(&self) -> ReqwestTransport {
@@ -79,8 +86,7 @@ impl Outgoing {
 
     /// Sends a request whose body goes out as its shares come.
     async fn upload(&self, req: Request<Buffer>) -> Result<Response<HttpBody>> {
-        let patient =
-            self.patient.get_or_init(|| http_client(&self.address, None).unwrap_or(self.client.clone()));
+        let patient = self.patient();
         let uri = req.uri().clone();
         let failed = |e: reqwest::Error| {
             let temporary = e.is_request() || e.is_body() || e.is_decode();

@@ -367,3 +367,17 @@ fn every_refusal_names_the_call_the_bucket_and_what_to_do() {
     let e = from_code(&asked, "BucketAlreadyExists", "").unwrap();
     assert!(e.to_string().contains("another account"), "{e}");
 }
+
+#[test]
+fn an_address_tells_its_region_or_leaves_it_to_the_environment() {
+    for (storage, bucket, told) in [
+        ("s3", "http://localhost:9000/data", false),
+        ("s3", "http://localhost:9000/data?region=eu", true),
+        ("s3", "https://data.s3.eu-west-1.amazonaws.com", true),
+        ("s3", "https://s3.gra.io.cloud.ovh.net/data", true),
+        ("minio", "http://localhost:9000/data", false),
+        ("file", "/data/", true),
+    ] {
+        assert_eq!(crate::names_region(storage, bucket), told, "{bucket}");
+    }
+}

@@ -139,7 +139,7 @@ async fn same(args: &Args, name: &str, found: &Settings) -> Result<()> {
         None => {
             return Err(other_volume(format!(
                 "the volume {name} keeps its objects at {}, and {} has none of it: correct --bucket, or leave it out",
-                stored.1,
+                found.shown_bucket(),
                 objects.describe()
             )));
         }
