@@ -7,7 +7,7 @@ use std::fs;
 use std::process::{Child, Stdio};
 
 use ciderfs_testkit::s3::{S3Options, S3Server};
-use support::client::{Ran, program, run, succeed};
+use support::client::{PATIENCE, Ran, program, run, run_within, succeed};
 use support::volume::NAME;
 use support::{Engine, Volume};
 
@@ -64,6 +64,34 @@ fn fails(ran: &Ran, code: i32, texts: &[&str]) {
     for text in texts {
         assert!(ran.stderr.contains(text), "{text:?} is not in {}", ran.stderr);
     }
+}
+
+/// A region of the environment, as units have it, is the same one to every start, also after one that was cut short before the
+/// marker; and a plain `format` that says the same again changes nothing.
+#[test]
+fn a_region_of_the_environment_changes_no_volume() {
+    let server = server();
+    let volume = Volume::unformatted(Engine::Sqlite);
+    let objects = Objects::Bucket(&server);
+    let words = words(&volume, &objects, NAME);
+    let format = |words: &[String]| {
+        let ran = run_within(program().args(words).env("REGION", "eu-test"), PATIENCE);
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+    };
+    let bucket = || {
+        let out = succeed(&["status", &volume.meta]).stdout;
+        let status: serde_json::Value = serde_json::from_str(&out).unwrap();
+        status["Setting"]["Bucket"].as_str().unwrap().to_owned()
+    };
+    format(&words);
+    let stored = bucket();
+    assert!(stored.ends_with("?region=eu-test"), "{stored}");
+    clean(&server);
+    format(&words);
+    let plain: Vec<String> = words.iter().filter(|w| *w != "--if-absent").cloned().collect();
+    format(&plain);
+    assert_eq!(bucket(), stored);
+    volume.mount(&[]).unmount();
 }
 
 /// Two nodes start at the same moment, twenty times.

@@ -77,17 +77,35 @@ async fn serve_async(args: &Args, banner: Option<&str>) -> Result<()> {
             return not_mounted?.map_or_else(|o| report.already(&o, &volume.meta.settings()), |_| Ok(()));
         }
     };
-    memory::keep_small(&volume.blocks, mounted.monitor())?;
+    serve_mounted(mounted, vfs, &volume, signals, &report).await
+}
+
+/// Serves what is mounted. Others may use it from now on: it is brought to its end whatever happens.
+async fn serve_mounted(
+    mut mounted: MountedFs,
+    vfs: Arc<Vfs>,
+    volume: &Volume,
+    mut signals: Signals,
+    report: &Report<'_>,
+) -> Result<()> {
+    let mountpoint = report.args.place(1);
     let reporter = Reporter::new(&volume.settings.name, mountpoint, Arc::clone(&volume.blocks));
     if let Some(hangups) = signals.hup.take() {
         reporter.follow_hangups(hangups, Arc::clone(&volume.meta));
     }
-    let mut mounted = mounted;
-    if answers(mountpoint, &mut mounted, &mut signals).await? {
-        reporter.ready(&volume.meta);
-        report.ready(&volume.settings.name);
+    let begun = async {
+        memory::keep_small(&volume.blocks, mounted.monitor())?;
+        if answers(mountpoint, &mut mounted, &mut signals).await? {
+            reporter.ready(&volume.meta);
+            report.ready(&volume.settings.name);
+        }
+        Ok(())
     }
-    let result = stop::serve(mounted, vfs, &volume, signals, &reporter).await;
+    .await;
+    if begun.is_err() {
+        stop::unmount(&mut mounted);
+    }
+    let result = begun.and(stop::serve(mounted, vfs, volume, signals, &reporter).await);
     reporter.end(&result);
     result
 }
@@ -101,7 +119,7 @@ async fn answers(mountpoint: &Path, mounted: &mut MountedFs, signals: &mut Signa
     tokio::select! {
         answer = looked => answer?.map(|_| true).map_err(fail),
         _ = signals.end() => {
-            mounted.unmount(true)?;
+            stop::unmount(mounted);
             Ok(false)
         }
     }

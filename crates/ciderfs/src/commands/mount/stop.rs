@@ -155,7 +155,8 @@ async fn wait(
     }
 }
 
-fn unmount(mounted: &mut MountedFs) {
+/// Takes the mount away from everybody who does not use it already.
+pub fn unmount(mounted: &mut MountedFs) {
     tracing::info!("unmounting");
     if mounted.unmount(false).is_err() {
         // Somebody still uses it: it disappears for everybody else, and ends with its last user.
