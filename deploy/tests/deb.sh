@@ -11,6 +11,7 @@ trap 'umount -l "$root/proc" "$root/dev/fuse" 2>/dev/null || true; rm -rf --one-
 
 fail() { echo "FAILED: $*" >&2; exit 1; }
 
+# shellcheck disable=SC1091 # The system's own.
 release=$(. /etc/os-release && echo "$VERSION_CODENAME")
 # With what the package depends on, so that its own installation needs no network.
 depends=$(dpkg-deb -f "$deb" Depends | sed 's/([^)]*)//g; s/ //g')
@@ -42,8 +43,9 @@ inside ciderfs umount /mnt/data
 inside mount -t ciderfs sqlite3:///srv/meta.db /mnt/data -o metrics=,cache-dir=memory
 inside cmp /srv/file /mnt/data/file
 inside umount /mnt/data
+# The mount ends its session last.
 for _ in $(seq 300); do
-  pgrep -f "mount.*$root" >/dev/null || [ -z "$(inside ciderfs status sqlite3:///srv/meta.db | grep '"Sid"')" ] && break
+  if ! inside ciderfs status sqlite3:///srv/meta.db | grep -q '"Sid"'; then break; fi
   sleep 0.1
 done
 
