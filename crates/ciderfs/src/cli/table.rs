@@ -19,6 +19,8 @@ const STORED: &[Command] = &[Format, Config, Mount];
 const PLACE: &[Command] = &[Format, Config, Mount, Doctor];
 const FORMAT_DOCTOR: &[Command] = &[Format, Doctor];
 const DOCTOR: &[Command] = &[Doctor];
+/// Commands that read or write objects.
+const OPENED: &[Command] = &[Format, Config, Mount, Up];
 const CONFIG_MOUNT: &[Command] = &[Config, Mount];
 const LIMITED: &[Command] = &[Format, Config, Quota];
 const QUOTA: &[Command] = &[Quota];
@@ -168,7 +170,7 @@ table! {
     ENCRYPT_RSA_KEY: Place = "encrypt-rsa-key", [], "", FORMAT, Ready, "private key file (PEM) that encrypts the objects";
     ENCRYPT_ALGO: Text = "encrypt-algo", [], "aes256gcm-rsa", FORMAT, Ready, "aes256gcm-rsa or chacha20-rsa";
     ENCRYPT_PASSPHRASE: Secret =
-        "encrypt-passphrase", [], "", STORED, Ready,
+        "encrypt-passphrase", [], "", OPENED, Ready,
         "passphrase of that key" env "JFS_RSA_PASSPHRASE" file "encrypt-passphrase-file";
     HASH_PREFIX: Switch = "hash-prefix", [], "", FORMAT, Ready, "spread object names over 256 prefixes";
     SHARDS: Number(0, 256) = "shards", [], "0", FORMAT, Ready, "number of buckets (%d in --bucket)";
