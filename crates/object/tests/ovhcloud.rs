@@ -7,28 +7,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ciderfs_object::layers::{Limited, Limits, Retried};
 use ciderfs_object::{ObjectError, ObjectStore, StoreConfig, bucket_warnings, open, prepare, probe};
-use ciderfs_testkit::s3::{Faults, Op, Policy, Profile, S3Options, S3Server};
+use ciderfs_testkit::s3::{Faults, OVH_REGIONS, Op, Policy, Profile, S3Options, S3Server};
 use futures_util::stream::{self, StreamExt as _};
 
 const BUCKET: &str = "volume";
 /// The address of [`as_a_process_of_its_own`].
 const ADDRESS: &str = "TEST_ADDRESS";
-/// Every region code.
-const REGIONS: [&str; 13] = [
-    "gra",
-    "rbx",
-    "sbg",
-    "de",
-    "uk",
-    "waw",
-    "bhs",
-    "ca-east-tor",
-    "sgp",
-    "ap-southeast-syd",
-    "ap-south-mum",
-    "eu-west-par",
-    "eu-south-mil",
-];
 
 async fn server(profile: Profile) -> S3Server {
     let buckets = vec![BUCKET.to_owned(), "my.volume".to_owned()];
@@ -77,7 +61,7 @@ async fn as_a_process_of_its_own() {
 /// The addresses as users write them, host names and regions included: the server is the proxy of a process of its own.
 #[tokio::test]
 async fn every_region_in_both_styles() {
-    for region in REGIONS {
+    for region in OVH_REGIONS {
         let server = server(Profile::ovhcloud(region)).await;
         let host = format!("s3.{region}.io.cloud.ovh.net");
         for (address, vhost) in [

@@ -19,7 +19,7 @@ pub use faults::{Control, Faults, Op, Request};
 use front::Running;
 use objects::Objects;
 pub use policy::{Policy, Scripted};
-pub use profile::Profile;
+pub use profile::{OVH_REGIONS, Profile};
 use service::Service;
 
 /// How to start a server.

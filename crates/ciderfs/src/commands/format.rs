@@ -2,6 +2,7 @@
 
 mod absent;
 
+use ciderfs_format::objname::UUID_KEY;
 use ciderfs_format::settings::{round_block_size, validate_name};
 use ciderfs_format::{Settings, shown, shown_address, version};
 use ciderfs_meta::Meta;
@@ -24,9 +25,6 @@ use crate::cli::table::{
 };
 use crate::config;
 use crate::failure::{Failure, Result};
-
-/// The object that says whose the place is, by UUID.
-const MARKER: &str = "juicefs_uuid";
 
 /// Flags that an existing volume cannot change.
 const IMMUTABLE: &[&Row] =
@@ -77,7 +75,7 @@ pub async fn format(args: &Args, name: &str) -> Result<()> {
                 objects.describe()
             )));
         }
-        objects.put(MARKER, settings.uuid.clone().into()).await.map_err(failed)?;
+        objects.put(UUID_KEY, settings.uuid.clone().into()).await.map_err(failed)?;
         warn_of(&settings).await;
     }
     save(store.as_ref(), settings, None).await

@@ -1,3 +1,5 @@
+use ciderfs_testkit::s3::OVH_REGIONS;
+
 use super::address::Address;
 use super::error::{Asked, Call, from_code, from_status};
 use super::keys::{Credentials, Keys};
@@ -88,23 +90,6 @@ fn addresses_of_others() {
     );
     assert_eq!(s3("https://example.com/data").bucket_url(), "https://example.com/data");
 }
-
-/// Every region code of OVHcloud.
-const OVH_REGIONS: [&str; 13] = [
-    "gra",
-    "rbx",
-    "sbg",
-    "de",
-    "uk",
-    "waw",
-    "bhs",
-    "ca-east-tor",
-    "sgp",
-    "ap-southeast-syd",
-    "ap-south-mum",
-    "eu-west-par",
-    "eu-south-mil",
-];
 
 #[test]
 fn addresses_of_ovhcloud() {

@@ -14,6 +14,23 @@ use super::faults::Op;
 /// Times of requests that may differ from the server's clock.
 const MAX_SKEW: u64 = 15 * 60;
 
+/// Every region code of OVHcloud.
+pub const OVH_REGIONS: [&str; 13] = [
+    "gra",
+    "rbx",
+    "sbg",
+    "de",
+    "uk",
+    "waw",
+    "bhs",
+    "ca-east-tor",
+    "sgp",
+    "ap-southeast-syd",
+    "ap-south-mum",
+    "eu-west-par",
+    "eu-south-mil",
+];
+
 /// OVHcloud's object storage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {

@@ -1,8 +1,20 @@
 # What a unit may do. The client mounts, so its set makes no mount namespace: whatever does hides the file system from
 # everybody else while the unit looks well.
+let
+  # What none of them needs.
+  common = {
+    SystemCallErrorNumber = "EPERM";
+    SystemCallArchitectures = "native";
+    LockPersonality = true;
+    RestrictRealtime = true;
+    RestrictSUIDSGID = true;
+    RestrictNamespaces = true;
+    NoNewPrivileges = true;
+  };
+in
 {
   # The client that mounts.
-  mount = {
+  mount = common // {
     CapabilityBoundingSet = [
       "CAP_SYS_ADMIN"
       "CAP_SYS_RESOURCE"
@@ -18,41 +30,25 @@
     ];
     RestrictAddressFamilies = [ "AF_UNIX" "AF_INET" "AF_INET6" "AF_NETLINK" ];
     SystemCallFilter = [ "@system-service" "@mount" ];
-    SystemCallErrorNumber = "EPERM";
-    SystemCallArchitectures = "native";
-    LockPersonality = true;
-    RestrictRealtime = true;
-    RestrictSUIDSGID = true;
-    RestrictNamespaces = true;
-    NoNewPrivileges = true;
     UMask = "0077";
   };
 
   # Prepares directories of the machine, and nothing else.
-  guard = {
+  guard = common // {
     CapabilityBoundingSet = [ "CAP_DAC_OVERRIDE" "CAP_CHOWN" "CAP_FOWNER" "CAP_LINUX_IMMUTABLE" ];
     RestrictAddressFamilies = [ "AF_UNIX" ];
     SystemCallFilter = [ "@system-service" ];
-    SystemCallErrorNumber = "EPERM";
-    SystemCallArchitectures = "native";
     IPAddressDeny = "any";
     PrivateNetwork = true;
-    LockPersonality = true;
     MemoryDenyWriteExecute = true;
-    RestrictRealtime = true;
-    RestrictSUIDSGID = true;
-    RestrictNamespaces = true;
-    NoNewPrivileges = true;
     UMask = "0022";
   };
 
   # Talks to servers and mounts nothing.
-  network = {
+  network = common // {
     CapabilityBoundingSet = [ "CAP_DAC_OVERRIDE" "CAP_CHOWN" "CAP_FOWNER" ];
     RestrictAddressFamilies = [ "AF_UNIX" "AF_INET" "AF_INET6" "AF_NETLINK" ];
     SystemCallFilter = [ "@system-service" "~@privileged" "@chown" ];
-    SystemCallErrorNumber = "EPERM";
-    SystemCallArchitectures = "native";
     ProtectSystem = "full";
     PrivateDevices = true;
     ProtectClock = true;
@@ -62,12 +58,7 @@
     ProtectKernelModules = true;
     ProtectKernelTunables = true;
     ProtectProc = "invisible";
-    LockPersonality = true;
     MemoryDenyWriteExecute = true;
-    RestrictRealtime = true;
-    RestrictSUIDSGID = true;
-    RestrictNamespaces = true;
-    NoNewPrivileges = true;
     UMask = "0077";
   };
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use ciderfs_format::objname::UUID_KEY;
 use ciderfs_format::{Settings, shown_address};
 use ciderfs_object::layers::Limits;
 use ciderfs_object::{ObjectError, ObjectStore, StoreConfig, Trial, has_other_objects, try_rights};
@@ -18,8 +19,8 @@ const DEADLINE: Duration = Duration::from_secs(3);
 const CLOCKS: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
 /// Certificates are told of so many days before they end.
 const NOTICE_DAYS: i64 = 14;
-/// The object that tells whose prefix it is, and its length.
-const MARKER: (&str, u64) = ("juicefs_uuid", 64);
+/// Most bytes of the object that tells whose prefix it is.
+const MARKER_MAX: u64 = 64;
 /// Every right, in the order in which they are tried.
 const RIGHTS: [(&str, &str); 5] = [
     ("delete", "bucket delete"),
@@ -265,7 +266,7 @@ async fn whose(
     if !can_get {
         return out.push(skipped("the mark of the volume cannot be read"));
     }
-    out.push(match within(time, store.get_whole(MARKER.0, MARKER.1)).await {
+    out.push(match within(time, store.get_whole(UUID_KEY, MARKER_MAX)).await {
         Some(Ok(mark)) if mark.trim_ascii() == settings.uuid.as_bytes() => {
             Finding::ok(check, "the objects are those of the volume")
         }
@@ -276,7 +277,7 @@ async fn whose(
         ),
         Some(Err(ObjectError::NotFound(_) | ObjectError::AccessDenied(_))) => Finding::warning(
             check,
-            format!("there is no {} below {}/: is it the bucket of this volume?", MARKER.0, settings.name),
+            format!("there is no {} below {}/: is it the bucket of this volume?", UUID_KEY, settings.name),
             "check --bucket; an old volume may have no such object",
         ),
         Some(Err(e)) => Finding::error(check, &e.to_string(), "check the bucket"),

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use ciderfs_format::objname::UUID_KEY;
 use ciderfs_format::settings::validate_name;
 use ciderfs_format::{Settings, shown_address};
 use ciderfs_meta::Meta;
@@ -13,7 +14,7 @@ use ciderfs_meta::store::{Store, StoreError};
 use ciderfs_object::{ObjectError, ObjectStore, prepare};
 use ciderfs_volume::{Bounds, Error, Purpose, object_place, storage, unusable};
 
-use super::{MARKER, change, is_checked, is_in_use, new_settings, save, tell_place, warn_of};
+use super::{change, is_checked, is_in_use, new_settings, save, tell_place, warn_of};
 use crate::cli::args::Args;
 use crate::cli::table::{ENCRYPT_PASSPHRASE, FORCE};
 use crate::config;
@@ -85,7 +86,7 @@ async fn create(args: &Args, name: &str, store: &Arc<dyn Store>) -> Result<bool>
         return Ok(true);
     }
     if args.get(FORCE) {
-        let marked = objects.put(MARKER, uuid.clone().into()).await;
+        let marked = objects.put(UUID_KEY, uuid.clone().into()).await;
         marked.map_err(|e| failed(&e))?;
         return Ok(true);
     }
@@ -157,7 +158,7 @@ fn place(s: &Settings) -> (String, String) {
 /// Writes the marker, unless it is there. Every node of a volume writes the same one.
 async fn mark(objects: &dyn ObjectStore, uuid: &str) -> Result<()> {
     let failed = |e: ObjectError| place_failure(objects, &e);
-    objects.put_new(MARKER, uuid.to_owned().into()).await.map_err(failed)?;
+    objects.put_new(UUID_KEY, uuid.to_owned().into()).await.map_err(failed)?;
     // A store that does not know the condition has taken the last one.
     match marker(objects).await? {
         Some(there) if there == uuid => Ok(()),
@@ -171,12 +172,12 @@ async fn mark(objects: &dyn ObjectStore, uuid: &str) -> Result<()> {
 
 /// The UUID in the marker.
 async fn marker(objects: &dyn ObjectStore) -> Result<Option<String>> {
-    match objects.get_whole(MARKER, MARKER_MAX).await {
+    match objects.get_whole(UUID_KEY, MARKER_MAX).await {
         Ok(text) => Ok(Some(ciderfs_format::excerpt(String::from_utf8_lossy(&text).trim()))),
         Err(ObjectError::NotFound(_)) => Ok(None),
         // Encrypted with another key.
         Err(ObjectError::Corrupt(_, why)) => {
-            Err(other_volume(format!("{}: the object {MARKER} cannot be read: {why}", objects.describe())))
+            Err(other_volume(format!("{}: the object {UUID_KEY} cannot be read: {why}", objects.describe())))
         }
         Err(e) => Err(place_failure(objects, &e)),
     }

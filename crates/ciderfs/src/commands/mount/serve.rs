@@ -150,7 +150,7 @@ fn observer(metrics: &Arc<Metrics>) -> Observer {
 /// What only the volume tells.
 fn complete(options: &mut ServeOptions, args: &Args, volume: &Volume) {
     let acls = volume.meta.has_acls();
-    options.mount.fsname = format!("JuiceFS:{}", volume.settings.name);
+    options.mount.fsname = format!("{}{}", place::SOURCE, volume.settings.name);
     options.init.posix_acl = acls;
     options.xattr = XattrOptions {
         // ACLs are attributes.
