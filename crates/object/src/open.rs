@@ -81,7 +81,7 @@ pub fn names_region(storage: &str, bucket: &str) -> bool {
 pub async fn bucket_warnings(cfg: &StoreConfig) -> Result<Vec<String>> {
     let mut all = Vec::new();
     for shard in 0..cfg.shards.clamp(1, Sharded::MAX) {
-        let bucket = cfg.bucket.replacen("%d", &shard.to_string(), 1);
+        let bucket = shard_of(&cfg.bucket, shard);
         let Some(store) = s3_store(cfg, &bucket)? else { return Ok(all) };
         all.extend(store.warnings().await);
         if !all.is_empty() {
@@ -93,7 +93,7 @@ pub async fn bucket_warnings(cfg: &StoreConfig) -> Result<Vec<String>> {
 
 /// Does the back end keep a checksum with every object, which reads of whole objects verify?
 pub fn has_checksums(storage: &str, bucket: &str) -> bool {
-    let bucket = bucket.replacen("%d", "0", 1);
+    let bucket = shard_of(bucket, 0);
     match storage.to_ascii_lowercase().as_str() {
         "s3" => Address::parse_s3(&bucket),
         "minio" => Address::parse_minio(&bucket),
@@ -132,9 +132,8 @@ pub fn open(cfg: &StoreConfig) -> Result<Arc<dyn ObjectStore>> {
                 shown_address(&cfg.bucket)
             )));
         }
-        let shards = (0..cfg.shards)
-            .map(|i| open_one(cfg, &cfg.bucket.replacen("%d", &i.to_string(), 1)))
-            .collect::<Result<Vec<_>>>()?;
+        let shards =
+            (0..cfg.shards).map(|i| open_one(cfg, &shard_of(&cfg.bucket, i))).collect::<Result<Vec<_>>>()?;
         return Ok(Arc::new(Sharded::new(shards)));
     }
     if cfg.bucket.contains("%d") && matches!(cfg.storage.to_ascii_lowercase().as_str(), "s3" | "minio") {
@@ -169,13 +168,13 @@ fn s3_parts(cfg: &StoreConfig, bucket: &str) -> Result<Option<(Address, Credenti
 /// The URL of the service that objects are sent to, and the region that requests are signed for; of the first shard. `None` for a
 /// storage that is no service.
 pub fn service(cfg: &StoreConfig) -> Result<Option<(String, Option<String>)>> {
-    let parts = s3_parts(cfg, &first_bucket(cfg))?;
+    let parts = s3_parts(cfg, &shard_of(&cfg.bucket, 0))?;
     Ok(parts.map(|(address, _)| (address.with_host(), address.region)))
 }
 
 /// What the service tells everybody; nothing of a storage that is none.
 pub async fn greet(cfg: &StoreConfig) -> Result<Greeting> {
-    match s3_parts(cfg, &first_bucket(cfg))? {
+    match s3_parts(cfg, &shard_of(&cfg.bucket, 0))? {
         Some((address, _)) => s3::greet(&address).await,
         None => Ok(Greeting::default()),
     }
@@ -184,14 +183,15 @@ pub async fn greet(cfg: &StoreConfig) -> Result<Greeting> {
 /// Deletes objects that need not be there with one request. Keys are whole, with the prefix of the volume. `None` for a storage
 /// without such a request.
 pub async fn delete_many(cfg: &StoreConfig, objects: &[String]) -> Result<Option<()>> {
-    match s3_parts(cfg, &first_bucket(cfg))? {
+    match s3_parts(cfg, &shard_of(&cfg.bucket, 0))? {
         Some((address, keys)) => s3::delete_many(&address, keys, objects).await.map(Some),
         None => Ok(None),
     }
 }
 
-fn first_bucket(cfg: &StoreConfig) -> String {
-    cfg.bucket.replacen("%d", "0", 1)
+/// The address of one of several buckets.
+fn shard_of(bucket: &str, shard: u32) -> String {
+    bucket.replacen("%d", &shard.to_string(), 1)
 }
 
 /// The driver of buckets of S3, if that is what the storage is.
