@@ -15,8 +15,8 @@ use crate::store::{Guard, Read, Value};
 use crate::txn::Txn;
 use crate::volume::Meta;
 
-/// Nodes removed here that are remembered without being open: a process may stand in a directory, or have a descriptor of
-/// which we know nothing (`O_PATH`).
+/// Nodes that are remembered without being open: a process may stand in a directory, or have a descriptor of which we know
+/// nothing (`O_PATH`).
 const REMEMBERED_MAX: usize = 4096;
 
 /// What is held beside open files.
@@ -28,8 +28,9 @@ struct Known {
     /// Directories that are open, and were not opened in the trash.
     dirs: HashMap<Ino, OpenDir>,
     /// Moved to the trash by this client, and not reached through it since.
-    left: HashSet<Ino>,
-    order: VecDeque<Ino>,
+    left: Remembered,
+    /// Reached through the trash, and by no name outside it since.
+    reached: Remembered,
 }
 
 #[derive(Default)]
@@ -39,31 +40,54 @@ struct OpenDir {
     attr: Option<Attr>,
 }
 
+/// The last [`REMEMBERED_MAX`] nodes of a kind.
+#[derive(Default)]
+struct Remembered {
+    nodes: HashSet<Ino>,
+    order: VecDeque<Ino>,
+}
+
+impl Remembered {
+    fn add(&mut self, ino: Ino) {
+        if !self.nodes.insert(ino) {
+            return;
+        }
+        self.order.push_back(ino);
+        if self.order.len() > REMEMBERED_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.nodes.remove(&oldest);
+        }
+    }
+
+    fn remove(&mut self, nodes: impl Iterator<Item = Ino>) {
+        if self.nodes.is_empty() {
+            return;
+        }
+        let before = self.nodes.len();
+        nodes.for_each(|ino| _ = self.nodes.remove(&ino));
+        if self.nodes.len() < before {
+            self.order.retain(|ino| self.nodes.contains(ino));
+        }
+    }
+}
+
 impl Holds {
     /// This client moves a node to the trash. If that fails nothing is lost: only nodes there are asked about.
     pub(crate) fn leaves(&self, ino: Ino) {
         let known = &mut *self.0.lock();
-        if !known.left.insert(ino) {
-            return;
-        }
-        known.order.push_back(ino);
-        if known.order.len() > REMEMBERED_MAX
-            && let Some(oldest) = known.order.pop_front()
-        {
-            known.left.remove(&oldest);
-        }
+        known.left.add(ino);
+        known.reached.remove(std::iter::once(ino));
     }
 
-    /// Somebody has found nodes in the trash.
-    pub(crate) fn found(&self, nodes: impl Iterator<Item = Ino>) {
+    /// Somebody has found nodes by their names in a directory.
+    pub(crate) fn found(&self, dir: Ino, nodes: impl Iterator<Item = Ino> + Clone) {
         let known = &mut *self.0.lock();
-        let mut any = false;
-        for ino in nodes {
-            any |= known.left.remove(&ino);
-        }
-        if any {
-            let left = &known.left;
-            known.order.retain(|ino| left.contains(ino));
+        if dir.is_trash() {
+            known.left.remove(nodes.clone());
+            nodes.for_each(|ino| known.reached.add(ino));
+        } else {
+            known.reached.remove(nodes);
         }
     }
 }
@@ -75,7 +99,13 @@ impl Meta {
             return true;
         }
         let known = self.holds.0.lock();
-        known.dirs.contains_key(&ino) || known.left.contains(&ino)
+        known.dirs.contains_key(&ino) || known.left.nodes.contains(&ino)
+    }
+
+    /// Was a node reached through the trash, as far as is known? Tells the two ways to a file apart that has names on both
+    /// sides.
+    pub(crate) fn was_reached_through_trash(&self, ino: Ino) -> bool {
+        self.holds.0.lock().reached.nodes.contains(&ino)
     }
 
     /// Somebody here has found a node outside the trash, to which another client has moved it since.

@@ -184,8 +184,9 @@ impl Meta {
         if a.flags & flags::APPEND != 0 && ((how.write && !how.append) || how.truncate) {
             return Err(Errno::EPERM.into());
         }
+        // Where the names of a file with several were not asked for, the way to it tells.
         let is_known = parents.is_some() || !has_parents(a) || self.is_held(real);
-        if !kept && !a.in_trash() && is_known {
+        if !kept && (is_known || !self.was_reached_through_trash(real)) {
             self.open.opened_outside(real);
         }
         Ok(())

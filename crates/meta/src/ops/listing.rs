@@ -58,10 +58,8 @@ impl Meta {
                 }
             }
         }
-        if attrs && real.is_trash() {
-            self.holds.found(entries.iter().map(|e| e.edge.ino));
-        }
         if attrs {
+            self.holds.found(real, entries.iter().map(|e| e.edge.ino));
             self.known_xattrs.listed(entries.iter().map(|e| e.edge.ino));
         }
         Ok(DirPage { entries, next })

@@ -62,9 +62,7 @@ impl Meta {
         match found {
             None => Err(Errno::ENOENT.into()),
             Some((edge, attr)) => {
-                if dir.is_trash() {
-                    self.holds.found(std::iter::once(edge.ino));
-                }
+                self.holds.found(dir, std::iter::once(edge.ino));
                 self.beliefs.set_attr(edge.ino, attr.clone());
                 if let Some(a) = attr.as_ref().filter(|_| self.has_acls()) {
                     self.known_xattrs.learn_acls(edge.ino, a, began);

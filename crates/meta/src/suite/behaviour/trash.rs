@@ -193,6 +193,20 @@ pub async fn trash_and_those_who_hold(engine: Engine) {
     c.meta.setattr(&root(), g, &set).await.unwrap();
     c.find(hour, &format!("1-{g}-g")).await.unwrap();
     assert_eq!(errno(c.meta.setattr(&root(), g, &set).await), Errno::EPERM);
+    // A file with several names, opened for reading, for which nobody asks where they are: the way to it tells.
+    let h = c.file(ROOT, "h").await;
+    c.link(h, ROOT, "h2").await.unwrap();
+    c.meta.open(&root(), h, read).await.unwrap();
+    other.unlink(ROOT, "h").await.unwrap();
+    other.unlink(ROOT, "h2").await.unwrap();
+    for client in [&c, &other] {
+        client.find(hour, &format!("1-{h}-h")).await.unwrap();
+    }
+    other.meta.open(&root(), h, read).await.unwrap();
+    c.meta.setattr(&root(), h, &set).await.unwrap();
+    assert_eq!(errno(other.meta.setattr(&root(), h, &set).await), Errno::EPERM);
+    other.meta.close(h).await.unwrap();
+    c.meta.close(h).await.unwrap();
     w.check().await;
 }
 

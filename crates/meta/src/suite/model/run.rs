@@ -311,8 +311,7 @@ impl<'a> Run<'a> {
             }
             Op::Lookup { dir, name } => c.find(dir, name).await.map(Answer::Ino),
             Op::Chmod { ino, mode } => {
-                // Whoever finds it in the trash comes through the trash.
-                c.meta.holds.found(std::iter::once(ino));
+                self.comes_to(c, ino);
                 let set = crate::SetAttr { mode: Some(mode), ..crate::SetAttr::default() };
                 c.meta.setattr(&root(), ino, &set).await.map(|_| Answer::Done)
             }
@@ -333,6 +332,7 @@ impl<'a> Run<'a> {
             Op::Truncate { ino, length } => c.truncate(ino, length).await.map(|_| Answer::Done),
             Op::Compact { ino, indx, id } => self.compact(c, ino, indx, id).await.map(|()| Answer::Done),
             Op::Open { ino } => {
+                self.comes_to(c, ino);
                 let how = OpenFlags { read: true, ..OpenFlags::default() };
                 c.meta.open(&root(), ino, how).await.map(|_| Answer::Done)
             }
@@ -342,6 +342,12 @@ impl<'a> Run<'a> {
             self.unknown.lock().push(op);
         }
         answer.map_err(|e| e.errno())
+    }
+
+    /// Somebody finds a node by a name, in the trash if that is where its names are.
+    fn comes_to(&self, c: &Client, ino: Ino) {
+        let in_trash = self.tree.nodes.get(&ino).is_some_and(|n| n.trashed);
+        c.meta.holds.found(if in_trash { Ino::TRASH } else { Ino::ROOT }, std::iter::once(ino));
     }
 
     async fn compact(&self, c: &Client, ino: Ino, indx: u32, id: u64) -> crate::Result<()> {

@@ -109,7 +109,7 @@ pub(super) struct Node {
     opens: u32,
     /// Has or had several links.
     hard: bool,
-    trashed: bool,
+    pub(super) trashed: bool,
     /// Open since a time when it was outside the trash.
     held: bool,
 }
