@@ -30,6 +30,9 @@ const LIMIT: Duration = Duration::from_secs(180);
 /// What starts a page's object store: `PORT ACCESS_KEY SECRET_KEY DIRECTORY`.
 const STORE: &str = "DOCUMENTS_STORE";
 
+/// Buckets that pages name, which are there.
+const BUCKETS: [&str; 2] = ["juicefs-k3s", "mybucket"];
+
 /// What a test does with a shell block.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mark {
@@ -286,6 +289,7 @@ fn a_page_that_says_what_is_not_so_fails() {
         "```sh\nfalse\ntrue\n```",
         "```sh\ntrue\n```\n<!-- test: is_mounted /mnt/a -->",
         "```sh\necho $NOTHING\n```",
+        "```sh\ntrue\n```\n<!-- test: no true -->",
     ] {
         assert!(run(bad).is_err(), "{bad}");
     }
@@ -303,6 +307,7 @@ fn an_object_store_for_pages() {
         dir: Some(dir.into()),
         access_key: access_key.to_owned(),
         secret_key: secret_key.to_owned(),
+        buckets: BUCKETS.map(str::to_owned).to_vec(),
         ..S3Options::default()
     };
     let _server = S3Server::start_now(options).unwrap();
