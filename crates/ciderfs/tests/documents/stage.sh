@@ -18,6 +18,7 @@ mount -o remount,bind,ro tree
 mount -t overlay -o "lowerdir=/etc,upperdir=$stage/etc,workdir=$stage/work" etc /etc
 for place in /mnt /srv /root /run /var/log /var/cache /var/lib/redis; do mount -t tmpfs -o mode=0755 stage "$place"; done
 mkdir -p /run/redis /var/log/redis
+chown redis: /run/redis /var/log/redis /var/lib/redis
 ip link set lo up
 for host in 10.0.0.1 10.0.0.2; do ip address add "$host/32" dev lo; done
 
@@ -35,7 +36,7 @@ stop() {
   kill "$pid"
   while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
 }
-start() { redis-server /etc/redis/redis.conf --supervised no; }
+start() { runuser -u redis -- redis-server /etc/redis/redis.conf --supervised no; }
 case "$*" in
   "start redis-server") start ;;
   "stop redis-server") stop ;;
