@@ -203,10 +203,13 @@ fn a_command_that_is_not_there_is_found() {
     }
 }
 
-/// The script of a page: its blocks and tests; nothing if no block is run.
+/// The script of a page: its blocks and tests; nothing if it has none.
 fn script(page: &Page) -> Option<String> {
-    let marks: Vec<Mark> = page.blocks().filter_map(|block| mark(block).ok()?).collect();
-    if !marks.iter().any(|mark| matches!(mark, Mark::Run | Mark::Foreground)) {
+    let is_run = |part: &Part| match part {
+        Part::Test { .. } => true,
+        Part::Block(block) => matches!(mark(block), Ok(Some(Mark::Run | Mark::Foreground))),
+    };
+    if !page.parts.iter().any(is_run) {
         return None;
     }
     let mut script = include_str!("documents/words.sh").to_owned();
