@@ -67,8 +67,7 @@ impl Page {
                     if inner.trim().starts_with(fence) && inner.trim().trim_matches(['`', '~']).is_empty() {
                         break;
                     }
-                    let spaces = inner.len() - inner.trim_start_matches(' ').len();
-                    text.push_str(&inner[spaces.min(indent)..]);
+                    text.push_str(dedented(inner, indent));
                     text.push('\n');
                 }
                 let info = indented.trim_start_matches(['`', '~']).trim().to_owned();
@@ -78,7 +77,7 @@ impl Page {
                 while !comment.contains("-->") {
                     let (_, more) =
                         lines.next().unwrap_or_else(|| panic!("{name}:{line}: a comment without end"));
-                    comment = comment + "\n" + more;
+                    comment = comment + "\n" + dedented(more, indent);
                 }
                 let (inner, _) = comment.split_once("-->").expect("its end");
                 if let Some(commands) = inner.trim_start_matches("<!--").trim().strip_prefix("test:") {
@@ -119,6 +118,12 @@ impl Page {
         }
         Self { name: name.to_owned(), parts, links, spans, anchors }
     }
+}
+
+/// A line without so many spaces before it, as far as they are there.
+fn dedented(line: &str, indent: usize) -> &str {
+    let spaces = line.len() - line.trim_start_matches(' ').len();
+    &line[spaces.min(indent)..]
 }
 
 /// The anchor that GitHub gives a heading.
