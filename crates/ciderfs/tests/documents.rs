@@ -274,10 +274,11 @@ fn the_shell_blocks_of_every_page_run() {
         .filter_map(|page| Some((page.name.clone(), script(page)?)))
         .collect();
     assert!(scripts.len() > 3 || only.is_some(), "{}", scripts.len());
-    let mut wrong = Vec::new();
-    for (name, script) in &scripts {
-        wrong.extend(run_on_stage(name, script).err());
-    }
+    let wrong: Vec<String> = std::thread::scope(|scope| {
+        let pages: Vec<_> =
+            scripts.iter().map(|(name, script)| scope.spawn(|| run_on_stage(name, script).err())).collect();
+        pages.into_iter().filter_map(|page| page.join().unwrap()).collect()
+    });
     nothing_wrong(&wrong);
 }
 
