@@ -1,4 +1,5 @@
 # Words for the comments of pages (<!-- test: ... -->), which are run between their blocks.
+# shellcheck shell=sh
 set -eu
 # `until_true COMMAND...`: at most 30 seconds.
 until_true() {
