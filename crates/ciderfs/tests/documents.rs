@@ -116,42 +116,67 @@ fn a_block_without_a_mark_is_found() {
     }
 }
 
-#[test]
-fn links_and_anchors_lead_somewhere() {
-    let pages = pages();
+/// Links of a page within the tree, and what is wrong with them.
+fn look_at_links(page: &Page, pages: &[Page]) -> (usize, Vec<String>) {
     let by_name: HashMap<&str, &Page> = pages.iter().map(|page| (page.name.as_str(), page)).collect();
     let (mut wrong, mut count) = (Vec::new(), 0);
     let top = tree();
-    for page in &pages {
-        let dir = top.join(&page.name).parent().unwrap().to_owned();
-        for (line, link) in &page.links {
-            if link.contains("://") || link.starts_with("mailto:") {
-                continue;
-            }
-            count += 1;
-            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
-            let target = match path {
-                "" => top.join(&page.name),
-                path => dir.join(path),
-            };
-            let Ok(target) = target.canonicalize() else {
-                wrong.push(format!("{}:{line}: {link} is not there", page.name));
-                continue;
-            };
-            let name = target.strip_prefix(&top).map(|p| p.display().to_string()).unwrap_or_default();
-            let Some(there) = by_name.get(name.as_str()) else {
-                if !target.starts_with(&top) || !anchor.is_empty() {
-                    wrong.push(format!("{}:{line}: {link} leads to no page of the tree", page.name));
-                }
-                continue;
-            };
-            if !anchor.is_empty() && !there.anchors.contains(anchor) {
+    let dir = top.join(&page.name).parent().unwrap().to_owned();
+    for (line, link) in &page.links {
+        if link.contains("://") || link.starts_with("mailto:") {
+            continue;
+        }
+        count += 1;
+        let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+        let target = match path {
+            "" => top.join(&page.name),
+            path => dir.join(path),
+        };
+        let Ok(target) = target.canonicalize() else {
+            wrong.push(format!("{}:{line}: {link} is not there", page.name));
+            continue;
+        };
+        let name = target.strip_prefix(&top).map(|p| p.display().to_string()).unwrap_or_default();
+        match by_name.get(name.as_str()) {
+            Some(there) if !anchor.is_empty() && !there.anchors.contains(anchor) => {
                 wrong.push(format!("{}:{line}: {name} has no heading #{anchor}", page.name));
             }
+            None if !target.starts_with(&top) || !anchor.is_empty() => {
+                wrong.push(format!("{}:{line}: {link} leads to no page of the tree", page.name));
+            }
+            _ => {}
         }
     }
-    assert!(count > 30, "{count}");
-    nothing_wrong(&wrong);
+    (count, wrong)
+}
+
+#[test]
+fn links_and_anchors_lead_somewhere() {
+    let pages = pages();
+    let (counts, wrong): (Vec<usize>, Vec<_>) = pages.iter().map(|page| look_at_links(page, &pages)).unzip();
+    assert!(counts.iter().sum::<usize>() > 30, "{counts:?}");
+    nothing_wrong(&wrong.concat());
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_found() {
+    let pages = pages();
+    let look = |text: &str| look_at_links(&Page::parse("docs/setup.md", text), &pages);
+    for bad in [
+        "[a](nothing.md)",
+        "[a\nb](redis.md#no-such)",
+        "![a](no.svg)",
+        "[a](../../outside.md)",
+        "[a](#nowhere)",
+    ] {
+        assert_eq!(look(bad).1.len(), 1, "{bad}");
+    }
+    for good in
+        ["[a](redis.md)", "[a](redis.md#rights)", "![a](architecture.svg)", "[a](../deploy)", "[a](#nixos)"]
+    {
+        assert_eq!(look(good), (1, Vec::new()), "{good}");
+    }
+    assert_eq!(look("`[a](nothing.md)` [b](https://nowhere.example/#a)").0, 0);
 }
 
 #[test]
