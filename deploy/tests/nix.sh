@@ -43,6 +43,25 @@ for name in $(evaluate -E 'builtins.attrNames (import ./tests/nix/cases.nix).thr
   fi
 done
 
+echo "# Pages"
+count=0
+while IFS= read -r block; do
+  found=$(evaluate -E "let ciderfs.nixosModules.default = ./nixos/modules/ciderfs.nix; e = import ./tests/nix/eval.nix { modules = [ (import $block ciderfs) ]; };
+    in e.failed ++ e.config.warnings ++ (if e.units == { } then [ \"no units\" ] else [ ])" 2>&1) || true
+  [ "$found" = "[]" ] || fail "a block of $(basename "$block"): $found"
+  count=$((count + 1))
+done < <(python3 - "$work" ../README.md ../docs/*.md README.md <<'PY'
+import pathlib, re, sys
+for page in map(pathlib.Path, sys.argv[2:]):
+    for number, block in enumerate(re.findall(r"^```nix\n(.*?)^```", page.read_text(), re.M | re.S)):
+        path = pathlib.Path(sys.argv[1], f"{page.resolve().parent.name}-{page.stem}-{number}.nix")
+        path.write_text(f"ciderfs: {block}")
+        print(path)
+PY
+)
+echo "$count machines"
+[ "$count" -ge 2 ] || fail "only $count machines were found in pages"
+
 echo "# Flake and default.nix"
 evaluate tests/nix/flake.nix >"$work/flake.json"
 python3 - "$work/flake.json" <<'PY' || fail "tests/nix/flake.nix"
