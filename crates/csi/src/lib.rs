@@ -33,4 +33,7 @@ pub mod snapshots;
 pub mod sweep;
 pub mod volumes;
 
+/// The answers of [`Formatter`] are of this version.
+pub use tonic;
+
 pub use server::{DEFAULT_NAME, Driver, Formatter, Mode, serve};

@@ -1,10 +1,15 @@
 //! `ciderfs csi`: the driver for Kubernetes.
 
+mod make;
+
+use std::sync::Arc;
+
 use ciderfs_csi::{Driver, Mode};
+use ciderfs_format::shown;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::args::Args;
-use crate::cli::table::{CSI_ENDPOINT, CSI_MODE, DRIVER_NAME, NODEID};
+use crate::cli::table::{CSI_ENDPOINT, CSI_MODE, DRIVER_NAME, NODEID, SECRETS_DIR};
 use crate::failure::{Failure, Result};
 
 /// Runs the command until SIGTERM or SIGINT.
@@ -22,7 +27,13 @@ pub fn run(args: &Args) -> Result<()> {
     if mode != Mode::Controller && node_id.is_empty() {
         return Err(Failure::new("--nodeid is missing: the name of this machine in the cluster"));
     }
-    let driver = Driver { name: args.get(DRIVER_NAME).to_owned(), node_id, mode };
+    let driver = Driver {
+        name: args.get(DRIVER_NAME).to_owned(),
+        node_id,
+        mode,
+        secrets_dir: args.find(SECRETS_DIR).map(Into::into),
+        formatter: Some(Arc::new(make::Make)),
+    };
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         let mut terminated = signal(SignalKind::terminate())?;
@@ -34,8 +45,8 @@ pub fn run(args: &Args) -> Result<()> {
             }
         };
         let listener = ciderfs_csi::server::listen(&socket).await;
-        let listener = listener.map_err(|e| Failure::new(format!("{}: {e}", socket.display())))?;
-        tracing::info!("{} listens at {}", driver.name, socket.display());
+        let listener = listener.map_err(|e| Failure::new(format!("{}: {e}", shown(&socket))))?;
+        tracing::info!("{} listens at {}", driver.name, shown(&socket));
         ciderfs_csi::serve(driver, listener, stop).await?;
         let _ = std::fs::remove_file(&socket);
         Ok(())
