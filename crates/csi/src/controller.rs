@@ -4,11 +4,12 @@
 //! it. Copies go on when a call has run out of time; until they are complete the answer is `ABORTED`.
 
 mod calls;
+mod snapshots;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use tonic::{Code, Response, Status};
@@ -21,7 +22,6 @@ use crate::proto::volume_content_source::{SnapshotSource, Type as From, VolumeSo
 use crate::proto::*;
 use crate::secrets::Secrets;
 use crate::server::{Driver, Formatter};
-use crate::snapshots::{self, Snapshot as Tree};
 use crate::sweep::Sweeper;
 use crate::volumes::{self, Source, Volume as Found};
 use crate::{ids, paging};
@@ -183,7 +183,7 @@ impl ControllerService {
         let _held = self.locks.hold(id)?;
         let opened = self.open(&r.secrets).await?;
         let failed = |e| meta_status(&opened.place, e);
-        snapshots::forget(&opened.meta, id).await.map_err(failed)?;
+        crate::snapshots::forget(&opened.meta, id).await.map_err(failed)?;
         if let Some(found) = volumes::find(&opened.meta, id).await.map_err(failed)? {
             let _place_held =
                 if found.is_listed() { Some(self.locks.hold(&format!("/{}", found.path))?) } else { None };
@@ -235,79 +235,6 @@ impl ControllerService {
         volumes::resize(&opened.meta, &found, capacity).await.map_err(failed)?;
         let capacity_bytes = if capacity == 0 { wanted } else { capacity };
         Ok(ControllerExpandVolumeResponse { capacity_bytes, node_expansion_required: false })
-    }
-
-    async fn snapshot_made(&self, r: CreateSnapshotRequest) -> Result<CreateSnapshotResponse, Status> {
-        let volume = ids::check_id("source_volume_id", &r.source_volume_id)?.to_owned();
-        let name = ids::check_name("name", &r.name)?.to_owned();
-        let id = ids::of_name("snap", &name);
-        let held = self.locks.hold(&format!("snapshot {id}"))?;
-        let opened = self.open(&r.secrets).await?;
-        let work = |done: Arc<AtomicU64>| -> BoxFuture<'static, Result<Tree, Status>> {
-            let id = id.clone();
-            Box::pin(async move {
-                let _held = held;
-                let failed = |e| meta_status(&opened.place, e);
-                let meta = &opened.meta;
-                match snapshots::find_anywhere(meta, &id).await.map_err(failed)? {
-                    Some(found) if found.volume == volume => return Ok(found),
-                    Some(_) => {
-                        return Err(Status::already_exists(format!(
-                            "{name}: there is such a snapshot of another volume"
-                        )));
-                    }
-                    None => {}
-                }
-                let from = existing(&opened, &volume).await?;
-                let dir = from.dir.ok_or_else(|| Status::not_found(format!("{volume} has no directory")))?;
-                let size = volumes::capacity(meta, &from).await.map_err(failed)?;
-                let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
-                let mark = snapshots::Mark { name, created, size };
-                snapshots::create(meta, &id, &volume, dir, &mark, &done).await.map_err(failed)?;
-                let made = snapshots::find(meta, &id, &volume).await.map_err(failed)?;
-                made.ok_or_else(|| Status::aborted(format!("{id} was removed while it was made")))
-            })
-        };
-        let made = self.copying(&id, work).await?;
-        Ok(CreateSnapshotResponse { snapshot: Some(snapshot_told(&made)) })
-    }
-
-    async fn snapshot_deleted(&self, r: DeleteSnapshotRequest) -> Result<DeleteSnapshotResponse, Status> {
-        let handle = ids::check_id("snapshot_id", &r.snapshot_id)?;
-        let Some((id, volume)) = ids::of_snapshot(handle) else { return Ok(DeleteSnapshotResponse {}) };
-        let _held = self.locks.hold(&format!("snapshot {id}"))?;
-        let opened = self.open(&r.secrets).await?;
-        let failed = |e| meta_status(&opened.place, e);
-        snapshots::forget(&opened.meta, id).await.map_err(failed)?;
-        snapshots::remove(&opened.meta, id, volume).await.map_err(failed)?;
-        self.sweeper.wake(&opened);
-        Ok(DeleteSnapshotResponse {})
-    }
-
-    async fn snapshots_listed(&self, r: ListSnapshotsRequest) -> Result<ListSnapshotsResponse, Status> {
-        let all =
-            if r.secrets.is_empty() { self.open_known().await? } else { vec![self.open(&r.secrets).await?] };
-        let wanted = (!r.snapshot_id.is_empty()).then_some(r.snapshot_id.as_str());
-        let source = (!r.source_volume_id.is_empty()).then_some(r.source_volume_id.as_str());
-        let mut found = BTreeMap::new();
-        for opened in all {
-            let failed = |e| meta_status(&opened.place, e);
-            let trees = match wanted.map(ids::of_snapshot) {
-                Some(None) => Vec::new(),
-                Some(Some((id, volume))) => {
-                    let one = snapshots::find(&opened.meta, id, volume).await.map_err(failed)?;
-                    one.into_iter().filter(|one| source.is_none_or(|source| source == one.volume)).collect()
-                }
-                None => snapshots::all(&opened.meta, source).await.map_err(failed)?,
-            };
-            found.extend(trees.into_iter().map(|tree| (tree.handle(), snapshot_told(&tree))));
-        }
-        let (page, next_token) = paging::page(found.into_iter().collect(), r.max_entries, &r.starting_token)?;
-        let entries = page
-            .into_iter()
-            .map(|snapshot| list_snapshots_response::Entry { snapshot: Some(snapshot) })
-            .collect();
-        Ok(ListSnapshotsResponse { entries, next_token })
     }
 
     async fn listed(&self, r: ListVolumesRequest) -> Result<ListVolumesResponse, Status> {
@@ -426,15 +353,4 @@ fn condition(found: &Found) -> VolumeCondition {
     let abnormal = found.dir.is_none();
     let state = if abnormal { "is missing" } else { "is there" };
     VolumeCondition { abnormal, message: format!("the directory /{} {state}", found.path) }
-}
-
-fn snapshot_told(tree: &Tree) -> Snapshot {
-    Snapshot {
-        size_bytes: tree.size,
-        snapshot_id: tree.handle(),
-        source_volume_id: tree.volume.clone(),
-        creation_time: Some(prost_types::Timestamp { seconds: tree.created, nanos: 0 }),
-        ready_to_use: true,
-        group_snapshot_id: String::new(),
-    }
 }

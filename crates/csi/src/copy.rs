@@ -43,7 +43,7 @@ pub async fn tree(meta: &Arc<Meta>, from: Ino, to: Ino, done: &AtomicU64) -> Res
             let mut fresh: Vec<DirEntry> = page.entries;
             fresh.retain(|entry| seen.insert(&entry.name));
             // Further names of one file wait for the first.
-            let (shared, own): (Vec<_>, Vec<_>) = fresh.into_iter().partition(|entry| is_shared(entry));
+            let (shared, own): (Vec<_>, Vec<_>) = fresh.into_iter().partition(is_shared);
             let dirs = stream::iter(own)
                 .map(|entry| copied(meta, entry, to, done))
                 .buffer_unordered(AT_ONCE)

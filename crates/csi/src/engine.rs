@@ -83,7 +83,11 @@ impl Engines {
                 "{place} holds the volume {found:?}, and the Secret names {name:?}"
             )));
         }
-        self.known.lock().insert(key.clone(), Known { store, secrets: secrets.clone() });
+        let mut known = self.known.lock();
+        // Another password of the same engine is an old one.
+        known.retain(|other, _| other.0 != key.0 || *other == key);
+        known.insert(key.clone(), Known { store, secrets: secrets.clone() });
+        drop(known);
         Ok(Opened { meta, key, place })
     }
 

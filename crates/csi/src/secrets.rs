@@ -37,7 +37,7 @@ impl Secrets {
                 continue;
             };
             if entry.path().is_file() {
-                let value = ciderfs_bounded::read_text(&entry.path(), FILE_MAX)?;
+                let value = ciderfs_bounded::read_text(entry.path(), FILE_MAX)?;
                 values.insert(key, value.trim_end_matches('\n').into());
             }
         }
