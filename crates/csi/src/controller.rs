@@ -160,11 +160,14 @@ impl ControllerService {
         let held = self.locks.hold(&wanted.id)?;
         // Volumes of one directory follow each other.
         let place_held = wanted.path.as_ref().map(|path| self.locks.hold(&format!("/{path}"))).transpose()?;
+        // What is copied stays meanwhile.
+        let source_held =
+            wanted.source.as_ref().map(|source| self.locks.share(&lock_of(source))).transpose()?;
         let opened = self.open_with(&self.secrets(&r.secrets)?, formatter.as_deref()).await?;
         let id = wanted.id.clone();
         let work = |done: Arc<AtomicU64>| -> BoxFuture<'static, Result<Found, Status>> {
             Box::pin(async move {
-                let _held = (held, place_held);
+                let _held = (held, place_held, source_held);
                 create::create(&opened.meta, &opened.place, &wanted, &done).await
             })
         };
@@ -312,6 +315,18 @@ fn unknown(id: &str) -> Status {
 async fn existing(opened: &Opened, id: &str) -> Result<Found, Status> {
     let found = volumes::find(&opened.meta, id).await.map_err(|e| meta_status(&opened.place, e))?;
     found.ok_or_else(|| unknown(id))
+}
+
+/// What is held while a source is read.
+fn lock_of(source: &Source) -> String {
+    match source {
+        Source::Snapshot(handle) => snapshot_lock(ids::of_snapshot(handle).map_or(handle, |(id, _)| id)),
+        Source::Volume(id) => id.clone(),
+    }
+}
+
+fn snapshot_lock(id: &str) -> String {
+    format!("snapshot {id}")
 }
 
 fn source_of(source: &VolumeContentSource) -> Result<Source, Status> {

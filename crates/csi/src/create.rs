@@ -159,6 +159,13 @@ async fn fresh(
         None => volumes::write_mark(meta, stage.dir, mark).await.map_err(failed)?,
         Some(_) => volumes::mark_copy(meta, stage.dir, &wanted.id).await.map_err(failed)?,
     }
+    // Another driver may have removed it, and what was copied is a part of it then.
+    if source_of(meta, place, source).await?.0 != from {
+        return Err(Status::aborted(format!(
+            "{}: the source has changed its place while it was copied",
+            wanted.id
+        )));
+    }
     let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
     let above = meta.dir_at(above.as_bytes(), true).await.map_err(failed)?;
     stage.place(meta, above, name).await.map_err(failed)?;

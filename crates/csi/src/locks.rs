@@ -1,21 +1,28 @@
 //! One operation at a time for each volume: whoever comes second is told to come again.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tonic::Status;
 
+/// Who holds an id: somebody alone, or so many together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holders {
+    One,
+    Shared(usize),
+}
+
 /// Ids that something is being done with.
 #[derive(Debug, Clone, Default)]
 pub struct Locks {
-    held: Arc<Mutex<HashSet<String>>>,
+    held: Arc<Mutex<HashMap<String, Holders>>>,
 }
 
 /// Something is being done with an id until this is dropped, also by a call that is cancelled.
 #[derive(Debug)]
 pub struct Held {
-    held: Arc<Mutex<HashSet<String>>>,
+    locks: Locks,
     id: String,
 }
 
@@ -25,16 +32,42 @@ impl Locks {
     /// # Errors
     /// `ABORTED`: another one is under way.
     pub fn hold(&self, id: &str) -> Result<Held, Status> {
-        if !self.held.lock().insert(id.to_owned()) {
-            return Err(Status::aborted(format!("{id}: an earlier call for it is still under way")));
-        }
-        Ok(Held { held: Arc::clone(&self.held), id: id.to_owned() })
+        self.take(id, |now| now.is_none().then_some(Holders::One))
+    }
+
+    /// Begins an operation that reads only, as others may at the same time.
+    ///
+    /// # Errors
+    /// `ABORTED`: one that changes something is under way.
+    pub fn share(&self, id: &str) -> Result<Held, Status> {
+        self.take(id, |now| match now {
+            None => Some(Holders::Shared(1)),
+            Some(Holders::Shared(n)) => Some(Holders::Shared(n + 1)),
+            Some(Holders::One) => None,
+        })
+    }
+
+    fn take(&self, id: &str, next: impl FnOnce(Option<Holders>) -> Option<Holders>) -> Result<Held, Status> {
+        let mut held = self.held.lock();
+        let next = next(held.get(id).copied())
+            .ok_or_else(|| Status::aborted(format!("{id}: an earlier call for it is still under way")))?;
+        held.insert(id.to_owned(), next);
+        Ok(Held { locks: self.clone(), id: id.to_owned() })
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.held.lock().remove(&self.id);
+        let mut held = self.locks.held.lock();
+        match held.get(&self.id) {
+            Some(Holders::Shared(n)) if *n > 1 => {
+                let rest = Holders::Shared(n - 1);
+                held.insert(std::mem::take(&mut self.id), rest);
+            }
+            _ => {
+                held.remove(&self.id);
+            }
+        }
     }
 }
 
@@ -51,5 +84,16 @@ mod tests {
         let _other = locks.hold("b").unwrap();
         drop(first);
         let _again = locks.hold("a").unwrap();
+    }
+
+    #[test]
+    fn readers_share() {
+        let locks = Locks::default();
+        let (one, two) = (locks.share("a").unwrap(), locks.share("a").unwrap());
+        drop(one);
+        assert!(locks.hold("a").is_err());
+        drop(two);
+        let _alone = locks.hold("a").unwrap();
+        assert!(locks.share("a").is_err());
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::sweep::discard;
 use crate::volumes::{NOREPLACE, dir_in, dirs_in, hidden_dir, is_gone, make_dir, read_mark, write_mark};
-use crate::{copy, ids};
+use crate::{copy, ids, volumes};
 
 /// The directory of snapshots.
 pub const SNAPSHOTS: &str = ".snapshots";
@@ -122,6 +122,10 @@ pub async fn create(
     done: &AtomicU64,
 ) -> Result<()> {
     let stage = Stage::copied(meta, from, id, done).await?;
+    // Another driver may have removed the volume, and what was copied is a part of it then.
+    if volumes::find(meta, volume).await?.and_then(|volume| volume.dir) != Some(from) {
+        return Err(Errno::ENOENT.into());
+    }
     write_mark(meta, stage.dir, mark).await?;
     let all = hidden_dir(meta, SNAPSHOTS).await?;
     let of_volume = match make_dir(meta, all, volume, 0o700).await {

@@ -273,3 +273,41 @@ async fn a_copy_goes_on_without_its_call() {
         assert_ne!(at(&meta, "other").await, Some(Ino::ROOT));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_what_is_deleted_meanwhile_is_whole_or_none() {
+    const FILES: usize = 400;
+    for engine in ENGINES {
+        let kit = Kit::new(engine, false).await;
+        kit.create("source").await;
+        let meta = kit.meta().await;
+        let dir = at(&meta, "source").await.unwrap();
+        for n in 0..FILES {
+            let node = NewNode { kind: FileType::File, mode: 0o600, umask: 0, rdev: 0, target: b"" };
+            meta.create(&Caller::root(), dir, format!("f{n}").as_bytes(), &node).await.unwrap();
+        }
+        let (mut c, mut request) = (kit.controller(), kit.request("copy"));
+        request.volume_content_source = Some(VolumeContentSource { r#type: Some(of_volume("source")) });
+        let again = request.clone();
+        let call = tokio::spawn(async move { c.create_volume(request).await });
+        eventually("the copy begins", async || at(&meta, ".creating").await.is_some()).await;
+        // This driver refuses; one that knows nothing of the copy does it.
+        let refusal = kit.delete("source").await;
+        let is_over = at(&meta, "copy").await.is_some();
+        assert!(is_over || refused(refusal) == Code::Aborted);
+        if at(&meta, "source").await.is_some() {
+            ciderfs_csi::sweep::discard(&meta, Ino::ROOT, "source").await.unwrap();
+            assert!(ciderfs_csi::sweep::sweep(&meta, "another").await.unwrap());
+        }
+        let made = call.await.unwrap().is_ok();
+        let meta = kit.meta().await;
+        let mut files = 0;
+        if let Some(copy) = at(&meta, "copy").await {
+            files = meta.tree_usage(&Caller::root(), copy, true, &|_| ()).await.unwrap().files as usize;
+        }
+        assert_eq!(files, if made { FILES } else { 0 });
+        if !made {
+            assert_eq!(refused(kit.create_as(again).await), Code::NotFound);
+        }
+    }
+}

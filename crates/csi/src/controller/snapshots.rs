@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use futures_util::future::BoxFuture;
 use tonic::Status;
 
-use super::{ControllerService, existing};
+use super::{ControllerService, existing, snapshot_lock};
 use crate::engine::meta_status;
 use crate::proto::{
     CreateSnapshotRequest, CreateSnapshotResponse, DeleteSnapshotRequest, DeleteSnapshotResponse,
@@ -25,12 +25,13 @@ impl ControllerService {
         let volume = ids::check_id("source_volume_id", &r.source_volume_id)?.to_owned();
         let name = ids::check_name("name", &r.name)?.to_owned();
         let id = ids::of_name("snap", &name);
-        let held = self.locks.hold(&format!("snapshot {id}"))?;
+        let held = self.locks.hold(&snapshot_lock(&id))?;
+        let volume_held = self.locks.share(&volume)?;
         let opened = self.open(&r.secrets).await?;
         let work = |done: Arc<AtomicU64>| -> BoxFuture<'static, Result<Tree, Status>> {
             let id = id.clone();
             Box::pin(async move {
-                let _held = held;
+                let _held = (held, volume_held);
                 let failed = |e| meta_status(&opened.place, e);
                 let meta = &opened.meta;
                 match snapshots::find_anywhere(meta, &id).await.map_err(failed)? {
@@ -62,7 +63,7 @@ impl ControllerService {
     ) -> Result<DeleteSnapshotResponse, Status> {
         let handle = ids::check_id("snapshot_id", &r.snapshot_id)?;
         let Some((id, volume)) = ids::of_snapshot(handle) else { return Ok(DeleteSnapshotResponse {}) };
-        let _held = self.locks.hold(&format!("snapshot {id}"))?;
+        let _held = self.locks.hold(&snapshot_lock(id))?;
         let opened = self.open(&r.secrets).await?;
         let failed = |e| meta_status(&opened.place, e);
         snapshots::forget(&opened.meta, id).await.map_err(failed)?;
