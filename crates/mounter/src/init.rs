@@ -1,0 +1,42 @@
+//! The first process of a container: it must not end, or all others end with it, and it reaps those whose parents have ended. So it
+//! does nothing but that, and the mounter is its child.
+
+use std::io;
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, WaitOptions, wait};
+
+/// Set for the mounter that is the child.
+const ENV: &str = "CIDERFS_MOUNTER_CHILD";
+/// Between the end of a mounter and the next one.
+const BACK_OFF: Duration = Duration::from_secs(1);
+
+/// Must this process be the first of a container, and no mounter?
+pub fn is_needed() -> bool {
+    std::process::id() == 1 && std::env::var_os(ENV).is_none()
+}
+
+/// Runs this command line as a child, again and again.
+///
+/// # Errors
+/// Of the system.
+pub fn run() -> io::Result<()> {
+    loop {
+        let mut command = Command::new("/proc/self/exe");
+        command.args(std::env::args_os().skip(1)).env(ENV, "1");
+        let mounter = Pid::from_child(&command.spawn()?);
+        loop {
+            match wait(WaitOptions::empty()) {
+                Ok(Some((pid, status))) if pid == mounter => {
+                    tracing::error!("the mounter has ended ({status:?}); it is started again, mounts go on");
+                    break;
+                }
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        std::thread::sleep(BACK_OFF);
+    }
+}
