@@ -25,6 +25,13 @@ pub enum Request {
         /// How long the answer may take.
         patience: Duration,
     },
+    /// Answer when what is mounted already can be used again.
+    Await {
+        /// Which.
+        key: String,
+        /// How long the answer may take.
+        patience: Duration,
+    },
     /// Unmount it; answer when everything is stored.
     Unmount {
         /// Which.
@@ -189,6 +196,17 @@ impl Client {
     /// [`Error`].
     pub fn mount(&self, spec: Spec, patience: Duration) -> Result<Info, Error> {
         match self.call(&Request::Mount { spec, patience }, patience)? {
+            Reply::Mounted(info) => Ok(info),
+            _ => self.other(),
+        }
+    }
+
+    /// Waits until a mount can be used again.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn wait(&self, key: &str, patience: Duration) -> Result<Info, Error> {
+        match self.call(&Request::Await { key: key.into(), patience }, patience)? {
             Reply::Mounted(info) => Ok(info),
             _ => self.other(),
         }

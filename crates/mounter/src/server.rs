@@ -130,6 +130,10 @@ impl Mounter {
         let request: Request = receive(&mut stream)?;
         let reply = match request {
             Request::Mount { spec, patience } => self.mount(spec, Instant::now() + patience.min(MOST)),
+            Request::Await { key, patience } => match self.find(&key) {
+                Some(entry) => ready(&entry, Instant::now() + patience.min(MOST)),
+                None => unknown(&key),
+            },
             Request::Unmount { key, patience } => self.unmount(&key, Instant::now() + patience.min(MOST)),
             Request::List => Reply::List(self.list()),
             Request::Health { key, patience } => match self.find(&key) {
@@ -162,10 +166,7 @@ impl Mounter {
             },
         };
         drop(turn);
-        match entry.wait_ready(deadline) {
-            Ok(()) => Reply::Mounted(entry.info()),
-            Err((why, text)) => Reply::Refused(why, text),
-        }
+        ready(&entry, deadline)
     }
 
     fn begin(self: &Arc<Self>, spec: Spec) -> io::Result<Arc<Entry>> {
@@ -197,6 +198,13 @@ impl Mounter {
             }
             std::thread::sleep(LOGS);
         }
+    }
+}
+
+fn ready(entry: &Entry, deadline: Instant) -> Reply {
+    match entry.wait_ready(deadline) {
+        Ok(()) => Reply::Mounted(entry.info()),
+        Err((why, text)) => Reply::Refused(why, text),
     }
 }
 
