@@ -57,7 +57,9 @@ impl NodeService {
     /// The name of the node is too long; of the system.
     pub fn start(driver: &Driver, config: &NodeConfig) -> std::io::Result<Self> {
         if driver.node_id.len() > NODE_ID_MAX {
-            return Err(std::io::Error::other(format!("the name of the node is longer than {NODE_ID_MAX} bytes")));
+            return Err(std::io::Error::other(format!(
+                "the name of the node is longer than {NODE_ID_MAX} bytes"
+            )));
         }
         let volumes = Arc::new(Volumes::open(&config.mounter, &config.dir)?);
         let (looked_after, interval) = (Arc::downgrade(&volumes), config.interval);

@@ -8,7 +8,9 @@ use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
 use made::registration_server::{Registration, RegistrationServer};
-pub use made::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse, registration_client};
+pub use made::{
+    InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse, registration_client,
+};
 
 #[allow(missing_docs, clippy::all, clippy::pedantic, reason = "made of proto/pluginregistration.proto")]
 mod made {

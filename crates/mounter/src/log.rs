@@ -33,7 +33,8 @@ pub fn last_words(dir: &Path) -> String {
     let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
     // What ends a client it says last, and says FATAL to it.
     let said = lines.iter().rfind(|l| l.contains("FATAL")).or(lines.last());
-    said.map_or_else(|| "it said nothing".to_owned(), |line| (*line).trim().to_owned())
+    let said = said.map(|line| line.split_once("<FATAL>: ").map_or(*line, |(_, text)| text).trim());
+    said.unwrap_or("it said nothing").to_owned()
 }
 
 /// Follows the log of a client.

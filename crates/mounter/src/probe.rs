@@ -139,7 +139,13 @@ pub struct Bind<'a> {
     pub target: &'a Path,
     /// Nobody may write there.
     pub read_only: bool,
+    /// A dead mount is there, which is to be replaced. At no moment is there nothing: a pod that sees the change would write on the disk
+    /// of the machine.
+    pub over_dead: bool,
 }
+
+/// `MOVE_MOUNT_BENEATH`: below what is mounted there (Linux 6.5).
+const BENEATH: MoveMountFlags = MoveMountFlags::from_bits_retain(0x200);
 
 /// Steps of a bind, for those who read errors.
 const STEPS: [&str; 9] = [
@@ -167,7 +173,7 @@ pub fn step(number: u32) -> &'static str {
 pub fn bind(bind: Bind<'_>, patience: Duration) -> Result<(), Failure> {
     let (source, target) = (c_path(bind.source)?, c_path(bind.target)?);
     let directory = c_path(bind.directory)?;
-    let (device, read_only) = (bind.device, bind.read_only);
+    let (device, read_only, over_dead) = (bind.device, bind.read_only, bind.over_dead);
     let done = disposable::run(patience, || {
         let open = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root = rustix::fs::open(source.as_c_str(), open, Mode::empty()).map_err(|e| (0, e))?;
@@ -237,8 +243,14 @@ mod tests {
         std::fs::create_dir(&source).unwrap();
         std::fs::create_dir(&target).unwrap();
         let Seen::Alive { device, .. } = look(&source, LONG) else { unreachable!() };
-        let bound =
-            Bind { source: &source, device, directory: Path::new(""), target: &target, read_only: false };
+        let bound = Bind {
+            source: &source,
+            device,
+            directory: Path::new(""),
+            target: &target,
+            read_only: false,
+            over_dead: false,
+        };
         // Even with the right device: it is not the root of a mount.
         assert!(matches!(bind(bound, LONG), Err(Failure::Step(1, _))));
         assert!(matches!(bind(Bind { device: (0, 0), ..bound }, LONG), Err(Failure::Step(1, _))));

@@ -148,7 +148,9 @@ impl Command {
             Self::Mount => ("mount", "META-URL MOUNTPOINT", &[Word::Source, Word::Place], "mount a volume"),
             Self::Umount => ("umount", "MOUNTPOINT", &[Word::Place], "unmount a volume"),
             Self::Csi => ("csi", "", &[], "serve the Container Storage Interface: volumes of Kubernetes"),
-            Self::Mounter => ("mounter", "", &[], "keep the clients that `csi` mounts with, across its restarts"),
+            Self::Mounter => {
+                ("mounter", "", &[], "keep the clients that `csi` mounts with, across its restarts")
+            }
             Self::Completions => {
                 ("completions", "bash|zsh|fish", &[SHELL], "write what completes our commands in a shell")
             }

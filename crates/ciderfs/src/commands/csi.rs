@@ -1,6 +1,7 @@
 //! `ciderfs csi`: the driver for Kubernetes.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ciderfs_csi::{Driver, Mode, NodeConfig, NodeService, registration};
 use tokio::signal::unix::{SignalKind, signal};
@@ -11,6 +12,9 @@ use crate::cli::table::{
     REGISTRATION_DIR,
 };
 use crate::failure::{Failure, Result};
+
+/// For calls under way when the driver is to end.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs the command until SIGTERM or SIGINT.
 pub fn run(args: &Args) -> Result<()> {
@@ -42,31 +46,37 @@ pub fn run(args: &Args) -> Result<()> {
         let listener = listener.map_err(|e| Failure::new(format!("{}: {e}", socket.display())))?;
         tracing::info!("{} listens at {}", driver.name, socket.display());
         let node = node(&driver, args)?;
-        let registration_dir = args.get(REGISTRATION_DIR);
-        if node.is_some() && !registration_dir.is_empty() {
-            let (dir, name) = (PathBuf::from(registration_dir), driver.name.clone());
-            let seen = args.get(KUBELET_SOCKET);
-            let seen = if seen.is_empty() { socket.display().to_string() } else { seen.to_owned() };
-            let (end, ended) = tokio::sync::watch::channel(false);
-            let stopped = || {
-                let mut ended = ended.clone();
-                async move { _ = ended.wait_for(|is_over| *is_over).await }
-            };
-            let registered = async {
-                let registered = registration::serve(&dir, &name, &seen, stopped()).await;
-                registered.map_err(|e| Failure::new(format!("registering at {}: {e}", dir.display())))
-            };
-            let served = async {
-                Ok::<_, Failure>(ciderfs_csi::serve_with(driver, node, listener, stopped()).await?)
-            };
-            let told = async {
-                stop.await;
-                let _ = end.send(true);
-                Ok(())
-            };
-            tokio::try_join!(served, registered, told)?;
-        } else {
-            ciderfs_csi::serve_with(driver, node, listener, stop).await?;
+        let registration_dir = PathBuf::from(args.get(REGISTRATION_DIR));
+        let registers = node.is_some() && !registration_dir.as_os_str().is_empty();
+        let name = driver.name.clone();
+        let seen = args.find(KUBELET_SOCKET).map_or_else(|| socket.display().to_string(), str::to_owned);
+        let (end, ended) = tokio::sync::watch::channel(false);
+        let stopped = || {
+            let mut ended = ended.clone();
+            async move { _ = ended.wait_for(|is_over| *is_over).await }
+        };
+        let served =
+            async { Ok::<_, Failure>(ciderfs_csi::serve_with(driver, node, listener, stopped()).await?) };
+        let registered = async {
+            if !registers {
+                return Ok(());
+            }
+            let registered = registration::serve(&registration_dir, &name, &seen, stopped()).await;
+            registered
+                .map_err(|e| Failure::new(format!("registering at {}: {e}", registration_dir.display())))
+        };
+        let told = async {
+            stop.await;
+            let _ = end.send(true);
+            // Whoever is connected need not hang up.
+            tokio::time::sleep(STOP_PATIENCE).await;
+        };
+        tokio::select! {
+            both = async { tokio::try_join!(served, registered) } => _ = both?,
+            () = told => {}
+        }
+        if registers {
+            let _ = std::fs::remove_file(registration::socket(&registration_dir, &name));
         }
         let _ = std::fs::remove_file(&socket);
         Ok(())

@@ -120,7 +120,10 @@ impl Node {
         all.into_iter().next().unwrap()
     }
 
-    pub fn call<T>(&self, call: impl AsyncFnOnce(NodeClient<Channel>) -> Result<T, Status>) -> Result<T, Status> {
+    pub fn call<T>(
+        &self,
+        call: impl AsyncFnOnce(NodeClient<Channel>) -> Result<T, Status>,
+    ) -> Result<T, Status> {
         self.runtime.block_on(async {
             let channel = Endpoint::try_from(format!("unix://{}", self.socket().display())).unwrap();
             call(NodeClient::new(channel.connect().await.unwrap())).await
@@ -169,7 +172,8 @@ impl Node {
 
     pub fn stats(&self, volume: &str, path: &Path) -> Result<NodeGetVolumeStatsResponse, Status> {
         let volume_path = path.display().to_string();
-        let request = NodeGetVolumeStatsRequest { volume_id: volume.into(), volume_path, ..Default::default() };
+        let request =
+            NodeGetVolumeStatsRequest { volume_id: volume.into(), volume_path, ..Default::default() };
         Ok(self.call(async |mut node| node.node_get_volume_stats(request).await)?.into_inner())
     }
 }

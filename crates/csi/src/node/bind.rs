@@ -15,7 +15,7 @@ use tonic::Status;
 /// For each call on a mount.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// Mounts on one target, one upon the other.
-const DEPTH: usize = 8;
+const DEPTH: usize = 64;
 /// What the table of mounts says of those of a client.
 const SOURCE: &str = "JuiceFS:";
 
@@ -78,38 +78,37 @@ pub fn look(target: &Path, device: Option<(u32, u32)>, read_only: bool) -> io::R
 pub fn publish(source: &Path, device: (u32, u32), target: &Path, read_only: bool) -> Result<(), Status> {
     let shown = target.display();
     let internal = |e: io::Error| Status::internal(format!("{shown}: {e}"));
-    for _ in 0..DEPTH {
-        match look(target, Some(device), read_only).map_err(internal)? {
-            There::Right => return Ok(()),
-            There::OtherMode => {
-                return Err(Status::already_exists(format!("the volume is at {shown} already, with another readonly")));
-            }
-            There::Dead => take(target, true)?,
-            There::Hung => return Err(Status::unavailable(format!("the volume at {shown} does not answer"))),
-            There::OtherClient | There::Foreign => {
-                return Err(Status::failed_precondition(format!("something else is mounted at {shown}; unmount it")));
-            }
-            There::Nothing => {
-                match std::fs::DirBuilder::new().mode(0o750).create(target) {
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                        let all = std::fs::DirBuilder::new().mode(0o750).recursive(true).create(target);
-                        all.map_err(internal)?;
-                    }
-                    Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(internal(e)),
-                    _ => {}
-                }
-                let bind = Bind { source, device, directory: Path::new(""), target, read_only };
-                return probe::bind(bind, PATIENCE).map_err(|e| match e {
-                    Failure::Step(step, e) => {
-                        Status::internal(format!("binding the volume to {shown}: {} ({e})", probe::step(step)))
-                    }
-                    Failure::TimedOut => Status::deadline_exceeded(format!("binding the volume to {shown}: the client does not answer")),
-                    Failure::Lost(e) => Status::internal(format!("binding the volume to {shown}: {e}")),
-                });
-            }
+    let over_dead = match look(target, Some(device), read_only).map_err(internal)? {
+        There::Right => return Ok(()),
+        There::OtherMode => {
+            let text = format!("the volume is at {shown} already, with another readonly");
+            return Err(Status::already_exists(text));
         }
-    }
-    Err(Status::internal(format!("{shown}: too many mounts, one upon the other")))
+        There::Hung => return Err(Status::unavailable(format!("the volume at {shown} does not answer"))),
+        There::OtherClient | There::Foreign => {
+            let text = format!("something else is mounted at {shown}; unmount it");
+            return Err(Status::failed_precondition(text));
+        }
+        There::Dead => true,
+        There::Nothing => {
+            make(target).map_err(internal)?;
+            false
+        }
+    };
+    let bind = Bind { source, device, directory: Path::new(""), target, read_only, over_dead };
+    probe::bind(bind, PATIENCE).map_err(|e| {
+        let binding = format!("binding the volume to {shown}");
+        match e {
+            Failure::Step(step, e) => Status::internal(format!("{binding}: {} ({e})", probe::step(step))),
+            Failure::TimedOut => Status::deadline_exceeded(format!("{binding}: the client does not answer")),
+            Failure::Lost(e) => Status::internal(format!("{binding}: {e}")),
+        }
+    })
+}
+
+/// Makes the directory of a target, if it is not there.
+fn make(target: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().mode(0o750).recursive(true).create(target)
 }
 
 /// Takes away what is mounted at a target, and the target. What is not there is taken away already; what is in use stays.
@@ -123,21 +122,27 @@ pub fn unpublish(target: &Path) -> Result<(), Status> {
         match mount {
             None => return remove(target),
             Some(mount) if !is_ours(&mount) => {
-                let text = format!("{shown}: {} ({}) is mounted there, which is none of ours", mount.source, mount.fstype);
+                let text = format!(
+                    "{shown}: {} ({}) is mounted there, which is none of ours",
+                    mount.source, mount.fstype
+                );
                 return Err(Status::failed_precondition(text));
             }
-            Some(_) => take(target, false)?,
+            Some(_) => take(target)?,
         }
     }
     Err(Status::internal(format!("{shown}: too many mounts, one upon the other")))
 }
 
 /// Unmounts. One that is in use is left with its users only if it is dead.
-fn take(target: &Path, is_dead: bool) -> Result<(), Status> {
+fn take(target: &Path) -> Result<(), Status> {
     let shown = target.display();
-    match probe::unmount(target, is_dead, PATIENCE) {
+    let mut done = probe::unmount(target, false, PATIENCE);
+    if matches!(done, Err(Failure::Step(_, Errno::BUSY))) && probe::look(target, PATIENCE) == Seen::Dead {
+        done = probe::unmount(target, true, PATIENCE);
+    }
+    match done {
         Ok(()) | Err(Failure::Step(_, Errno::INVAL | Errno::NOENT)) => Ok(()),
-        Err(Failure::Step(_, Errno::BUSY)) if probe::look(target, PATIENCE) == Seen::Dead => take(target, true),
         Err(Failure::Step(_, Errno::BUSY)) => {
             Err(Status::failed_precondition(format!("{shown} is in use: a process has files of it open")))
         }
@@ -151,6 +156,9 @@ fn remove(target: &Path) -> Result<(), Status> {
     match std::fs::remove_dir(target) {
         Ok(()) => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(Status::internal(format!("{}: nothing is mounted there, and the directory cannot be removed: {e}", target.display()))),
+        Err(e) => Err(Status::internal(format!(
+            "{}: nothing is mounted there, and the directory cannot be removed: {e}",
+            target.display()
+        ))),
     }
 }

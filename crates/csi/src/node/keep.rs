@@ -64,7 +64,11 @@ impl Volumes {
         if let Some(before) = before.as_ref().filter(|before| before.path != path) {
             return Err(Status::already_exists(format!("{volume} is staged at {}", before.path.display())));
         }
-        let key = spec.map(|spec| self.mounter.mount(spec, CLIENT)).transpose().map_err(status)?.map(|info| info.key);
+        let key = spec
+            .map(|spec| self.mounter.mount(spec, CLIENT))
+            .transpose()
+            .map_err(status)?
+            .map(|info| info.key);
         let stage = Stage { path: path.to_owned(), key: key.clone() };
         written(self.memory.change(|known| _ = known.stages.insert(volume.to_owned(), stage)))?;
         // Staged again with other secrets or options.
@@ -107,7 +111,13 @@ impl Volumes {
     ///
     /// # Errors
     /// Of the mounter; what is in the way.
-    pub fn publish(&self, volume: &str, target: &Path, access: Access, spec: Option<Spec>) -> Result<(), Status> {
+    pub fn publish(
+        &self,
+        volume: &str,
+        target: &Path,
+        access: Access,
+        spec: Option<Spec>,
+    ) -> Result<(), Status> {
         let known = self.known();
         if access.is_single
             && let Some(other) = known.places_of(volume).find(|place| *place != target)
@@ -118,12 +128,18 @@ impl Volumes {
             )));
         }
         if let Some(there) = known.targets.get(target).filter(|there| there.volume != volume) {
-            return Err(Status::already_exists(format!("{} is of the volume {}", target.display(), there.volume)));
+            return Err(Status::already_exists(format!(
+                "{} is of the volume {}",
+                target.display(),
+                there.volume
+            )));
         }
         let info = self.mount_of(volume, &known, spec)?;
-        let device = info.device.ok_or_else(|| Status::unavailable(format!("the client of {volume} is not ready")))?;
+        let device =
+            info.device.ok_or_else(|| Status::unavailable(format!("the client of {volume} is not ready")))?;
         // Then a bind is, too.
-        let read_only = access.read_only || info.options.iter().any(|o| matches!(o.as_str(), "ro" | "read-only"));
+        let read_only =
+            access.read_only || info.options.iter().any(|o| matches!(o.as_str(), "ro" | "read-only"));
         let record = Target { volume: volume.to_owned(), key: info.key, read_only };
         let before = known.targets.get(target).cloned();
         written(self.memory.change(|known| _ = known.targets.insert(target.to_owned(), record)))?;
@@ -203,7 +219,9 @@ impl Volumes {
         };
         for (path, target) in &known.targets {
             let mount = mounts.iter().find(|info| info.key == target.key && info.state == State::Ready);
-            let Some((mount, device)) = mount.and_then(|mount| Some((mount, mount.device?))) else { continue };
+            let Some((mount, device)) = mount.and_then(|mount| Some((mount, mount.device?))) else {
+                continue;
+            };
             // Somebody is about to change it.
             let Ok(_held) = self.locks.hold(&target.volume) else { continue };
             if self.known().targets.get(path) != Some(target) {

@@ -71,7 +71,11 @@ impl Memory {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Known::default(),
             Err(e) => {
                 let aside = file.with_extension("damaged");
-                tracing::error!("{}: {e}; it is now {}, and mounts of before are not looked after", file.display(), aside.display());
+                tracing::error!(
+                    "{}: {e}; it is now {}, and mounts of before are not looked after",
+                    file.display(),
+                    aside.display()
+                );
                 std::fs::rename(&file, aside)?;
                 Known::default()
             }

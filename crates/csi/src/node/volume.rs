@@ -50,7 +50,9 @@ pub fn access(capability: Option<&VolumeCapability>) -> Result<Access, Status> {
     match &capability.access_type {
         Some(AccessType::Mount(_)) => {}
         Some(AccessType::Block(_)) => {
-            return Err(Status::invalid_argument("block volumes are not supported: use volumeMode: Filesystem"));
+            return Err(Status::invalid_argument(
+                "block volumes are not supported: use volumeMode: Filesystem",
+            ));
         }
         None => return Err(Status::invalid_argument("volume_capability names no access type")),
     }
@@ -102,7 +104,9 @@ fn options(context: &Map, capability: Option<&VolumeCapability>) -> Result<Vec<S
     if !dir.is_empty() {
         let names: Vec<&str> = dir.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
         if names.contains(&"..") || dir.contains(',') {
-            return Err(Status::invalid_argument(format!("directory {dir:?}: it may have no `..` and no comma in it")));
+            return Err(Status::invalid_argument(format!(
+                "directory {dir:?}: it may have no `..` and no comma in it"
+            )));
         }
         options.push(format!("subdir=/{}", names.join("/")));
     }
@@ -131,12 +135,15 @@ fn variables(secrets: &Map) -> Result<BTreeMap<String, Secret>, String> {
 /// A map in JSON, or a flat one in YAML. What is wrong is told without what it says: it is secret.
 fn map_of(text: &str) -> Result<Map, String> {
     if text.starts_with('{') {
-        let all: BTreeMap<String, serde_json::Value> =
-            serde_json::from_str(text).map_err(|e| format!("envs: no map in JSON (line {}, column {})", e.line(), e.column()))?;
-        return Ok(all.into_iter().map(|(name, value)| match value {
-            serde_json::Value::String(text) => (name, text),
-            other => (name, other.to_string()),
-        }).collect());
+        let all: BTreeMap<String, serde_json::Value> = serde_json::from_str(text)
+            .map_err(|e| format!("envs: no map in JSON (line {}, column {})", e.line(), e.column()))?;
+        return Ok(all
+            .into_iter()
+            .map(|(name, value)| match value {
+                serde_json::Value::String(text) => (name, text),
+                other => (name, other.to_string()),
+            })
+            .collect());
     }
     let lines = text.lines().enumerate().filter(|(_, line)| {
         let line = line.trim();
@@ -184,7 +191,12 @@ mod tests {
             ("envs", "{\"TZ\": \"Europe/Paris\", \"N\": 3}"),
             ("format-options", "trash-days=1,session-token=T"),
         ]);
-        let context = map(&[("mountOptions", "writeback,cache-size=1024"), ("subPath", "pvc-1"), ("capacity", "1"), ("juicefs/clean-cache", "true")]);
+        let context = map(&[
+            ("mountOptions", "writeback,cache-size=1024"),
+            ("subPath", "pvc-1"),
+            ("capacity", "1"),
+            ("juicefs/clean-cache", "true"),
+        ]);
         let capability = capability(&["ro", "subdir=/all,noatime"], Mode::MultiNodeMultiWriter);
         let spec = spec("pvc-1", &context, &secrets, Some(&capability)).unwrap().unwrap();
         assert_eq!(spec.source, "redis://h/1");
@@ -192,7 +204,14 @@ mod tests {
         let env: Vec<_> = spec.secrets.iter().map(|(k, v)| format!("{k}={}", v.expose())).collect();
         assert_eq!(
             env,
-            ["ACCESS_KEY=AK", "META_PASSWORD=pw", "N=3", "SECRET_KEY=SK", "SESSION_TOKEN=T", "TZ=Europe/Paris"]
+            [
+                "ACCESS_KEY=AK",
+                "META_PASSWORD=pw",
+                "N=3",
+                "SECRET_KEY=SK",
+                "SESSION_TOKEN=T",
+                "TZ=Europe/Paris"
+            ]
         );
         assert_eq!(super::spec("v", &context, &map(&[]), Some(&capability)).unwrap(), None);
         let outside = map(&[("subPath", "../x")]);
