@@ -202,8 +202,14 @@ pub fn bind(bind: Bind<'_>, patience: Duration) -> Result<(), Failure> {
                 Err(e) => return Err((5, e)),
             };
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        rustix::mount::move_mount(&tree, c"", rustix::fs::CWD, target.as_c_str(), flags)
-            .map_err(|e| (6, e))?;
+        let attach = |how| rustix::mount::move_mount(&tree, c"", rustix::fs::CWD, target.as_c_str(), how);
+        if over_dead && attach(flags | BENEATH).is_ok() {
+            let detach = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+            rustix::mount::unmount(target.as_c_str(), detach).map_err(|e| (6, e))?;
+        } else {
+            // On top of the dead one, if there is one: it goes when the target does.
+            attach(flags).map_err(|e| (6, e))?;
+        }
         let checked = (|| {
             if late {
                 let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID;

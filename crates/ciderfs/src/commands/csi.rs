@@ -72,7 +72,7 @@ pub fn run(args: &Args) -> Result<()> {
             tokio::time::sleep(STOP_PATIENCE).await;
         };
         tokio::select! {
-            both = async { tokio::try_join!(served, registered) } => _ = both?,
+            both = async { tokio::try_join!(served, registered) } => { both?; }
             () = told => {}
         }
         if registers {
