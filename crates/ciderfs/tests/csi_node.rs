@@ -435,3 +435,36 @@ fn kubelet_gets_to_know_the_driver_without_a_side_car() {
     assert!(csi.wait().unwrap().success());
     assert!(!at.exists());
 }
+
+/// The processes that a process has started, in the order of their numbers.
+fn children(of: i32) -> Vec<i32> {
+    let text = fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap();
+    text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+#[test]
+fn a_mounter_that_dies_in_its_container_takes_nothing_along() {
+    own_mounts();
+    let (volume, mut node) = (volume(), Node::with_container());
+    let claim = Claim::new("pvc-1", &volume.meta);
+    node.stage(&claim).unwrap();
+    let target = node.publish(&claim, "a").unwrap();
+    let open = fs::File::create(target.join("open")).unwrap();
+    let (client, mount) = (node.info().pid, mounts_at(&target));
+    let first = children(node.mounter.as_ref().unwrap().id() as i32)[0];
+    let mounter = children(first)[0];
+    kill_process(pid(mounter), Signal::KILL).unwrap();
+    wait_for("the next mounter", || {
+        children(first).iter().any(|c| *c > mounter) && node.client().list().is_ok_and(|l| l.len() == 1)
+    });
+    wait_for("the client to be found", || node.info().device.is_some());
+    assert_eq!((node.info().pid, mounts_at(&target)), (client, mount));
+    std::io::Write::write_all(&mut &open, b"written").unwrap();
+    // The end of the container stores what nobody has waited for. (Closing would, too.)
+    kill(&mut node.csi);
+    kill_process(pid(first), Signal::TERM).unwrap();
+    assert!(node.mounter.take().unwrap().wait().unwrap().success());
+    assert_eq!(errno(fs::metadata(&target)), Some(libc::ENOTCONN));
+    let again = volume.mount(&["--cache-dir=memory"]);
+    assert_eq!(fs::read(again.path().join("open")).unwrap(), b"written");
+}

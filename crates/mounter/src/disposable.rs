@@ -120,6 +120,58 @@ pub fn own_session(command: &mut Command) {
     }
 }
 
+/// Signals that are waited for instead of being taken as they come.
+#[derive(Debug)]
+pub struct Signals {
+    set: libc::sigset_t,
+}
+
+impl Signals {
+    /// From here on, for the end of children and for SIGTERM. Call it before there are threads.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn block() -> std::io::Result<Self> {
+        // SAFETY: sigemptyset makes a set of what is only memory before; the calls know nothing but this set.
+        let (set, done) = unsafe {
+            let mut set = std::mem::zeroed();
+            libc::sigemptyset(&raw mut set);
+            libc::sigaddset(&raw mut set, libc::SIGCHLD);
+            libc::sigaddset(&raw mut set, libc::SIGTERM);
+            (set, libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()))
+        };
+        if done == 0 { Ok(Self { set }) } else { Err(std::io::Error::from_raw_os_error(done)) }
+    }
+
+    /// Waits for one.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn next(&self) -> std::io::Result<i32> {
+        let mut signal = 0;
+        // SAFETY: both are ours.
+        match unsafe { libc::sigwait(&raw const self.set, &raw mut signal) } {
+            0 => Ok(signal),
+            e => Err(std::io::Error::from_raw_os_error(e)),
+        }
+    }
+}
+
+/// A program does not inherit what [`Signals`] holds back.
+pub fn default_signals(command: &mut Command) {
+    // SAFETY: the calls in the child are system calls and nothing else.
+    unsafe {
+        command.pre_exec(|| {
+            let mut set = std::mem::zeroed();
+            libc::sigemptyset(&raw mut set);
+            match libc::pthread_sigmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) {
+                0 => Ok(()),
+                e => Err(std::io::Error::from_raw_os_error(e)),
+            }
+        });
+    }
+}
+
 /// Makes a tree that is attached nowhere read-only (`mount_setattr(2)`); for use in a child.
 ///
 /// # Errors

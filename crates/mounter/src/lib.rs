@@ -4,12 +4,12 @@
 //!
 //! A crate beside that of CSI, because the mounter must not know gRPC: it is small, and restarted as rarely as can be.
 //!
-//! * [`protocol`]: what is asked and answered, on a Unix socket.
-//! * [`spec`]: what is to be mounted, and the command line for it.
-//! * [`server`]: answers.
-//! * [`keeper`]: one client.
-//! * [`record`]: what outlives a mounter.
-//! * [`probe`], [`disposable`] - calls that may hang, made by a process that can be left behind.
+//! * `protocol`: what is asked and answered, on a Unix socket.
+//! * `spec`: what is to be mounted, and the command line for it.
+//! * `server`: answers; `init`: the first process of a container.
+//! * `keeper`: one client.
+//! * `record`: what outlives a mounter.
+//! * `disposable`, `probe`: calls that may hang, made by a process that can be left behind.
 #![deny(unsafe_code)]
 
 #[allow(unsafe_code, reason = "fork and setsid")]

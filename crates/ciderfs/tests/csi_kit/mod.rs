@@ -48,6 +48,8 @@ pub struct Node {
     pub mounter: Option<Child>,
     pub csi: Option<Child>,
     pub flags: Vec<String>,
+    /// What the mounter is started with: a container, or nothing.
+    pub container: Vec<String>,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -59,10 +61,27 @@ impl Node {
 
     /// With flags of the node service.
     pub fn with(flags: &[&str]) -> Self {
+        Self::within(flags, &[])
+    }
+
+    /// With the mounter as the first process of a container, in which numbers of processes are its own.
+    pub fn with_container() -> Self {
+        let line = "unshare --pid --fork --kill-child --mount-proc --propagation unchanged";
+        Self::within(&[], &line.split(' ').collect::<Vec<_>>())
+    }
+
+    fn within(flags: &[&str], container: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("ciderfs-node").tempdir_in("/dev/shm").unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let flags = flags.iter().map(|f| f.replace("DIR", dir.path().to_str().unwrap())).collect();
-        let mut node = Self { dir, mounter: None, csi: None, flags, runtime };
+        let container = container.iter().map(|w| (*w).to_owned()).collect();
+        let mut node = Self { dir, mounter: None, csi: None, flags, container, runtime };
+        if !node.container.is_empty() {
+            // What is mounted in a container is seen here, and the other way round.
+            let shared = rustix::mount::MountPropagationFlags::SHARED;
+            rustix::mount::mount_bind(node.dir.path(), node.dir.path()).unwrap();
+            rustix::mount::mount_change(node.dir.path(), shared).unwrap();
+        }
         std::fs::create_dir_all(node.kubelet()).unwrap();
         node.start_mounter();
         node.start_csi();
@@ -93,6 +112,11 @@ impl Node {
     pub fn start_mounter(&mut self) {
         let at = |name: &str| self.dir.path().join(name).display().to_string();
         let mut command = program();
+        if let [first, rest @ ..] = &self.container[..] {
+            let program = command.get_program().to_owned();
+            command = std::process::Command::new(first);
+            command.args(rest).arg(program);
+        }
         command.arg("mounter").arg(format!("--mounter-socket={}", self.mounter_socket().display()));
         command.args([format!("--run-dir={}", at("run")), format!("--mount-dir={}", at("mounts"))]);
         self.mounter = Some(command.spawn().unwrap());
@@ -180,7 +204,11 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        let clients = self.client().list().unwrap_or_default();
+        let mut clients = self.client().list().unwrap_or_default();
+        if !self.container.is_empty() {
+            // They end with it.
+            clients.clear();
+        }
         kill(&mut self.csi);
         kill(&mut self.mounter);
         for client in clients {

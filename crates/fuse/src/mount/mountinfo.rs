@@ -12,8 +12,6 @@ pub struct MountInfo {
     pub major: u32,
     /// Minor device number.
     pub minor: u32,
-    /// The directory of the file system that is mounted; `/` for all of it.
-    pub root: PathBuf,
     /// Where.
     pub mountpoint: PathBuf,
     /// What, for example `JuiceFS:vol`.
@@ -55,7 +53,7 @@ pub(super) fn parse(table: &[u8]) -> Vec<MountInfo> {
 fn parse_line(line: &[u8]) -> Option<MountInfo> {
     let mut fields = line.split(|&b| b == b' ');
     let (major, minor) = std::str::from_utf8(fields.nth(2)?).ok()?.split_once(':')?;
-    let (root, mountpoint) = (unescape(fields.next()?), unescape(fields.next()?));
+    let mountpoint = unescape(fields.nth(1)?);
     let mount_options = text(fields.next()?);
     // Any number of optional fields up to a lone hyphen.
     fields.find(|field| *field == b"-")?;
@@ -67,7 +65,6 @@ fn parse_line(line: &[u8]) -> Option<MountInfo> {
     Some(MountInfo {
         major: major.parse().ok()?,
         minor: minor.parse().ok()?,
-        root: OsString::from_vec(root).into(),
         mountpoint: OsString::from_vec(mountpoint).into(),
         source,
         fstype,
