@@ -464,7 +464,7 @@ fn a_mounter_that_dies_in_its_container_takes_nothing_along() {
     kill(&mut node.csi);
     kill_process(pid(first), Signal::TERM).unwrap();
     assert!(node.mounter.take().unwrap().wait().unwrap().success());
-    assert_eq!(errno(fs::metadata(&target)), Some(libc::ENOTCONN));
+    wait_for("the end of the client", || errno(fs::metadata(&target)) == Some(libc::ENOTCONN));
     let again = volume.mount(&["--cache-dir=memory"]);
     assert_eq!(fs::read(again.path().join("open")).unwrap(), b"written");
 }
