@@ -1,5 +1,7 @@
 //! Who we are, and whether we can work.
 
+use std::time::Duration;
+
 use tonic::{Request, Response, Status};
 
 use crate::proto::identity_server::Identity;
@@ -9,6 +11,9 @@ use crate::proto::{
     PluginCapability, ProbeRequest, ProbeResponse,
 };
 use crate::server::Driver;
+
+/// How long the runtime may take to run something.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The identity service.
 #[derive(Debug, Clone)]
@@ -49,6 +54,9 @@ impl Identity for IdentityService {
     }
 
     async fn probe(&self, _: Request<ProbeRequest>) -> Result<Response<ProbeResponse>, Status> {
-        Ok(Response::new(ProbeResponse { ready: Some(true) }))
+        // One that hangs answers nothing; one that is short of threads says so.
+        let thread = tokio::task::spawn_blocking(|| ());
+        let ready = tokio::time::timeout(PATIENCE, thread).await.is_ok_and(|ran| ran.is_ok());
+        Ok(Response::new(ProbeResponse { ready: Some(ready) }))
     }
 }

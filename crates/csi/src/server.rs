@@ -1,11 +1,15 @@
 //! Serves the interface on a Unix socket.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use futures_util::stream;
 use rustix::fs::{FileType, Mode as Bits};
 use tokio::net::{UnixListener, UnixStream};
+use tonic::Status;
 use tonic::transport::Server;
 
 use crate::controller::ControllerService;
@@ -14,23 +18,31 @@ use crate::node::NodeService;
 use crate::proto::controller_server::ControllerServer;
 use crate::proto::identity_server::IdentityServer;
 use crate::proto::node_server::NodeServer;
+use crate::secrets::Secrets;
 
 /// The name of the driver, where none is chosen.
 pub const DEFAULT_NAME: &str = "csi.ciderfs.io";
 
 /// Which services a driver has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
     /// Makes and removes volumes.
     Controller,
     /// Mounts them on one machine.
     Node,
     /// Both.
+    #[default]
     All,
 }
 
+/// Makes the volume that secrets describe, where there is none.
+pub trait Formatter: Send + Sync {
+    /// Makes it, or finds that somebody else has.
+    fn format(&self, secrets: Secrets) -> BoxFuture<'_, Result<(), Status>>;
+}
+
 /// A driver.
-#[derive(Debug, Clone)]
+#[derive(Clone, Default)]
 pub struct Driver {
     /// What objects of Kubernetes call it.
     pub name: String,
@@ -38,6 +50,16 @@ pub struct Driver {
     pub node_id: String,
     /// Its services.
     pub mode: Mode,
+    /// A Secret as a directory, for calls that come without any.
+    pub secrets_dir: Option<PathBuf>,
+    /// Makes volumes where StorageClasses ask for it.
+    pub formatter: Option<Arc<dyn Formatter>>,
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on {:?} ({:?})", self.name, self.node_id, self.mode)
+    }
 }
 
 /// The place of a socket in the words of Kubernetes: `unix:///csi/csi.sock`, or a path.
@@ -64,7 +86,7 @@ pub async fn listen(path: &Path) -> io::Result<UnixListener> {
         Err(e) => return Err(e.into()),
     }
     let listener = UnixListener::bind(path)?;
-    // Nobody could connect with other rights before the first call is taken: that is below.
+    // Connecting takes the right to write, which others do not get meanwhile either.
     rustix::fs::chmod(path, Bits::from_raw_mode(0o660))?;
     Ok(listener)
 }

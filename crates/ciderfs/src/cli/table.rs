@@ -307,6 +307,9 @@ table! {
     DRIVER_NAME: Text =
         "driver-name", [], "csi.ciderfs.io", CSI, Ready,
         "name of the driver; csi.juicefs.com for volumes that the official driver has made" env "DRIVER_NAME";
+    SECRETS_DIR: Place =
+        "secrets-dir", [], "", CSI, Ready,
+        "Secret of a volume as a directory, for calls that come without one: lists, capacity, deletions after a restart";
     CSI_MODE: Choice(&["controller", "node", "all"]) =
         "mode", [], "all", CSI, Ready,
         "services: controller makes and removes volumes, node mounts them";

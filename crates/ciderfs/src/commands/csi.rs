@@ -1,15 +1,19 @@
 //! `ciderfs csi`: the driver for Kubernetes.
 
+mod make;
+
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ciderfs_csi::{Driver, Mode, NodeConfig, NodeService, registration};
+use ciderfs_format::shown;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::args::Args;
 use crate::cli::table::{
     CSI_ENDPOINT, CSI_MODE, DRIVER_NAME, KUBELET_SOCKET, MOUNTER_SOCKET, NODE_DIR, NODEID, RECONCILE,
-    REGISTRATION_DIR,
+    REGISTRATION_DIR, SECRETS_DIR,
 };
 use crate::failure::{Failure, Result};
 
@@ -31,7 +35,13 @@ pub fn run(args: &Args) -> Result<()> {
     if mode != Mode::Controller && node_id.is_empty() {
         return Err(Failure::new("--nodeid is missing: the name of this machine in the cluster"));
     }
-    let driver = Driver { name: args.get(DRIVER_NAME).to_owned(), node_id, mode };
+    let driver = Driver {
+        name: args.get(DRIVER_NAME).to_owned(),
+        node_id,
+        mode,
+        secrets_dir: args.find(SECRETS_DIR).map(Into::into),
+        formatter: Some(Arc::new(make::Make)),
+    };
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         let mut terminated = signal(SignalKind::terminate())?;
@@ -44,7 +54,7 @@ pub fn run(args: &Args) -> Result<()> {
         };
         let listener = ciderfs_csi::server::listen(&socket).await;
         let listener = listener.map_err(|e| Failure::new(format!("{}: {e}", socket.display())))?;
-        tracing::info!("{} listens at {}", driver.name, socket.display());
+        tracing::info!("{} listens at {}", driver.name, shown(&socket));
         let node = node(&driver, args)?;
         let registration_dir = PathBuf::from(args.get(REGISTRATION_DIR));
         let registers = node.is_some() && !registration_dir.as_os_str().is_empty();

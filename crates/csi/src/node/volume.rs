@@ -6,20 +6,14 @@ use ciderfs_format::Secret;
 use ciderfs_mounter::Spec;
 use tonic::Status;
 
+use crate::capability;
 use crate::proto::VolumeCapability;
 use crate::proto::volume_capability::AccessType;
 use crate::proto::volume_capability::access_mode::Mode;
+use crate::secrets::Secrets;
 
 /// Keys and attributes of requests.
 pub type Map = BTreeMap<String, String>;
-
-/// Keys of a Secret that are variables of the client.
-const VARIABLES: &[(&str, &str)] = &[
-    ("access-key", "ACCESS_KEY"),
-    ("accesskey", "ACCESS_KEY"),
-    ("secret-key", "SECRET_KEY"),
-    ("secretkey", "SECRET_KEY"),
-];
 
 /// A text that must be there.
 ///
@@ -47,23 +41,12 @@ pub struct Access {
 /// `INVALID_ARGUMENT`.
 pub fn access(capability: Option<&VolumeCapability>) -> Result<Access, Status> {
     let capability = capability.ok_or_else(|| Status::invalid_argument("volume_capability is missing"))?;
-    match &capability.access_type {
-        Some(AccessType::Mount(_)) => {}
-        Some(AccessType::Block(_)) => {
-            return Err(Status::invalid_argument(
-                "block volumes are not supported: use volumeMode: Filesystem",
-            ));
-        }
-        None => return Err(Status::invalid_argument("volume_capability names no access type")),
-    }
+    capability::check(capability)?;
     let mode = capability.access_mode.as_ref().map(|mode| mode.mode());
-    match mode {
-        None | Some(Mode::Unknown) => Err(Status::invalid_argument("volume_capability names no access mode")),
-        Some(mode) => Ok(Access {
-            read_only: matches!(mode, Mode::SingleNodeReaderOnly | Mode::MultiNodeReaderOnly),
-            is_single: mode == Mode::SingleNodeSingleWriter,
-        }),
-    }
+    Ok(Access {
+        read_only: matches!(mode, Some(Mode::SingleNodeReaderOnly | Mode::MultiNodeReaderOnly)),
+        is_single: mode == Some(Mode::SingleNodeSingleWriter),
+    })
 }
 
 /// What is to be mounted for a request; nothing when its Secret names no volume.
@@ -76,12 +59,12 @@ pub fn spec(
     secrets: &Map,
     capability: Option<&VolumeCapability>,
 ) -> Result<Option<Spec>, Status> {
-    let Some(address) = secrets.get("metaurl").map(|text| text.trim()).filter(|text| !text.is_empty()) else {
+    let secrets = Secrets::of(secrets);
+    let Some(address) = secrets.get("metaurl").map(|url| url.expose().trim().to_owned()) else {
         return Ok(None);
     };
     let options = options(context, capability)?;
-    let variables = variables(secrets).map_err(Status::invalid_argument)?;
-    Spec::new(volume, address, options, variables).map(Some).map_err(Status::invalid_argument)
+    Spec::new(volume, &address, options, variables(&secrets)).map(Some).map_err(Status::invalid_argument)
 }
 
 /// Those of the volume, then those of the claim; then the directory.
@@ -114,53 +97,20 @@ fn options(context: &Map, capability: Option<&VolumeCapability>) -> Result<Vec<S
 }
 
 /// The environment of the client.
-fn variables(secrets: &Map) -> Result<BTreeMap<String, Secret>, String> {
-    let mut found: BTreeMap<String, Secret> = BTreeMap::new();
-    for (key, name) in VARIABLES {
-        if let Some(value) = secrets.get(*key).filter(|value| !value.is_empty()) {
-            found.insert((*name).into(), value.trim().into());
-        }
-    }
-    let format_options = secrets.get("format-options").map_or("", String::as_str);
-    let token = format_options.split(',').find_map(|option| option.trim().strip_prefix("session-token="));
-    if let Some(token) = token {
-        found.insert("SESSION_TOKEN".into(), token.into());
-    }
-    if let Some(text) = secrets.get("envs").map(|text| text.trim()).filter(|text| !text.is_empty()) {
-        found.extend(map_of(text)?.into_iter().map(|(name, value)| (name, value.into())));
-    }
-    Ok(found)
-}
-
-/// A map in JSON, or a flat one in YAML. What is wrong is told without what it says: it is secret.
-fn map_of(text: &str) -> Result<Map, String> {
-    if text.starts_with('{') {
-        let all: BTreeMap<String, serde_json::Value> = serde_json::from_str(text)
-            .map_err(|e| format!("envs: no map in JSON (line {}, column {})", e.line(), e.column()))?;
-        return Ok(all
-            .into_iter()
-            .map(|(name, value)| match value {
-                serde_json::Value::String(text) => (name, text),
-                other => (name, other.to_string()),
-            })
-            .collect());
-    }
-    let lines = text.lines().enumerate().filter(|(_, line)| {
-        let line = line.trim();
-        !line.is_empty() && !line.starts_with('#') && line != "---"
-    });
-    lines
-        .map(|(number, line)| {
-            let bad = || format!("envs: line {} is no `NAME: value`", number + 1);
-            let (name, value) = line.trim().split_once(':').ok_or_else(bad)?;
-            let unquote = |text: &str| {
-                let text = text.trim();
-                let quoted = ['"', '\''].iter().find_map(|q| text.strip_prefix(*q)?.strip_suffix(*q));
-                quoted.unwrap_or(text).to_owned()
-            };
-            Ok((unquote(name), unquote(value)))
-        })
-        .collect()
+fn variables(secrets: &Secrets) -> BTreeMap<String, Secret> {
+    let options = secrets.format_options();
+    let token =
+        options.iter().find(|(name, _)| name == "session-token").and_then(|(_, value)| value.as_ref());
+    let all = [
+        ("ACCESS_KEY", secrets.get("access-key").cloned()),
+        ("SECRET_KEY", secrets.get("secret-key").cloned()),
+        ("SESSION_TOKEN", token.cloned()),
+        ("META_PASSWORD", secrets.password()),
+    ];
+    let mut found: BTreeMap<String, Secret> =
+        all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
+    found.extend(secrets.envs());
+    found
 }
 
 #[cfg(test)]
@@ -219,11 +169,10 @@ mod tests {
     }
 
     #[test]
-    fn variables_may_be_yaml_and_are_not_told() {
-        assert_eq!(map_of("A: b\n# no\n'C': \"d: e\"\n").unwrap(), map(&[("A", "b"), ("C", "d: e")]));
-        for bad in ["{\"A\": hush", "hush"] {
-            assert!(!map_of(bad).unwrap_err().contains("hush"));
-        }
+    fn variables_may_be_lines_with_commas_in_them() {
+        let secrets = Secrets::of(&map(&[("envs", "NO_PROXY: a,b\n'C': \"d\"\n"), ("meta-password", "pw")]));
+        let env: Vec<_> = variables(&secrets).iter().map(|(k, v)| format!("{k}={}", v.expose())).collect();
+        assert_eq!(env, ["C=d", "META_PASSWORD=pw", "NO_PROXY=a,b"]);
     }
 
     #[test]
