@@ -19,8 +19,8 @@ const SECRET: &[&str] = &[
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    println!("cargo::rerun-if-changed=proto/csi.proto");
-    let protocol = protox::compile(["proto/csi.proto"], ["proto"])?;
+    println!("cargo::rerun-if-changed=proto");
+    let protocol = protox::compile(["proto/csi.proto", "proto/pluginregistration.proto"], ["proto"])?;
     tonic_prost_build::configure()
         .btree_map(".")
         .skip_debug(SECRET.iter().map(|message| format!("csi.v1.{message}")))

@@ -5,6 +5,7 @@
 //! * [`identity`]: who we are.
 //! * [`controller`]: volumes and snapshots, made and removed in the metadata; nothing is mounted for it.
 //! * [`node`]: volumes for the pods of one machine.
+//! * [`registration`]: makes kubelet know it.
 //! * [`locks`]: one operation at a time for each volume.
 //! * [`ids`]: names of volumes and snapshots.
 //! * [`secrets`]: what a Secret says.
@@ -27,6 +28,7 @@ pub mod node;
 mod paging;
 pub mod pattern;
 pub mod proto;
+pub mod registration;
 pub mod secrets;
 pub mod server;
 pub mod snapshots;
@@ -36,4 +38,5 @@ pub mod volumes;
 /// The answers of [`Formatter`] are of this version.
 pub use tonic;
 
-pub use server::{DEFAULT_NAME, Driver, Formatter, Mode, serve};
+pub use node::{NodeConfig, NodeService};
+pub use server::{DEFAULT_NAME, Driver, Formatter, Mode, serve, serve_with};

@@ -97,7 +97,10 @@ impl Secrets {
             let name = bare(name);
             (!name.is_empty() && !name.starts_with('#')).then(|| (name, Secret::from(bare(value))))
         };
-        text.trim().trim_matches(['{', '}']).split([',', '\n']).filter_map(pair).collect()
+        let text = text.trim();
+        // Elsewhere a comma is part of a value.
+        let ends = if text.starts_with('{') { &[',', '\n'][..] } else { &['\n'] };
+        text.trim_matches(['{', '}']).split(ends).filter_map(pair).collect()
     }
 
     /// The password of the engine, for an address that has none.

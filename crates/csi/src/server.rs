@@ -91,7 +91,7 @@ pub async fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves a driver until `stop` is done; calls under way are answered first.
+/// Serves a driver without volumes of this machine until `stop` is done; calls under way are answered first.
 ///
 /// # Errors
 /// Of the socket.
@@ -100,10 +100,23 @@ pub async fn serve(
     listener: UnixListener,
     stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
+    serve_with(driver, None, listener, stop).await
+}
+
+/// Serves a driver with its node service, if it has one.
+///
+/// # Errors
+/// Of the socket.
+pub async fn serve_with(
+    driver: Driver,
+    node: Option<NodeService>,
+    listener: UnixListener,
+    stop: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error> {
     let has = |mode| driver.mode == mode || driver.mode == Mode::All;
     let controller =
         has(Mode::Controller).then(|| ControllerServer::new(ControllerService::new(driver.clone())));
-    let node = has(Mode::Node).then(|| NodeServer::new(NodeService::new(driver.clone())));
+    let node = node.filter(|_| has(Mode::Node)).map(NodeServer::new);
     let connections = stream::unfold(listener, async |listener| {
         let connection = listener.accept().await.map(|(connection, _)| connection);
         Some((connection, listener))

@@ -3,7 +3,8 @@
 //! where else its value may come from.
 
 use super::command::Command::{
-    Config, Csi, Doctor, Format, Info, Man, Mount, Profile, Quota, Stats, Status as StatusOf, Umount, Up,
+    Config, Csi, Doctor, Format, Info, Man, Mount, Mounter, Profile, Quota, Stats, Status as StatusOf,
+    Umount, Up,
 };
 use super::command::{Command, EVERY};
 use super::flag::Status::{Missing, NoOp, Only, Ready};
@@ -40,6 +41,8 @@ const WATCH: &[Command] = &[Stats, Profile];
 const OWNERS: &[Command] = &[Quota, Profile];
 const MAN: &[Command] = &[Man];
 const CSI: &[Command] = &[Csi];
+const MOUNTER: &[Command] = &[Mounter];
+const NODE: &[Command] = &[Csi, Mounter];
 /// Commands that are given the address of a metadata engine.
 const ENGINE: &[Command] = &[Format, Config, Mount, StatusOf, Quota, Doctor];
 
@@ -310,6 +313,27 @@ table! {
     CSI_MODE: Choice(&["controller", "node", "all"]) =
         "mode", [], "all", CSI, Ready,
         "services: controller makes and removes volumes, node mounts them";
+    MOUNTER_SOCKET: Text =
+        "mounter-socket", [], "/run/ciderfs/mounter/mounter.sock", NODE, Ready,
+        "socket of the mounter of this machine" env "CIDERFS_MOUNTER_SOCKET";
+    NODE_DIR: Text =
+        "node-dir", [], "/run/ciderfs/csi", CSI, Ready,
+        "what the node service remembers; must outlive it, and end with the machine";
+    RECONCILE: Time(1, 3600) =
+        "reconcile", [], "2", CSI, Ready, "time between looks whether volumes must be bound again";
+    REGISTRATION_DIR: Text =
+        "registration-dir", [], "", CSI, Ready,
+        "directory where kubelet looks for plugins; without it, node-driver-registrar makes it know the driver";
+    KUBELET_SOCKET: Text =
+        "kubelet-socket", [], "", CSI, Ready,
+        "the driver's socket as kubelet sees it (default: --endpoint)";
+    RUN_DIR: Text =
+        "run-dir", [], "/run/ciderfs/mounter", MOUNTER, Ready,
+        "directory of records, secrets and logs of clients; in memory, or clients wait for their secrets after a restart";
+    MOUNT_DIR: Text =
+        "mount-dir", [], "/var/lib/ciderfs/mounts", MOUNTER, Ready, "directory that clients mount in";
+    NO_SUPERVISOR: Switch =
+        "no-supervisor", [], "", MOUNTER, Ready, "start clients without a supervisor of their own";
 }
 
 /// Rows of a command.

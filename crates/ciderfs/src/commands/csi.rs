@@ -2,15 +2,23 @@
 
 mod make;
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use ciderfs_csi::{Driver, Mode};
+use ciderfs_csi::{Driver, Mode, NodeConfig, NodeService, registration};
 use ciderfs_format::shown;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::args::Args;
-use crate::cli::table::{CSI_ENDPOINT, CSI_MODE, DRIVER_NAME, NODEID, SECRETS_DIR};
+use crate::cli::table::{
+    CSI_ENDPOINT, CSI_MODE, DRIVER_NAME, KUBELET_SOCKET, MOUNTER_SOCKET, NODE_DIR, NODEID, RECONCILE,
+    REGISTRATION_DIR, SECRETS_DIR,
+};
 use crate::failure::{Failure, Result};
+
+/// For calls under way when the driver is to end.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs the command until SIGTERM or SIGINT.
 pub fn run(args: &Args) -> Result<()> {
@@ -45,10 +53,56 @@ pub fn run(args: &Args) -> Result<()> {
             }
         };
         let listener = ciderfs_csi::server::listen(&socket).await;
-        let listener = listener.map_err(|e| Failure::new(format!("{}: {e}", shown(&socket))))?;
+        let listener = listener.map_err(|e| Failure::new(format!("{}: {e}", socket.display())))?;
         tracing::info!("{} listens at {}", driver.name, shown(&socket));
-        ciderfs_csi::serve(driver, listener, stop).await?;
+        let node = node(&driver, args)?;
+        let registration_dir = PathBuf::from(args.get(REGISTRATION_DIR));
+        let registers = node.is_some() && !registration_dir.as_os_str().is_empty();
+        let name = driver.name.clone();
+        let seen = args.find(KUBELET_SOCKET).map_or_else(|| socket.display().to_string(), str::to_owned);
+        let (end, ended) = tokio::sync::watch::channel(false);
+        let stopped = || {
+            let mut ended = ended.clone();
+            async move { _ = ended.wait_for(|is_over| *is_over).await }
+        };
+        let served =
+            async { Ok::<_, Failure>(ciderfs_csi::serve_with(driver, node, listener, stopped()).await?) };
+        let registered = async {
+            if !registers {
+                return Ok(());
+            }
+            let registered = registration::serve(&registration_dir, &name, &seen, stopped()).await;
+            registered
+                .map_err(|e| Failure::new(format!("registering at {}: {e}", registration_dir.display())))
+        };
+        let told = async {
+            stop.await;
+            let _ = end.send(true);
+            // Whoever is connected need not hang up.
+            tokio::time::sleep(STOP_PATIENCE).await;
+        };
+        tokio::select! {
+            both = async { tokio::try_join!(served, registered) } => { both?; }
+            () = told => {}
+        }
+        if registers {
+            let _ = std::fs::remove_file(registration::socket(&registration_dir, &name));
+        }
         let _ = std::fs::remove_file(&socket);
         Ok(())
     })
+}
+
+/// The node service, if this driver has one.
+fn node(driver: &Driver, args: &Args) -> Result<Option<NodeService>> {
+    if driver.mode == Mode::Controller {
+        return Ok(None);
+    }
+    let config = NodeConfig {
+        mounter: args.get(MOUNTER_SOCKET).into(),
+        dir: args.get(NODE_DIR).into(),
+        interval: args.get(RECONCILE),
+    };
+    let started = NodeService::start(driver, &config);
+    started.map(Some).map_err(|e| Failure::new(format!("the node service in {}: {e}", config.dir.display())))
 }
