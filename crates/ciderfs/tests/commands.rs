@@ -118,7 +118,7 @@ fn completions_of_bash() {
         );
         say(Command::new("bash").args(["--norc", "-c", &line]))
     };
-    assert_eq!(complete(&["ciderfs", "mou"]).trim(), "mount");
+    assert_eq!(complete(&["ciderfs", "umo"]).trim(), "umount");
     assert_eq!(complete(&["ciderfs", "mount", "--cache-si"]).trim(), "--cache-size");
     assert_eq!(complete(&["ciderfs", "--quiet", "mount", "M", "--cache-si"]).trim(), "--cache-size");
     assert_eq!(complete(&["ciderfs", "mount", "--atime-mode", "rel"]).trim(), "relatime");

@@ -2,35 +2,29 @@
 //! does nothing but that, and the mounter is its child.
 
 use std::io;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use ciderfs_fuse::mount::{MountInfo, list_mounts};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, wait};
 
 use crate::disposable::{Signals, default_signals};
-use crate::probe;
 
 /// Set for the mounter that is the child.
 const ENV: &str = "CIDERFS_MOUNTER_CHILD";
 /// Between the end of a mounter and the next one.
 const BACK_OFF: Duration = Duration::from_secs(1);
-/// For storing what programs have written, at the end of the container.
-const SYNC: Duration = Duration::from_secs(20);
 
 /// Must this process be the first of a container, and no mounter?
 pub fn is_needed() -> bool {
     std::process::id() == 1 && std::env::var_os(ENV).is_none()
 }
 
-/// Runs this command line as a child, again and again, until SIGTERM. Clients cannot outlive the container: what programs have written is
-/// stored first.
+/// Runs this command line as a child, again and again, until SIGTERM. Clients cannot outlive the container.
 ///
 /// # Errors
 /// Of the system.
-pub fn run(mount_dir: &Path) -> io::Result<()> {
+pub fn run() -> io::Result<()> {
     let signals = Signals::block()?;
     loop {
         let mut command = Command::new("/proc/self/exe");
@@ -39,7 +33,6 @@ pub fn run(mount_dir: &Path) -> io::Result<()> {
         let mounter = Pid::from_child(&command.spawn()?);
         while !reaped(mounter)? {
             if signals.next()? == libc::SIGTERM {
-                sync(mount_dir);
                 return Ok(());
             }
         }
@@ -57,15 +50,6 @@ fn reaped(mounter: Pid) -> io::Result<bool> {
             Ok(None) | Err(Errno::CHILD) => return Ok(found),
             Err(Errno::INTR) => {}
             Err(e) => return Err(e.into()),
-        }
-    }
-}
-
-fn sync(mount_dir: &Path) {
-    let is_ours = |mount: &MountInfo| mount.is_fuse() && mount.mountpoint.starts_with(mount_dir);
-    for mount in list_mounts().unwrap_or_default().into_iter().filter(is_ours) {
-        if let Err(e) = probe::sync(&mount.mountpoint, SYNC) {
-            tracing::error!("{}: what was written is not stored: {e}", mount.mountpoint.display());
         }
     }
 }

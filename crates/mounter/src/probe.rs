@@ -97,21 +97,6 @@ pub fn space(path: &Path, patience: Duration) -> Result<Space, Failure> {
     Ok(Space { bytes, bytes_left, inodes, inodes_left })
 }
 
-/// Writes out what programs have written to a mount.
-///
-/// # Errors
-/// Of the call; no answer in time.
-pub fn sync(path: &Path, patience: Duration) -> Result<(), Failure> {
-    let path = c_path(path)?;
-    let done = disposable::run(patience, || {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = rustix::fs::open(path.as_c_str(), flags, Mode::empty()).map_err(|e| (0, e))?;
-        rustix::fs::syncfs(&dir).map_err(|e| (1, e))?;
-        words(&[])
-    });
-    done.map(|_| ())
-}
-
 /// Unmounts what is on top at a path. With `lazy` what still uses it is left with it.
 ///
 /// # Errors

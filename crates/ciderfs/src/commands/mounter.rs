@@ -14,7 +14,7 @@ use crate::failure::{Failure, Result};
 pub fn run(args: &Args) -> Result<()> {
     args.exactly()?;
     if init::is_needed() {
-        return Ok(init::run(std::path::Path::new(args.get(MOUNT_DIR)))?);
+        return Ok(init::run()?);
     }
     let can_supervise = parse::find(Command::Mount, b"supervised").is_some();
     let config = Config {
