@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 mod config;
+mod csi;
 mod doctor;
 mod format;
 mod fstab;
@@ -8,6 +9,7 @@ mod helper;
 mod info;
 mod mount;
 pub mod mount_options;
+mod mounter;
 mod mountpoint;
 mod profile;
 mod quota;
@@ -88,6 +90,8 @@ pub fn run(argv: &[OsString]) -> ExitCode {
         Command::Umount => umount::run(&args),
         Command::Quota => quota::run(&args),
         Command::Status => status::run(&args),
+        Command::Csi => csi::run(&args),
+        Command::Mounter => mounter::run(&args),
         Command::Doctor => doctor::run(&args),
         Command::Info => info::run(&args),
         Command::Stats => args.exactly().and_then(|()| {

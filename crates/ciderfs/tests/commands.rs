@@ -118,7 +118,7 @@ fn completions_of_bash() {
         );
         say(Command::new("bash").args(["--norc", "-c", &line]))
     };
-    assert_eq!(complete(&["ciderfs", "mou"]).trim(), "mount");
+    assert_eq!(complete(&["ciderfs", "umo"]).trim(), "umount");
     assert_eq!(complete(&["ciderfs", "mount", "--cache-si"]).trim(), "--cache-size");
     assert_eq!(complete(&["ciderfs", "--quiet", "mount", "M", "--cache-si"]).trim(), "--cache-size");
     assert_eq!(complete(&["ciderfs", "mount", "--atime-mode", "rel"]).trim(), "relatime");
@@ -198,12 +198,13 @@ fn the_reference_is_what_the_tables_say() {
 #[test]
 fn flags_that_texts_name_are_there() {
     /// Options of other programs, and of none.
-    const OTHERS: [&str; 8] = [
+    const OTHERS: [&str; 9] = [
         "--cahce-dir",
         "--cahce-size",
         "--cacert",
         "--dir",
         "--disable-pip-version-check",
+        "--extra-create-metadata",
         "--port",
         "--secretkey",
         "--tls",

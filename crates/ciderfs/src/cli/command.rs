@@ -27,6 +27,10 @@ pub enum Command {
     Mount,
     /// Unmounts one.
     Umount,
+    /// Serves the Container Storage Interface.
+    Csi,
+    /// Keeps the clients of a machine.
+    Mounter,
     /// Writes completions for a shell.
     Completions,
     /// Writes the manual page.
@@ -54,6 +58,7 @@ pub const GROUPS: &[(&str, &[Command])] = &[
     ("Volumes", &[Command::Format, Command::Config, Command::Quota, Command::Status, Command::Doctor]),
     ("Mounting", &[Command::Mount, Command::Umount]),
     ("Looking at files and mounts", &[Command::Info, Command::Stats, Command::Profile]),
+    ("Kubernetes", &[Command::Csi, Command::Mounter]),
     ("This program", &[Command::Completions, Command::Man, Command::Version]),
 ];
 
@@ -70,6 +75,8 @@ pub const EVERY: &[Command] = &[
     Command::Profile,
     Command::Mount,
     Command::Umount,
+    Command::Csi,
+    Command::Mounter,
     Command::Completions,
     Command::Man,
     Command::Version,
@@ -140,6 +147,10 @@ impl Command {
             ),
             Self::Mount => ("mount", "META-URL MOUNTPOINT", &[Word::Source, Word::Place], "mount a volume"),
             Self::Umount => ("umount", "MOUNTPOINT", &[Word::Place], "unmount a volume"),
+            Self::Csi => ("csi", "", &[], "serve the Container Storage Interface: volumes of Kubernetes"),
+            Self::Mounter => {
+                ("mounter", "", &[], "keep the clients that `csi` mounts with, across its restarts")
+            }
             Self::Completions => {
                 ("completions", "bash|zsh|fish", &[SHELL], "write what completes our commands in a shell")
             }

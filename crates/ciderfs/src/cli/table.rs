@@ -3,7 +3,8 @@
 //! where else its value may come from.
 
 use super::command::Command::{
-    Config, Doctor, Format, Info, Man, Mount, Profile, Quota, Stats, Status as StatusOf, Umount, Up,
+    Config, Csi, Doctor, Format, Info, Man, Mount, Mounter, Profile, Quota, Stats, Status as StatusOf,
+    Umount, Up,
 };
 use super::command::{Command, EVERY};
 use super::flag::Status::{Missing, NoOp, Only, Ready};
@@ -39,6 +40,9 @@ const WATCH: &[Command] = &[Stats, Profile];
 /// Commands that are about a user or group.
 const OWNERS: &[Command] = &[Quota, Profile];
 const MAN: &[Command] = &[Man];
+const CSI: &[Command] = &[Csi];
+const MOUNTER: &[Command] = &[Mounter];
+const NODE: &[Command] = &[Csi, Mounter];
 /// Commands that are given the address of a metadata engine.
 const ENGINE: &[Command] = &[Format, Config, Mount, StatusOf, Quota, Doctor];
 
@@ -294,6 +298,42 @@ table! {
     CUSTOM_LABELS: Text = "custom-labels", [], "", MOUNT, Ready, "labels of all metrics: NAME:VALUE;NAME:VALUE";
     CONSUL: Address = "consul", [], "", MOUNT, Missing("nothing is registered anywhere; name the address of --metrics in the configuration of Consul"), "register with Consul";
     NO_USAGE_REPORT: Switch = "no-usage-report", [], "", MOUNT, NoOp("nothing is ever reported"), "no usage report";
+
+    "Kubernetes":
+    CSI_ENDPOINT: Text =
+        "endpoint", [], "unix:///csi/csi.sock", CSI, Ready,
+        "socket of the driver" env "CSI_ENDPOINT";
+    NODEID: Text = "nodeid", [], "", CSI, Ready, "name of this machine in the cluster" env "NODE_NAME";
+    DRIVER_NAME: Text =
+        "driver-name", [], "csi.ciderfs.io", CSI, Ready,
+        "name of the driver; csi.juicefs.com for volumes that the official driver has made" env "DRIVER_NAME";
+    SECRETS_DIR: Place =
+        "secrets-dir", [], "", CSI, Ready,
+        "Secret of a volume as a directory, for calls that come without one: lists, capacity, deletions after a restart";
+    CSI_MODE: Choice(&["controller", "node", "all"]) =
+        "mode", [], "all", CSI, Ready,
+        "services: controller makes and removes volumes, node mounts them";
+    MOUNTER_SOCKET: Text =
+        "mounter-socket", [], "/run/ciderfs/mounter/mounter.sock", NODE, Ready,
+        "socket of the mounter of this machine" env "CIDERFS_MOUNTER_SOCKET";
+    NODE_DIR: Text =
+        "node-dir", [], "/run/ciderfs/csi", CSI, Ready,
+        "what the node service remembers; must outlive it, and end with the machine";
+    RECONCILE: Time(1, 3600) =
+        "reconcile", [], "2", CSI, Ready, "time between looks whether volumes must be bound again";
+    REGISTRATION_DIR: Text =
+        "registration-dir", [], "", CSI, Ready,
+        "directory where kubelet looks for plugins; without it, node-driver-registrar makes it know the driver";
+    KUBELET_SOCKET: Text =
+        "kubelet-socket", [], "", CSI, Ready,
+        "the driver's socket as kubelet sees it (default: --endpoint)";
+    RUN_DIR: Text =
+        "run-dir", [], "/run/ciderfs/mounter", MOUNTER, Ready,
+        "directory of records, secrets and logs of clients; in memory, or clients wait for their secrets after a restart";
+    MOUNT_DIR: Text =
+        "mount-dir", [], "/var/lib/ciderfs/mounts", MOUNTER, Ready, "directory that clients mount in";
+    NO_SUPERVISOR: Switch =
+        "no-supervisor", [], "", MOUNTER, Ready, "start clients without a supervisor of their own";
 }
 
 /// Rows of a command.

@@ -1,0 +1,195 @@
+//! Makes volumes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use ciderfs_format::Ino;
+use ciderfs_meta::{Errno, Meta};
+use tonic::Status;
+
+use crate::capability::Size;
+use crate::engine::meta_status;
+use crate::snapshots::{self, Stage};
+use crate::volumes::{self, Mark, Source, Volume};
+use crate::{ids, pattern};
+
+/// What is wanted.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// The id.
+    pub id: String,
+    /// The name.
+    pub name: String,
+    /// The directory, where the id does not name it.
+    pub path: Option<String>,
+    /// The size.
+    pub size: Size,
+    /// What it is made from.
+    pub source: Option<Source>,
+}
+
+impl Wanted {
+    /// What a request wants.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` and `OUT_OF_RANGE`.
+    pub fn new(
+        name: &str,
+        size: Size,
+        source: Option<Source>,
+        parameters: &BTreeMap<String, String>,
+    ) -> Result<Self, Status> {
+        let id = ids::of_name("vol", name);
+        let pattern = parameters.get("pathPattern").filter(|pattern| !pattern.is_empty());
+        let path = pattern.map(|pattern| pattern::expand(pattern, parameters)).transpose()?;
+        let path = path.filter(|path| *path != id);
+        size.quota()?;
+        Ok(Self { id, name: name.into(), path, size, source })
+    }
+
+    fn mark(&self, capacity: i64) -> Mark {
+        Mark { name: self.name.clone(), capacity, path: self.path.clone(), source: self.source.clone() }
+    }
+
+    /// Is a volume that is there what was wanted?
+    fn check(&self, mark: &Mark) -> Result<(), Status> {
+        let differs = |what: &str| {
+            Err(Status::already_exists(format!("{}: there is such a volume with another {what}", self.name)))
+        };
+        if mark.name != self.name {
+            return differs("name");
+        }
+        if mark.source != self.source {
+            return differs("source");
+        }
+        if mark.path != self.path {
+            return differs("directory");
+        }
+        if !self.size.fits(mark.capacity) {
+            return differs("size");
+        }
+        Ok(())
+    }
+}
+
+/// Makes a volume, or finds that it is there. What an earlier call has begun is completed.
+///
+/// # Errors
+/// `ALREADY_EXISTS` for another volume of the name, `NOT_FOUND` for a source that is not there, those of the engine.
+pub async fn create(
+    meta: &Arc<Meta>,
+    place: &str,
+    wanted: &Wanted,
+    done: &AtomicU64,
+) -> Result<Volume, Status> {
+    let failed = |e| meta_status(place, e);
+    let (id, capacity) = (&wanted.id, wanted.size.quota()?);
+    let found = volumes::find(meta, id).await.map_err(failed)?;
+    let mark = match found.as_ref().and_then(|found| found.mark.as_ref()) {
+        Some(mark) => {
+            wanted.check(mark)?;
+            mark.clone()
+        }
+        None => wanted.mark(capacity),
+    };
+    if let Some(found) = found.filter(|found| found.mark.is_some() && found.dir.is_some())
+        && !found.is_listed()
+    {
+        return Ok(found);
+    }
+    // From here on other volumes leave the directory alone.
+    if wanted.path.is_some() {
+        volumes::list_as(meta, id, &mark).await.map_err(failed)?;
+    }
+    let path = wanted.path.as_deref().unwrap_or(id);
+    let dir = match volumes::dir_at(meta, path).await.map_err(failed)? {
+        Some(dir) => {
+            // What is there without having been copied for this volume is something else.
+            if wanted.path.is_some()
+                && wanted.source.is_some()
+                && !volumes::is_copy_for(meta, dir, id).await.map_err(failed)?
+            {
+                return Err(Status::already_exists(format!(
+                    "/{path} is there already, and a copy would replace it"
+                )));
+            }
+            dir
+        }
+        None => fresh(meta, place, wanted, &mark, path, done).await?,
+    };
+    if wanted.path.is_none() && volumes::read_mark::<Mark>(meta, dir).await.map_err(failed)?.is_none() {
+        // Left by a call that ended before the mark was set, or made by the official driver.
+        let is_ours = wanted.source.is_none()
+            && (ids::is_of_a_claim(id) || volumes::is_empty(meta, dir).await.map_err(failed)?);
+        if !is_ours {
+            return Err(Status::already_exists(format!(
+                "/{path} is there already, and no volume of this driver"
+            )));
+        }
+    }
+    volumes::set_quota(meta, dir, mark.capacity, wanted.path.is_some()).await.map_err(failed)?;
+    if wanted.path.is_none() {
+        volumes::write_mark(meta, dir, &mark).await.map_err(failed)?;
+    }
+    let found = volumes::find(meta, id).await.map_err(failed)?;
+    found.ok_or_else(|| Status::aborted(format!("{id} was removed while it was made")))
+}
+
+/// Makes the directory of a volume, with what is to be in it.
+async fn fresh(
+    meta: &Arc<Meta>,
+    place: &str,
+    wanted: &Wanted,
+    mark: &Mark,
+    path: &str,
+    done: &AtomicU64,
+) -> Result<Ino, Status> {
+    let failed = |e| meta_status(place, e);
+    let Some(source) = &wanted.source else {
+        return meta.dir_at(path.as_bytes(), true).await.map_err(failed);
+    };
+    let (from, size) = source_of(meta, place, source).await?;
+    if wanted.size.required() > 0 && mark.capacity < size {
+        return Err(Status::out_of_range(format!("the source has {size} bytes: ask for as many at least")));
+    }
+    let stage = Stage::copied(meta, from, &wanted.id, done).await.map_err(failed)?;
+    volumes::set_quota(meta, stage.dir, mark.capacity, false).await.map_err(failed)?;
+    match wanted.path {
+        None => volumes::write_mark(meta, stage.dir, mark).await.map_err(failed)?,
+        Some(_) => volumes::mark_copy(meta, stage.dir, &wanted.id).await.map_err(failed)?,
+    }
+    // Another driver may have removed it, and what was copied is a part of it then.
+    if source_of(meta, place, source).await?.0 != from {
+        return Err(Status::aborted(format!(
+            "{}: the source has changed its place while it was copied",
+            wanted.id
+        )));
+    }
+    let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let above = meta.dir_at(above.as_bytes(), true).await.map_err(failed)?;
+    stage.place(meta, above, name).await.map_err(failed)?;
+    let dir = volumes::dir_at(meta, path).await.map_err(failed)?;
+    dir.ok_or_else(|| meta_status(place, Errno::ENOENT.into()))
+}
+
+/// The tree that a volume is made from, and the bytes that it needs.
+async fn source_of(meta: &Meta, place: &str, source: &Source) -> Result<(Ino, i64), Status> {
+    let failed = |e| meta_status(place, e);
+    match source {
+        Source::Snapshot(handle) => {
+            let found = match ids::of_snapshot(handle) {
+                Some((id, volume)) => snapshots::find(meta, id, volume).await.map_err(failed)?,
+                None => None,
+            };
+            let found = found.ok_or_else(|| Status::not_found(format!("there is no snapshot {handle}")))?;
+            Ok((found.dir, found.size))
+        }
+        Source::Volume(id) => {
+            let found = volumes::find(meta, id).await.map_err(failed)?;
+            let found = found.and_then(|volume| Some((volume.dir?, volume)));
+            let (dir, volume) = found.ok_or_else(|| Status::not_found(format!("there is no volume {id}")))?;
+            Ok((dir, volumes::capacity(meta, &volume).await.map_err(failed)?))
+        }
+    }
+}

@@ -1,0 +1,474 @@
+//! One client: it is started or found, watched, started again when it crashes, and unmounted when it is to go. A thread of its own
+//! does all that; whoever asks for something tells it and waits.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ciderfs_fuse::mount::{MountInfo, find_mount, list_mounts};
+use parking_lot::{Condvar, Mutex};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{PidfdFlags, Signal, kill_process, pidfd_open};
+
+use crate::disposable::{Failure, own_session};
+use crate::log;
+use crate::probe::{self, Seen};
+use crate::protocol::{Info, Refusal, State};
+use crate::record::{Process, Record};
+use crate::server::Config;
+use crate::spec::Spec;
+
+/// Where a client says how it is (sd_notify(3)), and where its keeper is woken.
+const NOTIFY: &str = "notify";
+const WAKE: &[u8] = b"WAKE=1";
+/// Between looks at a client that starts or ends, and at one that works.
+const LOOK: Duration = Duration::from_millis(200);
+const IDLE: Duration = Duration::from_secs(30);
+/// Between the end of a client and the next one: doubled each time, up to the second.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+/// A client that has worked for so long begins anew.
+const STEADY: Duration = Duration::from_secs(60);
+/// For calls on a mount.
+pub const PROBE: Duration = Duration::from_secs(5);
+
+/// A mount, as all threads see it.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its name.
+    pub key: String,
+    /// Where it is.
+    pub mountpoint: PathBuf,
+    /// Where its record is.
+    pub dir: PathBuf,
+    inner: Mutex<Inner>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct Inner {
+    record: Record,
+    state: State,
+    status: String,
+    restarts: u32,
+    /// Why there will be no mount, or why it cannot go.
+    refused: Option<(Refusal, String)>,
+    /// The thread has ended: there is no such mount any more.
+    is_over: bool,
+}
+
+/// What became of something that was waited for.
+pub type Outcome = Result<(), (Refusal, String)>;
+
+impl Entry {
+    /// One whose record is written already.
+    pub fn new(key: String, config: &Config, record: Record) -> Arc<Self> {
+        let (mountpoint, dir) = (config.mount_dir.join(&key), config.run_dir.join(&key));
+        let state = if record.leaving { State::Unmounting } else { State::Starting };
+        let inner =
+            Inner { record, state, status: String::new(), restarts: 0, refused: None, is_over: false };
+        Arc::new(Self { key, mountpoint, dir, inner: Mutex::new(inner), changed: Condvar::new() })
+    }
+
+    /// What is mounted.
+    pub fn spec(&self) -> Spec {
+        self.inner.lock().record.spec.clone()
+    }
+
+    /// Is this the mount that is asked for? One that lacks its secrets takes them.
+    pub fn is(&self, spec: &Spec) -> bool {
+        let mut inner = self.inner.lock();
+        if inner.record.lacks_secrets() && inner.record.spec.is_like(spec) {
+            inner.record.spec = spec.clone();
+            drop(inner);
+            self.wake();
+            return true;
+        }
+        inner.record.spec == *spec
+    }
+
+    /// What is told of it.
+    pub fn info(&self) -> Info {
+        let inner = self.inner.lock();
+        let device = (inner.state == State::Ready).then(|| self.mounted()).flatten();
+        Info {
+            key: self.key.clone(),
+            volume: inner.record.spec.volume.clone(),
+            options: inner.record.spec.options.clone(),
+            mountpoint: self.mountpoint.clone(),
+            state: inner.state,
+            device: device.map(|m| (m.major, m.minor)),
+            pid: inner.record.process.map(|p| p.pid),
+            restarts: inner.restarts,
+            status: inner.status.clone(),
+        }
+    }
+
+    fn mounted(&self) -> Option<MountInfo> {
+        find_mount(&self.mountpoint).ok().flatten().filter(MountInfo::is_fuse)
+    }
+
+    /// Waits until it can be used.
+    pub fn wait_ready(&self, deadline: Instant) -> Outcome {
+        let mut inner = self.inner.lock();
+        loop {
+            if let Some(refused) = inner.refused.clone().filter(|_| inner.is_over) {
+                return Err(refused);
+            }
+            let text = match inner.state {
+                State::Ready => return Ok(()),
+                State::Unmounting => return Err((Refusal::UnderWay, "it is being unmounted".into())),
+                State::Starting => "the client has not started yet",
+                State::Down => "the client has crashed and is started again",
+                State::NeedsSecrets => "its secrets are not known",
+            };
+            if self.changed.wait_until(&mut inner, deadline).timed_out() {
+                return Err((Refusal::UnderWay, text.into()));
+            }
+        }
+    }
+
+    /// Unmounts, and waits until everything is stored.
+    pub fn leave(&self, deadline: Instant) -> Outcome {
+        let mut inner = self.inner.lock();
+        if !inner.record.leaving {
+            inner.record.leaving = true;
+            inner.refused = None;
+            self.save(&inner.record);
+        }
+        drop(inner);
+        self.wake();
+        let mut inner = self.inner.lock();
+        loop {
+            if inner.is_over {
+                return Ok(());
+            }
+            if let Some(refused) = inner.refused.clone().filter(|_| !inner.record.leaving) {
+                return Err(refused);
+            }
+            if self.changed.wait_until(&mut inner, deadline).timed_out() {
+                return Err((Refusal::UnderWay, format!("the client still stores data: {}", inner.status)));
+            }
+        }
+    }
+
+    fn save(&self, record: &Record) {
+        if let Err(e) = record.save(&self.dir) {
+            tracing::error!("{}: its record cannot be written: {e}", self.key);
+        }
+    }
+
+    fn wake(&self) {
+        let sent = UnixDatagram::unbound().and_then(|s| {
+            s.set_nonblocking(true)?;
+            s.send_to(WAKE, self.dir.join(NOTIFY))
+        });
+        // It looks now and then anyway.
+        let _ = sent;
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Inner)) {
+        change(&mut self.inner.lock());
+        self.changed.notify_all();
+    }
+}
+
+/// A client that runs.
+struct Running {
+    process: Process,
+    /// Ready to read when it has ended.
+    end: OwnedFd,
+    /// Of this process, which reaps it.
+    child: Option<Child>,
+}
+
+/// Keeps one mount until it is gone.
+pub struct Keeper {
+    entry: Arc<Entry>,
+    config: Arc<Config>,
+    notify: UnixDatagram,
+}
+
+impl Keeper {
+    /// For a mount. Its directory is there.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn new(entry: Arc<Entry>, config: Arc<Config>) -> io::Result<Self> {
+        let path = entry.dir.join(NOTIFY);
+        let _ = std::fs::remove_file(&path);
+        let notify = UnixDatagram::bind(&path)?;
+        notify.set_nonblocking(true)?;
+        Ok(Self { entry, config, notify })
+    }
+
+    /// Does it.
+    pub fn run(self) {
+        let refused = self.keep();
+        let entry = &self.entry;
+        let _ = std::fs::remove_dir(&entry.mountpoint);
+        if let Err(e) = std::fs::remove_dir_all(&entry.dir) {
+            tracing::warn!("{}: {e}", entry.dir.display());
+        }
+        entry.change(|inner| {
+            inner.is_over = true;
+            inner.refused = refused;
+        });
+    }
+
+    /// Returns why there was never a mount, if there was none.
+    fn keep(&self) -> Option<(Refusal, String)> {
+        let entry = &self.entry;
+        let mut back_off = BACK_OFF.0;
+        let mut running = self.adopt();
+        loop {
+            let record = entry.inner.lock().record.clone();
+            let client = match running.take() {
+                Some(client) => client,
+                None if record.leaving && self.is_gone() => return None,
+                None if record.leaving => {
+                    // In use by a mount that is not there any more, or that is dead: this cannot last.
+                    self.pause(LOOK);
+                    continue;
+                }
+                None if record.lacks_secrets() => {
+                    entry.change(|inner| inner.state = State::NeedsSecrets);
+                    self.pause(IDLE);
+                    continue;
+                }
+                None => match self.start(&record.spec) {
+                    Ok(client) => client,
+                    Err(e) if !record.was_ready => {
+                        return Some((Refusal::Internal, format!("the client cannot be started: {e}")));
+                    }
+                    Err(e) => {
+                        tracing::error!("{}: the client cannot be started: {e}", entry.key);
+                        self.pause(back_off);
+                        continue;
+                    }
+                },
+            };
+            let since = Instant::now();
+            let how = self.watch(client);
+            let record = entry.inner.lock().record.clone();
+            if record.leaving {
+                continue;
+            }
+            let why = log::last_words(&entry.dir);
+            if !record.was_ready {
+                return Some((Refusal::Failed, why));
+            }
+            if since.elapsed() > STEADY {
+                back_off = BACK_OFF.0;
+            }
+            tracing::warn!("{} ({}): the client has ended ({how}): {why}", record.spec.volume, entry.key);
+            entry.change(|inner| (inner.state, inner.restarts) = (State::Down, inner.restarts + 1));
+            self.pause(back_off);
+            back_off = (back_off * 2).min(BACK_OFF.1);
+        }
+    }
+
+    /// The client of an earlier mounter, if it runs still.
+    fn adopt(&self) -> Option<Running> {
+        let process = self.entry.inner.lock().record.process?;
+        let end = pidfd_open(process.as_pid()?, PidfdFlags::empty()).ok()?;
+        // Looked at after it was opened: from here on the number is that of no other.
+        process.runs().then(|| {
+            tracing::info!("{}: its client runs (process {})", self.entry.key, process.pid);
+            Running { process, end, child: None }
+        })
+    }
+
+    fn start(&self, spec: &Spec) -> io::Result<Running> {
+        let (entry, config) = (&self.entry, &self.config);
+        entry.change(|inner| inner.state = State::Starting);
+        std::fs::create_dir_all(&config.mount_dir)?;
+        let log = log::open(&entry.dir)?;
+        let mut command = spec.command(&config.program, &entry.mountpoint, config.supervised);
+        command.env("NOTIFY_SOCKET", entry.dir.join(NOTIFY)).stdin(Stdio::null());
+        command.stdout(log.try_clone()?).stderr(log);
+        own_session(&mut command);
+        let mut child = command.spawn()?;
+        let found = rustix::process::Pid::from_child(&child);
+        let end = pidfd_open(found, PidfdFlags::empty());
+        let (Ok(end), Some(process)) = (end, Process::now(found.as_raw_nonzero().get())) else {
+            // It has ended already, or there is no telling when it does.
+            let _ = child.kill();
+            let status = child.wait()?;
+            return Err(io::Error::other(format!("{status}: {}", log::last_words(&entry.dir))));
+        };
+        entry.change(|inner| {
+            inner.record.process = Some(process);
+            entry.save(&inner.record);
+        });
+        Ok(Running { process, end, child: Some(child) })
+    }
+
+    /// Until it has ended. Returns how.
+    fn watch(&self, mut client: Running) -> String {
+        let entry = &self.entry;
+        let mut unmounted = false;
+        loop {
+            let (state, leaving) = {
+                let inner = entry.inner.lock();
+                (inner.state, inner.record.leaving)
+            };
+            let is_ready = state == State::Ready;
+            if leaving && !unmounted {
+                unmounted = self.unmount(&client);
+            }
+            let patience = if is_ready && !leaving { IDLE } else { LOOK };
+            let has_ended = self.wait(Some(&client.end), patience);
+            if !is_ready && !leaving && self.answers() {
+                self.ready();
+            }
+            if has_ended {
+                return match client.child.take().map(|mut child| child.wait()) {
+                    Some(Ok(status)) => status.to_string(),
+                    _ => format!("process {}", client.process.pid),
+                };
+            }
+        }
+    }
+
+    /// Waits for the end of a client, for words of it, for being woken. True for the end.
+    fn wait(&self, end: Option<&OwnedFd>, patience: Duration) -> bool {
+        let limit = Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: patience.subsec_nanos().into() };
+        let mut fds = vec![PollFd::new(&self.notify, PollFlags::IN)];
+        fds.extend(end.map(|end| PollFd::new(end, PollFlags::IN)));
+        let _ = poll(&mut fds, Some(&limit));
+        let has_ended = fds.get(1).is_some_and(|fd| !fd.revents().is_empty());
+        self.hear();
+        has_ended
+    }
+
+    fn pause(&self, patience: Duration) {
+        let until = Instant::now() + patience;
+        while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+            self.wait(None, left);
+            let inner = self.entry.inner.lock();
+            let has_secrets = inner.state == State::NeedsSecrets && !inner.record.lacks_secrets();
+            if inner.record.leaving || has_secrets {
+                return;
+            }
+        }
+    }
+
+    /// What the client says.
+    fn hear(&self) {
+        let mut text = [0; 4096];
+        while let Ok(n) = self.notify.recv(&mut text) {
+            for line in String::from_utf8_lossy(&text[..n]).lines() {
+                match line.split_once('=') {
+                    Some(("READY", "1")) => self.ready(),
+                    Some(("STATUS", status)) => self.entry.change(|inner| inner.status = status.to_owned()),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Does the mount answer? Asked of one that was found, and of a client that cannot say it.
+    fn answers(&self) -> bool {
+        let Some(mount) = self.entry.mounted() else { return false };
+        let device = (mount.major, mount.minor);
+        matches!(probe::look(&self.entry.mountpoint, PROBE), Seen::Alive { device: d, inode: probe::ROOT_INODE } if d == device)
+    }
+
+    fn ready(&self) {
+        let entry = &self.entry;
+        entry.change(|inner| {
+            if inner.record.leaving || inner.state == State::Ready {
+                return;
+            }
+            inner.state = State::Ready;
+            if !inner.record.was_ready {
+                inner.record.was_ready = true;
+                entry.save(&inner.record);
+            }
+        });
+    }
+
+    /// Takes the mount away, unless somebody uses it: the client then stores what is left and ends. True when there is nothing more
+    /// to do but wait.
+    fn unmount(&self, client: &Running) -> bool {
+        let entry = &self.entry;
+        let Some(mount) = entry.mounted() else {
+            // It starts still: it ends when it is told to.
+            if let Some(pid) = client.process.as_pid().filter(|_| client.process.runs()) {
+                let _ = kill_process(pid, Signal::TERM);
+            }
+            entry.change(|inner| inner.state = State::Unmounting);
+            return true;
+        };
+        if let Some(user) = self.other_place(&mount) {
+            return self.stay(Refusal::Busy, format!("it is in use at {}", user.display()));
+        }
+        match probe::unmount(&entry.mountpoint, false, PROBE) {
+            Ok(()) | Err(Failure::Step(_, Errno::INVAL | Errno::NOENT)) => {
+                entry.change(|inner| inner.state = State::Unmounting);
+                true
+            }
+            Err(Failure::Step(_, Errno::BUSY)) => {
+                self.stay(Refusal::Busy, format!("files are open at {}", entry.mountpoint.display()))
+            }
+            Err(e) => self.stay(Refusal::Internal, format!("unmounting {}: {e}", entry.mountpoint.display())),
+        }
+    }
+
+    /// It does not go: whoever asked for it is told why.
+    fn stay(&self, why: Refusal, text: String) -> bool {
+        self.entry.change(|inner| {
+            inner.record.leaving = false;
+            inner.refused = Some((why, text));
+            self.entry.save(&inner.record);
+        });
+        false
+    }
+
+    /// Another place where the same file system is mounted.
+    fn other_place(&self, mount: &MountInfo) -> Option<PathBuf> {
+        let is_same = |other: &MountInfo| (other.major, other.minor) == (mount.major, mount.minor);
+        let others = list_mounts().unwrap_or_default().into_iter().filter(is_same);
+        others.map(|other| other.mountpoint).find(|place| *place != self.entry.mountpoint)
+    }
+
+    /// Takes away what a client that has ended left behind. Something that lives is not touched.
+    fn is_gone(&self) -> bool {
+        let entry = &self.entry;
+        while entry.mounted().is_some() {
+            if probe::look(&entry.mountpoint, PROBE) != Seen::Dead {
+                tracing::error!(
+                    "{}: something is mounted there that is not ours",
+                    entry.mountpoint.display()
+                );
+                return false;
+            }
+            if let Err(e) = probe::unmount(&entry.mountpoint, true, PROBE) {
+                tracing::error!("{}: {e}", entry.mountpoint.display());
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// What is wrong with a mount, if something is.
+pub fn health(entry: &Entry, patience: Duration) -> Option<String> {
+    let info = entry.info();
+    if info.state != State::Ready {
+        return Some(format!("the client is not ready ({:?})", info.state));
+    }
+    match probe::look(&entry.mountpoint, patience) {
+        Seen::Alive { inode: probe::ROOT_INODE, device } if Some(device) == info.device => None,
+        Seen::Alive { .. } => Some("something else is mounted there".into()),
+        Seen::Dead => Some("its server has died".into()),
+        Seen::Missing => Some("it is not there".into()),
+        Seen::Hung => Some("it does not answer".into()),
+        Seen::Wrong(e) => Some(format!("it answers: {e}")),
+    }
+}
