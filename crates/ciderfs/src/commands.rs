@@ -6,6 +6,7 @@ mod format;
 mod fstab;
 mod helper;
 mod info;
+mod k8s_secret;
 mod mount;
 pub mod mount_options;
 mod mountpoint;
@@ -90,6 +91,7 @@ pub fn run(argv: &[OsString]) -> ExitCode {
         Command::Status => status::run(&args),
         Command::Doctor => doctor::run(&args),
         Command::Info => info::run(&args),
+        Command::K8sSecret => k8s_secret::run(&args),
         Command::Stats => args.exactly().and_then(|()| {
             let options = stats::Options {
                 schema: args.get(SCHEMA).to_owned(),
