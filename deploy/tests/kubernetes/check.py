@@ -1,0 +1,372 @@
+"""What kubernetes.sh checks: the chart with two versions of Helm, values that it refuses, every object against the schemas of the API and
+against the others, the manifests made from it, flags against the program, and its Redis with a real one."""
+
+import base64
+import io
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tarfile
+import tempfile
+
+import helm_python
+import yaml
+
+import objects
+import redis
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+CHART = ROOT / "deploy/helm/ciderfs-csi"
+PLAIN = ROOT / "deploy/kubernetes"
+HELM = os.environ["HELM"]
+PROGRAM = sys.argv[1]
+NAMESPACE = "kube-system"
+
+# Commands of the program that come with other parts of this tree. Once the program has one of them it must not be here: remove it
+# then, and its flags are checked.
+LATER = {"csi", "mounter"}
+
+failures = []
+
+
+def fail(text):
+    print(f"FAILED: {text}", file=sys.stderr)
+    failures.append(text)
+
+
+def helm(*args):
+    return subprocess.run([HELM, *map(str, args)], capture_output=True, text=True, check=False)
+
+
+def render(files=(), extra=None):
+    """The objects, as Helm 3 says them; or its error."""
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as more:
+        json.dump(extra or {}, more)
+        more.flush()
+        args = [a for f in [*files, more.name] for a in ("--values", f)]
+        out = helm("template", "ciderfs-csi", CHART, "--namespace", NAMESPACE, "--kube-version", "1.30.0", *args)
+    return (list(filter(None, yaml.safe_load_all(out.stdout))), None) if out.returncode == 0 else (None, out.stderr)
+
+
+def render4(values):
+    """The objects and the notes, as Helm 4 says them."""
+    with helm_python.Chart.load(CHART) as chart:
+        files = chart.render(values, name="ciderfs-csi", namespace=NAMESPACE)
+    notes = files.pop("ciderfs-csi/templates/NOTES.txt")
+    return [o for text in files.values() for o in yaml.safe_load_all(text) if o], notes
+
+
+def merged(*values):
+    out = {}
+    for value in values:
+        for key, new in value.items():
+            out[key] = merged(out[key], new) if isinstance(new, dict) and isinstance(out.get(key), dict) else new
+    return out
+
+
+def load(path):
+    return yaml.safe_load(path.read_text()) or {}
+
+
+def ordered(found):
+    return sorted(found, key=objects.key)
+
+
+# --- The chart -------------------------------------------------------------------------------------------------------------------
+DEFAULTS = load(CHART / "values.yaml")
+# Which Secrets are made by others, and how many default classes there are.
+CASES = {
+    None: dict(secrets=set(), classes=0),
+    "existing-secret": dict(secrets={(NAMESPACE, "juicefs-sc-secret")}, classes=1),
+    "all": dict(secrets={("tenant-a", "volume")}, classes=1, accounts={"storage-controller"}, configs={"company-ca"}),
+    "parts": dict(secrets=set(), classes=0),
+    "official": dict(secrets=set(), classes=0),
+}
+
+
+def check_chart():
+    files = {p.stem.removesuffix("-values") for p in (CHART / "ci").glob("*.yaml")}
+    if files != set(CASES) - {None}:
+        fail(f"values in ci/ and cases here differ: {files ^ (set(CASES) - {None})}")
+    for case, given in CASES.items():
+        paths = [CHART / f"ci/{case}-values.yaml"] if case else []
+        out = helm("lint", "--strict", CHART, *[a for p in paths for a in ("--values", p)])
+        if out.returncode:
+            fail(f"helm lint, {case}: {out.stdout}{out.stderr}")
+        values = load(paths[0]) if paths else {}
+        messages = helm_python.lint(CHART, values)
+        bad = [m for m in messages if m.get("severity", 0) not in (0, 1, "INFO", "info")] if isinstance(messages, list) else []
+        if bad:
+            fail(f"lint of Helm 4, {case}: {bad}")
+        found, error = render(paths)
+        if error:
+            fail(f"{case} does not render: {error}")
+            continue
+        newer, notes = render4(values)
+        if ordered(found) != ordered(newer):
+            fail(f"{case}: Helm 3 and Helm 4 make different objects")
+        effective = merged(DEFAULTS, values)
+        for problem in objects.problems(found, effective, NAMESPACE, **given):
+            fail(f"{case}: {problem}")
+        check_flags(found)
+        ignored = "have no effect here" in notes
+        if ignored != (case == "official"):
+            fail(f"{case}: warned of ignored values? {ignored}: {notes}")
+        if case == "official":
+            for key in ("globalConfig", "node.ifPollingKubelet", "storageClasses[0].mountPod", "dashboard,", "serviceAccount.dashboard"):
+                if key not in notes:
+                    fail(f"NOTES do not name {key}: {notes}")
+        print(f"{case or 'defaults'}: {len(found)} objects")
+    found, _ = render([CHART / "ci/existing-secret-values.yaml"], {"redis": {"enabled": True}, "storageClasses": [
+        {"name": "juicefs-sc", "enabled": True, "backend": {"name": "vol", "storage": "s3", "bucket": "https://b.example.com"}}]})
+    secrets = {o["metadata"]["name"]: {k: base64.b64decode(v).decode() for k, v in o["data"].items()} for o in found if o["kind"] == "Secret"}
+    password = secrets["ciderfs-csi-redis"]["redis-password"]
+    volume = secrets["juicefs-sc-secret"]
+    if len(password) < 32 or json.loads(volume["envs"]) != {"META_PASSWORD": password}:
+        fail(f"the password that the chart makes is not that of the class")
+    if volume["metaurl"] != "redis://ciderfs-csi-redis.kube-system.svc:6379/1":
+        fail(f"metaurl {volume['metaurl']}")
+    # Somebody who installs it under another name, twice, or as a part of another chart.
+    for name, namespace in (("a", "b"), ("ciderfs-csi-" + "x" * 40, "storage")):
+        out = helm("template", name, CHART, "--namespace", namespace, "--kube-version", "1.30.0", "--set", "redis.enabled=true", "--set", "global.x=1")
+        if out.returncode:
+            fail(f"as {name}: {out.stderr}")
+            continue
+        found = list(filter(None, yaml.safe_load_all(out.stdout)))
+        values = merged(DEFAULTS, {"redis": {"enabled": True}})
+        for problem in objects.problems(found, values, namespace, secrets=set(), classes=0):
+            fail(f"as {name}: {problem}")
+    if not ((CHART / "dashboards/ciderfs.json").read_bytes() == (ROOT / "deploy/monitoring/ciderfs.json").read_bytes()):
+        fail("the chart has another dashboard: cp deploy/monitoring/ciderfs.json deploy/helm/ciderfs-csi/dashboards/")
+    version = next(l.split('"')[1] for l in (ROOT / "Cargo.toml").read_text().splitlines() if l.startswith("version = "))
+    chart = load(CHART / "Chart.yaml")
+    if (chart["version"], chart["appVersion"]) != (version, version):
+        fail(f"Chart.yaml: version and appVersion must be {version}")
+
+
+def check_schema():
+    """Nothing unknown passes anywhere."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+
+    def walk(node, at):
+        if isinstance(node, dict):
+            if "properties" in node and node.get("additionalProperties") is not False:
+                fail(f"values.schema.json: {at} takes unknown keys")
+            for name, inner in node.items():
+                walk(inner, f"{at}/{name}")
+        elif isinstance(node, list):
+            for i, inner in enumerate(node):
+                walk(inner, f"{at}/{i}")
+
+    walk(schema, "")
+
+    def undocumented(values, node, at):
+        while "$ref" in node:
+            node = schema["definitions"][node["$ref"].rsplit("/", 1)[1]]
+        for name, value in values.items():
+            inner = node.get("properties", {}).get(name)
+            if inner is None:
+                if "properties" in node:
+                    fail(f"values.yaml: {at}{name} is not in the schema")
+            elif isinstance(value, dict):
+                undocumented(value, inner, f"{at}{name}.")
+        # What the schema has and values.yaml does not is for values of the official chart only.
+        for name, inner in node.get("properties", {}).items():
+            if name not in values and "official driver" not in inner.get("description", "") and at.split(".")[0] in ("", *parts) and at.count(".") <= 1:
+                known = {"mountMode", "global"} if not at else set()
+                if name not in known:
+                    fail(f"values.yaml lacks {at}{name}")
+
+    parts = ("controller", "node", "mounter", "redis", "csidriver", "serviceAccount", "networkPolicy", "rbac")
+    undocumented(DEFAULTS, schema, "")
+
+
+CLASS = {"name": "juicefs-sc", "enabled": True, "existingSecret": "s"}
+BACKEND = {"name": "vol", "metaurl": "redis://h/1", "storage": "s3", "bucket": "https://b.example.com"}
+OWN = {"name": "juicefs-sc", "enabled": True}
+# Values, and words that both versions of Helm say of them.
+REFUSED = [
+    # What users of the official chart have written in vain.
+    ({"storageClasses": [{**OWN, "backend": {**BACKEND, "endpoint": "https://s3.gra.io.cloud.ovh.net"}}]}, ["endpoint", "not allowed"]),
+    ({"storageClasses": [{**OWN, "backend": {**BACKEND, "token": "x"}}]}, ["token"]),
+    ({"storageClasses": [{**OWN, "backend": {**BACKEND, "name": "My_Volume"}}]}, ["name"]),
+    ({"redis": {"enable": True}}, ["enable", "not allowed"]),
+    ({"nodes": {}}, ["nodes", "not allowed"]),
+    ({"mountMode": "sidecar"}, ["mountMode", "mountpod"]),
+    ({"image": {"repository": "juicedata/juicefs-csi-driver", "tag": "v0.25.0"}}, ["the image of the official driver"]),
+    ({"image": "ciderfs:1"}, ["image"]),
+    ({"controller": {"replica": 2}}, ["replica", "not allowed"]),
+    ({"controller": {"replicas": "two"}}, ["replicas"]),
+    ({"controller": {"replicas": 0}}, ["replicas"]),
+    ({"controller": {"leaderElection": False}}, ["without controller.leaderElection"]),
+    ({"controller": {"resources": {"limit": {}}}}, ["limit", "not allowed"]),
+    ({"mounter": {"resources": {"limits": {"memory": "lots"}}}}, ["memory"]),
+    ({"mounter": {"updateStrategy": {"type": "Recreate"}}}, ["type", "OnDelete"]),
+    ({"mounter": {"tolerations": [{"key": "a", "operator": "Exist"}]}}, ["operator"]),
+    ({"driverName": "csi_juicefs.com"}, ["driverName"]),
+    ({"fullnameOverride": "juicefs_csi"}, ["fullnameOverride"]),
+    ({"kubeletDir": "var/lib/kubelet"}, ["kubeletDir"]),
+    ({"kubeletDir": "/var/lib/kubelet/"}, ["kubeletDir"]),
+    ({"csidriver": {"fsGroupPolicy": "Always"}}, ["fsGroupPolicy"]),
+    ({"storageClasses": [{**CLASS, "name": "juicefs_sc"}]}, ["name"]),
+    ({"storageClasses": [{**CLASS, "reclaimPolicy": "Recycle"}]}, ["reclaimPolicy"]),
+    ({"storageClasses": [{**CLASS, "mountOptions": "cache-size=1024"}]}, ["mountOptions"]),
+    ({"storageClasses": [{"enabled": True}]}, ["name"]),
+    ({"storageClasses": [{**CLASS, "isDefault": True}, {**CLASS, "name": "b", "isDefault": True}]}, ["juicefs-sc, b are all the default class"]),
+    ({"storageClasses": [OWN]}, ["name a Secret in existingSecret"]),
+    ({"storageClasses": [{**CLASS, "backend": BACKEND}]}, ["has both existingSecret and backend"]),
+    ({"storageClasses": [{**OWN, "backend": {"name": "vol"}}]}, ["where is the metadata?"]),
+    ({"storageClasses": [{**OWN, "backend": {"name": "vol"}}], "redis": {"enabled": True, "existingSecret": "s"}}, ["does not know the password"]),
+    ({"storageClasses": [{**OWN, "backend": {"name": "vol", "envs": "{}"}}], "redis": {"enabled": True}}, ["write backend.envs as a map"]),
+    ({"redis": {"enabled": True, "persistence": {"storageClass": ""}}}, ["redis.persistence.storageClass"]),
+    ({"redis": {"enabled": True, "persistence": {"storageClass": "juicefs-sc"}}}, ["would keep its own metadata in itself"]),
+    ({"redis": {"enabled": True, "appendfsync": "no"}}, ["appendfsync"]),
+    ({"redis": {"maxmemoryPolicy": "allkeys-lru"}}, ["maxmemoryPolicy", "not allowed"]),
+    ({"snapshot": {"enabled": True}, "storageClasses": []}, ["snapshot.enabled needs a storage class"]),
+    ({"metrics": {"podMonitor": {"intervall": "1m"}}}, ["intervall", "not allowed"]),
+    ({"rbac": {"secretNamespaces": ["*"]}}, ["secretNamespaces"]),
+]
+
+
+def check_refused():
+    for values, words in REFUSED:
+        found, error = render([], values)
+        if found is not None:
+            fail(f"it takes {values}")
+        elif not all(w in error for w in words):
+            fail(f"{values}: none of {words} in: {error}")
+        try:
+            render4(values)
+            fail(f"Helm 4 takes {values}")
+        except helm_python.HelmError as e:
+            if not all(w in str(e) for w in words):
+                fail(f"{values}: none of {words} in what Helm 4 says: {e}")
+    print(f"{len(REFUSED)} values are refused")
+
+
+# --- Manifests -------------------------------------------------------------------------------------------------------------------
+def unpacked(text):
+    with tarfile.open(fileobj=io.BytesIO(base64.b64decode(text)), mode="r:gz") as archive:
+        return {m.name: archive.extractfile(m).read() for m in archive}
+
+
+def check_plain():
+    made = tempfile.TemporaryDirectory()
+    subprocess.run([PLAIN / "render.sh", made.name], check=True)
+    for name in ("csi.yaml", "csi-with-redis.yaml", "k3s.yaml"):
+        now, fresh = (PLAIN / name).read_text(), pathlib.Path(made.name, name).read_text()
+        if name == "k3s.yaml":
+            # Compressors differ; what they compressed must not.
+            now, fresh = (yaml.safe_load(t) | {"text": [l for l in t.splitlines() if "chartContent" not in l]} for t in (now, fresh))
+            for o in (now, fresh):
+                o["spec"]["chartContent"] = unpacked(o["spec"]["chartContent"])
+        if now != fresh:
+            fail(f"deploy/kubernetes/{name} is not what the chart says: run deploy/kubernetes/render.sh")
+    secrets = {(NAMESPACE, "juicefs-sc-secret")}
+    values = merged(DEFAULTS, load(PLAIN / "values.yaml"))
+    found = list(filter(None, yaml.safe_load_all((PLAIN / "csi.yaml").read_text())))
+    for problem in objects.problems(found, values, NAMESPACE, secrets=secrets, classes=1):
+        fail(f"csi.yaml: {problem}")
+    values = merged(values, load(PLAIN / "values-redis.yaml"))
+    found = list(filter(None, yaml.safe_load_all((PLAIN / "csi-with-redis.yaml").read_text())))
+    for problem in objects.problems(found, values, NAMESPACE, secrets=secrets | {(NAMESPACE, "ciderfs-csi-redis")}, classes=1):
+        fail(f"csi-with-redis.yaml: {problem}")
+    check_helm_chart(load(PLAIN / "k3s.yaml"), "k3s.yaml")
+    examples = [o for p in sorted(PLAIN.glob("example-*.yaml")) for o in yaml.safe_load_all(p.read_text())]
+    for problem in objects.valid(examples):
+        fail(f"examples: {problem}")
+    claims = {o["metadata"]["name"] for o in examples if o["kind"] == "PersistentVolumeClaim"}
+    for o in examples:
+        for volume in (objects.pod_of(o) or {}).get("volumes", []):
+            if volume["persistentVolumeClaim"]["claimName"] not in claims:
+                fail(f"examples: no claim {volume}")
+        if o["kind"] == "PersistentVolume" and o["spec"]["csi"]["driver"] != DEFAULTS["driverName"]:
+            fail("examples: another driver")
+    print(f"{len(examples)} objects of examples")
+
+
+def check_helm_chart(o, what):
+    """A HelmChart of k3s: its fields, the chart inside, and that the chart takes its values."""
+    for problem in objects.valid([o]):
+        fail(f"{what}: {problem}")
+    files = unpacked(o["spec"]["chartContent"])
+    wanted = {f"ciderfs-csi/{p.relative_to(CHART)}": p.read_bytes() for p in CHART.rglob("*")
+              if p.is_file() and "ci" not in p.relative_to(CHART).parts and not p.name.startswith(".")}
+    if files != wanted:
+        fail(f"{what}: another chart is inside: {sorted(k for k in files.keys() | wanted.keys() if files.get(k) != wanted.get(k))}")
+    values = yaml.safe_load(o["spec"]["valuesContent"])
+    with tempfile.TemporaryDirectory() as where:
+        packed = pathlib.Path(where, "chart.tgz")
+        packed.write_bytes(base64.b64decode(o["spec"]["chartContent"]))
+        pathlib.Path(where, "values.yaml").write_text(o["spec"]["valuesContent"])
+        out = helm("template", o["metadata"]["name"], packed, "--namespace", o["spec"]["targetNamespace"], "--kube-version", "1.30.0",
+                   "--values", pathlib.Path(where, "values.yaml"))
+    if out.returncode:
+        fail(f"{what}: the chart inside does not render: {out.stderr}")
+        return
+    found = list(filter(None, yaml.safe_load_all(out.stdout)))
+    secrets = {(NAMESPACE, c["existingSecret"]) for c in values["storageClasses"]}
+    secrets |= {(NAMESPACE, s) for s in [values.get("redis", {}).get("existingSecret")] if s}
+    for problem in objects.problems(found, merged(DEFAULTS, values), o["spec"]["targetNamespace"], secrets=secrets, classes=1):
+        fail(f"{what}: {problem}")
+    check_flags(found)
+    print(f"{what}: {len(found)} objects")
+
+
+def check_nix():
+    """What the module gives to k3s."""
+    env = {**os.environ, "NIX_REMOTE": "dummy://", "NIX_STATE_DIR": tempfile.mkdtemp()}
+    out = subprocess.run(["nix-instantiate", "--eval", "--strict", "--json", "-A", "manifests", ROOT / "deploy/tests/nix/cases.nix"],
+                         capture_output=True, text=True, env=env, check=False)
+    if out.returncode:
+        fail(f"deploy/tests/nix/cases.nix: {out.stderr}")
+        return
+    for name, manifests in json.loads(out.stdout).items():
+        for o in manifests:
+            check_helm_chart(o, f"NixOS {name}")
+
+
+# --- The program -----------------------------------------------------------------------------------------------------------------
+helps = {}
+
+
+def help_of(command):
+    if command not in helps:
+        out = subprocess.run([PROGRAM, command, "--help"], capture_output=True, text=True, check=False)
+        helps[command] = out.stdout if out.returncode == 0 else None
+    return helps[command]
+
+
+def check_flags(found):
+    """Every flag that a container gives to the program is one."""
+    for o in found:
+        for container in objects.containers(o):
+            command = container.get("command", [])
+            if command[:1] != ["ciderfs"]:
+                continue
+            text = help_of(command[1])
+            if command[1] in LATER:
+                if text is not None:
+                    fail(f"the program has the command {command[1]}: take it out of LATER in {__file__}")
+                continue
+            if text is None:
+                fail(f"the program has no command {command[1]}")
+                continue
+            known = {word.strip(",").split("=")[0] for word in text.split()}
+            for arg in container.get("args", []):
+                if arg.split("=")[0] not in known:
+                    fail(f"ciderfs {command[1]} has no flag {arg}")
+
+
+check_schema()
+check_chart()
+check_refused()
+check_plain()
+check_nix()
+for problem in redis.problems(render([CHART / "ci/all-values.yaml"])[0]):
+    fail(f"Redis: {problem}")
+if failures:
+    sys.exit(f"{len(failures)} failures")
+print("all is well")
