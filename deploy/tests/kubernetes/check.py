@@ -2,6 +2,7 @@
 against the others, the manifests made from it, flags against the program, and its Redis with a real one."""
 
 import base64
+import copy
 import io
 import json
 import os
@@ -328,6 +329,68 @@ def check_nix():
             check_helm_chart(o, f"NixOS {name}")
 
 
+# --- The checks themselves -------------------------------------------------------------------------------------------------------
+def planted(found):
+    """Defects, each with what must be said of it."""
+    one = lambda kind, end="": next(o for o in found if o["kind"] == kind and o["metadata"]["name"].endswith(end))
+    pod = lambda kind, end="": one(kind, end)["spec"]["template"]["spec"]
+    box = lambda kind, end="", at=0: pod(kind, end)["containers"][at]
+    yield "additional properties", lambda: pod("Deployment").update(hostNetworks=True)
+    yield "not of type", lambda: one("Deployment")["spec"].update(replicas="2")
+    yield "a name that RFC 1123", lambda: one("ConfigMap")["metadata"].update(name="a_b")
+    yield "has more than 15", lambda: box("DaemonSet", "mounter")["ports"][0].update(name="metrics-of-clients")
+    yield "is there twice", lambda: found.append(one("CSIDriver"))
+    yield "default classes: ['juicefs-sc', 'tenant']", lambda: one("StorageClass", "tenant")["metadata"]["annotations"].update(
+        {"storageclass.kubernetes.io/is-default-class": "true"})
+    yield "default classes: []", lambda: one("StorageClass", "juicefs-sc")["metadata"]["annotations"].clear()
+    yield "there is no ServiceAccount", lambda: pod("DaemonSet", "node").update(serviceAccountName="other")
+    yield "gets a token", lambda: pod("DaemonSet", "node").update(automountServiceAccountToken=True)
+    yield "no priority", lambda: pod("StatefulSet").pop("priorityClassName")
+    yield "does not tolerate node-role.kubernetes.io/master", lambda: pod("Deployment")["tolerations"].pop()
+    yield "volumes that are not there or not used", lambda: pod("DaemonSet", "mounter")["volumes"].pop()
+    yield "there is no ConfigMap", lambda: pod("StatefulSet")["volumes"][0]["configMap"].update(name="other")
+    yield "there is no Secret", lambda: box("StatefulSet")["env"][0]["valueFrom"]["secretKeyRef"].update(name="other")
+    yield "there is no Service other", lambda: one("StatefulSet")["spec"].update(serviceName="other")
+    yield "is named nowhere", lambda: box("Deployment", at=1).update(image="registry.k8s.io/sig-storage/csi-provisioner:latest")
+    yield "there is no port", lambda: box("Deployment")["livenessProbe"]["httpGet"].update(port="health")
+    yield "no limits of memory", lambda: box("DaemonSet", "mounter")["resources"]["limits"].pop("memory")
+    yield "privileged? True", lambda: box("Deployment", at=1)["securityContext"].update(privileged=True)
+    yield "it keeps capabilities", lambda: box("StatefulSet")["securityContext"].pop("capabilities")
+    yield "its root can be written", lambda: box("DaemonSet", "mounter")["securityContext"].pop("readOnlyRootFilesystem")
+    yield "Bidirectional is for privileged", lambda: box("Deployment")["volumeMounts"][0].update(mountPropagation="Bidirectional")
+    yield "names no variable", lambda: box("DaemonSet", "node")["env"].clear()
+    yield "no pod has the port", lambda: one("Service")["spec"]["ports"][0].update(targetPort="other")
+    yield "it selects nothing", lambda: one("PodDisruptionBudget", "redis")["spec"]["selector"]["matchLabels"].update(a="b")
+    yield "gives too much", lambda: one("ClusterRole")["rules"].append({"apiGroups": [""], "resources": ["nodes/proxy"], "verbs": ["get"]})
+    yield "gives secrets too widely", lambda: one("ClusterRole")["rules"].append({"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]})
+    yield "gives all secrets of kube-system", lambda: next(
+        o for o in found if o["kind"] == "Role" and "resourceNames" in o["rules"][0])["rules"][0].pop("resourceNames")
+    yield "the controller may not read", lambda: next(
+        o for o in found if o["kind"] == "Role" and "resourceNames" in o["rules"][0])["rules"][0].update(resourceNames=["other"])
+    yield "is nobody's", lambda: found.remove(one("ClusterRoleBinding"))
+    yield "there is no role", lambda: found.remove(one("ClusterRole"))
+    yield "of another driver", lambda: one("StorageClass")["provisioner"] and one("StorageClass").update(provisioner="csi.other.io")
+    yield "there is no Secret", lambda: one("StorageClass", "juicefs-sc")["parameters"].update({"csi.storage.k8s.io/node-stage-secret-name": "x"})
+    yield "kubelet does not find it", lambda: pod("DaemonSet", "node")["volumes"][0]["hostPath"].update(path="/var/lib/kubelet/plugins/x")
+    yield "node plugin and mounter do not meet", lambda: next(
+        v for v in pod("DaemonSet", "node")["volumes"] if v["name"] == "run-dir")["hostPath"].update(path="/run/other")
+    yield "it keeps its data in itself", lambda: one("StatefulSet")["spec"]["volumeClaimTemplates"][0]["spec"].update(storageClassName="tenant")
+    yield "there is no Service for", lambda: one("Service")["spec"]["ports"][0].update(port=6380)
+    yield "fields that are none", lambda: one("PodMonitor")["spec"].update(podMetricEndpoints=[])
+
+
+def check_checks():
+    values = merged(DEFAULTS, load(CHART / "ci/all-values.yaml"))
+    whole, _ = render([CHART / "ci/all-values.yaml"])
+    for at, (text, _) in enumerate(planted(whole)):
+        found = copy.deepcopy(whole)
+        list(planted(found))[at][1]()
+        said = list(objects.problems(found, values, NAMESPACE, **CASES["all"]))
+        if not any(text.lower() in problem.lower() for problem in said):
+            fail(f"a planted defect is overlooked, {text}: {said}")
+    print(f"{at + 1} planted defects are found")
+
+
 # --- The program -----------------------------------------------------------------------------------------------------------------
 helps = {}
 
@@ -363,6 +426,7 @@ def check_flags(found):
 check_schema()
 check_chart()
 check_refused()
+check_checks()
 check_plain()
 check_nix()
 for problem in redis.problems(render([CHART / "ci/all-values.yaml"])[0]):
