@@ -239,14 +239,16 @@ def between(found, of, workloads, namespace, values, secrets, accounts):
         if part == "node":
             plugin = f"{values['kubeletDir']}/csi-plugins/{values['driverName']}"
             paths = {v["hostPath"]["path"] for v in pod_of(o)["volumes"] if "hostPath" in v}
-            if f"--kubelet-registration-path={plugin}/csi.sock" not in args or not {plugin, f"{values['kubeletDir']}/plugins_registry"} <= paths:
+            flag = "kubelet-socket" if values["node"]["singleImage"] else "kubelet-registration-path"
+            if f"--{flag}={plugin}/csi.sock" not in args or not {plugin, f"{values['kubeletDir']}/plugins_registry"} <= paths:
                 yield f"{key(o)}: kubelet does not find it"
         for template in o["spec"].get("volumeClaimTemplates", []):
             if template["spec"]["storageClassName"] in classes:
                 yield f"{key(o)}: it keeps its data in itself"
-    socket = {v["hostPath"]["path"] for o in workloads for v in pod_of(o)["volumes"] if v["name"] == "run-dir"}
+    sockets = {a for o in workloads for c in containers(o) for a in c.get("args", []) if a.startswith("--mounter-socket=")}
+    socket = sockets | {v["hostPath"]["path"] for o in workloads for v in pod_of(o)["volumes"] if v["name"] == "run-dir"}
     mounts = {v["hostPath"]["path"] for o in workloads for v in pod_of(o)["volumes"] if v["name"] == "mount-dir"}
-    if len(socket) > 1 or len(mounts) > 1:
+    if len(socket - sockets) > 1 or len(sockets) > 1 or len(mounts) > 1:
         yield f"node plugin and mounter do not meet: {socket} {mounts}"
 
     # Addresses of metadata inside the cluster are of Services here.
