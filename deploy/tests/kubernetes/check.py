@@ -201,11 +201,13 @@ REFUSED = [
     ({"controller": {"replica": 2}}, ["replica", "not allowed"]),
     ({"controller": {"replicas": "two"}}, ["replicas"]),
     ({"controller": {"replicas": 0}}, ["replicas"]),
-    ({"controller": {"leaderElection": False}}, ["without controller.leaderElection"]),
+    ({"controller": {"leaderElection": {"enabled": False}}}, ["without controller.leaderElection"]),
     ({"controller": {"resources": {"limit": {}}}}, ["limit", "not allowed"]),
     ({"mounter": {"resources": {"limits": {"memory": "lots"}}}}, ["memory"]),
     ({"mounter": {"updateStrategy": {"type": "Recreate"}}}, ["type", "OnDelete"]),
     ({"mounter": {"tolerations": [{"key": "a", "operator": "Exist"}]}}, ["operator"]),
+    ({"serviceAccount": {"node": {"create": False}}}, ["name the account that is not to be created"]),
+    ({"serviceAccount": {"node": "other"}}, ["serviceAccount", "node"]),
     ({"driverName": "csi_juicefs.com"}, ["driverName"]),
     ({"fullnameOverride": "juicefs_csi"}, ["fullnameOverride"]),
     ({"kubeletDir": "var/lib/kubelet"}, ["kubeletDir"]),
@@ -351,6 +353,7 @@ def planted(found):
     yield "there is no ConfigMap", lambda: pod("StatefulSet")["volumes"][0]["configMap"].update(name="other")
     yield "there is no Secret", lambda: box("StatefulSet")["env"][0]["valueFrom"]["secretKeyRef"].update(name="other")
     yield "there is no Service other", lambda: one("StatefulSet")["spec"].update(serviceName="other")
+    yield "it has no flag", lambda: box("Deployment", at=1)["args"].append("--enable-topology")
     yield "is named nowhere", lambda: box("Deployment", at=1).update(image="registry.k8s.io/sig-storage/csi-provisioner:latest")
     yield "there is no port", lambda: box("Deployment")["livenessProbe"]["httpGet"].update(port="health")
     yield "no limits of memory", lambda: box("DaemonSet", "mounter")["resources"]["limits"].pop("memory")

@@ -23,6 +23,16 @@ EXTRA = {
 }
 
 
+# Flags of the side-cars that are used here: they exist in the versions of values.yaml and in those of the official chart.
+SIDECARS = {
+    "csi-provisioner": "csi-address timeout v leader-election leader-election-namespace leader-election-lease-duration extra-create-metadata worker-threads",
+    "csi-resizer": "csi-address timeout v leader-election leader-election-namespace leader-election-lease-duration handle-volume-inuse-error",
+    "csi-snapshotter": "csi-address timeout v leader-election leader-election-namespace leader-election-lease-duration extra-create-metadata",
+    "liveness-probe": "csi-address health-port probe-timeout",
+    "node-driver-registrar": "csi-address kubelet-registration-path v",
+}
+
+
 def key(o):
     return o["kind"], o["metadata"].get("namespace", ""), o["metadata"]["name"]
 
@@ -132,6 +142,10 @@ def problems(found, values, namespace, *, secrets, classes, accounts=frozenset()
                 yield f"{at}: the image {c['image']} is named nowhere"
             if (c.get("command", [""])[0] == "ciderfs") != (c["image"] == ours):
                 yield f"{at}: the image {c['image']} does not have {c.get('command')}"
+            if c["name"] in SIDECARS:
+                for arg in c["args"]:
+                    if arg.split("=")[0][2:] not in SIDECARS[c["name"]].split():
+                        yield f"{at}: it has no flag {arg}"
             ports = {p["name"] for p in c.get("ports", [])}
             for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
                 port = c.get(probe, {}).get("httpGet", {}).get("port")

@@ -27,7 +27,11 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- define "ciderfs.serviceAccount" -}}
 {{- $root := index . 0 -}}
 {{- $component := index . 1 -}}
-{{- default (printf "%s-%s" (include "ciderfs.fullname" $root) $component) (get $root.Values.serviceAccount $component) -}}
+{{- $account := get $root.Values.serviceAccount $component -}}
+{{- if and (not $account.create) (not $account.name) -}}
+{{- fail (printf "serviceAccount.%s: name the account that is not to be created" $component) -}}
+{{- end -}}
+{{- default (printf "%s-%s" (include "ciderfs.fullname" $root) $component) $account.name -}}
 {{- end -}}
 
 {{- define "ciderfs.image" -}}
@@ -100,6 +104,10 @@ seccompProfile:
 
 {{- define "ciderfs.redisSecret" -}}
 {{- default (include "ciderfs.redis" .) .Values.redis.existingSecret -}}
+{{- end -}}
+
+{{- define "ciderfs.leaderNamespace" -}}
+{{- default .Release.Namespace .Values.controller.leaderElection.leaderElectionNamespace -}}
 {{- end -}}
 
 {{/* Secret and namespace of a class. Called with (list . class). */}}
