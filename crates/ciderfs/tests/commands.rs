@@ -198,14 +198,17 @@ fn the_reference_is_what_the_tables_say() {
 #[test]
 fn flags_that_texts_name_are_there() {
     /// Options of other programs, and of none.
-    const OTHERS: [&str; 8] = [
+    const OTHERS: [&str; 11] = [
         "--cahce-dir",
         "--cahce-size",
         "--cacert",
         "--dir",
         "--disable-pip-version-check",
+        "--field-manager",
+        "--force-conflicts",
         "--port",
         "--secretkey",
+        "--server-side",
         "--tls",
     ];
     let reference = succeed(&["man", "--markdown"]).stdout;

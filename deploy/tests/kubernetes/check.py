@@ -17,6 +17,7 @@ import yaml
 
 import objects
 import redis
+import start
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 CHART = ROOT / "deploy/helm/ciderfs-csi"
@@ -26,7 +27,7 @@ PROGRAM = sys.argv[1]
 NAMESPACE = "kube-system"
 
 # Commands of the program that come with other parts of this tree. Once the program has one of them it must not be here: remove it
-# then, and its flags are checked.
+# then; its flags are checked, and it is started as the chart starts it.
 LATER = {"csi", "mounter"}
 
 failures = []
@@ -426,12 +427,22 @@ def check_flags(found):
                     fail(f"ciderfs {command[1]} has no flag {arg}")
 
 
+def check_starts():
+    """They do start with them, in what the pod gives them."""
+    for case in ("existing-secret", "parts"):
+        for o in render([CHART / f"ci/{case}-values.yaml"])[0]:
+            if any(c.get("command", [""])[0] == "ciderfs" and c["command"][1] not in LATER for c in objects.containers(o)):
+                for problem in start.problems(PROGRAM, o):
+                    fail(f"{case}: {problem}")
+
+
 check_schema()
 check_chart()
 check_refused()
 check_checks()
 check_plain()
 check_nix()
+check_starts()
 for problem in redis.problems(render([CHART / "ci/all-values.yaml"])[0]):
     fail(f"Redis: {problem}")
 if failures:
