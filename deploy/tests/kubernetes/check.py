@@ -148,6 +148,35 @@ def check_chart():
         fail(f"Chart.yaml: version and appVersion must be {version}")
 
 
+def check_promises():
+    """What users are told of the defaults."""
+    found, _ = render([CHART / "ci/existing-secret-values.yaml"])
+    one = lambda kind, end="": next(o for o in found if o["kind"] == kind and o["metadata"]["name"].endswith(end))
+    driver, sc = one("CSIDriver")["spec"], one("StorageClass")
+    is_so = {
+        "driver": driver == {"attachRequired": False, "podInfoOnMount": True, "requiresRepublish": False, "fsGroupPolicy": "None",
+                             "volumeLifecycleModes": ["Persistent"]},
+        "class": (sc["metadata"]["name"], sc["reclaimPolicy"], sc["allowVolumeExpansion"]) == ("juicefs-sc", "Retain", True),
+        "upgrades leave clients alone": one("DaemonSet", "mounter")["spec"]["updateStrategy"] == {"type": "OnDelete"},
+        "upgrades reach node plugins": one("DaemonSet", "node")["spec"]["updateStrategy"]["type"] == "RollingUpdate",
+        "two controllers": one("Deployment")["spec"]["replicas"] == 2 and one("PodDisruptionBudget", "controller")["spec"]["maxUnavailable"] == 1,
+    }
+    side_cars = {c["name"]: c["args"] for c in objects.containers(one("Deployment")) if c["name"] != "csi"}
+    is_so["patterns know the claim"] = "--extra-create-metadata" in side_cars["csi-provisioner"]
+    for name in ("csi-provisioner", "csi-resizer"):
+        is_so[f"one {name} leads"] = {"--leader-election", "--leader-election-namespace=kube-system"} <= set(side_cars[name])
+    is_so["side-cars"] = set(side_cars) == {"csi-provisioner", "csi-resizer", "liveness-probe"}
+    node = {c["name"] for c in objects.containers(one("DaemonSet", "node"))}
+    is_so["side-cars of nodes"] = node == {"csi", "node-driver-registrar", "liveness-probe"}
+    # One image for all, and nothing beside it on nodes.
+    alone, _ = render([CHART / "ci/parts-values.yaml"])
+    images = {c["image"].split(":")[0] for o in alone if o["kind"] == "DaemonSet" for c in objects.containers(o)}
+    is_so["nodes with one image"] = images == {"localhost/ciderfs"}
+    for what, is_true in is_so.items():
+        if not is_true:
+            fail(f"it is not so: {what}")
+
+
 def check_schema():
     """Nothing unknown passes anywhere."""
     schema = json.loads((CHART / "values.schema.json").read_text())
@@ -438,6 +467,7 @@ def check_starts():
 
 check_schema()
 check_chart()
+check_promises()
 check_refused()
 check_checks()
 check_plain()
