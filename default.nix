@@ -10,5 +10,6 @@ ciderfs // {
     default = ./deploy/nixos/modules/ciderfs.nix;
     ciderfs = ./deploy/nixos/modules/ciderfs.nix;
     juicefs-compat = ./deploy/nixos/modules/juicefs.nix;
+    k3s-manifests = ./deploy/nixos/modules/k3s-manifests.nix;
   };
 }

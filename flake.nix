@@ -26,6 +26,7 @@
         ciderfs = ./deploy/nixos/modules/ciderfs.nix;
         default = ciderfs;
         juicefs-compat = ./deploy/nixos/modules/juicefs.nix;
+        k3s-manifests = ./deploy/nixos/modules/k3s-manifests.nix;
       };
       nixosConfigurations = {
         master = example ./deploy/nixos/systems/master.nix;

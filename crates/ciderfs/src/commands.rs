@@ -7,6 +7,7 @@ mod format;
 mod fstab;
 mod helper;
 mod info;
+mod k8s_secret;
 mod mount;
 pub mod mount_options;
 mod mounter;
@@ -94,6 +95,7 @@ pub fn run(argv: &[OsString]) -> ExitCode {
         Command::Mounter => mounter::run(&args),
         Command::Doctor => doctor::run(&args),
         Command::Info => info::run(&args),
+        Command::K8sSecret => k8s_secret::run(&args),
         Command::Stats => args.exactly().and_then(|()| {
             let options = stats::Options {
                 schema: args.get(SCHEMA).to_owned(),

@@ -198,15 +198,18 @@ fn the_reference_is_what_the_tables_say() {
 #[test]
 fn flags_that_texts_name_are_there() {
     /// Options of other programs, and of none.
-    const OTHERS: [&str; 9] = [
+    const OTHERS: [&str; 12] = [
         "--cahce-dir",
         "--cahce-size",
         "--cacert",
         "--dir",
         "--disable-pip-version-check",
         "--extra-create-metadata",
+        "--field-manager",
+        "--force-conflicts",
         "--port",
         "--secretkey",
+        "--server-side",
         "--tls",
     ];
     let reference = succeed(&["man", "--markdown"]).stdout;

@@ -5,7 +5,7 @@ let
   passwordFile = "/etc/juicefs/redis-password";
 in
 {
-  imports = [ ../modules/common.nix ];
+  imports = [ ../modules/common.nix ../modules/k3s-manifests.nix ];
 
   networking.hostName = "master";
 
@@ -25,6 +25,8 @@ in
       format.mode = "if-absent";
       cache.sizeMiB = 1024;
     };
+    # Volumes of pods, with a Redis of their own: docs/kubernetes.md says which Secrets they need.
+    k3s.enable = true;
   };
 
   services.k3s = {

@@ -7,6 +7,7 @@ let
   juicefs = ../../nixos/modules/juicefs.nix;
   master = ../../nixos/systems/master.nix;
   agent = ../../nixos/systems/agent.nix;
+  k3s = ../../nixos/modules/k3s-manifests.nix;
 
   eval = modules: evalWith { inherit modules; };
   # A machine with one file system `vol` that is well, and what is said of it.
@@ -42,6 +43,11 @@ let
   m = eval [ master ];
   a = eval [ agent ];
   cap = "ciderfs-k3s-storage";
+
+  server = { services.k3s = { enable = true; role = "server"; }; };
+  cluster = more: eval [ ciderfs k3s server { services.ciderfs.k3s = { enable = true; } // more; } ];
+  chartOf = e: e.config.services.k3s.manifests.ciderfs-csi.content;
+  valuesOf = e: builtins.fromJSON (chartOf e).spec.valuesContent;
 in
 {
   problems = {
@@ -252,6 +258,29 @@ in
       e = eval [ juicefs { services.ciderfs = { enable = true; filesystems.vol = base; }; services.juicefs = { enable = true; filesystems.old = { metaUrl = "redis://h/2"; }; }; } ];
     in well e ++ is "units" (lib.attrNames e.units) [ "ciderfs-guard-old.service" "ciderfs-guard-vol.service" "ciderfs-old.service" "ciderfs-vol.service" ];
 
+    # --- What k3s installs ---
+    master-installs-the-driver = let v = valuesOf m; in
+      is "manifests" (lib.attrNames m.config.services.k3s.manifests) [ "ciderfs-csi" ]
+      ++ is "kind" (chartOf m).kind "HelmChart" ++ is "namespace" (chartOf m).spec.targetNamespace "kube-system"
+      ++ is "class" (map (c: [ c.name c.enabled c.isDefault c.reclaimPolicy c.allowVolumeExpansion c.existingSecret ]) v.storageClasses)
+        [ [ "juicefs-sc" true true "Retain" true "juicefs-sc-secret" ] ]
+      ++ is "redis" v.redis { enabled = true; existingSecret = "ciderfs-csi-redis"; }
+      ++ lib.optional (builtins.stringLength (chartOf m).spec.chartContent < 10000) "no chart inside"
+      ++ is "images" m.config.services.k3s.images [ ];
+    agent-installs-nothing = is "manifests" a.config.services.k3s.manifests { };
+    the-driver-has-options =
+      let e = cluster { driverName = "csi.juicefs.com"; existingSecret = "vol"; namespace = "storage"; redis.enable = false; image = "/srv/ciderfs.tar"; values = { mounter.cacheDir = "/mnt/nvme"; }; };
+      in well e ++ is "values" (valuesOf e) {
+        driverName = "csi.juicefs.com";
+        mounter.cacheDir = "/mnt/nvme";
+        storageClasses = [{ name = "juicefs-sc"; enabled = true; isDefault = true; reclaimPolicy = "Retain"; allowVolumeExpansion = true; existingSecret = "vol"; }];
+      } ++ is "namespace" [ (chartOf e).metadata.namespace (chartOf e).spec.targetNamespace ] [ "storage" "storage" ]
+      ++ is "images" (map toString e.config.services.k3s.images) [ "/srv/ciderfs.tar" ];
+    the-driver-is-off-by-itself = is "manifests" (eval [ ciderfs k3s server ]).config.services.k3s.manifests { };
+    refuses-manifests-on-agents = fails (eval [ ciderfs k3s { services.k3s = { enable = true; role = "agent"; }; services.ciderfs.k3s.enable = true; } ]) "manifests are for a k3s server";
+    refuses-secrets-of-the-chart = fails (cluster { values.redis.password = "hunter2"; }) "would be in the Nix store"
+      ++ fails (cluster { values.storageClasses = [{ name = "a"; backend = { name = "vol"; secretKey = "x"; }; }]; }) "would be in the Nix store";
+
     # --- What is refused ---
     refuses-no-metadata = fails (without [ "metaUrl" "environmentFile" ] { }) "where is the metadata?";
     refuses-two-addresses = fails (vol { metaUrlFile = "/run/url"; }) "not both";
@@ -296,7 +325,15 @@ in
     warns-without-credentials = warns (without [ "environmentFile" ] { format.mode = "if-absent"; }) "no credentials: set `environmentFile`";
   };
 
+  # What deploy/tests/kubernetes.sh has the chart inside render with.
+  manifests = {
+    master = [ (chartOf m) ];
+    options = [ (chartOf (cluster { driverName = "csi.juicefs.com"; existingSecret = "vol"; redis.enable = false; values.mounter.cacheDir = ""; })) ];
+  };
+
   throws = {
+    names-of-secrets = { value = valuesOf (cluster { existingSecret = "juicefs_secret"; }); text = "`services.ciderfs.k3s.existingSecret' is not of type"; };
+    names-of-namespaces = { value = chartOf (cluster { namespace = "kube_system"; }); text = "`services.ciderfs.k3s.namespace' is not of type"; };
     unknown-options = { value = (vol { cacheSize = 1; }).units; text = "The option `services.ciderfs.filesystems.vol.cacheSize' does not exist"; };
     unknown-options-in-defaults = {
       value = (eval [ ciderfs { services.ciderfs = { enable = true; defaults.nonsense = 1; filesystems.vol = base; }; } ]).units;

@@ -28,7 +28,7 @@ in
   inputs = is "inputs" (builtins.attrNames flake.inputs ++ [ "self" ]) (builtins.attrNames (builtins.functionArgs flake.outputs));
   packages = package outputs.packages.x86_64-linux.ciderfs ++ package outputs.packages.aarch64-linux.default;
   overlay = package (outputs.overlays.default packages { }).ciderfs;
-  modules = is "modules" (builtins.attrNames outputs.nixosModules) [ "ciderfs" "default" "juicefs-compat" ]
+  modules = is "modules" (builtins.attrNames outputs.nixosModules) [ "ciderfs" "default" "juicefs-compat" "k3s-manifests" ]
     ++ lib.concatMap module (lib.attrValues outputs.nixosModules);
   examples = is "examples" (builtins.attrNames outputs.nixosConfigurations) [ "agent" "master" ]
     ++ lib.concatMap (e: is "failed assertions" e.failed [ ]) (lib.attrValues outputs.nixosConfigurations);

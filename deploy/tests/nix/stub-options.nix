@@ -37,6 +37,8 @@ in
         disableAgent = opt types.bool false;
         serverAddr = opt types.str "";
         tokenFile = opt (types.nullOr types.path) null;
+        images = opt (types.listOf types.package) [ ];
+        manifests = opt (types.attrsOf (types.submodule { options.content = opt (types.nullOr (types.either types.attrs (types.listOf types.attrs))) null; })) { };
       };
       redis.servers = opt
         (types.attrsOf (types.submodule {

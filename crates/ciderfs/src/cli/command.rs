@@ -23,6 +23,8 @@ pub enum Command {
     Stats,
     /// Shows which requests take the time.
     Profile,
+    /// Writes the Secret of a volume for Kubernetes.
+    K8sSecret,
     /// Mounts a volume.
     Mount,
     /// Unmounts one.
@@ -58,7 +60,7 @@ pub const GROUPS: &[(&str, &[Command])] = &[
     ("Volumes", &[Command::Format, Command::Config, Command::Quota, Command::Status, Command::Doctor]),
     ("Mounting", &[Command::Mount, Command::Umount]),
     ("Looking at files and mounts", &[Command::Info, Command::Stats, Command::Profile]),
-    ("Kubernetes", &[Command::Csi, Command::Mounter]),
+    ("Kubernetes", &[Command::K8sSecret, Command::Csi, Command::Mounter]),
     ("This program", &[Command::Completions, Command::Man, Command::Version]),
 ];
 
@@ -73,6 +75,7 @@ pub const EVERY: &[Command] = &[
     Command::Info,
     Command::Stats,
     Command::Profile,
+    Command::K8sSecret,
     Command::Mount,
     Command::Umount,
     Command::Csi,
@@ -144,6 +147,12 @@ impl Command {
                 "MOUNTPOINT|LOGFILE",
                 &[Word::Place],
                 "show which requests to a mount take the time",
+            ),
+            Self::K8sSecret => (
+                "k8s-secret",
+                "[VOLUME]",
+                &[Word::Text],
+                "write the Secret of a volume for Kubernetes, from the env file of a node",
             ),
             Self::Mount => ("mount", "META-URL MOUNTPOINT", &[Word::Source, Word::Place], "mount a volume"),
             Self::Umount => ("umount", "MOUNTPOINT", &[Word::Place], "unmount a volume"),

@@ -3,7 +3,7 @@
 //! where else its value may come from.
 
 use super::command::Command::{
-    Config, Csi, Doctor, Format, Info, Man, Mount, Mounter, Profile, Quota, Stats, Status as StatusOf,
+    Config, Csi, Doctor, Format, Info, K8sSecret, Man, Mount, Mounter, Profile, Quota, Stats, Status as StatusOf,
     Umount, Up,
 };
 use super::command::{Command, EVERY};
@@ -43,6 +43,7 @@ const MAN: &[Command] = &[Man];
 const CSI: &[Command] = &[Csi];
 const MOUNTER: &[Command] = &[Mounter];
 const NODE: &[Command] = &[Csi, Mounter];
+const SECRET_OBJECT: &[Command] = &[K8sSecret];
 /// Commands that are given the address of a metadata engine.
 const ENGINE: &[Command] = &[Format, Config, Mount, StatusOf, Quota, Doctor];
 
@@ -133,6 +134,12 @@ table! {
     COUNT: Number(0, u64::MAX) = "count", ["c"], "0", WATCH, Ready, "lines or tables to show, 0 for all";
     ENV_FILE: Place = "env-file", [], "", DOCTOR, Ready, "file of NAME=VALUE lines with address and keys, as systemd reads it";
     MOUNT_POINT: Place = "mount-point", [], "", DOCTOR, Ready, "directory where the volume will be mounted";
+    FROM_ENV_FILE: Place =
+        "from-env-file", [], "", SECRET_OBJECT, Ready,
+        "file of NAME=VALUE lines with address and keys, as systemd reads it";
+    NAME: Text = "name", [], "juicefs-sc-secret", SECRET_OBJECT, Ready, "name of the Secret";
+    NAMESPACE: Text = "namespace", ["n"], "kube-system", SECRET_OBJECT, Ready, "namespace of the Secret";
+    APPLY: Switch = "apply", [], "", SECRET_OBJECT, Ready, "hand it to kubectl instead of printing it";
     MARKDOWN: Switch = "markdown", [], "", MAN, Ready, "the reference of all commands instead, in Markdown";
     PATH: Inside = "path", [], "", QUOTA, Ready, "directory, from the root of the volume";
     UID: Number(0, ID_MAX) = "uid", [], "", OWNERS, Ready, "user";

@@ -6,10 +6,10 @@
 mod bucket;
 mod certificate;
 mod engine;
-mod env_file;
+pub(super) mod env_file;
 mod machine;
 mod reach;
-mod report;
+pub(super) mod report;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -75,6 +75,20 @@ async fn within<T>(time: &Clock, work: impl Future<Output = T>) -> Option<T> {
     tokio::time::timeout(time.left(), work).await.ok()
 }
 
+/// The kind of store and the bucket, as they would be stored, of what names them.
+pub(super) fn named_place(
+    storage: Option<&str>,
+    bucket: &str,
+    endpoint: Option<&str>,
+    region: Option<&str>,
+) -> Result<(String, String)> {
+    let is_service = endpoint.is_some() || bucket.contains("://");
+    let storage = storage.unwrap_or(if is_service { "s3" } else { "file" });
+    let named = named_bucket(storage, endpoint, bucket)?;
+    let stored = stored_bucket(storage, &named, &places::absolute(bucket.as_ref())?)?;
+    Ok((storage.to_owned(), with_region(storage, &stored, region.unwrap_or_default())))
+}
+
 /// What the volume is, as command line, file and environment say: in this order.
 struct Given {
     address: Option<OsString>,
@@ -103,7 +117,7 @@ impl Given {
             let given = config::explicit(args, flag).cloned();
             given.or_else(|| file.get(name).cloned()).or_else(|| args.find(flag).cloned())
         };
-        let address = match (args.count(), plain("META_URL").or_else(|| plain("REDIS_URL"))) {
+        let address = match (args.count(), file.meta_url().map(str::to_owned)) {
             (0, None) => None,
             (0, Some(url)) => match places::source(url.as_ref()) {
                 Ok(url) => Some(url),
@@ -117,7 +131,7 @@ impl Given {
         let passphrase = file.get(PASSPHRASE_ENV).cloned();
         Self {
             address,
-            password: secret(META_PASSWORD, "META_PASSWORD").or_else(|| file.get("REDIS_PASSWORD").cloned()),
+            password: secret(META_PASSWORD, "META_PASSWORD").or_else(|| file.meta_password().cloned()),
             storage: args.find(STORAGE).map(str::to_owned),
             bucket: args.find(BUCKET).map(|(text, _)| text.to_owned()).or_else(|| plain("BUCKET")),
             endpoint: first(ENDPOINT, "ENDPOINT"),
@@ -150,14 +164,8 @@ impl Given {
     /// The place that is named, as it would be stored.
     fn place(&self) -> Result<Option<(String, String)>> {
         let Some(bucket) = &self.bucket else { return Ok(None) };
-        let is_service = self.endpoint.is_some() || bucket.contains("://");
-        let storage = self.storage.as_deref().unwrap_or(if is_service { "s3" } else { "file" });
-        let named = named_bucket(storage, self.endpoint.as_deref(), bucket)?;
-        let stored = stored_bucket(storage, &named, &places::absolute(bucket.as_ref())?)?;
-        Ok(Some((
-            storage.to_owned(),
-            with_region(storage, &stored, self.region.as_deref().unwrap_or_default()),
-        )))
+        let (storage, endpoint) = (self.storage.as_deref(), self.endpoint.as_deref());
+        named_place(storage, bucket, endpoint, self.region.as_deref()).map(Some)
     }
 
     /// The settings of a volume for this node, or of one to come. `None`: nothing names a place.

@@ -64,6 +64,21 @@ impl EnvFile {
         self.values.get(name).filter(|value| !value.is_empty())
     }
 
+    /// A value that is no secret.
+    pub fn plain(&self, name: &str) -> Option<&str> {
+        self.get(name).map(Secret::expose)
+    }
+
+    /// The address of the metadata.
+    pub fn meta_url(&self) -> Option<&str> {
+        self.plain("META_URL").or_else(|| self.plain("REDIS_URL"))
+    }
+
+    /// Its password, where the address has none.
+    pub fn meta_password(&self) -> Option<&Secret> {
+        self.get("META_PASSWORD").or_else(|| self.get("REDIS_PASSWORD"))
+    }
+
     /// All secrets.
     pub fn secrets(&self) -> impl Iterator<Item = Secret> {
         SECRETS.iter().filter_map(|name| self.get(name).cloned())
