@@ -28,7 +28,7 @@ NAMESPACE = "kube-system"
 
 # Commands of the program that come with other parts of this tree. Once the program has one of them it must not be here: remove it
 # then; its flags are checked, and it is started as the chart starts it.
-LATER = {"csi", "mounter"}
+LATER = set()
 
 failures = []
 

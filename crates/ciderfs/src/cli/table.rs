@@ -3,8 +3,8 @@
 //! where else its value may come from.
 
 use super::command::Command::{
-    Config, Csi, Doctor, Format, Info, K8sSecret, Man, Mount, Mounter, Profile, Quota, Stats, Status as StatusOf,
-    Umount, Up,
+    Config, Csi, Doctor, Format, Info, K8sSecret, Man, Mount, Mounter, Profile, Quota, Stats,
+    Status as StatusOf, Umount, Up,
 };
 use super::command::{Command, EVERY};
 use super::flag::Status::{Missing, NoOp, Only, Ready};
