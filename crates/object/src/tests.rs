@@ -280,7 +280,7 @@ fn configurations_that_cannot_work_are_refused() {
         shards,
         ..StoreConfig::default()
     };
-    assert!(text(cfg("gs", "b", 0)).contains("file, s3 and minio"));
+    assert!(text(cfg("nothing", "b", 0)).contains("file, s3, minio"));
     assert!(text(cfg("s3", "http://h/b", 4)).contains("%d"));
     assert!(text(cfg("file", "/x/%d/", 257)).contains("256"));
     assert!(text(cfg("minio", "http://h:9000", 0)).contains("bucket"));

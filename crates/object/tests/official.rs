@@ -7,8 +7,10 @@ use std::sync::Arc;
 use ciderfs_object::layers::Prefixed;
 use ciderfs_object::{ObjectError, ObjectStore, StoreConfig, has_other_objects, open};
 use ciderfs_testkit::official::Official;
+use ciderfs_testkit::redis::{RedisOptions, RedisServer};
 use ciderfs_testkit::require;
 use ciderfs_testkit::s3::{Faults, S3Options, S3Server};
+use ciderfs_testkit::webdav::WebDav;
 
 /// Writes a file with the official client; then every object is rewritten by us, and the official client reads and checks it.
 async fn exchange(official: &Official, dir: &Path, cfg: &StoreConfig) -> Arc<dyn ObjectStore> {
@@ -93,6 +95,38 @@ async fn blocks_are_exchanged_through_a_directory() {
     let cfg = StoreConfig {
         storage: "file".to_owned(),
         bucket: format!("{}/", dir.path().join("objects").display()),
+        ..StoreConfig::default()
+    };
+    exchange(&official, dir.path(), &cfg).await;
+}
+
+#[tokio::test]
+async fn blocks_are_exchanged_through_webdav() {
+    let Some(official) = require(Official::locate()) else { return };
+    let Some(server) = require(WebDav::start()) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let cfg = StoreConfig {
+        storage: "webdav".to_owned(),
+        bucket: format!("{}/", server.url()),
+        access_key: server.user.clone(),
+        secret_key: server.password.as_str().into(),
+        ..StoreConfig::default()
+    };
+    exchange(&official, dir.path(), &cfg).await;
+    assert!(server.files().join("vol/juicefs_uuid").is_file());
+}
+
+#[tokio::test]
+async fn blocks_are_exchanged_through_redis() {
+    let Some(official) = require(Official::locate()) else { return };
+    let options = RedisOptions { password: Some("a-secret".to_owned()), ..RedisOptions::default() };
+    let Some(server) = require(RedisServer::start(options)) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let cfg = StoreConfig {
+        storage: "redis".to_owned(),
+        bucket: format!("redis://127.0.0.1:{}/3", server.port()),
+        access_key: "default".to_owned(),
+        secret_key: "a-secret".into(),
         ..StoreConfig::default()
     };
     exchange(&official, dir.path(), &cfg).await;
