@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ciderfs_object::{ObjectError, ObjectStore, StoreConfig, has_other_objects, open, prepare, probe};
+use ciderfs_object::{
+    ObjectError, ObjectStore, STORAGES, StoreConfig, Way, has_other_objects, open, prepare, probe,
+};
 use ciderfs_testkit::redis::{RedisOptions, RedisServer};
 use ciderfs_testkit::require;
 use ciderfs_testkit::webdav::WebDav;
@@ -90,6 +92,21 @@ async fn lists_in_order(store: &dyn ObjectStore) {
     for key in &keys {
         store.delete(key).await.unwrap();
     }
+}
+
+/// Storage, bucket and access key for [`as_a_process_of_its_own`], with a space between them.
+const STORE: &str = "TEST_STORE";
+
+/// A store whose settings are in the environment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn as_a_process_of_its_own() {
+    let Ok(text) = std::env::var(STORE) else { return };
+    let mut words = text.split(' ');
+    let mut word = || words.next().unwrap_or_default().to_owned();
+    let (storage, bucket, access_key) = (word(), word(), word());
+    let store = open(&config(&storage, &bucket, &access_key, "")).unwrap();
+    behaves(store.as_ref()).await;
+    println!("all done");
 }
 
 /// The text of the error of a write.
@@ -214,4 +231,34 @@ async fn addresses_that_do_not_fit_are_told_with_one_that_does() {
     }
     open(&config("gs", "bucket.europe-west1", "", "")).unwrap();
     open(&config("sftp", "host:2222:/d/", "user", "")).unwrap();
+}
+
+/// The page for users tells of each storage what the code has.
+#[test]
+fn the_page_on_object_stores_has_every_storage() {
+    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/object-stores.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
+    let expected: Vec<String> = STORAGES
+        .iter()
+        .map(|storage| {
+            let way = match storage.way {
+                Way::Own => "own driver".to_owned(),
+                Way::S3 => "S3".to_owned(),
+                Way::Opendal(service) => format!("opendal `{service}`"),
+                Way::Refused(instead) => return format!("| `{}` | {instead} |", storage.name),
+            };
+            let tested = if storage.tested { "tested" } else { "not tested" };
+            format!("| `{}` | `{}` | {} | {way} | {tested} |", storage.name, storage.address, storage.keys)
+        })
+        .collect();
+    assert_eq!(rows, expected);
+    // Whatever is refused is refused with that text, and nothing else is.
+    for storage in STORAGES {
+        let told = open(&config(storage.name, "no/address/of any%d", "", "")).err().map(|e| e.to_string());
+        match storage.way {
+            Way::Refused(instead) => assert!(told.unwrap().contains(instead), "{}", storage.name),
+            _ => assert!(told.is_none_or(|text| !text.contains("not supported")), "{}", storage.name),
+        }
+    }
 }
