@@ -65,6 +65,12 @@ pub const STORAGES: &[Storage] = &[
     ),
     own("redis", "redis[s]://HOST:PORT/DB, a single server", "user, password", Way::Own),
     own("webdav", "http[s]://HOST/PATH", "user, password (basic authentication)", Way::Opendal("webdav")),
+    own(
+        "sftp",
+        "HOST:/DIRECTORY/ or HOST:PORT:/DIRECTORY/",
+        "user, no password; SSH_PRIVATE_KEY_PATH or the SSH agent",
+        Way::Opendal("sftp"),
+    ),
     untested("wasabi", "https://BUCKET.s3.REGION.wasabisys.com", KEYS, Way::S3),
     untested(
         "scw",
@@ -119,12 +125,6 @@ pub const STORAGES: &[Storage] = &[
         Way::Opendal("obs"),
     ),
     untested("tos", "https://BUCKET.tos-REGION.volces.com", KEYS, Way::Opendal("tos")),
-    untested(
-        "sftp",
-        "HOST:/DIRECTORY/ or HOST:PORT:/DIRECTORY/",
-        "user, no password; SSH_PRIVATE_KEY_PATH or the SSH agent",
-        Way::Opendal("sftp"),
-    ),
     refused("nfs", MOUNTED),
     refused("cifs", MOUNTED),
     refused("smb", MOUNTED),

@@ -10,6 +10,7 @@ use ciderfs_testkit::official::Official;
 use ciderfs_testkit::redis::{RedisOptions, RedisServer};
 use ciderfs_testkit::require;
 use ciderfs_testkit::s3::{Faults, S3Options, S3Server};
+use ciderfs_testkit::sshd::Sshd;
 use ciderfs_testkit::webdav::WebDav;
 
 /// Writes a file with the official client; then every object is rewritten by us, and the official client reads and checks it.
@@ -17,7 +18,10 @@ async fn exchange(official: &Official, dir: &Path, cfg: &StoreConfig) -> Arc<dyn
     let meta = format!("sqlite3://{}", dir.join("meta.db").display());
     let mut flags = vec!["--storage", &cfg.storage, "--bucket", &cfg.bucket];
     if !cfg.access_key.is_empty() {
-        flags.extend(["--access-key", &cfg.access_key, "--secret-key", cfg.secret_key.expose()]);
+        flags.extend(["--access-key", &cfg.access_key]);
+    }
+    if !cfg.secret_key.is_empty() {
+        flags.extend(["--secret-key", cfg.secret_key.expose()]);
     }
     let shards = cfg.shards.to_string();
     if cfg.shards > 1 {
@@ -130,4 +134,38 @@ async fn blocks_are_exchanged_through_redis() {
         ..StoreConfig::default()
     };
     exchange(&official, dir.path(), &cfg).await;
+}
+
+/// Set for [`through_sftp`]: bucket and user.
+const SFTP: &str = "TEST_SFTP";
+
+/// A part of the next test, with a key in the environment.
+#[tokio::test]
+async fn through_sftp() {
+    let Ok(place) = std::env::var(SFTP) else { return };
+    let Some(official) = require(Official::locate()) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (bucket, user) = place.split_once(' ').unwrap();
+    let cfg = StoreConfig {
+        storage: "sftp".to_owned(),
+        bucket: bucket.to_owned(),
+        access_key: user.to_owned(),
+        ..StoreConfig::default()
+    };
+    exchange(&official, dir.path(), &cfg).await;
+    println!("all done");
+}
+
+#[test]
+fn blocks_are_exchanged_through_sftp() {
+    let Some(server) = require(Sshd::start()) else { return };
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "through_sftp", "--nocapture"])
+        .env(SFTP, format!("{} {}", server.bucket(), server.user().unwrap()))
+        .env("SSH_PRIVATE_KEY_PATH", server.key_file())
+        .env_remove("SSH_KNOWN_HOSTS")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success() && text.contains("all done"), "{text}");
 }

@@ -9,6 +9,7 @@ use ciderfs_object::{
 };
 use ciderfs_testkit::redis::{RedisOptions, RedisServer};
 use ciderfs_testkit::require;
+use ciderfs_testkit::sshd::Sshd;
 use ciderfs_testkit::webdav::WebDav;
 
 fn config(storage: &str, bucket: &str, access_key: &str, secret_key: &str) -> StoreConfig {
@@ -136,6 +137,20 @@ async fn webdav_behaves() {
     let nobody = server.url().replace("127.0.0.1", "127.0.0.9");
     let (error, text) = refused(&config("webdav", &nobody, "", "")).await;
     assert!(matches!(error, ObjectError::Unreachable(_)) && text.contains("check host and port"), "{text}");
+}
+
+#[test]
+fn sftp_behaves() {
+    let Some(server) = require(Sshd::start()) else { return };
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "as_a_process_of_its_own", "--nocapture"])
+        .env(STORE, format!("sftp {} {}", server.bucket(), server.user().unwrap()))
+        .env("SSH_PRIVATE_KEY_PATH", server.key_file())
+        .env_remove("SSH_KNOWN_HOSTS")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success() && text.contains("all done"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

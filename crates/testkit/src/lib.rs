@@ -9,6 +9,7 @@ mod python;
 pub mod redis;
 pub mod s3;
 pub mod s3fs;
+pub mod sshd;
 pub mod webdav;
 
 /// Error of every helper.
