@@ -13,6 +13,9 @@ use crate::{python, redis};
 
 /// The release that tests speak to, and the web server that it runs in.
 const PACKAGES: [&str; 2] = ["wsgidav==4.4.0", "cheroot==11.1.2"];
+/// Starts it with a connection for each request: it leaves the bodies of some in a connection, and takes them for the next request.
+const RUN: &str = "from cheroot.server import HTTPServer; HTTPServer.keep_alive_conn_limit = 0; \
+                   from wsgidav.server.server_cli import run; run()";
 /// How long a start may take.
 const START_PATIENCE: Duration = Duration::from_secs(30);
 const START_POLL: Duration = Duration::from_millis(20);
@@ -29,12 +32,12 @@ pub struct WebDav {
     pub password: String,
 }
 
-/// The program, installed below `target/official` of the workspace if it is not there. Safe to call from several processes at once.
+/// The interpreter that has it, installed below `target/official` of the workspace if it is not there. Safe to call from several processes at once.
 fn program() -> Result<PathBuf> {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/official");
     fs::create_dir_all(&target)?;
     let home = target.canonicalize()?.join(PACKAGES.join("-").replace("==", "-"));
-    let (exe, done) = (home.join("bin/wsgidav"), home.join("installed"));
+    let (exe, done) = (home.join("bin/python"), home.join("installed"));
     // Held until the end of the function.
     let lock = File::create(target.join("lock"))?;
     lock.lock()?;
@@ -65,7 +68,7 @@ impl WebDav {
         let file = dir.path().join("wsgidav.yaml");
         fs::write(&file, config)?;
         let child = Command::new(&exe)
-            .arg("--config")
+            .args(["-c", RUN, "--config"])
             .arg(&file)
             .stdin(Stdio::null())
             .stdout(File::create(dir.path().join("log"))?)
