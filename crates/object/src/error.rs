@@ -24,6 +24,12 @@ pub enum ObjectError {
     /// The store asks to slow down.
     #[error("the object store is overloaded: {0}")]
     Throttled(String),
+    /// The store asked to slow down for so long, and took nothing from anybody.
+    #[error(
+        "the object store has taken no request for {0:?}, it only asks to slow down: see whether the account or the bucket is \
+         blocked or over its limits, and use the file again once it answers"
+    )]
+    Refusing(std::time::Duration),
     /// What came back is not what was stored.
     #[error("object {0} is damaged: {1}")]
     Corrupt(String, String),
@@ -53,6 +59,7 @@ impl ObjectError {
             Self::Unreachable(text) => Self::Unreachable(words(&text)),
             Self::Timeout(limit) => Self::Timeout(limit),
             Self::Throttled(text) => Self::Throttled(words(&text)),
+            Self::Refusing(time) => Self::Refusing(time),
             Self::Corrupt(object, text) => Self::Corrupt(words(&object), words(&text)),
             Self::NoSpace(text) => Self::NoSpace(words(&text)),
             Self::Config(text) => Self::Config(words(&text)),
@@ -68,6 +75,7 @@ impl ObjectError {
             Self::Unreachable(_)
                 | Self::Timeout(_)
                 | Self::Throttled(_)
+                | Self::Refusing(_)
                 | Self::Corrupt(..)
                 | Self::Server(_)
         )

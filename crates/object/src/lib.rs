@@ -14,6 +14,8 @@ mod memory;
 mod open;
 mod probe;
 mod s3;
+mod service;
+mod storages;
 mod store;
 
 pub use bandwidth::Bandwidth;
@@ -28,6 +30,7 @@ pub use open::{
 };
 pub use probe::{Trial, has_other_objects, prepare, probe, try_rights, try_tier};
 pub use s3::Greeting;
+pub use storages::{STORAGES, Storage, Way, storage_named};
 pub use store::{Entry, MAX_OBJECT, Meta, ObjectStore};
 
 #[cfg(test)]

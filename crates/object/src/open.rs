@@ -12,13 +12,15 @@ use crate::error::{ObjectError, Result};
 use crate::file::FileStore;
 use crate::layers::{Paced, Sharded};
 use crate::memory::MemoryStore;
-use crate::s3::{self, Address, Credentials, Greeting, Manner, S3Store, named};
+use crate::s3::{self, Address, Credentials, Dialect, Greeting, Manner, S3Store, named, process_env};
+use crate::service::{self, RedisStore};
+use crate::storages::refusal;
 use crate::store::ObjectStore;
 
 /// Where objects are, and with which credentials.
 #[derive(Clone, Default)]
 pub struct StoreConfig {
-    /// Driver: `file`, `s3`, `minio`, `mem`.
+    /// Driver, see [`crate::STORAGES`].
     pub storage: String,
     /// Directory, bucket or URL; with shards it contains `%d`.
     pub bucket: String,
@@ -97,14 +99,18 @@ pub fn has_checksums(storage: &str, bucket: &str) -> bool {
     match storage.to_ascii_lowercase().as_str() {
         "s3" => Address::parse_s3(&bucket),
         "minio" => Address::parse_minio(&bucket),
-        _ => return false,
+        "oss" | "cos" | "tos" => return !bucket.contains("disable-checksum=true"),
+        other => match Dialect::of(other) {
+            Some(dialect) => dialect.address(&bucket, &process_env),
+            None => return false,
+        },
     }
     .is_ok_and(|address| address.checksum)
 }
 
-/// Does the store have classes and tags for its objects? Others ignore them.
+/// Does the store have classes and tags for its objects, as this program sets them? Others ignore them.
 pub fn has_classes(storage: &str) -> bool {
-    matches!(storage.to_ascii_lowercase().as_str(), "s3" | "minio")
+    matches!(storage.to_ascii_lowercase().as_str(), "s3" | "minio" | "scw" | "eos" | "oos" | "ks3")
 }
 
 /// Opens the back end, sharded if asked for. Nothing is contacted yet.
@@ -161,7 +167,12 @@ fn s3_parts(cfg: &StoreConfig, bucket: &str) -> Result<Option<(Address, Credenti
             let keys = Credentials::new(&access, &secret, &cfg.session_token)?;
             (Address::parse_minio(bucket)?, keys)
         }
-        _ => return Ok(None),
+        other => {
+            let Some(dialect) = Dialect::of(other) else { return Ok(None) };
+            let address = dialect.address(bucket, &process_env)?;
+            let (access, secret) = dialect.keys(&cfg.access_key, cfg.secret_key.expose(), &process_env)?;
+            (address, Credentials::new(&access, &secret.into(), &cfg.session_token)?)
+        }
     }))
 }
 
@@ -208,14 +219,15 @@ fn open_one(cfg: &StoreConfig, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
     if let Some(store) = s3_store(cfg, bucket)? {
         return Ok(Arc::new(store));
     }
-    let store: Arc<dyn ObjectStore> = match cfg.storage.to_ascii_lowercase().as_str() {
+    let storage = cfg.storage.to_ascii_lowercase();
+    let store: Arc<dyn ObjectStore> = match storage.as_str() {
         "file" => Arc::new(FileStore::new(bucket)),
         "mem" => Arc::new(MemoryStore::default()),
-        other => {
-            return Err(ObjectError::Config(format!(
-                "storage {other:?} is not supported in this version; supported are file, s3 and minio"
-            )));
-        }
+        "redis" => Arc::new(RedisStore::new(bucket, &cfg.access_key, &cfg.secret_key)?),
+        other => match service::open(other, cfg, bucket)? {
+            Some(store) => Arc::new(store),
+            None => return Err(refusal(&cfg.storage)),
+        },
     };
     Ok(Arc::new(Paced::new(store, Arc::clone(&cfg.bandwidth))))
 }

@@ -5,6 +5,7 @@ mod answers;
 mod bound;
 mod bucket;
 mod client;
+mod dialect;
 mod error;
 mod inspect;
 mod keys;
@@ -14,8 +15,11 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use address::Address;
+pub(crate) use address::{Address, Parts, bad, process_env, split};
 pub(crate) use bound::Manner;
+pub(crate) use client::client_for;
+pub(crate) use dialect::Dialect;
+pub(crate) use error::{causes, from_transport, status_of, transport};
 pub use inspect::Greeting;
 pub(crate) use inspect::{delete_many, greet};
 pub(crate) use keys::Credentials;

@@ -197,6 +197,80 @@ async fn every_attempt_has_its_deadline_and_every_retry_its_end() {
     assert_eq!(seen.last(), Some(&("GET", false)));
 }
 
+/// Takes every third request and asks the others to slow down; or takes none.
+#[derive(Debug, Default)]
+struct Grudging {
+    inner: MemoryStore,
+    asked: AtomicUsize,
+    takes_none: bool,
+}
+
+#[async_trait::async_trait]
+impl ObjectStore for Grudging {
+    async fn put_in_tier(&self, key: &str, body: Bytes, tier: u8) -> Result<(), ObjectError> {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        if self.takes_none || !self.asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(3) {
+            return Err(ObjectError::Throttled("please".to_owned()));
+        }
+        // Longer than a request waits in vain.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        self.inner.put_in_tier(key, body, tier).await
+    }
+
+    async fn get(&self, key: &str, range: Option<std::ops::Range<u64>>) -> Result<Bytes, ObjectError> {
+        self.inner.get(key, range).await
+    }
+
+    async fn head(&self, key: &str) -> Result<crate::Meta, ObjectError> {
+        self.inner.head(key).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), ObjectError> {
+        self.inner.delete(key).await
+    }
+
+    async fn list(&self, prefix: &str, after: &str, limit: usize) -> Result<Vec<crate::Entry>, ObjectError> {
+        self.inner.list(prefix, after, limit).await
+    }
+
+    async fn create_bucket(&self, key: &str) -> Result<(), ObjectError> {
+        self.inner.create_bucket(key).await
+    }
+
+    fn describe(&self) -> String {
+        "grudging".to_owned()
+    }
+}
+
+async fn put_many(store: Grudging, retries: u32) -> (Vec<Result<(), ObjectError>>, Duration) {
+    let began = tokio::time::Instant::now();
+    let limited: Arc<dyn ObjectStore> = Arc::new(Limited::new(Arc::new(store), Limits::default()));
+    let store = Arc::new(Retried::new(limited, retries));
+    let puts = (0..200).map(|n| {
+        let store = Arc::clone(&store);
+        async move { store.put(&format!("k{n}"), Bytes::new()).await }
+    });
+    let done = futures_util::future::join_all(puts).await;
+    (done, began.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_behind_work_that_moves_is_not_failed() {
+    let (done, took) = put_many(Grudging::default(), 40).await;
+    // Far longer than any of them would wait for a store that takes nothing.
+    assert!(took > Duration::from_secs(900), "{took:?}");
+    assert_eq!(done.iter().filter(|done| done.is_err()).count(), 0, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_takes_nothing_is_not_waited_for_longer_than_by_one() {
+    let (done, took) = put_many(Grudging { takes_none: true, ..Grudging::default() }, 10).await;
+    assert!(done.iter().all(Result::is_err));
+    assert!((30..90).contains(&took.as_secs()), "{took:?}");
+    let refusing = done.iter().filter(|done| matches!(done, Err(ObjectError::Refusing(_)))).count();
+    assert!(refusing > 100, "{refusing}");
+}
+
 #[test]
 fn configurations_that_cannot_work_are_refused() {
     let text = |cfg: StoreConfig| open(&cfg).unwrap_err().to_string();
@@ -206,7 +280,7 @@ fn configurations_that_cannot_work_are_refused() {
         shards,
         ..StoreConfig::default()
     };
-    assert!(text(cfg("gs", "b", 0)).contains("file, s3 and minio"));
+    assert!(text(cfg("nothing", "b", 0)).contains("file, s3, minio"));
     assert!(text(cfg("s3", "http://h/b", 4)).contains("%d"));
     assert!(text(cfg("file", "/x/%d/", 257)).contains("256"));
     assert!(text(cfg("minio", "http://h:9000", 0)).contains("bucket"));

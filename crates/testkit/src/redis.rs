@@ -273,7 +273,7 @@ impl Drop for RedisServer {
 
 /// A port that nobody listens on, below those that the kernel gives to outgoing connections: while a server is down, a
 /// client that keeps trying to connect to a port of that range ends up connected to itself and takes the port away.
-fn free_port() -> io::Result<u16> {
+pub(crate) fn free_port() -> io::Result<u16> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let range = u32::from(PORTS.end - PORTS.start);
     // Processes that run at the same time begin at different places.

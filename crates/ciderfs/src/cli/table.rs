@@ -148,7 +148,7 @@ table! {
     REPAIR: Switch = "repair", [], "", QUOTA, Ready, "record what was found";
 
     "Object store":
-    STORAGE: Text = "storage", [], "file", PLACE, Ready, "file, s3 or minio";
+    STORAGE: Text = "storage", [], "file", PLACE, Ready, "file, s3, minio, redis, webdav or another of docs/object-stores.md";
     BUCKET: Bucket = "bucket", [], "", PLACE, Ready, "directory, bucket or URL for the objects";
     ENDPOINT: Text = "endpoint", [], "", FORMAT_DOCTOR, Ready, "endpoint of the bucket, joined with --bucket";
     REGION: Text = "region", [], "", PLACE, Ready, "region of the bucket, where its address names none" env "REGION";

@@ -2,7 +2,7 @@
 
 use parking_lot::Mutex;
 use std::time::Duration;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until};
 
 use crate::error::{ObjectError, Result};
@@ -19,15 +19,31 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// second: without it the rest of one that is full would only be told again and again.
 const HOLD: Duration = Duration::from_millis(250);
 /// Longest such pause.
-const HOLD_MAX: Duration = Duration::from_secs(2);
+pub(super) const HOLD_MAX: Duration = Duration::from_secs(2);
 /// Weight of a request in the average of their lengths.
 const WEIGHT: f64 = 0.2;
+
+/// How long a caller waits for a store that takes nothing.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// Since when it waits, with all its attempts.
+    pub(super) began: Instant,
+    /// For how long the store may take nothing, counted from then or from the last request that it took.
+    pub(super) most: Duration,
+}
+
+tokio::task_local! {
+    /// That of the request whose attempts these are; without one, an attempt waits as long as it takes.
+    pub(super) static PATIENCE: Patience;
+}
 
 /// Places for requests of one kind.
 #[derive(Debug)]
 pub(super) struct Gate {
     places: Semaphore,
     state: Mutex<State>,
+    /// Told when a request has ended while the store takes nothing.
+    heard: Notify,
 }
 
 #[derive(Debug)]
@@ -54,6 +70,10 @@ struct State {
     resume: Instant,
     /// The next pause.
     hold: Duration,
+    /// Requests that the store has not answered yet.
+    under_way: usize,
+    /// Since when the store takes nothing, if it does.
+    refusing: Option<Instant>,
 }
 
 /// A place in use.
@@ -63,6 +83,7 @@ pub(super) struct Place<'a> {
     permit: Option<SemaphorePermit<'a>>,
     began: Instant,
     falls: u64,
+    is_under_way: bool,
 }
 
 impl Gate {
@@ -82,17 +103,55 @@ impl Gate {
             next: now,
             resume: now,
             hold: HOLD,
+            under_way: 0,
+            refusing: None,
         };
-        Self { places: Semaphore::new(most), state: Mutex::new(state) }
+        Self { places: Semaphore::new(most), state: Mutex::new(state), heard: Notify::new() }
     }
 
-    /// Waits for a place.
+    /// Waits for a place; not longer than [`PATIENCE`] where the store takes nothing from anybody.
     pub(super) async fn enter(&self) -> Result<Place<'_>> {
+        let Ok(patience) = PATIENCE.try_get() else { return self.place().await };
+        tokio::select! {
+            biased;
+            place = self.place() => place,
+            since = self.in_vain(patience) => Err(ObjectError::Refusing(since)),
+        }
+    }
+
+    /// Returns when the store has taken nothing for as long as a caller waits at most, and tells for how long that is.
+    async fn in_vain(&self, patience: Patience) -> Duration {
+        loop {
+            let heard = self.heard.notified();
+            let (until, is_quiet) = {
+                let state = self.state.lock();
+                // What is under way may be taken yet, and has a deadline of its own.
+                (state.refusing.map(|since| since.max(patience.began) + patience.most), state.under_way == 0)
+            };
+            let now = Instant::now();
+            match until {
+                Some(until) if until > now => tokio::select! {
+                    () = heard => {}
+                    () = sleep_until(until) => {}
+                },
+                Some(_) if is_quiet => return now.duration_since(patience.began),
+                _ => heard.await,
+            }
+        }
+    }
+
+    async fn place(&self) -> Result<Place<'_>> {
         loop {
             let permit = self.places.acquire().await.map_err(|e| ObjectError::Other(e.to_string()))?;
             self.state.lock().used += 1;
             // From here on, whoever gives up leaves the place.
-            let mut place = Place { gate: self, permit: Some(permit), began: Instant::now(), falls: 0 };
+            let mut place = Place {
+                gate: self,
+                permit: Some(permit),
+                began: Instant::now(),
+                falls: 0,
+                is_under_way: false,
+            };
             let mut is_paced = false;
             loop {
                 let now = Instant::now();
@@ -113,7 +172,10 @@ impl Gate {
                     }
                 };
                 if begin <= now {
-                    place.falls = self.state.lock().falls;
+                    let mut state = self.state.lock();
+                    state.under_way += 1;
+                    place.is_under_way = true;
+                    place.falls = state.falls;
                     place.began = now;
                     return Ok(place);
                 }
@@ -145,6 +207,13 @@ impl Place<'_> {
         let now = Instant::now();
         if result.is_ok() && self.falls == state.falls {
             state.hold = HOLD;
+        }
+        let was_refusing = state.refusing;
+        match result {
+            Err(ObjectError::Throttled(_)) => state.refusing = was_refusing.or(Some(now)),
+            // Whatever will not be repeated was dealt with.
+            Err(e) if e.is_retryable() => {}
+            _ => state.refusing = None,
         }
         let took = now.duration_since(self.began).as_secs_f64();
         state.length = if state.length == 0.0 { took } else { state.length + WEIGHT * (took - state.length) };
@@ -179,6 +248,12 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut state = self.gate.state.lock();
         state.used -= 1;
+        if self.is_under_way {
+            state.under_way -= 1;
+            if state.refusing.is_some() {
+                self.gate.heard.notify_waiters();
+            }
+        }
         if state.closing > 0
             && let Some(permit) = self.permit.take()
         {

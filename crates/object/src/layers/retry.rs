@@ -7,8 +7,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use rand::RngExt as _;
+use tokio::time::Instant;
 
-use crate::error::Result;
+use super::gate::{HOLD_MAX, PATIENCE, Patience};
+use crate::error::{ObjectError, Result};
 use crate::store::{Entry, Meta, ObjectStore};
 
 /// First pause; it doubles after each attempt.
@@ -17,7 +19,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(20);
 
 /// A store that tries each request up to `retries + 1` times. With the default of 10 the pauses add up to at most about 70
-/// seconds, beside the time of the attempts.
+/// seconds, beside the time of the attempts. That is also how long a request waits among others for a store that takes nothing.
 #[derive(Debug)]
 pub struct Retried {
     inner: Arc<dyn ObjectStore>,
@@ -30,7 +32,22 @@ impl Retried {
         Self { inner, retries }
     }
 
-    async fn run<T, Fut>(&self, what: &str, key: &str, mut call: impl FnMut() -> Fut) -> Result<T>
+    /// As long as a request takes by itself when all its attempts are told to slow down.
+    fn patience(&self) -> Duration {
+        let pauses = std::iter::successors(Some(PAUSE_MIN), |pause| Some((*pause * 2).min(PAUSE_MAX)));
+        let pauses = pauses.take(self.retries as usize);
+        pauses.fold(HOLD_MAX, |sum, pause| sum + pause)
+    }
+
+    async fn run<T, Fut>(&self, what: &str, key: &str, call: impl FnMut() -> Fut) -> Result<T>
+    where
+        Fut: Future<Output = Result<T>>,
+    {
+        let patience = Patience { began: Instant::now(), most: self.patience() };
+        PATIENCE.scope(patience, self.attempts(what, key, call)).await
+    }
+
+    async fn attempts<T, Fut>(&self, what: &str, key: &str, mut call: impl FnMut() -> Fut) -> Result<T>
     where
         Fut: Future<Output = Result<T>>,
     {
@@ -38,7 +55,7 @@ impl Retried {
         let mut left = self.retries;
         loop {
             match call().await {
-                Err(e) if e.is_retryable() && left > 0 => {
+                Err(e) if e.is_retryable() && left > 0 && !matches!(e, ObjectError::Refusing(_)) => {
                     tracing::debug!("{what} {key}: {e}; {left} more attempts");
                     left -= 1;
                     let jitter = rand::rng().random_range(0.5..1.0);
@@ -47,7 +64,10 @@ impl Retried {
                 }
                 Err(e) => {
                     if e.is_retryable() {
-                        tracing::warn!("{what} {key}: given up after {} attempts: {e}", self.retries + 1);
+                        tracing::warn!(
+                            "{what} {key}: given up after {} attempts: {e}",
+                            self.retries + 1 - left
+                        );
                     }
                     return Err(e);
                 }

@@ -5,7 +5,7 @@ use url::{Url, form_urlencoded};
 
 use crate::error::{ObjectError, Result};
 
-const DEFAULT_REGION: &str = "us-east-1";
+pub(super) const DEFAULT_REGION: &str = "us-east-1";
 /// Bytes of a region's name, as of a label of a host.
 const MAX_REGION: usize = 63;
 
@@ -41,16 +41,16 @@ pub(crate) struct TlsOptions {
 
 /// Query parameters of a bucket address.
 #[derive(Default)]
-struct Query {
-    region: Option<String>,
-    checksum: bool,
-    tls: TlsOptions,
+pub(crate) struct Query {
+    pub(crate) region: Option<String>,
+    pub(crate) checksum: bool,
+    pub(crate) tls: TlsOptions,
 }
 
 /// Reads an environment variable; empty counts as unset.
 pub(crate) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-fn bad(bucket: &str, why: &str) -> ObjectError {
+pub(crate) fn bad(bucket: &str, why: &str) -> ObjectError {
     ObjectError::Config(format!("bucket address {:?} {why}", shown_address(bucket)))
 }
 
@@ -90,7 +90,7 @@ fn is_true(value: &str) -> bool {
 }
 
 /// Path style is the default outside AWS.
-fn wants_virtual_host(env: Env<'_>) -> bool {
+pub(super) fn wants_virtual_host(env: Env<'_>) -> bool {
     env("JFS_S3_VHOST_STYLE").is_some_and(|v| !matches!(v.to_ascii_lowercase().as_str(), "0" | "false"))
 }
 
@@ -184,16 +184,18 @@ fn env_region(env: Env<'_>) -> Option<String> {
     env("AWS_REGION").or_else(|| env("AWS_DEFAULT_REGION"))
 }
 
-struct Parts {
-    scheme: String,
-    host: String,
+/// What an address is made of.
+pub(crate) struct Parts {
+    pub(crate) scheme: String,
+    pub(crate) host: String,
     /// Host with the port, if one is given.
-    authority: String,
-    path: String,
-    query: Query,
+    pub(crate) authority: String,
+    pub(crate) path: String,
+    pub(crate) query: Query,
 }
 
-fn split(text: &str, scheme: impl Fn(&str) -> &'static str) -> Result<Parts> {
+/// Takes an address apart; `scheme` tells that of a host without one.
+pub(crate) fn split(text: &str, scheme: impl Fn(&str) -> &'static str) -> Result<Parts> {
     let (body, query) = text.split_once('?').unwrap_or((text, ""));
     // Before anything is taken for a host or a bucket, and told.
     if body.contains('@') || is_password_cut(text) {

@@ -27,12 +27,21 @@ pub(crate) fn http_client(address: &Address, silence: Option<Duration>) -> Resul
     build(http_settings(address, silence)?)
 }
 
+/// The same for a store that is known by its certificates alone.
+pub(crate) fn client_for(tls: &TlsOptions) -> Result<Client> {
+    build(settings(tls, None)?)
+}
+
 pub(super) fn build(settings: ClientBuilder) -> Result<Client> {
     settings.build().map_err(|e| ObjectError::Config(format!("HTTP client cannot be set up: {e}")))
 }
 
 /// How such a client is set up.
 pub(super) fn http_settings(address: &Address, silence: Option<Duration>) -> Result<ClientBuilder> {
+    settings(&address.tls, silence)
+}
+
+fn settings(tls: &TlsOptions, silence: Option<Duration>) -> Result<ClientBuilder> {
     let mut builder = Client::builder()
         .http1_only()
         .tcp_nodelay(true)
@@ -45,7 +54,7 @@ pub(super) fn http_settings(address: &Address, silence: Option<Duration>) -> Res
     if let Some(silence) = silence {
         builder = builder.read_timeout(silence);
     }
-    let TlsOptions { insecure, ca_certs, cert, key } = &address.tls;
+    let TlsOptions { insecure, ca_certs, cert, key } = tls;
     if *insecure {
         builder = builder.tls_danger_accept_invalid_certs(true);
     }

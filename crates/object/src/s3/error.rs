@@ -139,7 +139,7 @@ fn field(message: &str, name: &str) -> Option<String> {
 }
 
 /// The chain of causes, without repetitions and not cut.
-fn causes(e: &(dyn StdError + 'static)) -> String {
+pub(crate) fn causes(e: &(dyn StdError + 'static)) -> String {
     let mut text = e.to_string();
     let mut next = e.source();
     while let Some(e) = next {
@@ -152,7 +152,8 @@ fn causes(e: &(dyn StdError + 'static)) -> String {
     text
 }
 
-fn transport<'a>(e: &'a (dyn StdError + 'static)) -> Option<&'a reqwest::Error> {
+/// The error of the HTTP client among the causes.
+pub(crate) fn transport<'a>(e: &'a (dyn StdError + 'static)) -> Option<&'a reqwest::Error> {
     let mut next = Some(e);
     while let Some(e) = next {
         if let Some(e) = e.downcast_ref::<reqwest::Error>() {
@@ -180,7 +181,7 @@ fn connect_remedy(text: &str) -> &'static str {
 }
 
 /// An error of the HTTP client.
-pub(super) fn from_transport(store: &str, e: &reqwest::Error) -> ObjectError {
+pub(crate) fn from_transport(store: &str, e: &reqwest::Error) -> ObjectError {
     let detail = excerpt(&causes(e));
     if e.is_connect() {
         let remedy = connect_remedy(&detail);
@@ -300,7 +301,7 @@ pub(super) fn from_status(asked: &Asked<'_>, status: u16, said: &str) -> ObjectE
 }
 
 /// The status of the answer that an error of opendal tells of.
-fn status_of(e: &Error) -> Option<u16> {
+pub(crate) fn status_of(e: &Error) -> Option<u16> {
     let text = e.to_string();
     let (_, rest) = text.split_once("status: ")?;
     rest.get(..3)?.parse().ok()
