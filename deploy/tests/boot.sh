@@ -99,10 +99,14 @@ verdict() {
     tail -n 5 "$work/store.log" >&2 2>/dev/null || true
   fi
 }
-# As when its power fails: its first process, and so all of them, by the network that only it has.
+# As when its power fails: the first process of what was booted by a process of this script, and with it all others.
 lose_power() {
-  local pid
-  for pid in $(ip netns pids "ciderfs-$1"); do kill -KILL "$pid" 2>/dev/null || true; done
+  local pid=$1 next
+  while read -r next _ <"/proc/$pid/task/$pid/children" && [ -n "$next" ]; do
+    pid=$next
+    [ "$(cat "/proc/$pid/comm")" != systemd ] || break
+  done
+  kill -KILL "$pid" 2>/dev/null || true
 }
 stop() {
   umount -q -l "$work/$1" 2>/dev/null || true
@@ -158,7 +162,7 @@ for _ in $(seq 600); do
   [ ! -e "$work/out-plain/stored" ] || [ "$(wc -l <"$work/out-plain/stored")" -lt 40 ] || break
   sleep 0.2
 done
-lose_power plain
+lose_power "$machine"
 wait "$machine" || true
 script plain after.sh
 boot plain --private-network
@@ -228,7 +232,7 @@ for _ in $(seq 1200); do
   sleep 0.2
 done
 verdict agent
-lose_power agent
+lose_power "$agent"
 wait "$agent" || true
 stop agent
 rm -rf "$work/disks/agent"

@@ -32,9 +32,9 @@ is_whole() { [ "$(sha256sum <"$1")" = "$(cat "$1.sum")" ]; }
 tell() { touch "/shared/$1"; }
 told() { [ -e "/shared/$1" ]; }
 # Nobody but the client and the manager of the machine knows what is in /out/secrets, one a line. The access key among it, which is in
-# /out/names, is a name: .config shows it, as that of the official client does.
+# /out/names, is a name: .config and what format says show it, as those of the official client do.
 keeps() {
-  local list=/out/secrets pid
+  local list=/out/secrets pid secrets
   for pid in /proc/[0-9]*; do
     [ "$pid" != /proc/1 ] || continue
     if tr '\0' '\n' <"$pid/cmdline" 2>/dev/null | grep -qF -f "$list"; then
@@ -45,12 +45,13 @@ keeps() {
   done
   refuse "ps" bash -c 'ps -eww -o args | grep -F -f "$0"' "$list"
   refuse "systemctl show" bash -c 'systemctl show "ciderfs*" "redis*" | grep -F -f "$0"' "$list"
-  refuse "the journal" bash -c 'journalctl --no-pager -o verbose --all | grep -aF -f "$0"' "$list"
+  secrets=$(grep -vxF -f /out/names "$list")
+  refuse "the journal" bash -c 'journalctl --no-pager -o verbose --all | grep -aF -- "$0"' "$secrets"
   refuse "unit files" grep -rsF -f "$list" /etc/systemd/system /run/systemd/generator /run/systemd/transient
-  refuse "logs" grep -raF -f "$list" /var/log
+  refuse "logs" grep -raF -- "$secrets" /var/log
   refuse "tables of mounts" grep -F -f "$list" /proc/self/mountinfo /run/mount/utab
   refuse "numbers of the mount" grep -F -f "$list" /mnt/juicefs/.stats
-  refuse ".config of the mount" bash -c 'grep -vxF -f /out/names "$0" | grep -F -f - /mnt/juicefs/.config' "$list"
+  refuse ".config of the mount" grep -F -- "$secrets" /mnt/juicefs/.config
 }
 # What validate.sh says of this machine: `validates [TEXT]`; with TEXT it must find that.
 validates() {
