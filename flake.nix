@@ -32,7 +32,13 @@
         master = example ./deploy/nixos/systems/master.nix;
         agent = example ./deploy/nixos/systems/agent.nix;
       };
-      checks = each (pkgs: { build = package pkgs; });
+      checks = each (pkgs: {
+        build = package pkgs;
+        # The cases that CI evaluates too.
+        module-eval =
+          let wrong = lib.filterAttrs (_: found: found != [ ]) (import ./deploy/tests/nix/cases.nix).problems;
+          in if wrong == { } then pkgs.runCommand "module-eval" { } "touch $out" else throw (builtins.toJSON wrong);
+      });
       devShells = each (pkgs: {
         default = pkgs.mkShell { packages = [ pkgs.cargo pkgs.rustc pkgs.clippy pkgs.rustfmt pkgs.cmake pkgs.perl pkgs.fuse3 pkgs.redis ]; };
       });

@@ -5,6 +5,7 @@ mod support;
 
 use std::fs;
 use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -100,7 +101,11 @@ fn a_service_tells_its_state(engine: Engine) {
     assert!(is_mounted(&at));
     assert_eq!(
         utab(&at),
-        [format!("SRC=JuiceFS:vol TARGET={} ROOT=/ OPTS=_netdev,nofail,x-test=1", at.display())]
+        [format!(
+            "SRC=JuiceFS:vol TARGET={} ROOT=/ OPTS=_netdev,nofail,x-test=1 ATTRS=ciderfs.ns={}",
+            at.display(),
+            fs::metadata("/proc/self/ns/mnt").unwrap().ino()
+        )]
     );
     assert!(
         sh(Path::new("/"), "mount")

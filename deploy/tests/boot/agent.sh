@@ -7,7 +7,7 @@ await 90 told master-ready
 expect "what the master wrote" is_whole /mnt/juicefs/of-master
 store /mnt/juicefs/of-agent
 tell agent-ready
-keeps "$(cat /out/secret)"
+keeps
 await 90 told redis-back
 expect "what the master wrote after Redis died" is_whole /mnt/juicefs/after-redis
 await 30 store /mnt/juicefs/of-agent-again

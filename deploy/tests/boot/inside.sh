@@ -31,21 +31,27 @@ store() { dd if=/dev/urandom of="$1" bs=1M count="${2:-4}" conv=fsync status=non
 is_whole() { [ "$(sha256sum <"$1")" = "$(cat "$1.sum")" ]; }
 tell() { touch "/shared/$1"; }
 told() { [ -e "/shared/$1" ]; }
-# Nobody but the client and the manager of the machine knows a secret.
+# Nobody but the client and the manager of the machine knows what is in /out/secrets, one a line. The access key among it, which is in
+# /out/names, is a name: .config and what format says show it, as those of the official client do.
 keeps() {
-  local secret=$1 pid
+  local list=/out/secrets pid secrets
   for pid in /proc/[0-9]*; do
     [ "$pid" != /proc/1 ] || continue
-    if tr '\0' ' ' <"$pid/cmdline" 2>/dev/null | grep -qF -- "$secret"; then
+    if tr '\0' '\n' <"$pid/cmdline" 2>/dev/null | grep -qF -f "$list"; then
       failed "a secret is in the command line of $(cat "$pid/comm")"
     fi
     if grep -qs '/ciderfs' "$pid/cgroup"; then continue; fi
-    if grep -qsaF -- "$secret" "$pid/environ"; then failed "a secret is in the environment of $(cat "$pid/comm")"; fi
+    if grep -qsaF -f "$list" "$pid/environ"; then failed "a secret is in the environment of $(cat "$pid/comm")"; fi
   done
-  refuse "systemctl show" bash -c 'systemctl show "ciderfs*" | grep -F -- "$0"' "$secret"
-  refuse "the journal" bash -c 'journalctl --no-pager | grep -F -- "$0"' "$secret"
-  refuse "unit files" grep -rF -- "$secret" /etc/systemd/system
-  refuse ".config of the mount" bash -c 'grep -F -- "$0" /mnt/juicefs/.config' "$secret"
+  refuse "ps" bash -c 'ps -eww -o args | grep -F -f "$0"' "$list"
+  refuse "systemctl show" bash -c 'systemctl show "ciderfs*" "redis*" | grep -F -f "$0"' "$list"
+  secrets=$(grep -vxF -f /out/names "$list")
+  refuse "the journal" bash -c 'journalctl --no-pager -o verbose --all | grep -aF -- "$0"' "$secrets"
+  refuse "unit files" grep -rsF -f "$list" /etc/systemd/system /run/systemd/generator /run/systemd/transient
+  refuse "logs" grep -raF -- "$secrets" /var/log
+  refuse "tables of mounts" grep -F -f "$list" /proc/self/mountinfo /run/mount/utab
+  refuse "numbers of the mount" grep -F -f "$list" /mnt/juicefs/.stats
+  refuse ".config of the mount" grep -F -- "$secrets" /mnt/juicefs/.config
 }
 # What validate.sh says of this machine: `validates [TEXT]`; with TEXT it must find that.
 validates() {

@@ -1,21 +1,27 @@
-# The units of the example machines for the boot test: objects in a directory that both have, addresses of the test's network.
-# What NixOS itself would make of Redis and k3s is done here.
+# The units of the example machines for the boot test: addresses of the test's network, an encrypted volume, and an agent that has its
+# keys in files of their own. What NixOS itself would make of Redis and k3s is done here.
 let
   lib = import ../nix/lib.nix;
   render = import ../../nixos/modules/lib/render.nix { inherit lib; };
   here = {
     services.ciderfs.filesystems.k3s-storage = {
-      storage = {
-        preset = lib.mkForce null;
-        type = lib.mkForce "file";
-        region = lib.mkForce null;
-        bucket = lib.mkForce "/shared/objects/";
-      };
+      format.encryption.passphraseFile = "/etc/juicefs/passphrase";
       metrics.enable = false;
     };
   };
-  master = { services.ciderfs.metadata.redis.bind = lib.mkForce [ "127.0.0.1" "10.99.0.1" ]; };
-  agent = { services.ciderfs.filesystems.k3s-storage.metaUrl = lib.mkForce "redis://10.99.0.1:6379/1"; };
+  master = {
+    services.ciderfs = {
+      metadata.redis.bind = lib.mkForce [ "127.0.0.1" "10.99.0.1" ];
+      filesystems.k3s-storage.format.encryption.keyFile = "/etc/juicefs/volume.pem";
+    };
+  };
+  agent = {
+    services.ciderfs.filesystems.k3s-storage = {
+      metaUrl = lib.mkForce "redis://10.99.0.1:6379/1";
+      storage.accessKeyFile = "/etc/juicefs/access-key";
+      storage.secretKeyFile = "/etc/juicefs/secret-key";
+    };
+  };
   wellBuilt = e: if e.failed == [ ] then e else throw (lib.concatStringsSep "; " e.failed);
   eval = modules: wellBuilt (import ../nix/eval.nix { modules = modules ++ [ here ]; });
 

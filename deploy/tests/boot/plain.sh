@@ -20,7 +20,7 @@ await 10 bash -c 'systemctl show -P Before mnt-juicefs.mount | grep -w remote-fs
 expect "cache of the client alone" [ "$(stat -c %a /var/cache/ciderfs/mnt/juicefs)" = 700 ]
 store /mnt/juicefs/first
 expect "content" is_whole /mnt/juicefs/first
-keeps "$(cat /out/secret)"
+keeps
 validates
 chmod 0640 /etc/ciderfs/mnt/juicefs.env
 validates "/etc/ciderfs/mnt/juicefs.env has mode 640"
@@ -48,6 +48,32 @@ validates "nothing is mounted at /mnt/juicefs"
 expect "closed again" [ "$(stat -c %a /mnt/juicefs)" = 555 ]
 systemctl start "$mount"
 expect "content after a start" is_whole /mnt/juicefs/first
+
+# Mounted by hand: the unit starts, and lives as long as that mount.
+systemctl stop "$mount"
+systemd-run -q --unit=by-hand -p EnvironmentFile=/etc/ciderfs/mnt/juicefs.env \
+  /usr/lib/ciderfs/ciderfs-unit run /usr/bin/ciderfs mount --cache-dir memory --metrics= @META_URL@ /mnt/juicefs
+await 30 is_mounted /mnt/juicefs
+by_hand=$(property by-hand.service MainPID)
+expect "starts over a mount by hand" systemctl start "$mount"
+expect "says so" bash -c "systemctl show -P StatusText $mount | grep 'already mounted'"
+expect "content of the mount by hand" is_whole /mnt/juicefs/first
+kill -KILL "$by_hand"
+await 30 bash -c "[ \$(systemctl show -P NRestarts $mount) -ge 1 ] && [ \$(systemctl is-active $mount) = active ]"
+expect "served by the unit then" bash -c "systemctl show -P StatusText $mount | grep -v 'already mounted'"
+expect "content after it" is_whole /mnt/juicefs/first
+systemctl stop "$mount"
+systemctl reset-failed by-hand.service
+systemd-run -q --unit=by-hand -p EnvironmentFile=/etc/ciderfs/mnt/juicefs.env \
+  /usr/lib/ciderfs/ciderfs-unit run /usr/bin/ciderfs mount --cache-dir memory --metrics= @META_URL@ /mnt/juicefs
+await 30 is_mounted /mnt/juicefs
+expect "starts over a mount by hand again" systemctl start "$mount"
+systemctl stop "$mount"
+refuse "mounted after a stop of the unit" is_mounted /mnt/juicefs
+refuse "served after a stop of the unit" is_active by-hand.service
+expect "stopped well after following" [ "$(property "$mount" Result)" = success ]
+expect "no line of any mount" bash -c '! grep " TARGET=/mnt/juicefs " /run/mount/utab'
+systemctl start "$mount"
 
 # Two file systems.
 sed 's/^VOLUME=.*/VOLUME=second/; s|:6379/1|:6379/2|' /etc/ciderfs/mnt/juicefs.env >/etc/ciderfs/mnt/second-one.env

@@ -92,7 +92,7 @@ in
     # --- The units ---
     the-mount-says-when-it-is-ready = let s = (service (vol { }) "ciderfs-vol").serviceConfig; in
       is "type" s.Type "notify" ++ is "watchdog" s.WatchdogSec 60 ++ is "kill mode" s.KillMode "mixed" ++ is "restart" s.Restart "on-failure"
-      ++ is "stop" s.ExecStop "/nix/store/stand-in-ciderfs/bin/ciderfs umount --flush /mnt/vol"
+      ++ is "stop" s.ExecStop "+/nix/store/stand-in-ciderfs/bin/ciderfs umount --flush /mnt/vol"
       ++ is "time to flush" s.TimeoutStopSec 900 ++ is "open files" s.LimitNOFILE 1048576 ++ is "oom" s.OOMScoreAdjust (-900)
       ++ is "cache" s.CacheDirectory [ "ciderfs/vol" ] ++ is "mode" s.CacheDirectoryMode "0700";
     the-mount-makes-no-mount-namespace = let s = (service (vol { }) "ciderfs-vol").serviceConfig; in

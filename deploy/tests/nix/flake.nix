@@ -32,7 +32,9 @@ in
     ++ lib.concatMap module (lib.attrValues outputs.nixosModules);
   examples = is "examples" (builtins.attrNames outputs.nixosConfigurations) [ "agent" "master" ]
     ++ lib.concatMap (e: is "failed assertions" e.failed [ ]) (lib.attrValues outputs.nixosConfigurations);
-  checks = package outputs.checks.x86_64-linux.build;
+  checks = package outputs.checks.x86_64-linux.build
+    ++ is "evaluation" outputs.checks.x86_64-linux.module-eval.pname "module-eval"
+    ++ is "checks" (builtins.attrNames outputs.checks.aarch64-linux) [ "build" "module-eval" ];
   shell = is "shell" (builtins.length outputs.devShells.x86_64-linux.default.packages > 0) true
     ++ is "formatter" outputs.formatter.x86_64-linux.pname "nixpkgs-fmt";
   plain = package plain ++ package plain.ciderfs ++ lib.concatMap module (lib.attrValues plain.nixosModules);

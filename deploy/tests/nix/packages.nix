@@ -8,6 +8,7 @@ let
     lib = import ./lib.nix;
     ciderfs = package "ciderfs" // { meta.mainProgram = "ciderfs"; };
     rustPlatform.buildRustPackage = given: package given.pname // given;
+    runCommand = name: given: text: package name // given // { buildCommand = text; };
     mkShell = given: package "shell" // given;
     # Passes what the function asks for, and fails on what is not there.
     callPackage = file: more:

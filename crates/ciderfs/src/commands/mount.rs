@@ -1,5 +1,6 @@
 //! `ciderfs mount META-URL MOUNTPOINT`.
 
+mod follow;
 mod report;
 mod serve;
 mod stop;

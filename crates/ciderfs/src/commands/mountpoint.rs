@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use ciderfs_format::{Settings, shown};
-use ciderfs_fuse::mount::{MountInfo, absolute, find_mount, unmount};
+use ciderfs_fuse::mount::{MountInfo, absolute, find_mount, sweep_table, unmount};
 use rustix::fs::{
     FlockOperation, Gid, IFlags, Mode, OFlags, Uid, fchmod, fchown, flock, ioctl_getflags, ioctl_setflags,
 };
@@ -26,6 +26,8 @@ const TURN: Duration = Duration::from_secs(30);
 const GUARDED: Mode = Mode::from_raw_mode(0o555);
 /// Between looks whether it is.
 const POLL: Duration = Duration::from_millis(20);
+/// Between looks at a mount that somebody else serves.
+const LOOK: Duration = Duration::from_millis(500);
 /// Names of the file in which a mount tells about itself.
 const CONFIGS: [&str; 2] = [".config", ".jfs.config"];
 
@@ -33,6 +35,8 @@ const CONFIGS: [&str; 2] = [".config", ".jfs.config"];
 pub struct Occupant {
     at: PathBuf,
     source: String,
+    /// Device number, by which it is told from a later mount.
+    device: (u32, u32),
     /// What it tells about itself, or why it does not.
     config: std::result::Result<Value, String>,
 }
@@ -52,6 +56,7 @@ pub fn prepare(mountpoint: &Path) -> Result<Option<Occupant>> {
         std::fs::create_dir_all(parent).map_err(fail)?;
     }
     let occupant = look(mountpoint, &lock(mountpoint)?)?;
+    sweep_table(SOURCE);
     if occupant.is_none() {
         match std::fs::create_dir(mountpoint) {
             Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(fail(e)),
@@ -145,7 +150,8 @@ pub fn look(mountpoint: &Path, _turn: &Turn) -> Result<Option<Occupant>> {
             })?;
             continue;
         };
-        return Ok(Some(Occupant { at: full, source: mount.source, config }));
+        let device = (mount.major, mount.minor);
+        return Ok(Some(Occupant { at: full, source: mount.source, device, config }));
     }
     Ok(None)
 }
@@ -181,7 +187,50 @@ fn ask_now(mountpoint: &Path) -> Option<std::result::Result<Value, String>> {
     Some(Err(why))
 }
 
+/// How a mount has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It was unmounted, or something else is mounted there.
+    Gone,
+    /// It is there, and nobody serves it any more.
+    Dead,
+}
+
 impl Occupant {
+    /// Where it is mounted.
+    pub fn place(&self) -> &Path {
+        &self.at
+    }
+
+    /// Waits for its end. A server that does not answer is none.
+    pub async fn end(&self) -> End {
+        let mut probe: Option<tokio::task::JoinHandle<_>> = None;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            match find_mount(&self.at) {
+                // The kernel gives numbers out again at once.
+                Ok(Some(mount))
+                    if (mount.major, mount.minor) != self.device || mount.source != self.source =>
+                {
+                    return End::Gone;
+                }
+                Ok(None) => return End::Gone,
+                _ => {}
+            }
+            // It does not return while the server hangs.
+            let path = self.at.clone();
+            let looks = probe
+                .get_or_insert_with(|| tokio::task::spawn_blocking(move || std::fs::symlink_metadata(path)));
+            if looks.is_finished()
+                && let Some(looked) = probe.take()
+                && let Ok(Err(e)) = looked.await
+                && e.raw_os_error() == Some(libc::ENOTCONN)
+            {
+                return End::Dead;
+            }
+        }
+    }
+
     /// Says that the volume is mounted if it is the one that is wanted; else it is in the way.
     pub fn must_be(&self, settings: &Settings, subdir: Option<&str>) -> Result<String> {
         let at = shown(&self.at);

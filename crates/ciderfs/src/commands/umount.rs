@@ -8,7 +8,7 @@ use std::time::Duration;
 use ciderfs_format::shown;
 
 use ciderfs_fuse::MountError;
-use ciderfs_fuse::mount::{absolute, find_mount, unmount};
+use ciderfs_fuse::mount::{absolute, find_mount, sweep_table, unmount};
 
 use crate::cli::args::Args;
 use crate::cli::table::{FLUSH, FORCE_UMOUNT};
@@ -37,6 +37,7 @@ pub fn run(args: &Args) -> Result<()> {
     if args.get(FLUSH) && mount.is_none() {
         // Somebody else was faster, as systemd is at the end; a place that does not exist is a mistake.
         std::fs::symlink_metadata(&full).map_err(|e| failed(&e))?;
+        sweep_table(mountpoint::SOURCE);
         println!("nothing is mounted at {}", shown(&full));
         return flushed(&served).map_err(|e| failed(&e));
     }
@@ -52,7 +53,10 @@ pub fn run(args: &Args) -> Result<()> {
         MountError::Busy { .. } => failed(&users::busy(&full)),
         other => failed(&other),
     })?;
-    flushed(&served).map_err(|e| failed(&e))
+    let done = flushed(&served).map_err(|e| failed(&e));
+    // Of a server that was killed; one that lives does it as well, at its end.
+    sweep_table(mountpoint::SOURCE);
+    done
 }
 
 /// Waits until those who serve the mount have stored everything and ended.

@@ -110,6 +110,16 @@ pub fn absolute(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
+/// Removes from the table of options that the kernel does not keep (`/run/mount/utab`) what killed servers have left there: lines
+/// of mounts whose sources begin with a text and that are gone. Without the right to do so the lines stay.
+pub fn sweep_table(source: &str) {
+    if rustix::process::geteuid().is_root()
+        && let Err(e) = utab::sweep(source)
+    {
+        tracing::debug!("lines of dead mounts stay in the table: {e}");
+    }
+}
+
 fn check(mountpoint: &Path, options: &MountOptions) -> Result<PathBuf, MountError> {
     let fail = |source: io::Error| match source.raw_os_error() {
         Some(libc::ENOENT) => MountError::Missing { mountpoint: mountpoint.into() },

@@ -53,7 +53,7 @@ pub(super) fn parse(table: &[u8]) -> Vec<MountInfo> {
 fn parse_line(line: &[u8]) -> Option<MountInfo> {
     let mut fields = line.split(|&b| b == b' ');
     let (major, minor) = std::str::from_utf8(fields.nth(2)?).ok()?.split_once(':')?;
-    let mountpoint = unescape(fields.nth(1)?);
+    let mountpoint = path(fields.nth(1)?);
     let mount_options = text(fields.next()?);
     // Any number of optional fields up to a lone hyphen.
     fields.find(|field| *field == b"-")?;
@@ -65,11 +65,16 @@ fn parse_line(line: &[u8]) -> Option<MountInfo> {
     Some(MountInfo {
         major: major.parse().ok()?,
         minor: minor.parse().ok()?,
-        mountpoint: OsString::from_vec(mountpoint).into(),
+        mountpoint,
         source,
         fstype,
         options,
     })
+}
+
+/// A path as mount tables write it.
+pub(super) fn path(field: &[u8]) -> PathBuf {
+    OsString::from_vec(unescape(field)).into()
 }
 
 fn text(field: &[u8]) -> String {

@@ -74,7 +74,8 @@ in
         NotifyAccess = "main";
         ExecStart = exec u [ "mount" "--foreground" u.mountFlags u.metaUrl u.mountPoint ];
         ExecReload = "${u.kill} -HUP $MAINPID";
-        ExecStop = "${u.program} umount --flush ${u.mountPoint}";
+        # With all rights: it looks at whoever serves the mount, which may be a process of more rights than the unit has.
+        ExecStop = "+${u.program} umount --flush ${u.mountPoint}";
         ExecStopPost = "-${u.launcher} detach ${u.mountPoint}";
         Restart = "on-failure";
         RestartSec = 5;

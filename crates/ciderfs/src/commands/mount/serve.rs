@@ -10,6 +10,7 @@ use ciderfs_object::ObjectError;
 use ciderfs_vfs::{Metrics, Vfs};
 use ciderfs_volume::{Observer, Volume};
 
+use super::follow::follow;
 use super::log_path;
 use super::report::Reporter;
 use super::stop::{self, Signals};
@@ -20,6 +21,7 @@ use crate::cli::table::{
 use crate::commands::mountpoint::Occupant;
 use crate::commands::{fstab, mount_options, mountpoint as place};
 use crate::failure::{Failure, Result};
+use crate::service::manager;
 use crate::{config, daemon, http, memory};
 
 /// How long a thread for blocking work lives without any. Whatever there is to do wakes another one of those that wait: with
@@ -55,9 +57,7 @@ async fn serve_async(args: &Args, banner: Option<&str>) -> Result<()> {
     let config = config::volume(args, mountpoint.as_os_str(), &options)?;
     let meta = config.load().await?;
     if let Some(occupant) = occupant {
-        report.already(&occupant, &meta.settings())?;
-        report.enter();
-        return Ok(());
+        return report.already(&occupant, &meta.settings()).await;
     }
     let metrics = Arc::new(config::metrics(args, &meta.settings())?);
     let volume = Volume::with(meta, config, Some(observer(&metrics))).await?;
@@ -74,7 +74,10 @@ async fn serve_async(args: &Args, banner: Option<&str>) -> Result<()> {
             if let Err(e) = volume.meta.close_session().await {
                 tracing::warn!("the session is left to other clients: {e}");
             }
-            return not_mounted?.map_or_else(|o| report.already(&o, &volume.meta.settings()), |_| Ok(()));
+            return match not_mounted? {
+                Err(occupant) => report.already(&occupant, &volume.meta.settings()).await,
+                Ok(_) => Ok(()),
+            };
         }
     };
     serve_mounted(mounted, vfs, &volume, signals, &report).await
@@ -199,15 +202,19 @@ struct Report<'a> {
 }
 
 impl Report<'_> {
-    /// Something is mounted there: the same is what was asked for, something else is an error.
-    fn already(&self, occupant: &Occupant, settings: &Settings) -> Result<()> {
+    /// Something is mounted there: the same is what was asked for, something else is an error. A service lives as long as the mount.
+    async fn already(&self, occupant: &Occupant, settings: &Settings) -> Result<()> {
         let text = occupant.must_be(settings, config::subdir(self.args).as_deref())?;
         tracing::info!("{text}");
         match &self.log {
             Some(log) => daemon::ready(&text, log),
             None => println!("{text}"),
         }
-        Ok(())
+        self.enter();
+        match manager() {
+            Some(manager) => follow(occupant, manager, &text).await,
+            None => Ok(()),
+        }
     }
 
     fn ready(&self, name: &str) {
