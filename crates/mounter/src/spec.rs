@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 /// Variable with the password of the engine.
 const PASSWORD: &str = "META_PASSWORD";
+/// Another one, which wins over it.
+const OTHER_PASSWORD: &str = "REDIS_PASSWORD";
 
 /// What is to be mounted. Two that are equal are one mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +39,8 @@ impl Spec {
     ) -> Result<Self, String> {
         let (source, password) = without_password(address)?;
         if let Some(password) = password {
+            // What stands in the address comes before any variable.
+            secrets.remove(OTHER_PASSWORD);
             secrets.insert(PASSWORD.into(), password);
         }
         for option in &options {
@@ -110,10 +114,13 @@ fn without_password(address: &str) -> Result<(String, Option<Secret>), String> {
     let (user, password) = login.split_once(':').ok_or_else(bad)?;
     let password = percent_encoding::percent_decode_str(password).decode_utf8().map_err(|_| bad())?;
     let at = if user.is_empty() { "" } else { "@" };
-    let source = format!("{scheme}://{user}{at}{place}{}", &rest[end..]);
-    if shown_address(&source) != source {
+    let place = format!("{place}{}", &rest[end..]);
+    // Without the user, who is taken for a password.
+    let plain = format!("{scheme}://{place}");
+    if shown_address(&plain) != plain {
         return Err(bad());
     }
+    let source = format!("{scheme}://{user}{at}{place}");
     Ok((source, Some(Secret::from(password.as_ref()))))
 }
 
