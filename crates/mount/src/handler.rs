@@ -458,7 +458,7 @@ impl Bridge {
                     self.kill_capability(ino).await?;
                 }
                 let unique = req.header().unique & !ciderfs_fuse::abi::UNIQUE_RESEND;
-                let n = if append && !cached && req.is_resent() && vfs.has_appended(unique) {
+                let n = if append && !cached && req.is_resend() && vfs.has_appended(unique) {
                     data.len() as u32
                 } else if append && !cached && !direct {
                     vfs.append_once(fh, offset, data, unique).await?
