@@ -140,11 +140,19 @@ impl DirStream {
             if place.cursor != 0 {
                 self.cursor = DirCursor::Scan(place.cursor);
             }
-            self.fetch(vfs, attrs).await?;
-            // If it is gone, so is probably what was in front of it.
-            if let Some(at) = self.ready.iter().position(|e| e.name == place.name) {
-                self.ready.drain(..=at);
+            // It was in one page, which may have been longer.
+            let mut looked_at = 0;
+            while self.cursor != DirCursor::End && self.ready.len() < 2 * PAGE_MAX {
+                self.fetch(vfs, attrs).await?;
+                if let Some(at) = self.ready.iter().skip(looked_at).position(|e| e.name == place.name) {
+                    self.ready.drain(..=looked_at + at);
+                    self.page.0 = number;
+                    return Ok(());
+                }
+                looked_at = self.ready.len();
             }
+            // It is gone, and so is probably what was in front of it.
+            self.page.0 = number;
         }
         Ok(())
     }

@@ -196,6 +196,20 @@ fn a_removed_file_is_kept_until_its_last_close() {
     assert_eq!(errno(c), Errno::ENOENT);
 }
 
+#[test]
+fn a_file_without_a_name_may_still_get_one() {
+    let w = world();
+    let p = Process::first(&w, 64);
+    let root = Caller::root();
+    let made = p.run(p.client.vfs.create_nameless(&root, Ino::ROOT, 0o600, 0, libc::O_RDWR));
+    let (entry, opened) = made.unwrap();
+    p.run(p.client.write(opened.fh, 0, b"content"));
+    let (p, _) = p.next(&w);
+    p.run(p.client.vfs.link(&root, entry.ino, Ino::ROOT, b"named")).unwrap();
+    p.run(p.client.close(opened.fh)).unwrap();
+    assert_eq!(elsewhere(&w, "named"), b"content");
+}
+
 fn lock(fh: u64, owner: u64, lock: Lock) -> LockRequest {
     LockRequest { fh, owner, pid: 1, lock }
 }
@@ -443,7 +457,7 @@ fn schedule(seed: u64) {
 }
 
 /// The next names of an open directory, from an offset, so many at a time; and the offset behind them.
-async fn list(c: &Client, fh: u64, offset: u64, count: usize) -> (Vec<String>, u64) {
+pub(super) async fn list(c: &Client, fh: u64, offset: u64, count: usize) -> (Vec<String>, u64) {
     let (mut names, mut end) = (Vec::new(), offset);
     let mut take = |item: crate::DirItem<'_>| {
         if names.len() == count {
