@@ -154,6 +154,19 @@ impl Node {
         })
     }
 
+    /// As kubelet does, which comes again when another call is under way.
+    fn again<T>(&self, call: impl AsyncFn(NodeClient<Channel>) -> Result<T, Status>) -> Result<T, Status> {
+        let mut done = self.call(&call);
+        wait_for("the earlier call", || {
+            let is_early = done.as_ref().is_err_and(|e| e.code() == Code::Aborted);
+            if is_early {
+                done = self.call(&call);
+            }
+            !is_early
+        });
+        done
+    }
+
     pub fn stage(&self, volume: &Claim) -> Result<(), Status> {
         let request = NodeStageVolumeRequest {
             volume_id: volume.id.clone(),
@@ -163,13 +176,13 @@ impl Node {
             volume_context: volume.context.clone(),
             ..Default::default()
         };
-        self.call(async |mut node| node.node_stage_volume(request).await).map(drop)
+        self.again(async |mut node| node.node_stage_volume(request.clone()).await).map(drop)
     }
 
     pub fn unstage(&self, volume: &str) -> Result<(), Status> {
         let staging_target_path = self.staging().display().to_string();
         let request = NodeUnstageVolumeRequest { volume_id: volume.into(), staging_target_path };
-        self.call(async |mut node| node.node_unstage_volume(request).await).map(drop)
+        self.again(async |mut node| node.node_unstage_volume(request.clone()).await).map(drop)
     }
 
     pub fn request(&self, volume: &Claim, pod: &str) -> NodePublishVolumeRequest {
@@ -185,13 +198,13 @@ impl Node {
 
     pub fn publish(&self, volume: &Claim, pod: &str) -> Result<PathBuf, Status> {
         let request = self.request(volume, pod);
-        self.call(async |mut node| node.node_publish_volume(request).await).map(|_| self.target(pod))
+        self.again(async |mut node| node.node_publish_volume(request.clone()).await).map(|_| self.target(pod))
     }
 
     pub fn unpublish(&self, volume: &str, pod: &str) -> Result<(), Status> {
         let target_path = self.target(pod).display().to_string();
         let request = NodeUnpublishVolumeRequest { volume_id: volume.into(), target_path };
-        self.call(async |mut node| node.node_unpublish_volume(request).await).map(drop)
+        self.again(async |mut node| node.node_unpublish_volume(request.clone()).await).map(drop)
     }
 
     pub fn stats(&self, volume: &str, path: &Path) -> Result<NodeGetVolumeStatsResponse, Status> {

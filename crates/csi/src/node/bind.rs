@@ -138,6 +138,14 @@ pub fn unpublish(target: &Path) -> Result<(), Status> {
 fn take(target: &Path) -> Result<(), Status> {
     let shown = target.display();
     let mut done = probe::unmount(target, false, PATIENCE);
+    // Somebody may just look at it: we do so ourselves.
+    for _ in 0..10 {
+        if !matches!(done, Err(Failure::Step(_, Errno::BUSY))) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        done = probe::unmount(target, false, PATIENCE);
+    }
     if matches!(done, Err(Failure::Step(_, Errno::BUSY))) && probe::look(target, PATIENCE) == Seen::Dead {
         done = probe::unmount(target, true, PATIENCE);
     }

@@ -222,7 +222,19 @@ impl Volumes {
             let Some((mount, device)) = mount.and_then(|mount| Some((mount, mount.device?))) else {
                 continue;
             };
-            // Somebody is about to change it.
+            // Only what has to be changed keeps others waiting.
+            let there = bind::look(path, Some(device), target.read_only);
+            let Ok(There::Nothing | There::Dead) = there else {
+                match there {
+                    Ok(There::OtherMode | There::OtherClient | There::Foreign) => {
+                        tracing::warn!("{}: {there:?} is mounted there; it stays", path.display());
+                    }
+                    Err(e) => tracing::warn!("{}: {e}", path.display()),
+                    _ => {}
+                }
+                continue;
+            };
+            // Somebody changes it already.
             let Ok(_held) = self.locks.hold(&target.volume) else { continue };
             if self.known().targets.get(path) != Some(target) {
                 continue;
@@ -238,9 +250,7 @@ impl Volumes {
                         Err(e) => tracing::warn!("{}: {}", path.display(), e.message()),
                     }
                 }
-                Ok(There::Right | There::Hung) => {}
-                Ok(other) => tracing::warn!("{}: {other:?} is mounted there; it stays", path.display()),
-                Err(e) => tracing::warn!("{}: {e}", path.display()),
+                _ => {}
             }
         }
     }
