@@ -8,9 +8,10 @@ mod log;
 mod map;
 mod table;
 
+use std::collections::HashSet;
 use std::io::{Error, ErrorKind, Result};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -40,8 +41,12 @@ const AT_BLOB: usize = 56;
 const BLOBS: usize = 1024;
 /// Longest blob.
 const BLOB_MAX: usize = 512;
+/// The numbers of the requests that appended last.
+const APPENDED: usize = 4096;
+/// So many of them; the kernel has no more requests under way.
+const APPENDED_MAX: usize = 4096;
 /// Where the table begins.
-const HEADER: usize = 4096;
+const HEADER: usize = APPENDED + APPENDED_MAX * 8;
 
 /// Records of handles and locks that a mount can have.
 const HANDLES: usize = 1 << 20;
@@ -52,6 +57,8 @@ pub struct State {
     table: Mutex<Table>,
     log: Mutex<Log>,
     blob: Mutex<()>,
+    /// Where the number of the next request that appends goes.
+    appended: AtomicUsize,
 }
 
 impl State {
@@ -100,7 +107,13 @@ impl State {
     fn over(map: Map, handles: usize, segments: usize) -> Self {
         let table = Table::read(&map, HEADER, handles);
         let log = Log::read(&map, HEADER + handles * table::RECORD, segments);
-        Self { map, table: Mutex::new(table), log: Mutex::new(log), blob: Mutex::default() }
+        Self {
+            map,
+            table: Mutex::new(table),
+            log: Mutex::new(log),
+            blob: Mutex::default(),
+            appended: AtomicUsize::new(0),
+        }
     }
 
     /// The memory, for whoever keeps it beyond this process.
@@ -192,7 +205,27 @@ impl State {
     /// Notes what was written, which may be in pieces. It is there when this returns, and comes after all that others have noted
     /// before. `room` was asked for with the same length.
     pub fn append(&self, room: Room, written: &Written, parts: &[std::io::IoSlice<'_>]) -> Ticket {
-        log::append(&self.map, room, written, parts)
+        let ticket = log::append(&self.map, room, written, parts);
+        if written.append && written.unique != 0 {
+            let n = self.appended.fetch_add(1, Ordering::Relaxed) % APPENDED_MAX;
+            self.map.word(APPENDED + n * 8).store(written.unique, Ordering::Release);
+        }
+        ticket
+    }
+
+    /// The requests whose data was appended, so that none of them is made again when the kernel sends it again to the next process:
+    /// to be asked before that begins to write.
+    pub fn appended(&self) -> HashSet<u64> {
+        let last = (0..APPENDED_MAX).map(|n| self.map.word(APPENDED + n * 8).load(Ordering::Acquire));
+        // Of the very last one only the log may tell.
+        let logged = self.log.lock().all(&self.map).into_iter().map(|found| found.written());
+        let logged = logged.filter(|w| w.append).map(|w| w.unique);
+        last.chain(logged).filter(|unique| *unique != 0).collect()
+    }
+
+    /// What was written is to be committed in another slice than it was noted with.
+    pub fn moved(&self, ticket: &Ticket, slice: u64) {
+        log::moved(&self.map, ticket, slice);
     }
 
     /// Room that is not needed after all.

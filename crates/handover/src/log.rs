@@ -104,6 +104,10 @@ pub(crate) struct Found {
 }
 
 impl Found {
+    pub(crate) fn written(&self) -> Written {
+        self.written
+    }
+
     pub(crate) fn read(self, map: &Map) -> Logged {
         let data = self.pieces.iter().flat_map(|(at, len)| map.read(at + PIECE, *len)).collect();
         let places = match self.pieces[..] {
@@ -367,6 +371,13 @@ impl Log {
 /// Where the header after a piece goes.
 fn next_piece(at: usize, len: usize) -> usize {
     at + PIECE + len.next_multiple_of(PIECE)
+}
+
+/// Notes another slice for a write.
+pub(crate) fn moved(map: &Map, ticket: &Ticket, slice: u64) {
+    if let Some(first) = ticket.0.all().first() {
+        map.word(first + SLICE).store(slice, Ordering::Release);
+    }
 }
 
 /// Fills room with what was written and makes it count. Needs no lock: nobody else knows the room.

@@ -64,7 +64,7 @@ pub struct Record {
     pub fh: u64,
     /// Its inode.
     pub ino: u64,
-    /// Of `open(2)`, as the kernel gave them.
+    /// Of `open(2)`, as the kernel gave them. Of a lock: 1 if it is held.
     pub flags: i32,
     /// The owner of the lock as other clients see it. Of a handle: who opened it, the user in the lower half, the group above.
     pub owner: u64,
@@ -138,8 +138,10 @@ impl Table {
     pub(crate) fn put(&mut self, map: &Map, r: &Record) -> Result<()> {
         if r.kind.is_lock()
             && let Some(p) = self.handles.get(&r.fh)
-            && p.locks.iter().any(|(kind, owner, _)| (*kind, *owner) == (r.kind, r.owner))
+            && let Some((_, _, slot)) =
+                p.locks.iter().find(|(kind, owner, _)| (*kind, *owner) == (r.kind, r.owner))
         {
+            map.word(self.at(*slot) + FLAGS).store(r.flags as u32 as u64, Ordering::Release);
             return Ok(());
         }
         let slot = match self.free.pop() {

@@ -168,7 +168,7 @@ fn what_users_write_is_never_taken_for_a_record() {
     let victim = append(&state, 1, 0, &bytes(100, 1));
     let memory = std::fs::File::from(state.fd().try_clone_to_owned().unwrap());
     let mut header = [0_u8; 64];
-    let base = 4096 + (1 << 20) * 64;
+    let base = 36864 + (1 << 20) * 64;
     std::os::unix::fs::FileExt::read_exact_at(&memory, &mut header, base).unwrap();
     if header == [0; 64] {
         // Segments are taken from either end.
@@ -187,6 +187,26 @@ fn what_users_write_is_never_taken_for_a_record() {
         assert_eq!(found, [3]);
         state.release([one]);
     }
+}
+
+#[test]
+fn requests_that_appended_are_known_when_they_are_sent_again() {
+    let state = create(8);
+    let append = |n: u64| {
+        let room = state.room(10).unwrap();
+        let written = Written { append: true, unique: n * 2, ..written(1, 0) };
+        state.append(room, &written, &[IoSlice::new(&bytes(10, 1))])
+    };
+    for n in 1..5000 {
+        state.release([append(n)]);
+    }
+    let left = append(5000);
+    state.moved(&left, 99);
+    let next = again(&state);
+    let known = next.appended();
+    assert!((1000..=5000).all(|n| known.contains(&(n * 2))));
+    assert!(!known.contains(&1) && known.len() <= 4096);
+    assert_eq!(next.iter().map(|w| w.written.slice).collect::<Vec<_>>(), [99]);
 }
 
 /// `cargo test -p ciderfs-handover --test state -- --ignored --nocapture`

@@ -41,7 +41,7 @@ pub use departed::set_unrecorded;
 pub use error::{Errno, Error, Result};
 pub use holds::HeldDir;
 pub use ledger::{Claim, ClaimPlaces, Hold};
-pub use locks::{Lock, LockCaller};
+pub use locks::{Holder, Lock, LockCaller};
 pub use observe::{Happened, Observer};
 pub use ops::inspect::{Holdings, Locks, TreeUsage};
 pub use ops::quota::QuotaCheck;

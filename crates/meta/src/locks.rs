@@ -9,6 +9,7 @@
 //! finds that out from the records themselves: every change of a file's data is tied to the locks that are held on the
 //! file ([`Meta::fence`]). What was open then stays unusable for writing until it is closed.
 
+mod adopt;
 mod fleet;
 mod state;
 mod table;
@@ -22,6 +23,7 @@ use ciderfs_format::{Attr, Ino};
 use rand::RngExt as _;
 use tokio::sync::oneshot;
 
+pub use self::adopt::Holder;
 #[cfg(feature = "suite")]
 pub(crate) use self::fleet::WAITS;
 use self::state::{After, Answer, Asking};
@@ -107,6 +109,11 @@ impl Meta {
     /// The session ends: no more locks are taken, so that the end finds all of them.
     pub(crate) async fn end_locking(&self) {
         self.locks.close();
+        self.settle_locking().await;
+    }
+
+    /// Waits for commits under way.
+    pub(crate) async fn settle_locking(&self) {
         let begun = Instant::now();
         while self.locks.is_deciding() && begun.elapsed() < LAST_COMMITS {
             tokio::time::sleep(LAST_COMMITS_POLL).await;

@@ -69,6 +69,13 @@ impl OpenFiles {
         (e.unlinked, e.linkable, e.outside) = (true, true, true);
     }
 
+    /// Without a name when last looked at, and open: the last close removes it. `linkable`: it never had one.
+    pub(crate) fn is_nameless(&self, ino: Ino, linkable: bool) {
+        if let Some(e) = self.files.lock().get_mut(&ino) {
+            (e.unlinked, e.linkable) = (true, linkable);
+        }
+    }
+
     /// It is open, and was not in the trash when that was looked at.
     pub(crate) fn opened_outside(&self, ino: Ino) {
         if let Some(e) = self.files.lock().get_mut(&ino) {

@@ -62,10 +62,35 @@ impl Meta {
 
     /// Registers this client and starts its heartbeat and background jobs. A read-only client only reloads settings.
     pub async fn start_session(self: &Arc<Self>) -> Result<()> {
+        self.begin_session(None).await.map(drop)
+    }
+
+    /// [`Meta::start_session`], going on with the session of a process that has ended without closing it. False if others have
+    /// declared it dead meanwhile: it is registered again, but its locks are given away and the removed files that it had open are
+    /// gone, as for a client that was frozen.
+    ///
+    /// Before anything else: no file is open yet. What was open and locked is told next ([`Meta::reopen`], [`Meta::adopt_locks`]).
+    pub async fn take_over_session(self: &Arc<Self>, sid: u64) -> Result<bool> {
+        self.begin_session(Some(sid).filter(|sid| *sid != 0)).await
+    }
+
+    /// Stops background work, and leaves the session with all that it holds to the process that takes it over.
+    pub async fn leave_session(&self) {
+        self.stop.send_replace(true);
+        self.end_tasks().await;
+        // Who waits for a lock goes on waiting: the next process is asked again.
+        self.settle_locking().await;
+    }
+
+    async fn begin_session(self: &Arc<Self>, taken: Option<u64>) -> Result<bool> {
         self.compare_clocks().await?;
         let addresses = interfaces::addresses(&self.cfg.network_interfaces)?;
+        let mut lives = true;
         if !self.cfg.read_only {
-            let sid = self.new_sid().await?;
+            let sid = match taken {
+                Some(sid) => sid,
+                None => self.new_sid().await?,
+            };
             let info = Info {
                 version: &self.cfg.version,
                 host_name: host_name(),
@@ -79,7 +104,19 @@ impl Meta {
             let info = serde_json::to_vec(&info).map_err(|e| Error::Volume(e.to_string()))?;
             *self.session_info.lock() = Bytes::from(info);
             self.sid.store(sid, Ordering::Relaxed);
-            *self.lease.lock() = Some(self.refresh_session().await?.0);
+            let (lease, registered) = self.refresh_session().await?;
+            *self.lease.lock() = Some(lease);
+            if taken.is_some() {
+                self.forget_waits().await?;
+                lives = registered;
+                if !registered {
+                    self.counters.losses.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(
+                        "session {sid} was declared dead before this process could take it over; it is registered again, \
+                         without its locks and without the removed files that were open"
+                    );
+                }
+            }
         }
         let mut tasks = self.tasks.lock();
         tasks.push(tokio::spawn(Arc::clone(self).watch_memory()));
@@ -95,18 +132,13 @@ impl Meta {
                 tasks.push(tokio::spawn(Arc::clone(self).hourly_jobs()));
             }
         }
-        Ok(())
+        Ok(lives)
     }
 
     /// Stops background work and ends the session. Its locks and sustained inodes are released.
     pub async fn close_session(&self) -> Result<()> {
         self.stop.send_replace(true);
-        let tasks = std::mem::take(&mut *self.tasks.lock());
-        for task in tasks {
-            if let Err(e) = task.await {
-                tracing::warn!("a background task ended badly: {e}");
-            }
-        }
+        self.end_tasks().await;
         if self.cfg.read_only {
             return Ok(());
         }
@@ -118,6 +150,15 @@ impl Meta {
         }
         self.drain_deletions().await;
         Ok(())
+    }
+
+    async fn end_tasks(&self) {
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        for task in tasks {
+            if let Err(e) = task.await {
+                tracing::warn!("a background task ended badly: {e}");
+            }
+        }
     }
 
     /// All registered sessions.

@@ -125,6 +125,19 @@ impl Meta {
         Ok(())
     }
 
+    /// Takes back what a process before this one has told in the same session.
+    pub(crate) async fn forget_waits(&self) -> Result<()> {
+        let sid = self.sid();
+        let Some(Value::Plocks(told)) = self.read(&[Read::Plocks(WAITS)]).await?.into_iter().next() else {
+            return Err(StoreError::another_question().into());
+        };
+        if told.iter().any(|((teller, _), _)| *teller == sid) {
+            self.tell_waits(0, &[]).await
+        } else {
+            Ok(())
+        }
+    }
+
     async fn tell_waits(&self, look: u64, waits: &[Wait]) -> Result<()> {
         let sid = self.sid();
         if !waits.is_empty() {

@@ -163,17 +163,26 @@ impl State {
         if lost.is_empty() {
             return;
         }
-        self.losses += 1;
-        let losses = self.losses;
+        self.adopt_lost(ino, lost);
         let Some(e) = self.files.get_mut(&ino) else { return };
-        e.loss = losses;
-        e.lost.extend(lost);
         for &(kind, owner) in lost {
             e.held.drop(kind, owner);
         }
         for &(_, owner) in lost.iter().filter(|(kind, _)| *kind == LockKind::Record) {
             self.note_holding(owner, true, false);
         }
+    }
+
+    /// Locks are gone, of which this process may know or not.
+    pub(super) fn adopt_lost(&mut self, ino: Ino, lost: &[(LockKind, u64)]) {
+        if lost.is_empty() {
+            return;
+        }
+        self.losses += 1;
+        let losses = self.losses;
+        let Some(e) = self.files.get_mut(&ino) else { return };
+        e.loss = losses;
+        e.lost.extend(lost);
         tracing::error!(
             "inode {ino}: {} of its locks were revoked while this client did not answer; what was written under them and \
              not stored yet is refused, and so is writing through what is open now",

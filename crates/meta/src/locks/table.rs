@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::state::{After, Answer, Asking, Batch, Caller, Entry, State, Ticket};
 use super::waits::{Wait, Waits};
 use crate::error::{Errno, Error, Result};
-use crate::ops::locks::{Ask, Decided, Request};
+use crate::ops::locks::{Ask, Decided, Held, Request};
 use crate::store::LockKind;
 
 /// Own locks of a file that a change of its data is tied to; more would only repeat the question.
@@ -52,6 +52,20 @@ impl LockTable {
         let start = !std::mem::replace(&mut e.running, true);
         self.files.store(s.files.len(), Ordering::Release);
         (id, start)
+    }
+
+    /// Enters what a process before this one has held on a file, and what of it was lost.
+    pub(super) fn adopt(&self, ino: Ino, held: Held, lost: &[(LockKind, u64)]) {
+        if held.is_empty() && lost.is_empty() {
+            return;
+        }
+        let mut s = self.state.lock();
+        for owner in held.records.keys() {
+            s.note_holding(*owner, false, true);
+        }
+        s.files.entry(ino).or_default().held = held;
+        s.adopt_lost(ino, lost);
+        self.files.store(s.files.len(), Ordering::Release);
     }
 
     /// The session ends. Requests that are not being decided end now.

@@ -237,6 +237,25 @@ impl Meta {
         }
     }
 
+    /// Counts a file as open that a process before this one had open in the same session, and was permitted to; for
+    /// writing, or as a file that was made without a name. Needs a [`Meta::close`], whatever the result.
+    ///
+    /// # Errors
+    /// `ENOENT`: removed, and not kept, since the session was declared dead.
+    pub async fn reopen(&self, ino: Ino, writes: bool, nameless: bool) -> Result<Attr> {
+        let real = self.real(ino);
+        self.open.open(real).await;
+        let a = self.getattr(ino).await?;
+        // Who may write to a file in the trash has it open since before it went there.
+        if writes || !a.in_trash() {
+            self.open.opened_outside(real);
+        }
+        if a.nlink == 0 {
+            self.open.is_nameless(real, nameless);
+        }
+        Ok(a)
+    }
+
     /// Counts a file that this client has just created as open.
     pub fn opened(&self, ino: Ino) {
         self.open.opened(self.real(ino));
