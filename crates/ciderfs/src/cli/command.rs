@@ -27,6 +27,8 @@ pub enum Command {
     Mount,
     /// Unmounts one.
     Umount,
+    /// Has another program serve a mount.
+    Upgrade,
     /// Writes completions for a shell.
     Completions,
     /// Writes the manual page.
@@ -52,7 +54,7 @@ pub enum Word {
 pub const GROUPS: &[(&str, &[Command])] = &[
     ("Start here", &[Command::Up]),
     ("Volumes", &[Command::Format, Command::Config, Command::Quota, Command::Status, Command::Doctor]),
-    ("Mounting", &[Command::Mount, Command::Umount]),
+    ("Mounting", &[Command::Mount, Command::Umount, Command::Upgrade]),
     ("Looking at files and mounts", &[Command::Info, Command::Stats, Command::Profile]),
     ("This program", &[Command::Completions, Command::Man, Command::Version]),
 ];
@@ -70,6 +72,7 @@ pub const EVERY: &[Command] = &[
     Command::Profile,
     Command::Mount,
     Command::Umount,
+    Command::Upgrade,
     Command::Completions,
     Command::Man,
     Command::Version,
@@ -140,6 +143,12 @@ impl Command {
             ),
             Self::Mount => ("mount", "META-URL MOUNTPOINT", &[Word::Source, Word::Place], "mount a volume"),
             Self::Umount => ("umount", "MOUNTPOINT", &[Word::Place], "unmount a volume"),
+            Self::Upgrade => (
+                "upgrade",
+                "MOUNTPOINT",
+                &[Word::Place],
+                "have another version serve a mount that goes on (mount --supervised)",
+            ),
             Self::Completions => {
                 ("completions", "bash|zsh|fish", &[SHELL], "write what completes our commands in a shell")
             }
