@@ -7,6 +7,7 @@
 mod control;
 mod link;
 mod place;
+mod program;
 mod signals;
 mod supervisor;
 #[allow(unsafe_code, reason = "a lock that tells who holds it")]
@@ -16,6 +17,7 @@ pub mod worker;
 
 pub use control::ask;
 pub use place::find;
+pub use program::Program;
 pub use supervisor::run;
 
 /// What begins a request for [`control`].

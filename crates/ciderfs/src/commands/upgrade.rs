@@ -1,7 +1,7 @@
 //! `ciderfs upgrade MOUNTPOINT`: another program serves a supervised mount, and nobody who uses it notices.
 
 use std::fs::File;
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::cli::args::Args;
 use crate::cli::table::{BINARY, JSON, WAIT};
 use crate::commands::mountpoint;
 use crate::failure::{EXIT_UNFIT, EXIT_UNSUPERVISED, Failure, Result};
-use crate::supervise::{self, UPGRADE};
+use crate::supervise::{self, Program, UPGRADE};
 
 /// A program has this long to say what it can.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -33,8 +33,8 @@ pub fn run(args: &Args) -> Result<()> {
         text: format!("{} cannot serve the mount: {why}", shown(&name)),
         code: EXIT_UNFIT,
     };
-    let file = File::open(&name).map_err(|e| unfit(e.to_string()))?;
-    let version = asked(&file).map_err(unfit)?;
+    let program = Program::of(File::open(&name).map_err(|e| unfit(e.to_string()))?, name.clone());
+    let version = asked(&program).map_err(unfit)?;
     let json_only = args.get(JSON);
     let tell = |text: &str| {
         if !json_only {
@@ -44,7 +44,7 @@ pub fn run(args: &Args) -> Result<()> {
     tell(&format!("{} is {version}", shown(&name)));
     let wait = args.get(WAIT).as_secs().max(1);
     let request = json!({ "do": UPGRADE, "program": shown(&name), "wait": wait });
-    let link = supervise::ask(&socket, &request, &[file.as_fd()]).map_err(|e| unsupervised(&full, &e))?;
+    let link = supervise::ask(&socket, &request, &[program.as_fd()]).map_err(|e| unsupervised(&full, &e))?;
     loop {
         let message = link.receive(true)?;
         let Some(message) = message else {
@@ -104,9 +104,8 @@ fn user(mount: &MountInfo) -> u32 {
 }
 
 /// The version of a program that can take mounts over.
-fn asked(program: &File) -> std::result::Result<String, String> {
-    let path = format!("/proc/self/fd/{}", program.as_raw_fd());
-    let mut command = Command::new(path);
+fn asked(program: &Program) -> std::result::Result<String, String> {
+    let mut command = Command::new(program.path());
     command.args(["version", "--check-handover"]).stdin(Stdio::null()).stderr(Stdio::null());
     let mut child = command.stdout(Stdio::piped()).spawn().map_err(|e| e.to_string())?;
     let since = Instant::now();

@@ -3,12 +3,11 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ciderfs_format::shown;
@@ -20,6 +19,7 @@ use serde_json::json;
 
 use super::control::{Asked, Listener, say};
 use super::link::{self, Link, Message};
+use super::program::Program;
 use super::signals::Signals;
 use super::upgrade::{Stage, Upgrade};
 use super::{HOLD, STATUS, UPGRADE, ask, place, turn, worker};
@@ -41,13 +41,6 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(500);
 /// A worker that a dead supervisor has left has this long to disappear.
 const ORPHAN: Duration = Duration::from_secs(10);
-
-/// A program that can be a worker. Kept open, so that the same is started again though another one has its name by now.
-#[derive(Debug, Clone)]
-pub(super) struct Program {
-    pub file: Arc<File>,
-    pub name: PathBuf,
-}
 
 /// A worker.
 struct Running {
@@ -95,8 +88,7 @@ pub(super) struct Supervisor {
 pub fn run(args: &Args, argv: &[OsString], log: Option<PathBuf>) -> Result<()> {
     descriptors::close_on_exec();
     let signals = Signals::new()?;
-    let own = std::env::current_exe()?;
-    let program = Program { file: Arc::new(File::open("/proc/self/exe")?), name: own };
+    let program = Program::own()?;
     let mut this = match args.find(RESUME_FROM) {
         Some(socket) => Supervisor::resumed(socket, program)?,
         None => {
@@ -200,7 +192,7 @@ impl Supervisor {
         let mut fds = vec![self.state.as_fd(), self.begun.as_fd()];
         fds.extend(self.fuse.as_ref().map(|fd| fd.as_fd()));
         ours.send(link::BEGIN, &text, &fds)?;
-        let mut command = Command::new(format!("/proc/self/fd/{}", self.program.file.as_raw_fd()));
+        let mut command = Command::new(self.program.path());
         command.arg0("ciderfs").args(visible::words(&self.argv).get(1..).unwrap_or_default());
         command.env(worker::ENV, "1").envs(log::for_background()).env_remove(PASSWORD_FILE);
         // What is typed at a terminal reaches the supervisor only, which passes it on.

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ciderfs_format::shown;
@@ -10,7 +9,8 @@ use serde_json::json;
 
 use super::control::{Asked, say};
 use super::link::Link;
-use super::supervisor::{Program, Supervisor};
+use super::program::Program;
+use super::supervisor::Supervisor;
 use crate::failure::{EXIT_ERROR, EXIT_OLD_SERVES, EXIT_UNSERVED};
 
 /// The worker has this long to finish what it has begun and to store what was written; then it is ended, and its successor finds
@@ -61,7 +61,7 @@ impl Supervisor {
         }
         let Some(file) = asked.fds.pop().map(File::from) else { return refuse("no program was given") };
         let name = PathBuf::from(asked.what["program"].as_str().unwrap_or_default());
-        let new = Program { file: Arc::new(file), name };
+        let new = Program::of(file, name);
         tracing::info!("an upgrade to {} begins", shown(&new.name));
         say(&client, &json!({ "say": format!("worker {} finishes what it has begun", self.pid()) }));
         let now = Instant::now();

@@ -71,10 +71,11 @@ async fn serve_async(args: &Args, banner: Option<&str>) -> Result<()> {
     complete(&mut options, args, &volume);
     let document = document(args, &volume.settings, options.mount.read_only)?;
     let (meta, blocks) = (Arc::clone(&volume.meta), Arc::clone(&volume.blocks));
+    let mut signals = Signals::new()?;
+    // Before the vfs, which notes the session for the next process.
+    let lives = stop::start_session(&volume.meta, &mut signals).await?;
     let vfs = Vfs::new(meta, blocks, config::vfs(args, document, &options, metrics));
     serve_metrics(args, &vfs).await;
-    let mut signals = Signals::new()?;
-    stop::start_session(&volume.meta, &mut signals).await?;
     let attached = match connection {
         Some(connection) => adopt(&vfs, mountpoint, options, connection).await.map(Ok),
         None => attach(&vfs, mountpoint, options).await,

@@ -31,19 +31,16 @@ pub const REPORTED_PATIENCE: Duration = STOP_PATIENCE.saturating_add(REPORT).sat
 /// How often the serving loop looks whether it was unmounted from outside.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Registers the session. From the moment when the mount appears somebody may want it to end.
-pub async fn start_session(meta: &Arc<Meta>, signals: &mut Signals) -> Result<()> {
-    let start = async {
-        let Some(worker) = worker::get() else { return Ok(meta.start_session().await?) };
-        match worker.state.sid() {
-            0 => meta.start_session().await?,
-            sid => _ = meta.take_over_session(sid).await?,
-        }
-        worker.state.set_sid(meta.sid());
-        Ok::<(), Failure>(())
-    };
+/// Registers the session. From the moment when the mount appears somebody may want it to end. A session of a process before this one
+/// goes on instead; false if others have declared it dead.
+pub async fn start_session(meta: &Arc<Meta>, signals: &mut Signals) -> Result<bool> {
+    let sid = worker::get().map_or(0, |worker| worker.state.sid());
+    if sid != 0 {
+        // Whoever wants an end waits until what was left is stored.
+        return Ok(meta.take_over_session(sid).await?);
+    }
     tokio::select! {
-        started = start => started,
+        started = meta.start_session() => started.map(|()| true).map_err(Failure::from),
         failure = signals.end() => {
             // What was sent before is carried out before this.
             let _ = tokio::time::timeout(CANCEL_PATIENCE, meta.close_session()).await;
