@@ -194,6 +194,7 @@ pub fn vfs(
         open_cache: OpenCache { valid: args.get(OPEN_CACHE), limit: count(args.get(OPEN_CACHE_LIMIT)) },
         config_json,
         metrics,
+        handover: None,
     }
 }
 

@@ -109,6 +109,7 @@ fn serve(runtime: &Runtime, subdir: Option<&[u8]>) -> Kernel {
             open_cache: OpenCache::default(),
             config_json: serde_json::Value::Null,
             metrics: Arc::new(Metrics::new(HashMap::new()).unwrap()),
+            handover: None,
         };
         Vfs::new(meta, blocks, cfg)
     });

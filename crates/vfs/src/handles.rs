@@ -33,6 +33,20 @@ pub(crate) struct FileHandle {
 }
 
 impl FileHandle {
+    /// A handle that was opened with `flags`, when so many failures were `reported` and so many locks lost.
+    pub(crate) fn new(file: Arc<File>, flags: i32, reported: u64, loss: u64, drops: Drops) -> Self {
+        Self {
+            file,
+            writable: flags & libc::O_ACCMODE != libc::O_RDONLY,
+            reported: Mutex::new(reported),
+            ahead: Mutex::new(ReadAhead::default()),
+            append: flags & libc::O_APPEND != 0,
+            noatime: flags & libc::O_NOATIME != 0,
+            locks: HandleLocks::new(loss),
+            drops,
+        }
+    }
+
     /// The error that this handle still has to report; it counts as reported from now on.
     pub(crate) fn take_error(&self) -> Result<(), Errno> {
         let (failures, error) = self.failures();
@@ -67,6 +81,8 @@ pub(crate) enum Handle {
     Log(Arc<Reader>),
     /// `.control`.
     Control(Arc<Control>),
+    /// A file or directory that was removed, and is gone since the process before this one ended.
+    Lost,
 }
 
 /// All handles of a mount. Numbers are odd for what only reads, even for what may write.
@@ -79,6 +95,16 @@ pub(crate) struct Handles {
 }
 
 impl Handles {
+    /// New handles get greater numbers than this.
+    pub(crate) fn after(last: u64) -> Self {
+        Self { next: Mutex::new(last), ..Self::default() }
+    }
+
+    /// A handle that the process before this one has given to the kernel.
+    pub(crate) fn restore(&self, fh: u64, ino: Ino, handle: Handle) {
+        self.map.write().insert(fh, (ino, handle));
+    }
+
     pub(crate) fn add(&self, ino: Ino, handle: Handle) -> u64 {
         let even = matches!(&handle, Handle::File(f) if f.writable);
         let fh = {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ciderfs_format::{Attr, FileType, Ino, Time};
+use ciderfs_handover::Kind;
 use ciderfs_meta::{Caller, Errno, Result};
 
 use crate::control::Control;
@@ -67,7 +68,16 @@ impl Vfs {
         let mask =
             if access == libc::O_WRONLY { 0 } else { 4 } | if access == libc::O_RDONLY { 0 } else { 2 };
         self.access_virtual(c, ino, mask).await?;
-        let handle = if Self::is_control(ino) {
+        let handle = self.virtual_handle(c, ino, access)?;
+        let fh = self.handles.add(ino, handle);
+        let opener = u64::from(c.uid) | u64::from(c.gid) << 32;
+        self.carry.opened(Kind::File, fh, ino, flags, opener);
+        Ok(Opened { fh, keep_cache: false, direct_io: true })
+    }
+
+    /// What a handle of a virtual file holds.
+    pub(crate) fn virtual_handle(&self, c: &Caller, ino: Ino, access: i32) -> Result<Handle> {
+        Ok(if Self::is_control(ino) {
             Handle::Control(Arc::new(Control::new(c, &self.handles.control)?))
         } else if ino == ACCESS_LOG.1 && access == libc::O_RDONLY {
             Handle::Log(self.access_log.open()?)
@@ -75,9 +85,7 @@ impl Vfs {
             Handle::Virtual(self.virtual_content(ino))
         } else {
             return Err(Errno::EACCES.into());
-        };
-        let fh = self.handles.add(ino, handle);
-        Ok(Opened { fh, keep_cache: false, direct_io: true })
+        })
     }
 
     /// Checks a permission of a virtual file.

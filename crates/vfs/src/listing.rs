@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use ciderfs_format::{FileType, Ino};
+use ciderfs_handover::Kind;
 use ciderfs_meta::{Caller, Errno, Result};
 
 use crate::dir::{DirItem, DirStream};
@@ -16,6 +17,15 @@ impl Vfs {
         if c.check {
             self.access(c, ino, 4).await?;
         }
+        let handle = self.dir_handle(c, ino).await?;
+        let fh = self.handles.add(ino, handle);
+        let opener = u64::from(c.uid) | u64::from(c.gid) << 32;
+        self.carry.opened(Kind::Dir, fh, ino, i32::from(c.check), opener);
+        Ok(fh)
+    }
+
+    /// What a handle of a directory holds.
+    pub(crate) async fn dir_handle(&self, c: &Caller, ino: Ino) -> Result<Handle> {
         let known_gone = self.meta.departed(ino).is_some();
         let held = self.meta.hold_dir(ino).await?;
         let changes = {
@@ -31,7 +41,7 @@ impl Vfs {
             }
         };
         let stream = DirStream::new(c.clone(), ino, changes, held, known_gone);
-        Ok(self.handles.add(ino, Handle::Dir(Arc::new(tokio::sync::Mutex::new(stream)))))
+        Ok(Handle::Dir(Arc::new(tokio::sync::Mutex::new(stream))))
     }
 
     /// Lists from an offset until `sink` returns true (full).
@@ -42,8 +52,10 @@ impl Vfs {
         plus: bool,
         sink: &mut (dyn FnMut(DirItem<'_>) -> bool + Send),
     ) -> Result<()> {
-        let (ino, Handle::Dir(stream)) = self.handles.get_with_inode(fh)? else {
-            return Err(Errno::ENOTDIR.into());
+        let (ino, stream) = match self.handles.get_with_inode(fh)? {
+            (ino, Handle::Dir(stream)) => (ino, stream),
+            (_, Handle::Lost) => return Ok(()),
+            _ => return Err(Errno::ENOTDIR.into()),
         };
         let mut stream = stream.lock().await;
         match stream.list(self, offset, plus, sink).await {
@@ -59,6 +71,7 @@ impl Vfs {
     /// Closes a directory.
     pub fn releasedir(&self, fh: u64) {
         self.handles.remove(fh);
+        self.carry.closed(fh);
     }
 
     /// `.`, `..` and, in the root, the virtual names.

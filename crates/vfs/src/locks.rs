@@ -28,9 +28,9 @@ const FORGET_PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub(crate) struct HandleLocks {
     /// Who took record locks.
-    owners: Mutex<BTreeSet<u64>>,
+    pub(crate) owners: Mutex<BTreeSet<u64>>,
     /// The holder of its flock.
-    flock: Mutex<Option<u64>>,
+    pub(crate) flock: Mutex<Option<u64>>,
     /// The number of the last loss when it was opened.
     pub(crate) seen: u64,
 }
@@ -55,7 +55,7 @@ pub struct LockRequest {
 }
 
 impl LockRequest {
-    fn kind(&self) -> LockKind {
+    pub(crate) fn kind(&self) -> LockKind {
         match self.lock {
             Lock::Flock(_) => LockKind::Flock,
             Lock::Range(_) => LockKind::Record,
@@ -67,6 +67,14 @@ impl LockRequest {
         match self.lock {
             Lock::Flock(_) => self.owner ^ self.fh,
             Lock::Range(_) => self.owner,
+        }
+    }
+
+    /// Is it for a lock, and not for the end of one?
+    pub(crate) fn asks(&self) -> bool {
+        match self.lock {
+            Lock::Flock(want) => want.is_some(),
+            Lock::Range(r) => r.kind != ciderfs_format::lock::F_UNLCK,
         }
     }
 
@@ -104,6 +112,7 @@ impl Vfs {
             LockKind::Flock => h.locks.flock.lock().replace(owner).is_none(),
             LockKind::Record => h.locks.owners.lock().insert(owner),
         };
+        self.carry.locking(&request, ino, owner, self.meta.has_lock(ino, request.kind(), owner));
         let generation = h.file.generation();
         let by = LockCaller { owner, pid: request.pid };
         let mut got = self.meta.lock(ino, by, request.lock, wait, &mut interrupted).await;
@@ -119,7 +128,10 @@ impl Vfs {
                 got = Err(Errno::EAGAIN.into());
             }
         }
-        match (got?, request.lock) {
+        let got = got?;
+        // Before the kernel is answered: then the lock counts.
+        self.carry.locking(&request, ino, owner, self.meta.has_lock(ino, request.kind(), owner));
+        match (got, request.lock) {
             (_, Lock::Flock(None)) => Ok(()),
             (_, Lock::Range(r)) if r.kind == ciderfs_format::lock::F_UNLCK => Ok(()),
             (attr, _) => self.see_locked(&h.file, attr, generation, first).await,
@@ -153,6 +165,7 @@ impl Vfs {
                 h.file.note_flock_closing();
             }
             h.locks.owners.lock().remove(&owner);
+            self.carry.unlocked(fh, owner);
             if self.meta.has_lock(ino, LockKind::Record, owner) {
                 let vfs = Arc::clone(self);
                 // To its end, also if the caller stops waiting.

@@ -6,14 +6,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use ciderfs_format::{Attr, Ino};
+use ciderfs_handover::Kind;
 use ciderfs_meta::{Caller, Errno, OpenFlags, Result, Version};
-use parking_lot::Mutex;
 
+use crate::carry::Source;
 use crate::file::{File, moment};
 use crate::handles::{FileHandle, Handle};
-use crate::locks::HandleLocks;
 use crate::pages::{Drops, Seen};
-use crate::readahead::ReadAhead;
 use crate::stale::{Stale, comes_by_path};
 use crate::vfs::{Opened, Vfs};
 
@@ -142,16 +141,8 @@ impl Vfs {
         let keep_cache = seen.drops.is_none();
         let ino = file.ino;
         let reported = file.state.lock().failures;
-        let handle = FileHandle {
-            file: Arc::clone(&file),
-            writable: flags & libc::O_ACCMODE != libc::O_RDONLY,
-            reported: Mutex::new(reported),
-            ahead: Mutex::new(ReadAhead::default()),
-            append: flags & libc::O_APPEND != 0,
-            noatime: flags & libc::O_NOATIME != 0,
-            locks: HandleLocks::new(self.meta.lock_loss(ino)),
-            drops: seen.drops.unwrap_or_default(),
-        };
+        let loss = self.meta.lock_loss(ino);
+        let handle = FileHandle::new(file, flags, reported, loss, seen.drops.unwrap_or_default());
         // What is only appended is not worth the kernel's memory, and its pages would lie where it believes the end to be.
         let appends = flags & libc::O_APPEND != 0 && flags & libc::O_ACCMODE == libc::O_WRONLY;
         let reads = flags & libc::O_ACCMODE == libc::O_RDONLY && flags & EXEC == 0;
@@ -160,6 +151,7 @@ impl Vfs {
             handle.file.paged.store(true, Ordering::Relaxed);
         }
         let fh = self.handles.add(ino, Handle::File(Arc::new(handle)));
+        self.carry.opened(Kind::File, fh, ino, flags, 0);
         Opened { fh, keep_cache: keep_cache && !direct_io, direct_io }
     }
 
@@ -200,19 +192,32 @@ impl Vfs {
             Handle::Log(reader) => Ok(vec![reader.read(size as usize).await]),
             Handle::Control(control) => Ok(vec![control.read(off, size)]),
             Handle::Dir(_) => Err(Errno::EISDIR.into()),
+            Handle::Lost => Err(Errno::ESTALE.into()),
         }
     }
 
     /// Writes into the buffers.
     pub async fn write(self: &Arc<Self>, fh: u64, off: u64, data: &[u8]) -> Result<u32> {
-        self.write_handle(fh, Some(off), data).await?;
+        self.write_handle(fh, Some(off), data, 0).await?;
         Ok(data.len() as u32)
     }
 
     /// Writes with `O_APPEND`: to the end of the file, also where another client has moved it or does so before this is
     /// committed. `offset` is where the kernel believes the end to be.
     pub async fn append(self: &Arc<Self>, fh: u64, offset: u64, data: &[u8]) -> Result<u32> {
-        let at = self.write_handle(fh, None, data).await?;
+        self.append_once(fh, offset, data, 0).await
+    }
+
+    /// [`Vfs::append`] for a request with this number, by which [`Vfs::has_appended`] tells it from a new one should the kernel send
+    /// it again to the next process.
+    pub async fn append_once(
+        self: &Arc<Self>,
+        fh: u64,
+        offset: u64,
+        data: &[u8],
+        unique: u64,
+    ) -> Result<u32> {
+        let at = self.write_handle(fh, None, data, unique).await?;
         if at.is_some_and(|at| at != offset)
             && let Ok(Handle::File(h)) = self.handles.get(fh)
         {
@@ -223,9 +228,16 @@ impl Vfs {
     }
 
     /// Where a write to a file begins.
-    async fn write_handle(self: &Arc<Self>, fh: u64, off: Option<u64>, data: &[u8]) -> Result<Option<u64>> {
+    async fn write_handle(
+        self: &Arc<Self>,
+        fh: u64,
+        off: Option<u64>,
+        data: &[u8],
+        unique: u64,
+    ) -> Result<Option<u64>> {
         let h = match self.handles.get(fh)? {
             Handle::File(h) => h,
+            Handle::Lost => return Err(Errno::ESTALE.into()),
             _ => return Err(Errno::EBADF.into()),
         };
         if !h.writable {
@@ -233,7 +245,7 @@ impl Vfs {
         }
         self.used(&h);
         self.check_locks(&h).await?;
-        self.write_file(&h.file, h.locks.seen, off, data).await.map(Some)
+        self.write_file(&h.file, h.locks.seen, off, data, Source::new(unique)).await.map(Some)
     }
 
     /// `fsync`: returns when everything written so far is stored and committed, or with the last error not yet reported by it
@@ -245,8 +257,13 @@ impl Vfs {
         match self.handles.get(fh)? {
             Handle::File(h) => {
                 self.flush_handle(&h).await?;
-                Ok(h.take_error()?)
+                let told = h.take_error();
+                if told.is_err() {
+                    self.carry.reported(fh);
+                }
+                Ok(told?)
             }
+            Handle::Lost => Err(Errno::ESTALE.into()),
             _ => Ok(()),
         }
     }
@@ -277,6 +294,12 @@ impl Vfs {
 
     /// The last reference to a handle is gone.
     pub async fn release(self: &Arc<Self>, fh: u64) {
+        self.release_handle(fh).await;
+        // Not before: should this process end here, the kernel asks the next one.
+        self.carry.closed(fh);
+    }
+
+    async fn release_handle(self: &Arc<Self>, fh: u64) {
         let Some((ino, handle)) = self.handles.remove(fh) else { return };
         let h = match handle {
             Handle::File(h) => h,

@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use ciderfs_block::{BlockError, BlockStore, Buffer, Buffers, Permit};
 use ciderfs_format::{CHUNK_SIZE, Slice, Time};
+use ciderfs_handover::Ticket;
 use ciderfs_meta::NewSlice;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
@@ -62,6 +63,8 @@ pub(crate) struct Pending {
     /// Pays for the buffers that are not sent.
     permit: Option<Permit>,
     uploads: Vec<JoinHandle<Result<(), BlockError>>>,
+    /// Where the next process would find it.
+    pub(crate) logged: Vec<Ticket>,
 }
 
 impl Pending {
@@ -81,6 +84,7 @@ impl Pending {
             block_size: block_size as usize,
             permit: None,
             uploads: Vec::new(),
+            logged: Vec::new(),
         }
     }
 

@@ -18,6 +18,7 @@ mod open_cache;
 mod overtaken;
 mod promised;
 mod ranges;
+mod resume;
 mod room;
 mod sharing;
 mod support;

@@ -1,12 +1,13 @@
 //! A mounted volume: what it consists of, its beginning and its end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use ciderfs_block::BlockStore;
 use ciderfs_format::{Attr, Ino, Time};
+use ciderfs_handover::State;
 use ciderfs_meta::Meta;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -14,6 +15,7 @@ use tokio::sync::Notify;
 use crate::access_log::AccessLog;
 use crate::allocated::Allocated;
 use crate::atime::Atimes;
+use crate::carry::Carry;
 use crate::compact::Compactions;
 use crate::files::Files;
 use crate::handles::Handles;
@@ -47,6 +49,8 @@ pub struct VfsConfig {
     pub config_json: serde_json::Value,
     /// Where to count.
     pub metrics: Arc<Metrics>,
+    /// What the next process of the mount is to find, should this one end without a word; `None`: nothing.
+    pub handover: Option<Arc<State>>,
 }
 
 /// For how long, and of how many files, what the engine told at an open counts without asking it again.
@@ -117,6 +121,10 @@ pub struct Vfs {
     pub(crate) allocated: Allocated,
     /// Names of files that are in the trash.
     pub(crate) trashed: Trashed,
+    /// What is left to the next process.
+    pub(crate) carry: Carry,
+    /// Requests that the process before this one has appended for.
+    pub(crate) appended: OnceLock<HashSet<u64>>,
 }
 
 impl Vfs {
@@ -127,6 +135,8 @@ impl Vfs {
         let atimes = Atimes::new(meta.atime_mode());
         let vfs = Arc::new(Self {
             max_readahead: cfg.max_readahead.unwrap_or(default_ahead).min(blocks.budget().limit() / 4),
+            handles: Handles::after(cfg.handover.as_ref().map_or(0, |state| state.last_fh())),
+            carry: Carry::new(cfg.handover.clone(), meta.sid()),
             meta,
             blocks,
             files: Files::default(),
@@ -135,7 +145,6 @@ impl Vfs {
             changed: Recent::default(),
             told: Told::new(cfg.attr_valid),
             mixes_direct: AtomicBool::new(false),
-            handles: Handles::default(),
             dirty: Notify::new(),
             metrics: Arc::clone(&cfg.metrics),
             access_log: AccessLog::default(),
@@ -149,6 +158,7 @@ impl Vfs {
             atime_task: Mutex::default(),
             allocated: Allocated::default(),
             trashed: Trashed::default(),
+            appended: OnceLock::new(),
         });
         if let Err(e) = vfs.metrics.follow(&vfs) {
             tracing::warn!("not all figures are shown: {e}");
@@ -179,8 +189,25 @@ impl Vfs {
         }
     }
 
+    /// Flushes everything and stops background work, and leaves all that is open to the next process of the mount.
+    pub async fn suspend(self: &Arc<Self>) {
+        self.stop_tasks().await;
+        self.compactions.close().await;
+        self.blocks.shutdown().await;
+    }
+
     /// Flushes everything and stops background work.
     pub async fn shutdown(self: &Arc<Self>) {
+        self.stop_tasks().await;
+        let left: Vec<u64> = self.handles.all();
+        for fh in left {
+            self.release(fh).await;
+        }
+        self.compactions.close().await;
+        self.blocks.shutdown().await;
+    }
+
+    async fn stop_tasks(self: &Arc<Self>) {
         if let Some(task) = self.flusher.lock().take() {
             task.abort();
         }
@@ -189,11 +216,5 @@ impl Vfs {
         }
         self.write_atimes().await;
         self.flush_all().await;
-        let left: Vec<u64> = self.handles.all();
-        for fh in left {
-            self.release(fh).await;
-        }
-        self.compactions.close().await;
-        self.blocks.shutdown().await;
     }
 }

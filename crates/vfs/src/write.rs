@@ -8,6 +8,7 @@ use ciderfs_format::slice::MAX_FILE_SIZE;
 use ciderfs_format::{CHUNK_SIZE, Time};
 use ciderfs_meta::{Clock as _, Errno, Error, NewSlice, Result, SystemClock};
 
+use crate::carry::{LogPlace, Source};
 use crate::file::{File, State, UnderWay, moment};
 use crate::pending::Pending;
 use crate::stale::Stale;
@@ -33,6 +34,7 @@ impl Vfs {
         seen: u64,
         offset: Option<u64>,
         data: &[u8],
+        mut source: Source,
     ) -> Result<u64> {
         let mut at = offset.unwrap_or_else(|| file.state.lock().attr.length);
         let Some(end) = at.checked_add(data.len() as u64).filter(|end| *end < MAX_FILE_SIZE) else {
@@ -58,10 +60,14 @@ impl Vfs {
             // What is appended stays in one piece, wherever chunks end: nothing may come between.
             let most = if offset.is_some() { CHUNK_SIZE - at % CHUNK_SIZE } else { CHUNK_SIZE };
             let n = rest.len().min(most as usize);
-            let put = self.write_piece(file, seen, offset.map(|_| at), &rest[..n]).await?;
+            let put = self.write_piece(file, seen, offset.map(|_| at), &rest[..n], &mut source).await?;
             begins = begins.or(Some(put));
             at = put + n as u64;
             rest = &rest[n..];
+        }
+        if source.is_unlogged {
+            // Longer than the log: it is safe once it is stored.
+            self.flush(file).await?;
         }
         Ok(begins.unwrap_or(at))
     }
@@ -73,12 +79,14 @@ impl Vfs {
         seen: u64,
         offset: Option<u64>,
         data: &[u8],
+        source: &mut Source,
     ) -> Result<u64> {
         self.blocks.upload_room().await;
         let mut permit = Some(self.reserve(file, data.len() as u64).await);
+        let mut log = self.log_place(file, data.len(), source).await;
         let mut id = None;
         loop {
-            if let Some((at, flush)) = self.buffer(file, seen, offset, data, &mut permit, id)? {
+            if let Some((at, flush)) = self.buffer(file, seen, offset, data, (&mut permit, &mut log), id)? {
                 self.dirty.notify_one();
                 if flush {
                     self.flush_in_background(file);
@@ -97,7 +105,7 @@ impl Vfs {
         seen: u64,
         offset: Option<u64>,
         data: &[u8],
-        permit: &mut Option<Permit>,
+        (permit, log): (&mut Option<Permit>, &mut LogPlace<'_>),
         id: Option<u64>,
     ) -> Result<Option<(u64, bool)>> {
         let now = SystemClock.now();
@@ -118,6 +126,7 @@ impl Vfs {
         let slice = &mut s.pending[index];
         let Some(permit) = permit.take() else { return Ok(None) };
         slice.write(at, data, permit, now, self.blocks.buffers());
+        slice.logged.extend(log.note(file.ino, at, append, slice.id, data));
         slice.send(&self.blocks, tier);
         let full = slice.is_full();
         s.attr.length = s.attr.length.max(at + data.len() as u64);
@@ -131,13 +140,18 @@ impl Vfs {
         if let Some(permit) = self.blocks.budget().try_acquire(bytes, BudgetKind::Write) {
             return permit;
         }
+        self.flush_all_in_background(file);
+        self.blocks.budget().acquire(bytes, BudgetKind::Write).await
+    }
+
+    /// Flushes this file, and all others that are dirty.
+    pub(crate) fn flush_all_in_background(self: &Arc<Self>, file: &Arc<File>) {
         self.flush_in_background(file);
         for other in self.files.all() {
             if !Arc::ptr_eq(&other, file) && other.is_dirty() {
                 self.flush_in_background(&other);
             }
         }
-        self.blocks.budget().acquire(bytes, BudgetKind::Write).await
     }
 
     pub(crate) fn flush_in_background(self: &Arc<Self>, file: &Arc<File>) {
@@ -244,9 +258,9 @@ impl Vfs {
                 failed.extend(slices.iter().map(|s| (s.slice.id, s.slice.size)));
             }
         }
-        let (as_believed, known) = {
+        let (as_believed, known, logged) = {
             let mut s = file.state.lock();
-            s.pending.drain(..stored.len());
+            let logged: Vec<_> = s.pending.drain(..stored.len()).flat_map(|p| p.logged).collect();
             s.committing = 0;
             let known = match &written {
                 Some(Ok(w)) => {
@@ -263,8 +277,12 @@ impl Vfs {
             if let Some(e) = error {
                 s.fail(e);
             }
-            (known && !std::mem::take(&mut s.moved), known)
+            (known && !std::mem::take(&mut s.moved), known, logged)
         };
+        if let Some(e) = error {
+            self.carry.failed(file.ino, e);
+        }
+        self.carry.release(logged);
         match &written {
             Some(Ok(w)) if as_believed => self.pages.changed(file.ino, &w.changed),
             _ => self.pages.forget(file.ino),

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use ciderfs_block::{BlockConfig, BlockStore};
 use ciderfs_format::{FileType, Ino, Settings};
+use ciderfs_handover::State;
 use ciderfs_meta::memory::MemoryStore;
 use ciderfs_meta::store::Store;
 use ciderfs_meta::{Caller, Errno, Meta, MetaConfig, NewNode, Result, SetAttr};
 use ciderfs_object::ObjectStore;
 use ciderfs_object::layers::Faulty;
 
-use crate::{Metrics, OpenCache, Vfs, VfsConfig};
+use crate::{Metrics, OpenCache, Resumed, Vfs, VfsConfig};
 
 pub(super) const KIB: usize = 1 << 10;
 pub(super) const MIB: usize = 1 << 20;
@@ -56,6 +57,19 @@ impl World {
         self.client_with(store, OpenCache::default()).await
     }
 
+    /// A mount that leaves what it has to the next process; with `resume` it is that process.
+    pub(super) async fn process(&self, state: Arc<State>, resume: bool) -> (Client, Resumed) {
+        let cfg = MetaConfig { heartbeat: Duration::ZERO, ..MetaConfig::default() };
+        let meta = Meta::load(Arc::clone(&self.meta) as Arc<dyn Store>, cfg).await.unwrap();
+        let lives = match resume {
+            true => meta.take_over_session(state.sid()).await.unwrap(),
+            false => meta.start_session().await.map(|()| true).unwrap(),
+        };
+        let client = self.client_of(meta, OpenCache::default(), Some(state));
+        let found = if resume { client.vfs.resume(lives).await.unwrap() } else { Resumed::default() };
+        (client, found)
+    }
+
     /// Another mount that remembers what it has opened for so long.
     pub(super) async fn client_remembering(&self, valid: Duration) -> Client {
         let open_cache = OpenCache { valid, ..OpenCache::default() };
@@ -66,6 +80,10 @@ impl World {
         let cfg = MetaConfig { heartbeat: Duration::ZERO, ..MetaConfig::default() };
         let meta = Meta::load(store, cfg).await.unwrap();
         meta.start_session().await.unwrap();
+        self.client_of(meta, open_cache, None)
+    }
+
+    fn client_of(&self, meta: Arc<Meta>, open_cache: OpenCache, handover: Option<Arc<State>>) -> Client {
         let blocks = BlockConfig {
             block_size: self.block_size,
             buffer_size: self.buffer_size,
@@ -82,6 +100,7 @@ impl World {
             open_cache,
             config_json: serde_json::Value::Null,
             metrics: Arc::new(Metrics::new(HashMap::new()).unwrap()),
+            handover,
         };
         Client { vfs: Vfs::new(Arc::clone(&meta), blocks, cfg), meta }
     }
