@@ -225,7 +225,8 @@ fn a_program_that_cannot_take_over_changes_nothing() {
     let volume = Volume::new(Engine::Redis, &[]);
     let mount = supervised(&volume, &[]);
     let mut file = File::create(mount.join("f")).unwrap();
-    let at = mount.path().to_str().unwrap();
+    let at = mount.path().display().to_string();
+    let at = at.as_str();
     let unfit = run(&["upgrade", "--binary=/bin/true", at]);
     assert_eq!(unfit.code, 3, "{unfit:?}");
     assert_eq!(run(&["upgrade", "--binary=/none", at]).code, 3);
@@ -343,7 +344,7 @@ fn the_connection_outlives_its_supervisor() {
     assert!(!PathBuf::from(format!("/proc/{orphan}/exe")).exists());
     // Both of them at once.
     let both = [worker(&next), next.pid()];
-    both.map(kill);
+    both.into_iter().for_each(kill);
     let mut next = next;
     next.wait(PATIENCE).unwrap();
     let mut command = program();

@@ -1,6 +1,6 @@
 //! Requests that the kernel sends again because whoever had them ended before the answer.
 //!
-//! Most can simply be done again. What must happen once (making, removing, moving a name, appending, opening) is noted in
+//! Most can simply be done again. What must happen once (making, removing, moving a name, opening) is noted in
 //! [`Begun`](crate::begun::Begun) before it is begun and when it is done: what was done is only answered. Between the commit and the note that
 //! it was done lies a moment; there, what is found decides: a name that is as the request would have made it, since the request was
 //! begun, was made by it. `docs/semantics.md` has the rules and their limits.
@@ -18,7 +18,6 @@ const MAKING: i32 = libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC;
 /// Must a request not be done twice?
 fn is_once(op: &Op<'_>) -> bool {
     match op {
-        Op::Write { flags, cached, .. } => !cached && flags & libc::O_APPEND as u32 != 0,
         Op::Setxattr { flags, .. } => *flags as i32 & libc::XATTR_CREATE != 0,
         Op::Create { .. }
         | Op::Tmpfile { .. }
@@ -50,9 +49,8 @@ impl Bridge {
         };
         if let (Ok(answer), Some(ticket)) = (&answer, &ticket) {
             match answer {
-                Answered::Written(n) => ticket.done(*n, 0),
-                Answered::Open(o) | Answered::Create(_, o) => ticket.done(0, o.fh),
-                _ => ticket.done(0, 0),
+                Answered::Open(o) | Answered::Create(_, o) => ticket.done(o.fh),
+                _ => ticket.done(0),
             }
         }
         (answer, ticket)
@@ -69,9 +67,8 @@ impl Bridge {
             }
         }
         match (before.done, &op) {
-            (Some(n), Op::Write { .. }) => return Ok(Answered::Written(n)),
             (
-                Some(_),
+                true,
                 Op::Unlink { .. }
                 | Op::Rmdir { .. }
                 | Op::Rename { .. }
@@ -80,7 +77,7 @@ impl Bridge {
                 | Op::Removexattr { .. },
             ) => return Ok(Answered::Empty),
             // Done again, it would be undone.
-            (None, Op::Rename2 { flags, .. })
+            (false, Op::Rename2 { flags, .. })
                 if *flags & libc::RENAME_EXCHANGE != 0 && self.has_moved(req, &op, &before).await =>
             {
                 return Ok(Answered::Empty);

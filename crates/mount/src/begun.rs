@@ -15,18 +15,16 @@ use parking_lot::Mutex;
 
 /// Requests that can be under way at a time and be remembered; what is beyond is done like any other.
 const SLOTS: u32 = 4096;
-/// Bytes of each: number, when it was begun, the result and whether there is one, handle.
+/// Bytes of each: number, when it was begun, whether it was done, handle.
 const SLOT: usize = 32;
-/// The request was done.
-const DONE: u64 = 1 << 32;
 
 /// What became of a request in the process that began it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Before {
     /// When it was begun, in nanoseconds since 1970.
     pub(crate) at: i64,
-    /// It was done, with this number as its result.
-    pub(crate) done: Option<u32>,
+    /// It was done.
+    pub(crate) done: bool,
     /// The handle that was opened for it, 0 for none.
     pub(crate) fh: u64,
 }
@@ -67,7 +65,7 @@ impl Begun {
             match word(0) {
                 0 => free.push(slot),
                 unique => {
-                    let done = (word(2) & DONE != 0).then_some(word(2) as u32);
+                    let done = word(2) != 0;
                     before.insert(unique, (slot, Before { at: word(1).cast_signed(), done, fh: word(3) }));
                     used.push(slot);
                 }
@@ -92,20 +90,20 @@ impl Begun {
         }
         let Some(slot) = self.free.lock().pop() else { return (None, None) };
         let ticket = Ticket { begun: Arc::clone(self), slot, unique: number, at: now };
-        ticket.write(0, 0);
+        ticket.write(false, 0);
         (Some(ticket), None)
     }
 }
 
 impl Ticket {
     /// The request was done; only its answer is still to be sent.
-    pub(crate) fn done(&self, result: u32, fh: u64) {
-        self.write(DONE | u64::from(result), fh);
+    pub(crate) fn done(&self, fh: u64) {
+        self.write(true, fh);
     }
 
-    fn write(&self, done: u64, fh: u64) {
+    fn write(&self, done: bool, fh: u64) {
         let mut bytes = [0; SLOT];
-        for (to, word) in bytes.chunks_exact_mut(8).zip([self.unique, self.at.cast_unsigned(), done, fh]) {
+        for (to, word) in bytes.chunks_exact_mut(8).zip([self.unique, self.at.cast_unsigned(), done.into(), fh]) {
             to.copy_from_slice(&word.to_le_bytes());
         }
         // Memory: there is no reason why it should fail. A process that is killed ends after the call.
@@ -138,7 +136,7 @@ mod tests {
         let (a, before) = first.begin(10);
         assert_eq!(before, None);
         let (b, _) = first.begin(12);
-        b.as_ref().unwrap().done(7, 33);
+        b.as_ref().unwrap().done(33);
         let at = a.as_ref().unwrap().at;
         std::mem::forget((a, b));
         // Not sent again: a request of its own, and nothing is known of one that was not begun.
@@ -146,13 +144,13 @@ mod tests {
         assert_eq!(second.begin(14).1, None);
         assert_eq!(second.begin(16 | UNIQUE_RESEND).1, None);
         let (a, before) = second.begin(10 | UNIQUE_RESEND);
-        assert_eq!(before, Some(Before { at, done: None, fh: 0 }));
+        assert_eq!(before, Some(Before { at, done: false, fh: 0 }));
         // It dies too.
         std::mem::forget(a);
         let third = begun(&file);
         assert_eq!(third.begin(10 | UNIQUE_RESEND).1.unwrap().at, at);
         let before = third.begin(12 | UNIQUE_RESEND).1.unwrap();
-        assert_eq!((before.done, before.fh), (Some(7), 33));
+        assert_eq!((before.done, before.fh), (true, 33));
         // Told once.
         assert_eq!(third.begin(12 | UNIQUE_RESEND).1, None);
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use ciderfs_format::{FileType, Ino};
 use ciderfs_fuse::{
     CopyRange, DirBuffer, DirPlusBuffer, Entry, FileLock, Handler, Negotiated, Op, Opened, Reply, Request,
-    Statfs, abi::init as cap, dtype_of_mode,
+    Statfs, abi::UNIQUE_RESEND, abi::init as cap, dtype_of_mode,
 };
 use ciderfs_meta::{Caller, Errno, Error, NewNode, SetAttr};
 use ciderfs_vfs::{DirItem, Vfs};
@@ -462,7 +462,12 @@ impl Bridge {
                     self.kill_capability(ino).await?;
                 }
                 let n = if append && !cached && !direct {
-                    vfs.append(fh, offset, data).await?
+                    let unique = req.header().unique & !UNIQUE_RESEND;
+                    match req.is_resend() && vfs.has_appended(unique) {
+                        // By the process before this one.
+                        true => data.len() as u32,
+                        false => vfs.append_once(fh, offset, data, unique).await?,
+                    }
                 } else {
                     // The kernel sends the parts of a long direct write all at once: only their offsets tell the order.
                     vfs.write(fh, offset, data).await?

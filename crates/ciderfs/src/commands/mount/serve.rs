@@ -76,6 +76,17 @@ async fn serve_async(args: &Args, banner: Option<&str>) -> Result<()> {
     let lives = stop::start_session(&volume.meta, &mut signals).await?;
     let vfs = Vfs::new(meta, blocks, config::vfs(args, document, &options, metrics));
     serve_metrics(args, &vfs).await;
+    if connection.is_some() {
+        let found = vfs.resume(lives).await?;
+        tracing::info!(
+            "going on with {} open handles, {} lost, and {} writes of {} bytes that were not stored yet, {} lost",
+            found.handles,
+            found.lost_handles,
+            found.writes,
+            found.bytes,
+            found.lost_writes
+        );
+    }
     let attached = match connection {
         Some(connection) => adopt(&vfs, mountpoint, options, connection).await.map(Ok),
         None => attach(&vfs, mountpoint, options).await,

@@ -112,10 +112,9 @@ async fn leave(mounted: MountedFs, vfs: &Arc<Vfs>, volume: &Volume) -> Result<()
     if !quiet {
         tracing::info!("some requests are left to the next worker");
     }
-    let _ = tokio::time::timeout(LEAVE_PATIENCE, vfs.flush_all()).await;
+    let _ = tokio::time::timeout(LEAVE_PATIENCE, vfs.suspend()).await;
     mounted.leave();
     let _ = tokio::time::timeout(CANCEL_PATIENCE, volume.meta.leave_session()).await;
-    let _ = tokio::time::timeout(CANCEL_PATIENCE, volume.blocks.shutdown()).await;
     tracing::info!("the mount is left to another worker");
     Ok(())
 }
