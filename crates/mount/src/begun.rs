@@ -103,7 +103,9 @@ impl Ticket {
 
     fn write(&self, done: bool, fh: u64) {
         let mut bytes = [0; SLOT];
-        for (to, word) in bytes.chunks_exact_mut(8).zip([self.unique, self.at.cast_unsigned(), done.into(), fh]) {
+        for (to, word) in
+            bytes.chunks_exact_mut(8).zip([self.unique, self.at.cast_unsigned(), done.into(), fh])
+        {
             to.copy_from_slice(&word.to_le_bytes());
         }
         // Memory: there is no reason why it should fail. A process that is killed ends after the call.

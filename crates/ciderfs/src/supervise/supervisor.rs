@@ -34,6 +34,8 @@ use crate::{daemon, descriptors, log, visible};
 /// cannot start, because the engine is away, say so, and are started for as long as `--restart-limit` says.
 const TRIES: usize = 5;
 const WINDOW: Duration = Duration::from_secs(60);
+/// A worker that has served so long was not killed by what waited for it.
+const SOUND: Duration = Duration::from_millis(500);
 /// Before a worker is started again; doubled each time within the window.
 const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -47,8 +49,8 @@ struct Running {
     child: Child,
     process: OwnedFd,
     link: Link,
-    /// It serves.
-    ready: bool,
+    /// Since when it serves.
+    ready: Option<Instant>,
 }
 
 /// See the module.
@@ -203,7 +205,7 @@ impl Supervisor {
             .ok_or_else(|| Failure::new("the worker has no process id"))?;
         let process = pidfd_open(pid, PidfdFlags::empty())?;
         tracing::debug!("worker {} was started", child.id());
-        self.worker = Some(Running { child, process, link: ours, ready: false });
+        self.worker = Some(Running { child, process, link: ours, ready: None });
         if self.stops > 0 {
             self.tell(link::STOP);
         }
@@ -212,7 +214,7 @@ impl Supervisor {
 
     fn wait(&self, signals: &Signals) -> Result<()> {
         let waits = self.start_at.is_some() || self.upgrade.is_some();
-        let starting = self.worker.as_ref().is_none_or(|w| !w.ready);
+        let starting = self.worker.as_ref().is_none_or(|w| w.ready.is_none());
         let limit = (waits || starting).then(|| {
             let until = self.start_at.map_or(TICK, |at| at.saturating_duration_since(Instant::now()));
             until.min(TICK)
@@ -278,7 +280,9 @@ impl Supervisor {
         if let Some(status) = self.worker.as_mut().and_then(|w| w.child.try_wait().ok().flatten()) {
             // Its last words.
             self.hear();
-            self.worker = None;
+            if self.worker.take().and_then(|w| w.ready).is_some_and(|since| since.elapsed() > SOUND) {
+                self.ends.clear();
+            }
             if let Some(result) = self.worker_ended(status) {
                 return Some(result);
             }
@@ -310,7 +314,7 @@ impl Supervisor {
                     self.listen();
                 }
                 link::READY => {
-                    worker.ready = true;
+                    worker.ready = Some(Instant::now());
                     self.unserved = None;
                     self.is_ready(&message);
                 }
@@ -348,7 +352,7 @@ impl Supervisor {
 
     /// Whether the worker serves.
     pub fn is_serving(&self) -> bool {
-        self.worker.as_ref().is_some_and(|w| w.ready)
+        self.worker.as_ref().is_some_and(|w| w.ready.is_some())
     }
 
     fn worker_ended(&mut self, status: ExitStatus) -> Option<Result<()>> {

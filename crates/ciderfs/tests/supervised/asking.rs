@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketType, accept, bind, connect, listen, recvmsg, sendmsg,
-    socket,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketType, accept, bind, connect, listen, recvmsg,
+    sendmsg, socket,
 };
 
 /// The socket of the supervisor of a mount, found as the documentation says.
@@ -22,7 +22,8 @@ fn receive(from: &OwnedFd) -> (Vec<u8>, Vec<OwnedFd>) {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut text = vec![0; 128 << 10];
-    let got = recvmsg(from, &mut [IoSliceMut::new(&mut text)], &mut control, RecvFlags::CMSG_CLOEXEC).unwrap();
+    let got =
+        recvmsg(from, &mut [IoSliceMut::new(&mut text)], &mut control, RecvFlags::CMSG_CLOEXEC).unwrap();
     text.truncate(got.bytes);
     let fds = control.drain().filter_map(|message| match message {
         RecvAncillaryMessage::ScmRights(fds) => Some(fds),
