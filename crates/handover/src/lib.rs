@@ -6,6 +6,7 @@
 
 mod log;
 mod map;
+mod places;
 mod table;
 
 use std::collections::HashSet;
@@ -16,10 +17,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 pub use log::{Logged, Room, Ticket, Written};
+pub use places::Place;
 pub use table::{Kind, Record};
 
 use log::{Log, SEGMENT};
 use map::Map;
+use places::Places;
 use table::Table;
 
 /// The first bytes of a state.
@@ -37,6 +40,8 @@ const AT_SID: usize = 40;
 const AT_LAST_FH: usize = 48;
 /// Which of the two blobs counts: its number, and how long it is. See [`State::set_negotiated`].
 const AT_BLOB: usize = 56;
+/// How many places of directories may have been used.
+const AT_PLACES: usize = 64;
 /// The two blobs.
 const BLOBS: usize = 1024;
 /// Longest blob.
@@ -55,6 +60,7 @@ const HANDLES: usize = 1 << 20;
 pub struct State {
     map: Map,
     table: Mutex<Table>,
+    places: Mutex<Places>,
     log: Mutex<Log>,
     blob: Mutex<()>,
     /// Where the number of the next request that appends goes.
@@ -106,10 +112,13 @@ impl State {
 
     fn over(map: Map, handles: usize, segments: usize) -> Self {
         let table = Table::read(&map, HEADER, handles);
-        let log = Log::read(&map, HEADER + handles * table::RECORD, segments);
+        let places_at = HEADER + handles * table::RECORD;
+        let places = Places::read(&map, places_at, AT_PLACES);
+        let log = Log::read(&map, places_at + places::PLACES * places::PLACE, segments);
         Self {
             map,
             table: Mutex::new(table),
+            places: Mutex::new(places),
             log: Mutex::new(log),
             blob: Mutex::default(),
             appended: AtomicUsize::new(0),
@@ -170,6 +179,7 @@ impl State {
     /// Removes a handle with all its locks.
     pub fn remove(&self, fh: u64) {
         self.table.lock().remove(&self.map, fh);
+        self.places.lock().remove(&self.map, fh);
     }
 
     /// Removes the lock that an owner holds through a handle.
@@ -180,6 +190,17 @@ impl State {
     /// All handles and locks, handles in the order of their numbers, each followed by its locks.
     pub fn records(&self) -> Vec<Record> {
         self.table.lock().all(&self.map)
+    }
+
+    /// Notes how far a directory has been listed, before the kernel is answered. The place noted before is kept as well: the
+    /// kernel may send the request again.
+    pub fn listed(&self, fh: u64, place: &Place) {
+        self.places.lock().note(&self.map, fh, place);
+    }
+
+    /// Up to two places of a directory, the latest first.
+    pub fn places(&self, fh: u64) -> Vec<Place> {
+        self.places.lock().of(&self.map, fh)
     }
 
     /// Every handle of an inode has an error to report.
@@ -258,7 +279,8 @@ impl State {
 /// The whole length of a state.
 fn length(handles: usize, segments: usize) -> usize {
     let table = handles.saturating_mul(table::RECORD);
-    HEADER.saturating_add(table).saturating_add(segments.saturating_mul(SEGMENT))
+    let places = places::PLACES * places::PLACE;
+    HEADER.saturating_add(table).saturating_add(places).saturating_add(segments.saturating_mul(SEGMENT))
 }
 
 /// Of what never changes in the header.

@@ -3,7 +3,7 @@
 
 use std::io::IoSlice;
 
-use ciderfs_handover::{Kind, Logged, Record, State, Ticket, Written};
+use ciderfs_handover::{Kind, Logged, Place, Record, State, Ticket, Written};
 
 const MIB: u64 = 1 << 20;
 
@@ -168,7 +168,7 @@ fn what_users_write_is_never_taken_for_a_record() {
     let victim = append(&state, 1, 0, &bytes(100, 1));
     let memory = std::fs::File::from(state.fd().try_clone_to_owned().unwrap());
     let mut header = [0_u8; 64];
-    let base = 36864 + (1 << 20) * 64;
+    let base = 36864 + (1 << 20) * 64 + 16_384 * 640;
     std::os::unix::fs::FileExt::read_exact_at(&memory, &mut header, base).unwrap();
     if header == [0; 64] {
         // Segments are taken from either end.
@@ -187,6 +187,28 @@ fn what_users_write_is_never_taken_for_a_record() {
         assert_eq!(found, [3]);
         state.release([one]);
     }
+}
+
+#[test]
+fn how_far_directories_were_listed_is_found_again() {
+    let state = create(1);
+    let place = |n: u64| Place { offset: n, cursor: n * 3, name: bytes((n % 256) as usize, n as usize) };
+    for fh in 0..20_000 {
+        state.listed(fh, &place(fh));
+    }
+    for n in [300, 301, 302] {
+        state.listed(7, &place(n));
+    }
+    state.remove(8);
+    let next = again(&state);
+    assert_eq!(next.places(6), [place(6)]);
+    assert_eq!(next.places(7), [place(302), place(301)]);
+    assert_eq!(next.places(8), []);
+    assert_eq!(next.places(19_999), [], "more directories than are kept");
+    next.listed(30_000, &place(1));
+    next.listed(7, &place(303));
+    assert_eq!(again(&next).places(30_000), [place(1)]);
+    assert_eq!(again(&next).places(7), [place(303), place(302)]);
 }
 
 #[test]

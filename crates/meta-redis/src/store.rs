@@ -325,6 +325,10 @@ impl Store for RedisStore {
         "redis"
     }
 
+    fn lists_in_order(&self) -> bool {
+        false
+    }
+
     fn describe(&self) -> String {
         self.shown.clone()
     }

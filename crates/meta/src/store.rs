@@ -71,6 +71,11 @@ pub trait Store: Send + Sync + 'static {
     /// Short engine name for messages and metrics: `redis`, `sqlite3`, `memory`.
     fn engine(&self) -> &'static str;
 
+    /// Are directories listed in order of names, so that a listing can go on after any name?
+    fn lists_in_order(&self) -> bool {
+        true
+    }
+
     /// The address without secrets, for messages.
     fn describe(&self) -> String;
 

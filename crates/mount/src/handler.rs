@@ -461,13 +461,11 @@ impl Bridge {
                 if append && !cached {
                     self.kill_capability(ino).await?;
                 }
-                let n = if append && !cached && !direct {
-                    let unique = req.header().unique & !UNIQUE_RESEND;
-                    match req.is_resend() && vfs.has_appended(unique) {
-                        // By the process before this one.
-                        true => data.len() as u32,
-                        false => vfs.append_once(fh, offset, data, unique).await?,
-                    }
+                let unique = req.header().unique & !UNIQUE_RESEND;
+                let n = if append && !cached && req.is_resend() && vfs.has_appended(unique) {
+                    data.len() as u32
+                } else if append && !cached && !direct {
+                    vfs.append_once(fh, offset, data, unique).await?
                 } else {
                     // The kernel sends the parts of a long direct write all at once: only their offsets tell the order.
                     vfs.write(fh, offset, data).await?

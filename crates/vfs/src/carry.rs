@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ciderfs_format::Ino;
-use ciderfs_handover::{Kind, Record, Room, State, Ticket, Written};
+use ciderfs_handover::{Kind, Place, Record, Room, State, Ticket, Written};
 use ciderfs_meta::Errno;
 use ciderfs_meta::store::LockKind;
 use tokio::sync::Notify;
@@ -41,6 +41,15 @@ impl Carry {
     fn put(&self, record: Record) {
         if let Some(Err(e)) = self.state.as_ref().map(|state| state.put(&record)) {
             tracing::warn!("handle {} would not survive this process: {e}", record.fh);
+        }
+    }
+
+    /// A directory was listed as far as this, and the kernel is about to be told so.
+    pub(crate) fn listed(&self, fh: u64, place: impl FnOnce() -> Option<Place>) {
+        if let Some(state) = &self.state
+            && let Some(place) = place()
+        {
+            state.listed(fh, &place);
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ciderfs_format::{Attr, FileType, Ino};
+use ciderfs_handover::Place;
 use ciderfs_meta::store::{DirCursor, DirEntry};
 use ciderfs_meta::{Caller, Errno, HeldDir, Result, SeenNames};
 
@@ -49,6 +50,8 @@ pub(crate) struct DirStream {
     /// `.`, `..` and virtual names, which come first.
     fixed: Option<Vec<(&'static [u8], Ino, FileType)>>,
     cursor: DirCursor,
+    /// Where the page fetched last began.
+    page_cursor: DirCursor,
     /// Entries at hand; the first has the number `first`.
     ready: VecDeque<DirEntry>,
     first: u64,
@@ -67,6 +70,10 @@ pub(crate) struct DirStream {
     was_listed: bool,
     /// Known to be removed, and held by somebody, when it was opened.
     known_gone: bool,
+    /// Where the last answer ended.
+    reached: u64,
+    /// Where answers of the process before this one began and ended.
+    before: Vec<Place>,
 }
 
 impl DirStream {
@@ -82,6 +89,7 @@ impl DirStream {
             ino,
             fixed: None,
             cursor: DirCursor::Start,
+            page_cursor: DirCursor::Start,
             ready: VecDeque::new(),
             first: 0,
             page: (0, Instant::now()),
@@ -93,6 +101,8 @@ impl DirStream {
             opened: Instant::now(),
             known_gone,
             was_listed: false,
+            reached: 0,
+            before: Vec::new(),
         }
     }
 
@@ -100,6 +110,51 @@ impl DirStream {
     /// is gone has opened it by a name that the kernel remembered.
     pub(crate) fn was_there(&self) -> bool {
         self.was_listed || self.known_gone || self.opened.elapsed() > AT_ONCE
+    }
+
+    /// Another process has listed so far.
+    pub(crate) fn listed_before(&mut self, places: Vec<Place>) {
+        self.before = places;
+    }
+
+    /// Where the next process would go on.
+    pub(crate) fn place(&self) -> Option<Place> {
+        let number = self.reached.checked_sub(self.fixed.as_ref()?.len() as u64)?;
+        let last = self.ready.get(number.checked_sub(1)?.checked_sub(self.first)? as usize)?;
+        let cursor = if let DirCursor::Scan(at) = self.page_cursor { at } else { 0 };
+        Some(Place { offset: self.reached, cursor, name: last.name.clone() })
+    }
+
+    /// Makes the entry behind a place the one of that number. What was given out before it may be gone by now: it is not counted,
+    /// or a program that removes what it lists would miss as many.
+    async fn go_on(&mut self, vfs: &Vfs, number: u64, place: &Place, attrs: bool) -> Result<()> {
+        self.restart();
+        self.first = number;
+        if vfs.cfg.sort_dir {
+            self.fetch_sorted(vfs, attrs).await?;
+            self.ready.retain(|e| e.name > place.name);
+            self.page.0 = number;
+        } else if vfs.meta.lists_in_order() {
+            self.cursor = DirCursor::After(place.name.clone());
+        } else {
+            if place.cursor != 0 {
+                self.cursor = DirCursor::Scan(place.cursor);
+            }
+            // It was in one page, which may have been longer.
+            let mut looked_at = 0;
+            while self.cursor != DirCursor::End && self.ready.len() < 2 * PAGE_MAX {
+                self.fetch(vfs, attrs).await?;
+                if let Some(at) = self.ready.iter().skip(looked_at).position(|e| e.name == place.name) {
+                    self.ready.drain(..=looked_at + at);
+                    self.page.0 = number;
+                    return Ok(());
+                }
+                looked_at = self.ready.len();
+            }
+            // It is gone, and so is probably what was in front of it.
+            self.page.0 = number;
+        }
+        Ok(())
     }
 
     fn restart(&mut self) {
@@ -124,6 +179,7 @@ impl DirStream {
         let is_quick = self.cursor != DirCursor::Start && self.page.1.elapsed() < FRESH;
         let size = if is_quick { PAGE_MAX } else { PAGE };
         self.page = (self.end(), Instant::now());
+        self.page_cursor = self.cursor.clone();
         self.moment = moment();
         let list = async |attrs| vfs.meta.list_dir(&self.caller, self.ino, &self.cursor, size, attrs).await;
         let page = match list(attrs).await {
@@ -194,6 +250,7 @@ impl DirStream {
         let fixed = self.fixed.as_deref().unwrap_or_default();
         let fixed_len = fixed.len() as u64;
         let mut at = offset;
+        self.reached = at;
         while let Some((name, ino, kind)) = fixed.get(at as usize) {
             let item = DirItem {
                 name,
@@ -207,8 +264,13 @@ impl DirStream {
                 return Ok(());
             }
             at += 1;
+            self.reached = at;
         }
         let mut number = at - fixed_len;
+        let before = std::mem::take(&mut self.before);
+        if let Some(place) = before.iter().find(|place| place.offset == offset).filter(|_| number > 0) {
+            self.go_on(vfs, number, place, plus).await?;
+        }
         loop {
             self.reach(vfs, number, plus).await?;
             if number >= self.end() {
@@ -236,6 +298,7 @@ impl DirStream {
                     return Ok(());
                 }
                 number += 1;
+                self.reached = fixed_len + number;
             }
         }
     }

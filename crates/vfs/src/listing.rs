@@ -64,7 +64,10 @@ impl Vfs {
             Err(e) if e.errno() == Errno::ENOENT && stream.was_there() => {
                 if self.meta.departed(ino).is_some() { Ok(()) } else { Err(e) }
             }
-            listed => listed,
+            listed => {
+                self.carry.listed(fh, || stream.place());
+                listed
+            }
         }
     }
 

@@ -102,7 +102,7 @@ impl Vfs {
     ) -> Result<(Entry, Opened)> {
         let (ino, attr) = self.meta.create_nameless(c, dir, mode, umask).await?;
         self.told.note(ino, &attr);
-        let opened = self.open_new(ino, &attr, flags);
+        let opened = self.open_new(ino, &attr, flags | libc::O_TMPFILE);
         Ok((Entry { ino, attr }, opened))
     }
 

@@ -44,7 +44,7 @@ impl Vfs {
         let mut files: BTreeMap<u64, Vec<Record>> = BTreeMap::new();
         for record in state.records() {
             match record.kind {
-                Kind::Dir => self.resume_dir(&record).await?,
+                Kind::Dir => self.resume_dir(&state, &record).await?,
                 Kind::File if Ino(record.ino).is_virtual() => self.resume_virtual(&record),
                 _ => {
                     files.entry(record.ino).or_default().push(record);
@@ -71,7 +71,7 @@ impl Vfs {
         self.appended.get().is_some_and(|known| known.contains(&unique))
     }
 
-    async fn resume_dir(&self, r: &Record) -> Result<()> {
+    async fn resume_dir(&self, state: &State, r: &Record) -> Result<()> {
         let opener = Caller { check: r.flags != 0, ..opener(r) };
         let ino = Ino(r.ino);
         // As it is asked for otherwise, nobody would notice before it is listed.
@@ -79,6 +79,9 @@ impl Vfs {
             Err(e) if e.errno() == Errno::ENOENT => Handle::Lost,
             other => other?,
         };
+        if let Handle::Dir(stream) = &handle {
+            stream.lock().await.listed_before(state.places(r.fh));
+        }
         self.handles.restore(r.fh, ino, handle);
         Ok(())
     }

@@ -23,3 +23,4 @@ mod room;
 mod sharing;
 mod support;
 mod tiers;
+mod unordered;

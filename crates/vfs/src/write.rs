@@ -201,6 +201,8 @@ impl Vfs {
                 match task.await {
                     Ok(Ok(())) => {}
                     Ok(Err(e)) => result = Err(e),
+                    // The runtime ends, and this with it. Nothing has failed: the next process stores it.
+                    Err(e) if e.is_cancelled() && self.carry.state.is_some() => std::future::pending().await,
                     Err(e) => result = Err(BlockError::Invalid(format!("upload task: {e}"))),
                 }
             }

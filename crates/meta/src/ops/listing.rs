@@ -65,6 +65,11 @@ impl Meta {
         Ok(DirPage { entries, next })
     }
 
+    /// Are directories listed in order of names, so that a listing can go on after any name?
+    pub fn lists_in_order(&self) -> bool {
+        self.store.lists_in_order()
+    }
+
     /// Leaves out what nobody could use: entries with impossible names, unreadable ones, and those that lead nowhere, as far as
     /// attributes were fetched. One of them must not cost all others.
     async fn without_bad(&self, dir: Ino, entries: Vec<DirEntry>, attrs: bool) -> Result<Vec<DirEntry>> {

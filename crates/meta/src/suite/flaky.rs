@@ -173,6 +173,10 @@ impl Store for Flaky {
         self.inner.engine()
     }
 
+    fn lists_in_order(&self) -> bool {
+        self.inner.lists_in_order()
+    }
+
     fn describe(&self) -> String {
         self.inner.describe()
     }

@@ -196,6 +196,20 @@ fn a_removed_file_is_kept_until_its_last_close() {
     assert_eq!(errno(c), Errno::ENOENT);
 }
 
+#[test]
+fn a_file_without_a_name_may_still_get_one() {
+    let w = world();
+    let p = Process::first(&w, 64);
+    let root = Caller::root();
+    let made = p.run(p.client.vfs.create_nameless(&root, Ino::ROOT, 0o600, 0, libc::O_RDWR));
+    let (entry, opened) = made.unwrap();
+    p.run(p.client.write(opened.fh, 0, b"content"));
+    let (p, _) = p.next(&w);
+    p.run(p.client.vfs.link(&root, entry.ino, Ino::ROOT, b"named")).unwrap();
+    p.run(p.client.close(opened.fh)).unwrap();
+    assert_eq!(elsewhere(&w, "named"), b"content");
+}
+
 fn lock(fh: u64, owner: u64, lock: Lock) -> LockRequest {
     LockRequest { fh, owner, pid: 1, lock }
 }
@@ -440,4 +454,93 @@ fn schedule(seed: u64) {
         assert!(elsewhere(&w, name) == *want, "seed {seed}, {name}: elsewhere");
     }
     assert_eq!((p.state.iter().count(), p.state.records().len()), (0, 0));
+}
+
+/// The next names of an open directory, from an offset, so many at a time; and the offset behind them.
+pub(super) async fn list(c: &Client, fh: u64, offset: u64, count: usize) -> (Vec<String>, u64) {
+    let (mut names, mut end) = (Vec::new(), offset);
+    let mut take = |item: crate::DirItem<'_>| {
+        if names.len() == count {
+            return true;
+        }
+        names.push(String::from_utf8(item.name.to_vec()).unwrap());
+        end = item.next_offset;
+        false
+    };
+    c.vfs.readdir(fh, offset, true, &mut take).await.unwrap();
+    (names, end)
+}
+
+#[test]
+fn a_listing_goes_on_where_it_was() {
+    let w = world();
+    let p = Process::first(&w, 8);
+    let mut all: std::collections::BTreeSet<String> = (0..2500).map(|n| format!("f{n}")).collect();
+    p.run(async {
+        for name in &all {
+            let fh = p.client.create(name).await.1;
+            p.client.vfs.release(fh).await;
+        }
+    });
+    let dir = |p: &Process| p.run(p.client.vfs.opendir(&Caller::root(), Ino::ROOT)).unwrap();
+    let (plain, removing) = (dir(&p), dir(&p));
+    let special = 2 + p.client.vfs.virtual_names().count() + usize::from(p.client.meta.shows_trash());
+    let mut seen = std::collections::BTreeSet::new();
+    let (names, mut at) = p.run(list(&p.client, plain, 0, 1200 + special));
+    seen.extend(names.into_iter().skip(special));
+    // What is listed here is removed at once, as by `rm -r`.
+    let (names, mut from) = p.run(list(&p.client, removing, 0, 700 + special));
+    p.run(async {
+        for name in &names[special..] {
+            p.client.unlink(name).await;
+            all.remove(name);
+        }
+    });
+    let (p, found) = p.next(&w);
+    assert_eq!(found.handles, 2);
+    loop {
+        let (names, end) = p.run(list(&p.client, removing, from, 400));
+        if names.is_empty() {
+            break;
+        }
+        // The answer is lost, and asked for again of the next process.
+        from = end;
+        p.run(async {
+            for name in &names {
+                p.client.unlink(name).await;
+                all.remove(name);
+            }
+        });
+    }
+    assert!(all.is_empty(), "{} names were passed over", all.len());
+    while let (names, end) = p.run(list(&p.client, plain, at, 500))
+        && !names.is_empty()
+    {
+        assert!(names.iter().all(|name| seen.insert(name.clone())), "given twice");
+        at = end;
+    }
+    p.client.vfs.releasedir(plain);
+    p.client.vfs.releasedir(removing);
+    assert_eq!(p.state.records(), []);
+}
+
+#[test]
+fn an_answer_of_a_listing_that_was_lost_is_given_again() {
+    let w = world();
+    let p = Process::first(&w, 8);
+    p.run(async {
+        for n in 0..50 {
+            let fh = p.client.create(&format!("f{n:02}")).await.1;
+            p.client.vfs.release(fh).await;
+        }
+    });
+    let dir = p.run(p.client.vfs.opendir(&Caller::root(), Ino::ROOT)).unwrap();
+    let (_, at) = p.run(list(&p.client, dir, 0, 20));
+    let (lost, _) = p.run(list(&p.client, dir, at, 10));
+    let (p, _) = p.next(&w);
+    let (again, at) = p.run(list(&p.client, dir, at, 10));
+    assert_eq!(again, lost);
+    let (rest, _) = p.run(list(&p.client, dir, at, 100));
+    assert_eq!(rest.last().unwrap(), "f49");
+    assert!(again.iter().all(|name| !rest.contains(name)));
 }

@@ -59,8 +59,18 @@ impl World {
 
     /// A mount that leaves what it has to the next process; with `resume` it is that process.
     pub(super) async fn process(&self, state: Arc<State>, resume: bool) -> (Client, Resumed) {
+        self.process_on(Arc::clone(&self.meta) as Arc<dyn Store>, state, resume).await
+    }
+
+    /// The same with its own way to the engine.
+    pub(super) async fn process_on(
+        &self,
+        store: Arc<dyn Store>,
+        state: Arc<State>,
+        resume: bool,
+    ) -> (Client, Resumed) {
         let cfg = MetaConfig { heartbeat: Duration::ZERO, ..MetaConfig::default() };
-        let meta = Meta::load(Arc::clone(&self.meta) as Arc<dyn Store>, cfg).await.unwrap();
+        let meta = Meta::load(store, cfg).await.unwrap();
         let lives = match resume {
             true => meta.take_over_session(state.sid()).await.unwrap(),
             false => meta.start_session().await.map(|()| true).unwrap(),
