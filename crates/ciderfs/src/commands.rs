@@ -19,6 +19,7 @@ mod status;
 mod table;
 mod umount;
 mod up;
+mod upgrade;
 
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
@@ -29,9 +30,12 @@ use ciderfs_format::shown;
 use crate::cli::args::Args;
 use crate::cli::command::{Command, EVERY};
 use crate::cli::flag::Row;
-use crate::cli::table::{COUNT, GID, HELP, INTERVAL, MARKDOWN, PID, SCHEMA, UID, VERBOSITY, VERSION};
+use crate::cli::table::{
+    CHECK_HANDOVER, COUNT, GID, HELP, INTERVAL, MARKDOWN, PID, SCHEMA, UID, VERBOSITY, VERSION,
+};
 use crate::cli::{completions, help, manual, nearest, parse};
 use crate::failure::{EXIT_UNKNOWN_COMMAND, Failure, Result};
+use crate::supervise::worker;
 use crate::{daemon, log, visible};
 
 /// The version with the compatible base first, as scripts that parse the official client's expect it.
@@ -42,8 +46,8 @@ fn version() -> String {
 /// Runs the command line.
 pub fn run(argv: &[OsString]) -> ExitCode {
     // One in the background is sent what has been translated already.
-    let call =
-        if daemon::is_daemon() { Ok(helper::Call::Command(argv.to_vec())) } else { helper::translate(argv) };
+    let is_translated = daemon::is_daemon() || worker::get().is_some();
+    let call = if is_translated { Ok(helper::Call::Command(argv.to_vec())) } else { helper::translate(argv) };
     let argv = match call {
         Ok(helper::Call::Command(argv)) => argv,
         Ok(helper::Call::Remount(mountpoint, options)) => {
@@ -89,6 +93,7 @@ pub fn run(argv: &[OsString]) -> ExitCode {
         Command::Config => config::run(&args),
         Command::Mount => mount::run(&args, &argv),
         Command::Umount => umount::run(&args),
+        Command::Upgrade => upgrade::run(&args),
         Command::Quota => quota::run(&args),
         Command::Status => status::run(&args),
         Command::Csi => csi::run(&args),
@@ -120,6 +125,7 @@ pub fn run(argv: &[OsString]) -> ExitCode {
         }),
         Command::Completions => completions_of(&args),
         Command::Man => man(&args),
+        Command::Version if args.get(CHECK_HANDOVER) => upgrade::check(&args),
         Command::Version => args.exactly().map(|()| println!("{}", version())),
     })
 }
@@ -162,10 +168,16 @@ fn finish(result: Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            if daemon::is_daemon() {
-                daemon::failed(&e.text);
+            match worker::get() {
+                // Who says so.
+                Some(worker) => worker.failed(&e.text),
+                None => {
+                    if daemon::is_daemon() {
+                        daemon::failed(&e.text);
+                    }
+                    log::fatal(&e.text);
+                }
             }
-            log::fatal(&e.text);
             e.die();
             ExitCode::from(e.code)
         }

@@ -27,6 +27,7 @@ use crate::cli::table::{
 };
 use crate::commands::mount_options;
 use crate::failure::{Failure, Result};
+use crate::supervise::worker;
 
 /// The engine whose address is an argument, opened.
 pub async fn engine(args: &Args, index: usize, purpose: Purpose) -> Result<Arc<dyn Store>> {
@@ -194,7 +195,7 @@ pub fn vfs(
         open_cache: OpenCache { valid: args.get(OPEN_CACHE), limit: count(args.get(OPEN_CACHE_LIMIT)) },
         config_json,
         metrics,
-        handover: None,
+        handover: worker::get().map(|worker| Arc::clone(&worker.state)),
     }
 }
 

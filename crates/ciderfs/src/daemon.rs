@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::secrets;
 use crate::failure::{Failure, Result};
+use crate::supervise::worker;
 use crate::{descriptors, log, visible};
 
 /// Mode of a new log: it names files and addresses of everybody.
@@ -62,7 +63,8 @@ fn narrow(log: &File) {
 /// # Errors
 /// The command that began it has ended before it said everything.
 pub fn command_line(own: Vec<OsString>) -> Result<Vec<OsString>> {
-    if !is_daemon() {
+    // A worker has been told by its supervisor.
+    if !is_daemon() || worker::get().is_some() {
         return Ok(own);
     }
     let mut sent = Vec::new();
@@ -157,7 +159,8 @@ pub fn follow_log(log: PathBuf) -> Result<()> {
     Ok(())
 }
 
-fn reopen(log: &Path) {
+/// Opens the log again and writes there from now on.
+pub fn reopen(log: &Path) {
     let opened = open_log(log).and_then(|file| Ok(descriptors::write_to(&file)?));
     if let Err(e) = opened {
         // To the old one.

@@ -13,6 +13,15 @@ pub const EXIT_UNKNOWN_COMMAND: u8 = 3;
 /// Exit code of a mount that must not be restarted as it is.
 pub const EXIT_STOP: u8 = 11;
 
+/// Exit code of `upgrade` where nobody supervises a mount.
+pub const EXIT_UNSUPERVISED: u8 = 2;
+/// Exit code of `upgrade` for a program that cannot take a mount over.
+pub const EXIT_UNFIT: u8 = 3;
+/// Exit code of `upgrade` where the new program did not get ready and the old one serves again.
+pub const EXIT_OLD_SERVES: u8 = 4;
+/// Exit code of `upgrade` where neither of them does.
+pub const EXIT_UNSERVED: u8 = 5;
+
 /// Exit codes of programs that a signal ended, as shells tell them, begin after this.
 const EXIT_SIGNAL: u8 = 128;
 

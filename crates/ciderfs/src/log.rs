@@ -19,6 +19,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::cli::args::Args;
 use crate::cli::table::{LOG_ID, LOG_LEVEL, LOG_LEVEL_FILE, NO_COLOR, QUIET, TRACE, VERBOSE};
 use crate::daemon;
+use crate::supervise::worker;
 
 /// Our crates: their texts hold no secrets.
 const OURS: &str = "ciderfs";
@@ -44,7 +45,7 @@ static PREFIX: OnceLock<String> = OnceLock::new();
 
 /// Puts an id before every line from now on, and before those of the process that is started in the background.
 fn identify(asked: &str) {
-    let inherited = std::env::var(ID_ENV).ok().filter(|_| daemon::is_daemon());
+    let inherited = std::env::var(ID_ENV).ok().filter(|_| daemon::is_daemon() || worker::get().is_some());
     let _ = PREFIX.set(prefix(asked, inherited));
 }
 

@@ -14,6 +14,7 @@ mod log;
 mod memory;
 mod progress;
 mod service;
+mod supervise;
 mod visible;
 
 use std::process::ExitCode;
@@ -23,13 +24,14 @@ fn main() -> ExitCode {
     visible::cover(&argv);
     service::take();
     memory::tame_allocator();
-    let argv = match daemon::command_line(argv) {
+    let argv = match supervise::worker::command_line(argv).and_then(daemon::command_line) {
         Ok(argv) => argv,
         Err(e) => {
             log::fatal(&e.text);
             return ExitCode::FAILURE;
         }
     };
+    service::take_supervisor();
     let code = commands::run(&argv);
     ciderfs_volume::close();
     code

@@ -6,6 +6,8 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use crate::supervise::worker::{self, Worker};
+
 /// Where it listens, and how often it wants a sign of life.
 const SOCKET: &str = "NOTIFY_SOCKET";
 const WATCHDOG: &str = "WATCHDOG_USEC";
@@ -18,9 +20,16 @@ static MANAGER: OnceLock<Manager> = OnceLock::new();
 /// A service manager that listens.
 #[derive(Debug)]
 pub struct Manager {
-    socket: UnixDatagram,
-    address: SocketAddr,
+    to: To,
     watchdog: Option<Duration>,
+}
+
+/// The way to it.
+#[derive(Debug)]
+enum To {
+    Socket(UnixDatagram, SocketAddr),
+    /// It knows another process, which passes on what it is told.
+    Supervisor(&'static Worker),
 }
 
 /// The manager that listens to this process, if one does.
@@ -48,6 +57,15 @@ pub fn take() {
     }
 }
 
+/// Takes the supervisor of a mount for the manager that it has.
+pub fn take_supervisor() {
+    if let Some(worker) = worker::get()
+        && let Some(watchdog) = worker.manager()
+    {
+        let _ = MANAGER.set(Manager { to: To::Supervisor(worker), watchdog });
+    }
+}
+
 impl Manager {
     /// A socket in the file system, or after `@` an abstract one. Others (`vsock:`) are for machines, not for services.
     fn at(address: &[u8], watchdog: Option<Duration>) -> Option<Self> {
@@ -58,13 +76,33 @@ impl Manager {
         };
         let socket = UnixDatagram::unbound().ok()?;
         socket.set_write_timeout(Some(PATIENCE)).ok()?;
-        Some(Self { socket, address: address.ok()?, watchdog })
+        Some(Self { to: To::Socket(socket, address.ok()?), watchdog })
     }
 
     fn send(&self, text: &str) {
-        if let Err(e) = self.socket.send_to_addr(text.as_bytes(), &self.address) {
-            tracing::debug!("the service manager does not listen: {e}");
+        match &self.to {
+            To::Supervisor(worker) => worker.notify(text),
+            To::Socket(socket, address) => {
+                if let Err(e) = socket.send_to_addr(text.as_bytes(), address) {
+                    tracing::debug!("the service manager does not listen: {e}");
+                }
+            }
         }
+    }
+
+    /// What another process of this service says.
+    pub fn pass_on(&self, text: &str) {
+        self.send(text);
+    }
+
+    /// A sign of life.
+    pub fn alive(&self) {
+        self.send("WATCHDOG=1");
+    }
+
+    /// How often it wants one.
+    pub fn watchdog(&self) -> Option<Duration> {
+        self.watchdog
     }
 
     /// The service does what it is for.

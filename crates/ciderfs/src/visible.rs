@@ -133,7 +133,7 @@ impl Places {
 
 /// Says once that what was typed can be seen, and what to do instead.
 pub fn warn(args: &Args) {
-    if crate::daemon::is_daemon() {
+    if crate::daemon::is_daemon() || crate::supervise::worker::get().is_some() {
         return;
     }
     let seen = "others on this machine could see it while the command started (ps), and the shell keeps it";

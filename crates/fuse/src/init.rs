@@ -11,6 +11,11 @@ const DEFAULT_MAX_PAGES: u32 = 32;
 /// Smallest `max_write` that the kernel uses, in bytes.
 const MIN_MAX_WRITE: u32 = 4096;
 
+/// First byte of what [`Negotiated::to_bytes`] makes.
+const BLOB_VERSION: u8 = 1;
+/// First minor version with INC_EPOCH.
+const EPOCH_MINOR: u32 = 44;
+
 /// How the kernel's cached data follows changes made elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DataInvalidation {
@@ -206,6 +211,49 @@ impl Negotiated {
         self.has(cap::HAS_EXPIRE_ONLY)
     }
 
+    /// Whether the kernel sends what was not answered again, to whoever takes over ([`crate::Notifier::resend`]).
+    pub fn can_resend(&self) -> bool {
+        self.has(cap::HAS_RESEND)
+    }
+
+    /// Whether all names can be made to expire at once ([`crate::Notifier::inc_epoch`]).
+    pub fn can_inc_epoch(&self) -> bool {
+        self.kernel_minor >= EPOCH_MINOR
+    }
+
+    /// For another process that takes the connection over.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![BLOB_VERSION];
+        for n in [self.minor, self.kernel_minor, self.max_write, self.max_readahead, self.time_gran] {
+            bytes.extend(n.to_le_bytes());
+        }
+        for n in [self.capabilities, self.offered] {
+            bytes.extend(n.to_le_bytes());
+        }
+        for n in [self.max_pages, self.max_background, self.congestion_threshold] {
+            bytes.extend(n.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// What [`Self::to_bytes`] has made; `None` of anything else.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut c = Cursor::new(bytes.strip_prefix(&[BLOB_VERSION])?);
+        let this = Self {
+            minor: c.get("minor").ok()?,
+            kernel_minor: c.get("minor").ok()?,
+            max_write: c.get("max_write").ok()?,
+            max_readahead: c.get("max_readahead").ok()?,
+            time_gran: c.get("time_gran").ok()?,
+            capabilities: c.get("capabilities").ok()?,
+            offered: c.get("offered").ok()?,
+            max_pages: c.get("max_pages").ok()?,
+            max_background: c.get("max_background").ok()?,
+            congestion_threshold: c.get("congestion_threshold").ok()?,
+        };
+        (c.remaining() == 0).then_some(this)
+    }
+
     pub(crate) fn setxattr_ext(&self) -> bool {
         self.has(cap::SETXATTR_EXT)
     }
@@ -326,6 +374,17 @@ mod tests {
         assert!(n.has(cap::HANDLE_KILLPRIV_V2 | cap::DO_READDIRPLUS | cap::AUTO_INVAL_DATA));
         assert!(!n.has(cap::EXPLICIT_INVAL_DATA) && !n.has(cap::WRITEBACK_CACHE));
         assert!(n.can_expire() && n.setxattr_ext());
+    }
+
+    #[test]
+    fn another_process_finds_what_was_agreed() {
+        let (n, _) = agreed(&kernel(45, 0x7fd_73ff_fffb), &InitConfig::default());
+        let bytes = n.to_bytes();
+        assert_eq!(Negotiated::from_bytes(&bytes), Some(n));
+        for len in 0..bytes.len() {
+            assert_eq!(Negotiated::from_bytes(&bytes[..len]), None);
+        }
+        assert_eq!(Negotiated::from_bytes(&[&bytes[..], &[0]].concat()), None);
     }
 
     #[test]

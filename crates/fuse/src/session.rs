@@ -4,6 +4,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use zerocopy::FromBytes;
 
@@ -14,7 +15,7 @@ use crate::handler::Handler;
 use crate::init::{self, Answer, InitConfig, Negotiated};
 use crate::interrupt::Inflight;
 use crate::notify::Notifier;
-use crate::transport::{DevChannel, DevTransport, ReplyChannel, Transport, receive};
+use crate::transport::{DevChannel, DevTransport, Queues, ReplyChannel, Stop, Transport, receive};
 
 /// Most reader threads started by default.
 const DEFAULT_MAX_THREADS: usize = 4;
@@ -55,6 +56,10 @@ pub struct SessionConfig {
     pub threads: Option<usize>,
     /// Give each reader its own queue (FUSE_DEV_IOC_CLONE) where possible.
     pub clone_fd: bool,
+    /// Somebody else holds the descriptor as well, and serves on if this process ends. What was read and not answered is
+    /// then sent again by kernels that can ([`Notifier::resend`]), and ends with an error on others; without this it would
+    /// end with an error, or wait for ever.
+    pub shared: bool,
     /// Large requests that may be held at one time, each with a buffer of `max_write` + 4096 bytes.
     pub buffers: usize,
     /// Name of the threads, at most 13 bytes to leave room for a number.
@@ -70,6 +75,7 @@ impl Default for SessionConfig {
             init: InitConfig::default(),
             threads: None,
             clone_fd: true,
+            shared: false,
             buffers: DEFAULT_BUFFERS,
             thread_name: "fuse".into(),
             only_uid: None,
@@ -83,6 +89,7 @@ pub struct Session {
     dispatcher: Arc<Dispatcher>,
     transport: Box<dyn Transport>,
     pool: Arc<BufferPool>,
+    stop: Arc<Stop>,
 }
 
 impl Session {
@@ -113,12 +120,26 @@ impl Session {
         let threads = config.threads.unwrap_or_else(default_threads).max(1);
         let size = (negotiated.max_write as usize + abi::HEADER_ROOM).max(abi::MIN_READ_BUFFER);
         let pool = BufferPool::new(size, config.buffers.max(1) + threads);
-        let transport =
-            DevTransport::new(channel.clone(), threads, config.clone_fd, pool.clone(), config.thread_name);
+        let stop = Arc::<Stop>::default();
+        let queues = match (config.shared, config.clone_fd) {
+            // The kernel ends what was read on a descriptor when that is closed, and sends the rest again.
+            (true, _) if negotiated.can_resend() => Queues::Shared,
+            (true, _) => Queues::Own,
+            (false, true) => Queues::OwnButFirst,
+            (false, false) => Queues::Shared,
+        };
+        let transport = DevTransport::new(
+            channel.clone(),
+            threads,
+            queues,
+            pool.clone(),
+            config.thread_name,
+            stop.clone(),
+        );
         handler.init(&negotiated);
         let inflight = Arc::new(Inflight::default());
         let dispatcher = Arc::new(Dispatcher { handler, negotiated, inflight, only_uid: config.only_uid });
-        Self { channel, dispatcher, transport: Box::new(transport), pool }
+        Self { channel, dispatcher, transport: Box::new(transport), pool, stop }
     }
 
     /// What was agreed on.
@@ -151,9 +172,9 @@ impl Session {
     /// # Errors
     /// When no thread can be started.
     pub fn spawn(self) -> Result<SessionHandle, SessionError> {
-        let (notifier, monitor) = (self.notifier(), self.monitor());
+        let (notifier, monitor, stop) = (self.notifier(), self.monitor(), self.stop.clone());
         let thread = std::thread::Builder::new().name("fuse-0".into()).spawn(move || self.run())?;
-        Ok(SessionHandle { thread, notifier, monitor })
+        Ok(SessionHandle { thread, notifier, monitor, stop })
     }
 }
 
@@ -195,14 +216,26 @@ impl std::fmt::Debug for Monitor {
 }
 
 /// A session that runs on its own threads. Dropping it leaves them running.
-#[derive(Debug)]
 pub struct SessionHandle {
     thread: JoinHandle<Result<(), SessionError>>,
     notifier: Notifier,
     monitor: Monitor,
+    stop: Arc<Stop>,
+}
+
+impl std::fmt::Debug for SessionHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SessionHandle").field("monitor", &self.monitor).finish_non_exhaustive()
+    }
 }
 
 impl SessionHandle {
+    /// Reads no more requests: they wait in the kernel for whoever serves next. Those that were read are still answered
+    /// ([`Monitor::in_flight`]). False if reading did not stop within `patience`. Blocks.
+    pub fn stop_reading(&self, patience: Duration) -> bool {
+        self.stop.stop(patience)
+    }
+
     /// Waits until the file system is unmounted.
     ///
     /// # Errors
@@ -237,8 +270,9 @@ fn handshake(channel: &DevChannel, config: &InitConfig) -> Result<Negotiated, Se
     const ROUNDS: usize = 2;
     // The kernel wants room for the largest request before it knows what that is.
     let mut buf = vec![0; abi::MIN_READ_BUFFER + abi::HEADER_ROOM];
+    let stop = Stop::default();
     for _ in 0..ROUNDS {
-        let n = receive(channel, &mut buf)?.ok_or(SessionError::Unmounted)?;
+        let n = receive(channel, &mut buf, &stop)?.ok_or(SessionError::Unmounted)?;
         let bytes = buf.get(..n).unwrap_or_default();
         let Ok((header, args)) = wire::InHeader::read_from_prefix(bytes) else {
             return Err(SessionError::Protocol(format!("first request of only {n} bytes")));

@@ -28,7 +28,7 @@ use table::Table;
 /// The first bytes of a state.
 const MAGIC: u64 = u64::from_le_bytes(*b"ciderfs\x01");
 /// Grows with each change of the layout. Another version is refused: then the handles are lost, and not misread.
-const VERSION: u64 = 1;
+pub const VERSION: u64 = 1;
 
 /// Words of the header, by offset.
 const AT_MAGIC: usize = 0;

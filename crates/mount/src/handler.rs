@@ -7,12 +7,13 @@ use bytes::Bytes;
 use ciderfs_format::{FileType, Ino};
 use ciderfs_fuse::{
     CopyRange, DirBuffer, DirPlusBuffer, Entry, FileLock, Handler, Negotiated, Op, Opened, Reply, Request,
-    Statfs, abi::init as cap, dtype_of_mode,
+    Statfs, abi::UNIQUE_RESEND, abi::init as cap, dtype_of_mode,
 };
 use ciderfs_meta::{Caller, Errno, Error, NewNode, SetAttr};
 use ciderfs_vfs::{DirItem, Vfs};
 use tokio::runtime::Handle;
 
+use crate::begun::{Begun, Ticket};
 use crate::identity::Identity;
 use crate::interrupt::{self, Worked};
 use crate::xattr::XattrOptions;
@@ -45,6 +46,8 @@ pub(crate) struct Bridge {
     pub(crate) ioctl: bool,
     /// The kernel may keep listings.
     pub(crate) keep_listings: bool,
+    /// Where requests are noted that must happen once, of a mount that outlives this process.
+    pub(crate) begun: Option<Arc<Begun>>,
 }
 
 pub(crate) type Answer<T> = Result<T, Error>;
@@ -66,7 +69,7 @@ impl Bridge {
 
     /// What the kernel is told of an inode, found in a directory, as it was `age` ago. Names in the trash are for some callers
     /// only, and so are names in a directory that a squashed superuser may not search: the kernel asks again for each.
-    fn entry_in(&self, dir: Ino, e: &ciderfs_vfs::Entry, age: Duration) -> Entry {
+    pub(crate) fn entry_in(&self, dir: Ino, e: &ciderfs_vfs::Entry, age: Duration) -> Entry {
         let mut entry = self.entry(e);
         let for_all = !dir.is_trash_hour()
             && self.identity.squashed_root().is_none_or(|c| self.vfs.seems_searchable(&c, dir));
@@ -102,7 +105,7 @@ impl Bridge {
         convert::attr(ino, a, self.vfs.blocks(ino, a), self.vfs.links(ino, a))
     }
 
-    fn opened(o: &ciderfs_vfs::Opened) -> Opened {
+    pub(crate) fn opened(o: &ciderfs_vfs::Opened) -> Opened {
         use ciderfs_fuse::abi::fopen;
         let mut flags = 0;
         if o.keep_cache {
@@ -117,14 +120,14 @@ impl Bridge {
     /// Runs a request's future to its end, and answers. `changes`: the inode whose content it may change.
     fn spawn<F>(self: &Arc<Self>, reply: Reply, tid: u32, changes: Option<Ino>, work: F)
     where
-        F: Future<Output = Answered> + Send + 'static,
+        F: Future<Output = (Answered, Option<Ticket>)> + Send + 'static,
     {
         let b = Arc::clone(self);
         self.runtime.spawn(async move {
             match interrupt::run(work, reply, tid).await {
-                Worked::Done(answered, reply) => answered.send(reply),
+                Worked::Done((answered, _ticket), reply) => answered.send(reply),
                 // Nobody will ever close what was opened for it.
-                Worked::Late(Answered::Open(o) | Answered::Create(_, o)) => b.vfs.release(o.fh).await,
+                Worked::Late((Answered::Open(o) | Answered::Create(_, o), _)) => b.vfs.release(o.fh).await,
                 Worked::Late(_) => {
                     if let Some(ino) = changes {
                         b.vfs.changed_untold(ino);
@@ -264,14 +267,15 @@ impl Bridge {
         self.spawn(reply, req.header().pid, changes, async move {
             let method = method_name(&req);
             let told = access::begin(&b.vfs, method, &req);
-            let answer: Answered = b.answer(&req).await.into();
+            let (answer, ticket) = b.once(&req).await;
+            let answer: Answered = answer.into();
             let errno = if let Answered::Error(e) = &answer { Some(e.name()) } else { None };
             let took = began.elapsed();
             b.vfs.metrics().request(method, took, errno);
             if let Some(told) = told {
                 b.vfs.access_log().tell(&access::end(&told, &answer, took));
             }
-            answer
+            (answer, ticket)
         });
     }
 
@@ -313,7 +317,7 @@ impl Bridge {
     }
 
     /// Runs a request; where it meets a node that another mount has removed, the name by which it came is looked up again.
-    async fn answer(&self, req: &Request) -> Answer<Answered> {
+    pub(crate) async fn answer(&self, req: &Request) -> Answer<Answered> {
         let answer = self.run(req).await;
         if !is_about_a_node(req) || !answer.as_ref().is_err_and(|e| e.errno() == Errno::ENOENT) {
             return answer;
@@ -457,7 +461,7 @@ impl Bridge {
                 if append && !cached {
                     self.kill_capability(ino).await?;
                 }
-                let unique = req.header().unique & !ciderfs_fuse::abi::UNIQUE_RESEND;
+                let unique = req.header().unique & !UNIQUE_RESEND;
                 let n = if append && !cached && req.is_resend() && vfs.has_appended(unique) {
                     data.len() as u32
                 } else if append && !cached && !direct {

@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod again;
+mod begun;
 mod convert;
 mod handler;
 mod identity;
@@ -17,6 +19,7 @@ mod serve;
 mod tests;
 mod xattr;
 
+pub use begun::Begun;
 pub use identity::Identity;
-pub use serve::{MountedFs, ServeError, ServeOptions, serve};
+pub use serve::{MountedFs, Outlive, ServeError, ServeOptions, adopt, serve};
 pub use xattr::XattrOptions;

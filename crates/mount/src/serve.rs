@@ -1,5 +1,7 @@
 //! Mounting a vfs and serving it until it is unmounted.
 
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use ciderfs_format::Ino;
 use ciderfs_fuse::{
-    InitConfig, Monitor, MountError, MountGuard, MountOptions, Notifier, Session, SessionConfig,
+    InitConfig, Monitor, MountError, MountGuard, MountOptions, Negotiated, Notifier, Session, SessionConfig,
     SessionError, SessionHandle,
 };
 use ciderfs_vfs::{Growth, Stale, Vfs};
 use tokio::runtime::Handle;
 
+use crate::begun::Begun;
 use crate::handler::{Bridge, Front, Validity};
 use crate::identity::Identity;
 use crate::xattr::XattrOptions;
@@ -95,20 +98,92 @@ pub struct MountedFs {
     session: SessionHandle,
 }
 
+/// What a mount needs that outlives the process that serves it.
+pub struct Outlive {
+    /// Requests that must happen once.
+    pub begun: Arc<Begun>,
+    /// Called with the descriptor of a new mount and its device number, before anything is asked of it.
+    pub mounted: OnMounted,
+    /// Called with what was negotiated.
+    pub agreed: OnAgreed,
+}
+
+/// See [`Outlive`].
+pub type OnMounted = Box<dyn FnOnce(BorrowedFd<'_>, Option<(u32, u32)>) -> io::Result<()> + Send>;
+/// See [`Outlive`].
+pub type OnAgreed = Box<dyn FnOnce(&Negotiated) -> io::Result<()> + Send>;
+
 /// Mounts `vfs` at `mountpoint` and serves it on threads of its own; what has to wait runs on `runtime`.
 pub fn serve(
     vfs: Arc<Vfs>,
     mountpoint: &Path,
     options: &ServeOptions,
+    outlive: Option<Outlive>,
     runtime: Handle,
 ) -> Result<MountedFs, ServeError> {
     let (fd, guard) = ciderfs_fuse::mount::mount(mountpoint, &options.mount)?;
+    let shared = outlive.is_some();
+    let (begun, agreed) = match outlive {
+        Some(Outlive { begun, mounted, agreed }) => {
+            mounted(fd.as_fd(), guard.device()).map_err(SessionError::Io)?;
+            (Some(begun), Some(agreed))
+        }
+        None => (None, None),
+    };
+    let (front, config) = front(&vfs, options, begun, shared, runtime.clone());
+    let session = Session::new(fd, config, front)?;
+    if let Some(agreed) = agreed {
+        agreed(session.negotiated()).map_err(SessionError::Io)?;
+    }
+    begin(&vfs, &session, runtime);
+    if let Err(e) = guard.set_read_ahead_kb(READ_AHEAD_KB) {
+        tracing::debug!("the kernel's read-ahead stays at its default: {e}");
+    }
+    Ok(MountedFs { guard, session: session.spawn()? })
+}
+
+/// Serves on where another process has served the mount on `fd`, with what it has negotiated. What it did not answer comes again,
+/// and nothing that the kernel remembers of names and attributes is believed.
+pub fn adopt(
+    vfs: Arc<Vfs>,
+    (fd, device): (OwnedFd, Option<(u32, u32)>),
+    mountpoint: &Path,
+    negotiated: Negotiated,
+    options: &ServeOptions,
+    begun: Arc<Begun>,
+    runtime: Handle,
+) -> Result<MountedFs, ServeError> {
+    let guard = ciderfs_fuse::mount::take_over(mountpoint, device, &options.mount)?;
+    let (front, config) = front(&vfs, options, Some(begun), true, runtime.clone());
+    let (resends, epochs) = (negotiated.can_resend(), negotiated.can_inc_epoch());
+    let session = Session::adopt(fd, config, negotiated, front);
+    begin(&vfs, &session, runtime);
+    let notifier = session.notifier();
+    // What others have changed meanwhile is seen at once where the kernel can be told so, else when its own times are over.
+    if epochs && let Err(e) = notifier.inc_epoch() {
+        tracing::debug!("names stay believed for their time: {e}");
+    }
+    // Before anything is read, so that what was begun earlier comes first.
+    if resends && let Err(e) = notifier.resend() {
+        tracing::warn!("requests that the former process has not answered are lost: {e}");
+    }
+    Ok(MountedFs { guard, session: session.spawn()? })
+}
+
+/// The kernel's requests, as calls of the vfs.
+fn front(
+    vfs: &Arc<Vfs>,
+    options: &ServeOptions,
+    begun: Option<Arc<Begun>>,
+    shared: bool,
+    runtime: Handle,
+) -> (Front, SessionConfig) {
     let mut init = options.init.clone();
     init.dont_mask |= options.identity.umask.is_some();
     let cached = options.identity.names_may_be_cached();
     let bridge = Arc::new(Bridge {
-        vfs: Arc::clone(&vfs),
-        runtime: runtime.clone(),
+        vfs: Arc::clone(vfs),
+        runtime,
         valid: Validity {
             attr: options.attr_valid,
             entry: if cached { options.entry_valid } else { Duration::ZERO },
@@ -120,14 +195,20 @@ pub fn serve(
         masks: init.dont_mask || init.posix_acl,
         ioctl: options.ioctl,
         keep_listings: options.keep_listings,
+        begun,
     });
     let config = SessionConfig {
         init,
         threads: options.threads,
         only_uid: options.only_uid,
+        shared,
         ..SessionConfig::default()
     };
-    let session = Session::new(fd, config, Front(bridge))?;
+    (Front(bridge), config)
+}
+
+/// What the vfs tells the kernel.
+fn begin(vfs: &Arc<Vfs>, session: &Session, runtime: Handle) {
     let notifier = session.notifier();
     vfs.set_forgetter(forgetter(notifier.clone(), runtime.clone()));
     vfs.set_grower(grower(notifier.clone(), runtime.clone()));
@@ -147,10 +228,6 @@ pub fn serve(
             }
         });
     }));
-    if let Err(e) = guard.set_read_ahead_kb(READ_AHEAD_KB) {
-        tracing::debug!("the kernel's read-ahead stays at its default: {e}");
-    }
-    Ok(MountedFs { guard, session: session.spawn()? })
 }
 
 type Forgotten = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -207,6 +284,24 @@ impl MountedFs {
     /// Unmounts; `lazy` detaches a busy mount and serves it on until its last user leaves.
     pub fn unmount(&mut self, lazy: bool) -> Result<(), ServeError> {
         Ok(self.guard.unmount(lazy)?)
+    }
+
+    /// Reads no more requests, which wait for whoever serves next, and gives those that were read so long to end. False if
+    /// some did not. Blocks.
+    pub fn pause(&self, patience: Duration) -> bool {
+        let begun = Instant::now();
+        let monitor = self.session.monitor();
+        let stopped = self.session.stop_reading(patience);
+        while monitor.in_flight() > 0 && begun.elapsed() < patience {
+            std::thread::sleep(LAST_REQUESTS_POLL);
+        }
+        stopped && monitor.in_flight() == 0
+    }
+
+    /// Leaves the mount to another process.
+    pub fn leave(self) {
+        // Neither the mount nor what others are told of it ends with this process.
+        std::mem::forget(self.guard);
     }
 
     /// Waits until the file system is unmounted and the last request is answered.

@@ -122,6 +122,7 @@ fn serve(runtime: &Runtime, subdir: Option<&[u8]>) -> Kernel {
         identity: Identity::default(),
         masks: false,
         ioctl: true,
+        begun: None,
         keep_listings: false,
     });
     let (ours, theirs) = UnixDatagram::pair().unwrap();

@@ -33,6 +33,8 @@ pub enum Command {
     Csi,
     /// Keeps the clients of a machine.
     Mounter,
+    /// Has another program serve a mount.
+    Upgrade,
     /// Writes completions for a shell.
     Completions,
     /// Writes the manual page.
@@ -58,7 +60,7 @@ pub enum Word {
 pub const GROUPS: &[(&str, &[Command])] = &[
     ("Start here", &[Command::Up]),
     ("Volumes", &[Command::Format, Command::Config, Command::Quota, Command::Status, Command::Doctor]),
-    ("Mounting", &[Command::Mount, Command::Umount]),
+    ("Mounting", &[Command::Mount, Command::Umount, Command::Upgrade]),
     ("Looking at files and mounts", &[Command::Info, Command::Stats, Command::Profile]),
     ("Kubernetes", &[Command::K8sSecret, Command::Csi, Command::Mounter]),
     ("This program", &[Command::Completions, Command::Man, Command::Version]),
@@ -80,6 +82,7 @@ pub const EVERY: &[Command] = &[
     Command::Umount,
     Command::Csi,
     Command::Mounter,
+    Command::Upgrade,
     Command::Completions,
     Command::Man,
     Command::Version,
@@ -160,6 +163,12 @@ impl Command {
             Self::Mounter => {
                 ("mounter", "", &[], "keep the clients that `csi` mounts with, across its restarts")
             }
+            Self::Upgrade => (
+                "upgrade",
+                "MOUNTPOINT",
+                &[Word::Place],
+                "have another version serve a mount that goes on (mount --supervised)",
+            ),
             Self::Completions => {
                 ("completions", "bash|zsh|fish", &[SHELL], "write what completes our commands in a shell")
             }

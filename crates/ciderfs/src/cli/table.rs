@@ -4,7 +4,7 @@
 
 use super::command::Command::{
     Config, Csi, Doctor, Format, Info, K8sSecret, Man, Mount, Mounter, Profile, Quota, Stats,
-    Status as StatusOf, Umount, Up,
+    Status as StatusOf, Umount, Up, Upgrade, Version,
 };
 use super::command::{Command, EVERY};
 use super::flag::Status::{Missing, NoOp, Only, Ready};
@@ -28,11 +28,13 @@ const QUOTA: &[Command] = &[Quota];
 const STATUS: &[Command] = &[StatusOf];
 const INFO: &[Command] = &[Info];
 const INFO_QUOTA: &[Command] = &[Info, Quota];
-const JSON_OUT: &[Command] = &[Info, Quota, Doctor];
+const JSON_OUT: &[Command] = &[Info, Quota, Doctor, Upgrade];
 const MOUNT: &[Command] = &[Mount, Up];
 const CACHE: &[Command] = &[Mount, Up, Doctor];
 const MOUNT_ONLY: &[Command] = &[Mount];
 const UMOUNT: &[Command] = &[Umount];
+const UPGRADE: &[Command] = &[Upgrade];
+const VERSION_ONLY: &[Command] = &[Version];
 const UP: &[Command] = &[Up];
 const STATS: &[Command] = &[Stats];
 const PROFILE: &[Command] = &[Profile];
@@ -117,6 +119,20 @@ table! {
     GUARD: Switch =
         "guard", [], "", MOUNT_ONLY, Ready,
         "make the empty mount point read-only and immutable, so that nobody fills the local disk while nothing is mounted";
+    SUPERVISED: Switch =
+        "supervised", [], "", MOUNT_ONLY, Ready,
+        "keep the mount, its open files and locks when the process that serves it dies or is upgraded";
+    RESUME_FROM: Place =
+        "resume-from", [], "", MOUNT_ONLY, Ready,
+        "with --supervised: go on with the mount that is held by who listens at this socket";
+    RESTART_LIMIT: Time(0, SECONDS_MAX) =
+        "restart-limit", [], "60s", MOUNT_ONLY, Ready,
+        "with --supervised: unmount when for so long no process could be started that serves";
+    BINARY: Place = "binary", [], "", UPGRADE, Ready, "program that is to serve the mount; this one if not given";
+    WAIT: Time(1, SECONDS_MAX) = "wait", [], "60s", UPGRADE, Ready, "how long the new program may take to be ready";
+    CHECK_HANDOVER: Switch =
+        "check-handover", [], "", VERSION_ONLY, Ready,
+        "tell which mounts of other versions this one can take over";
     UPDATE_FSTAB: Switch = "update-fstab", [], "", MOUNT, Ready, "enter the mount in /etc/fstab";
     DISABLE_TRANSPARENT_HUGEPAGE: Switch = "disable-transparent-hugepage", [], "", MOUNT, Ready, "no huge pages for this process";
     FLUSH: Switch = "flush", [], "", UMOUNT, Ready, "wait until everything is stored and the mount process has ended";

@@ -13,9 +13,10 @@ use ciderfs_volume::Purpose;
 
 use crate::cli::args::Args;
 use crate::cli::places;
-use crate::cli::table::{BACKGROUND, FOREGROUND, LOG};
+use crate::cli::table::{BACKGROUND, FOREGROUND, LOG, RESUME_FROM, SUPERVISED};
 use crate::commands::{fstab, mountpoint as place};
 use crate::failure::{Failure, Result};
+use crate::supervise::{self, worker};
 use crate::{config, daemon};
 
 pub use report::amount;
@@ -23,12 +24,19 @@ pub use serve::serve;
 
 /// Runs the command.
 pub fn run(args: &Args, argv: &[OsString]) -> Result<()> {
-    args.exactly()?;
-    if args.is_address(1) {
+    let resumes = args.find(RESUME_FROM).is_some() && worker::get().is_none();
+    if resumes {
+        if !args.get(SUPERVISED) {
+            return Err(Failure::new("--resume-from needs --supervised"));
+        }
+    } else {
+        args.exactly()?;
+    }
+    if !resumes && args.is_address(1) {
         return Err(Failure::new("the mount point is an address: write META-URL before MOUNTPOINT"));
     }
-    if args.get(BACKGROUND) && !args.get(FOREGROUND) && !daemon::is_daemon() {
-        if is_mounted(args)? {
+    if args.get(BACKGROUND) && !args.get(FOREGROUND) && !daemon::is_daemon() && worker::get().is_none() {
+        if !resumes && is_mounted(args)? {
             fstab::enter(args);
             return Ok(());
         }
@@ -36,8 +44,15 @@ pub fn run(args: &Args, argv: &[OsString]) -> Result<()> {
         fstab::enter(args);
         return Ok(());
     }
+    if worker::get().is_some() {
+        return serve(args, None);
+    }
     if daemon::is_daemon() {
         daemon::detach();
+    }
+    if args.get(SUPERVISED) {
+        let log = if daemon::is_daemon() { Some(log_path(args)?) } else { None };
+        return supervise::run(args, argv, log);
     }
     serve(args, None)
 }

@@ -20,6 +20,11 @@ impl MountGuard {
     pub(super) fn new(mountpoint: PathBuf) -> Self {
         let found = find_mount(&mountpoint).ok().flatten();
         let device = found.map(|info| (info.major, info.minor));
+        Self::of(mountpoint, device)
+    }
+
+    /// Of a mount that is `device`.
+    pub(super) fn of(mountpoint: PathBuf, device: Option<(u32, u32)>) -> Self {
         Self { mountpoint, device, armed: true, entry: None }
     }
 

@@ -47,6 +47,23 @@ pub fn mount(mountpoint: &Path, options: &MountOptions) -> Result<(OwnedFd, Moun
     Ok((fd, guard))
 }
 
+/// The duty for a mount that another process has made with these options, and that is `device`.
+///
+/// # Errors
+/// When a directory on the way to it cannot be followed.
+pub fn take_over(
+    mountpoint: &Path,
+    device: Option<(u32, u32)>,
+    options: &MountOptions,
+) -> Result<MountGuard, MountError> {
+    let mountpoint = absolute(mountpoint).map_err(|source| MountError::io(mountpoint, source))?;
+    let mut guard = MountGuard::of(mountpoint, device);
+    if !options.table.is_empty() {
+        guard.enter(&options.fsname, &options.table);
+    }
+    Ok(guard)
+}
+
 /// Unmounts whatever FUSE file system is mounted there, also one of another process or with a dead server. With
 /// `lazy`, detaches it now and lets open files end later.
 ///

@@ -13,7 +13,8 @@ use crate::abi::{self, wire};
 use crate::buffer::{Body, BufferPool};
 use crate::dispatch::Dispatcher;
 
-use super::{ReplyChannel, Transport};
+use super::stop::Stop;
+use super::{Queues, ReplyChannel, Transport};
 
 /// Requests up to this many bytes are copied so that the receive buffer is free at once.
 const SMALL: usize = 8 << 10;
@@ -79,9 +80,12 @@ impl ReplyChannel for DevChannel {
     }
 }
 
-/// Reads one request into `buf`; `None` when the connection ended.
-pub(crate) fn receive(channel: &DevChannel, buf: &mut [u8]) -> io::Result<Option<usize>> {
+/// Reads one request into `buf`; `None` when the connection ended, or reading is to stop.
+pub(crate) fn receive(channel: &DevChannel, buf: &mut [u8], stop: &Stop) -> io::Result<Option<usize>> {
     loop {
+        if stop.is_asked() {
+            return Ok(None);
+        }
         match rustix::io::read(&channel.fd, &mut *buf) {
             Ok(n) => return Ok(Some(n)),
             // Unmounted; or aborted through the control file system.
@@ -106,20 +110,27 @@ pub(crate) struct DevTransport {
     channels: Vec<Arc<DevChannel>>,
     pool: Arc<BufferPool>,
     thread_name: String,
+    stop: Arc<Stop>,
 }
 
 impl DevTransport {
-    /// `threads` readers; each gets its own clone of the descriptor if `clone_fd` and the kernel agree.
+    /// `threads` readers; each gets its own clone of the descriptor if `queues` and the kernel agree.
     pub fn new(
         main: Arc<DevChannel>,
         threads: usize,
-        clone_fd: bool,
+        queues: Queues,
         pool: Arc<BufferPool>,
         thread_name: String,
+        stop: Arc<Stop>,
     ) -> Self {
-        let mut channels = vec![main.clone()];
-        for _ in 1..threads.max(1) {
-            let own = clone_fd.then(|| main.try_clone());
+        let mut channels = Vec::new();
+        for i in 0..threads.max(1) {
+            let clone = match queues {
+                Queues::Shared => false,
+                Queues::OwnButFirst => i > 0,
+                Queues::Own => true,
+            };
+            let own = clone.then(|| main.try_clone());
             channels.push(match own {
                 Some(Ok(channel)) => Arc::new(channel),
                 Some(Err(e)) => {
@@ -129,18 +140,19 @@ impl DevTransport {
                 None => main.clone(),
             });
         }
-        Self { channels, pool, thread_name }
+        Self { channels, pool, thread_name, stop }
     }
 
     fn read_loop(&self, channel: &Arc<DevChannel>, dispatcher: &Dispatcher) -> io::Result<()> {
         let reply_to: Arc<dyn ReplyChannel> = channel.clone();
+        let _reader = self.stop.reader();
         // The pool's limit leaves room for one buffer for each reader.
         let mut buf = loop {
             if let Some(buf) = self.pool.take(POOL_WAIT)? {
                 break buf;
             }
         };
-        while let Some(n) = receive(channel, buf.room())
+        while let Some(n) = receive(channel, buf.room(), &self.stop)
             .inspect_err(|e| tracing::error!("a FUSE reader gives up, requests go to the others: {e}"))?
         {
             buf.set_filled(n);

@@ -2,11 +2,25 @@
 
 #[allow(unsafe_code, reason = "an ioctl of the device")]
 mod dev;
+#[allow(unsafe_code, reason = "a signal to threads of this process")]
+mod stop;
 
 use std::io::{self, IoSlice};
 
 pub use crate::dispatch::Dispatcher;
 pub(crate) use dev::{DevChannel, DevTransport, receive};
+pub(crate) use stop::Stop;
+
+/// On which descriptors of the connection readers read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Queues {
+    /// All on the one that was given.
+    Shared,
+    /// The first on that one, each of the others on a clone.
+    OwnButFirst,
+    /// Each on a clone.
+    Own,
+}
 
 /// Where the answer to a request goes.
 pub trait ReplyChannel: Send + Sync {

@@ -13,7 +13,7 @@ use ciderfs_volume::{Observer, Volume};
 use super::follow::follow;
 use super::log_path;
 use super::report::Reporter;
-use super::stop::{self, Signals};
+use super::stop::{self, End, Signals};
 use crate::cli::args::Args;
 use crate::cli::table::{
     DISABLE_TRANSPARENT_HUGEPAGE, ENABLE_CAP, ENABLE_SELINUX, ENABLE_XATTR, GUARD, METRICS,
@@ -22,6 +22,7 @@ use crate::commands::mountpoint::Occupant;
 use crate::commands::{fstab, mount_options, mountpoint as place};
 use crate::failure::{Failure, Result};
 use crate::service::manager;
+use crate::supervise::worker::{self, Connection, Worker};
 use crate::{config, daemon, http, memory};
 
 /// How long a thread for blocking work lives without any. Whatever there is to do wakes another one of those that wait: with
@@ -48,8 +49,14 @@ pub fn serve(args: &Args, banner: Option<&str>) -> Result<()> {
 async fn serve_async(args: &Args, banner: Option<&str>) -> Result<()> {
     let mountpoint = args.place(1);
     let report = Report { args, banner, log: follow_log(args)? };
-    let occupant = place::prepare(mountpoint)?;
-    if occupant.is_none() && args.get(GUARD) {
+    let worker = worker::get();
+    let connection = worker.and_then(Worker::take_connection);
+    // A mount that this process goes on with answers nobody yet.
+    let occupant = if connection.is_some() { None } else { place::prepare(mountpoint)? };
+    if let Some(worker) = worker {
+        worker.listen()?;
+    }
+    if connection.is_none() && occupant.is_none() && args.get(GUARD) {
         place::guard(mountpoint)?;
     }
     let mut options = mount_options::serve_options(args)?;
@@ -64,12 +71,30 @@ async fn serve_async(args: &Args, banner: Option<&str>) -> Result<()> {
     complete(&mut options, args, &volume);
     let document = document(args, &volume.settings, options.mount.read_only)?;
     let (meta, blocks) = (Arc::clone(&volume.meta), Arc::clone(&volume.blocks));
+    let mut signals = Signals::new()?;
+    // Before the vfs, which notes the session for the next process.
+    let lives = stop::start_session(&volume.meta, &mut signals).await?;
     let vfs = Vfs::new(meta, blocks, config::vfs(args, document, &options, metrics));
     serve_metrics(args, &vfs).await;
-    let mut signals = Signals::new()?;
-    stop::start_session(&volume.meta, &mut signals).await?;
-    let mounted = match attach(&vfs, mountpoint, options).await {
+    if connection.is_some() {
+        let found = vfs.resume(lives).await?;
+        tracing::info!(
+            "going on with {} open handles, {} lost, and {} writes of {} bytes that were not stored yet, {} lost",
+            found.handles,
+            found.lost_handles,
+            found.writes,
+            found.bytes,
+            found.lost_writes
+        );
+    }
+    let attached = match connection {
+        Some(connection) => adopt(&vfs, mountpoint, options, connection).await.map(Ok),
+        None => attach(&vfs, mountpoint, options).await,
+    };
+    let mounted = match attached {
         Ok(Ok(mounted)) => mounted,
+        // The next worker goes on with the session.
+        Err(e) if worker.is_some_and(|w| !w.state.negotiated().is_empty()) => return Err(e),
         not_mounted => {
             if let Err(e) = volume.meta.close_session().await {
                 tracing::warn!("the session is left to other clients: {e}");
@@ -109,12 +134,22 @@ async fn serve_mounted(
         stop::unmount(&mut mounted);
     }
     let result = begun.and(stop::serve(mounted, vfs, volume, signals, &reporter).await);
+    let (left, result) = (matches!(result, Ok(End::Left)), result.map(drop));
     reporter.end(&result);
+    if let Some(worker) = worker::get()
+        && !left
+    {
+        worker.ended();
+    }
     result
 }
 
 /// Looks at the root as everybody will: the kernel has agreed with us by then. False if it must end before.
 async fn answers(mountpoint: &Path, mounted: &mut MountedFs, signals: &mut Signals) -> Result<bool> {
+    if worker::get().is_some() {
+        // A thread that waits for its own process keeps that from ending when it is killed, and the next one from answering.
+        return Ok(true);
+    }
     let path = mountpoint.to_owned();
     let looked = tokio::task::spawn_blocking(move || std::fs::metadata(path));
     let fail =
@@ -187,9 +222,30 @@ async fn attach(
         let turn = place::lock(&path)?;
         Ok(match place::look(&path, &turn)? {
             Some(occupant) => Err(occupant),
-            None => Ok(ciderfs_mount::serve(vfs, &path, &options, handle)
-                .map_err(|e| Failure::new(format!("cannot mount at {}: {e}", shown(&path))))?),
+            None => {
+                Ok(ciderfs_mount::serve(vfs, &path, &options, worker::get().map(Worker::outlive), handle)
+                    .map_err(|e| Failure::new(format!("cannot mount at {}: {e}", shown(&path))))?)
+            }
         })
+    })
+    .await?
+}
+
+/// Goes on with a mount that another process has served.
+async fn adopt(
+    vfs: &Arc<Vfs>,
+    mountpoint: &Path,
+    options: ServeOptions,
+    connection: Connection,
+) -> Result<MountedFs> {
+    let (vfs, path) = (Arc::clone(vfs), mountpoint.to_owned());
+    let handle = tokio::runtime::Handle::current();
+    let worker = worker::get().ok_or_else(|| Failure::new("only a worker goes on with a mount"))?;
+    tokio::task::spawn_blocking(move || {
+        let Connection { fd, device, negotiated } = connection;
+        let begun = Arc::clone(&worker.begun);
+        ciderfs_mount::adopt(vfs, (fd, device), &path, negotiated, &options, begun, handle)
+            .map_err(|e| Failure::new(format!("cannot go on with the mount at {}: {e}", shown(&path))))
     })
     .await?
 }
@@ -206,6 +262,10 @@ impl Report<'_> {
     async fn already(&self, occupant: &Occupant, settings: &Settings) -> Result<()> {
         let text = occupant.must_be(settings, config::subdir(self.args).as_deref())?;
         tracing::info!("{text}");
+        if let Some(worker) = worker::get() {
+            worker.already(&text);
+            return Ok(());
+        }
         match &self.log {
             Some(log) => daemon::ready(&text, log),
             None => println!("{text}"),
@@ -221,6 +281,13 @@ impl Report<'_> {
         // One line, whatever the name is.
         let ready = format!("OK, {name} is ready at {:?}", self.args.place(1));
         tracing::info!("{ready}");
+        if let Some(worker) = worker::get() {
+            worker.ready(&ready);
+            if let Some(log) = &self.log {
+                daemon::reopen(log);
+            }
+            return self.enter();
+        }
         match (self.banner, &self.log) {
             (Some(text), _) => println!("{ready}\n{text}"),
             (None, Some(log)) => daemon::ready(&ready, log),
@@ -246,8 +313,9 @@ fn document(args: &Args, settings: &Settings, read_only: bool) -> Result<serde_j
         "Mountpoint": shown(args.place(1)),
         "Version": ciderfs_format::version::presented_version(env!("CARGO_PKG_VERSION")),
         "Pid": std::process::id(),
-        // No hand-over between processes: an official mount command then mounts on top instead of asking for it.
+        // The official client's way to take a mount over is not ours: its mount command mounts on top instead of asking for it.
         "CommPath": "",
+        "Supervised": worker::get().is_some(),
     }))
 }
 

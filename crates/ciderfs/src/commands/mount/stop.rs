@@ -12,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::report::Reporter;
 use crate::failure::{EXIT_STOP, Failure, Result};
+use crate::supervise::worker::{self, Worker};
 
 /// After a signal, the mount may go on flushing as long as this is not without effect for so long.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
@@ -19,6 +20,10 @@ const STOP_PATIENCE: Duration = Duration::from_secs(30);
 const ENGINE_PATIENCE: Duration = Duration::from_secs(5);
 /// A session that was being registered when a signal came has this long to end.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(2);
+/// What is written takes this long to be stored, or is left to the next process.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(15);
+/// The same for requests that were read. Some wait for a lock, and would for ever.
+const PAUSE_PATIENCE: Duration = Duration::from_secs(1);
 /// Between reports while it does.
 const REPORT: Duration = Duration::from_secs(2);
 /// How long the service manager is told to wait for the next word: longer than this process does.
@@ -26,10 +31,16 @@ pub const REPORTED_PATIENCE: Duration = STOP_PATIENCE.saturating_add(REPORT).sat
 /// How often the serving loop looks whether it was unmounted from outside.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Registers the session. From the moment when the mount appears somebody may want it to end.
-pub async fn start_session(meta: &Arc<Meta>, signals: &mut Signals) -> Result<()> {
+/// Registers the session. From the moment when the mount appears somebody may want it to end. A session of a process before this one
+/// goes on instead; false if others have declared it dead.
+pub async fn start_session(meta: &Arc<Meta>, signals: &mut Signals) -> Result<bool> {
+    let sid = worker::get().map_or(0, |worker| worker.state.sid());
+    if sid != 0 {
+        // Whoever wants an end waits until what was left is stored.
+        return Ok(meta.take_over_session(sid).await?);
+    }
     tokio::select! {
-        started = meta.start_session() => Ok(started?),
+        started = meta.start_session() => started.map(|()| true).map_err(Failure::from),
         failure = signals.end() => {
             // What was sent before is carried out before this.
             let _ = tokio::time::timeout(CANCEL_PATIENCE, meta.close_session()).await;
@@ -45,9 +56,22 @@ pub async fn serve(
     volume: &Volume,
     mut signals: Signals,
     reporter: &Reporter,
-) -> Result<()> {
+) -> Result<End> {
     let meta = &volume.meta;
-    let (stopped, asked) = wait(&mut mounted, meta, &mut signals, reporter).await?;
+    let worker = worker::get();
+    let leaving = async {
+        match worker {
+            Some(worker) => worker.is_to_leave().await,
+            None => std::future::pending().await,
+        }
+    };
+    let (stopped, asked) = tokio::select! {
+        ended = wait(&mut mounted, meta, &mut signals, reporter) => ended?,
+        () = leaving => {
+            leave(mounted, &vfs, volume).await?;
+            return Ok(End::Left);
+        }
+    };
     reporter.stopping();
     let end = async {
         tokio::task::spawn_blocking(move || mounted.join()).await??;
@@ -62,9 +86,37 @@ pub async fn serve(
     };
     match (ended, stopped) {
         (None, _) => Err(Failure { text: "the mount did not end in time".into(), code: EXIT_STOP }),
-        (Some(result), None) => result,
+        (Some(result), None) => result.map(|()| End::Over),
         (Some(_), Some(reason)) => Err(Failure { text: reason, code: EXIT_STOP }),
     }
+}
+
+/// How a process stops serving a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The mount is over.
+    Over,
+    /// Another process goes on with it.
+    Left,
+}
+
+/// Finishes what was begun and stores what was written, as far as that takes no long time: the next process finds the rest.
+async fn leave(mounted: MountedFs, vfs: &Arc<Vfs>, volume: &Volume) -> Result<()> {
+    // Most of it while the mount is still served.
+    let _ = tokio::time::timeout(LEAVE_PATIENCE, vfs.flush_all()).await;
+    let (mounted, quiet) = tokio::task::spawn_blocking(move || {
+        let quiet = mounted.pause(PAUSE_PATIENCE);
+        (mounted, quiet)
+    })
+    .await?;
+    if !quiet {
+        tracing::info!("some requests are left to the next worker");
+    }
+    let _ = tokio::time::timeout(LEAVE_PATIENCE, vfs.suspend()).await;
+    mounted.leave();
+    let _ = tokio::time::timeout(CANCEL_PATIENCE, volume.meta.leave_session()).await;
+    tracing::info!("the mount is left to another worker");
+    Ok(())
 }
 
 /// Says now and then how much is still to be stored. Returns when that has not become less for too long, or when all is stored
@@ -108,9 +160,24 @@ impl Signals {
 
     /// Waits for one that ends the program.
     pub async fn end(&mut self) -> Failure {
-        tokio::select! {
-            _ = self.term.recv() => Failure::signal(libc::SIGTERM),
-            _ = self.int.recv() => Failure::signal(libc::SIGINT),
+        let worker = worker::get();
+        let told = async {
+            match worker {
+                Some(worker) => worker.is_to_stop().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(told);
+        loop {
+            let failure = tokio::select! {
+                () = &mut told => return Failure::signal(libc::SIGTERM),
+                _ = self.term.recv() => Failure::signal(libc::SIGTERM),
+                _ = self.int.recv() => Failure::signal(libc::SIGINT),
+            };
+            // A service manager signals all processes; the supervisor says it once.
+            if worker.is_none_or(Worker::is_orphan) {
+                return failure;
+            }
         }
     }
 

@@ -1,0 +1,28 @@
+//! Mounts that outlive the process that serves them (`mount --supervised`).
+//!
+//! Two processes: the supervisor, which stays, holds the connection with the kernel and what its worker leaves behind, and does
+//! nothing else; and the worker, the same program, which serves. When a worker ends, another one goes on where it was. The supervisor never
+//! looks at what is mounted: it would wait for its own worker.
+
+mod control;
+mod link;
+mod place;
+mod program;
+mod signals;
+mod supervisor;
+#[allow(unsafe_code, reason = "a lock that tells who holds it")]
+mod turn;
+mod upgrade;
+pub mod worker;
+
+pub use control::ask;
+pub use place::find;
+pub use program::Program;
+pub use supervisor::run;
+
+/// What begins a request for [`control`].
+pub const UPGRADE: &str = "upgrade";
+/// The same: whoever asks gets what another supervisor needs to go on.
+pub const HOLD: &str = "hold";
+/// The same: what the supervisor knows of its worker.
+pub const STATUS: &str = "status";

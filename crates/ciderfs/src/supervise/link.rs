@@ -1,0 +1,175 @@
+//! Messages between the supervisor, its worker and who asks it for something: packets with a kind, a text, and descriptors.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+
+/// Longest message.
+const LEN_MAX: usize = 128 << 10;
+/// Most descriptors of one.
+const FDS_MAX: usize = 4;
+
+/// A message.
+#[derive(Debug)]
+pub struct Message {
+    /// What it is about.
+    pub kind: u8,
+    /// The rest.
+    pub text: Vec<u8>,
+    /// Descriptors that came with it.
+    pub fds: Vec<OwnedFd>,
+}
+
+impl Message {
+    /// The text, where it is one.
+    pub fn lossy(&self) -> String {
+        String::from_utf8_lossy(&self.text).into_owned()
+    }
+}
+
+/// One end of a socket that keeps messages apart.
+#[derive(Debug)]
+pub struct Link(OwnedFd);
+
+impl Link {
+    /// Both ends.
+    pub fn pair() -> io::Result<(Self, OwnedFd)> {
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        Ok((Self(ours), theirs))
+    }
+
+    /// Over an end.
+    pub fn over(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// The other end is gone; the text is longer than 128 KiB.
+    pub fn send(&self, kind: u8, text: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        if text.len() >= LEN_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the command line is too long"));
+        }
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let pieces = [IoSlice::new(std::slice::from_ref(&kind)), IoSlice::new(text)];
+        loop {
+            match sendmsg(&self.0, &pieces, &mut control, SendFlags::NOSIGNAL) {
+                Ok(_) => return Ok(()),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// Waits for a message; `None` when the other end is gone.
+    ///
+    /// # Errors
+    /// `WouldBlock` with `wait` unset and nothing there.
+    pub fn receive(&self, wait: bool) -> io::Result<Option<Message>> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let (mut kind, mut text) = ([0], vec![0; LEN_MAX]);
+        let mut flags = RecvFlags::CMSG_CLOEXEC;
+        if !wait {
+            flags |= RecvFlags::DONTWAIT;
+        }
+        let got = loop {
+            let pieces = &mut [IoSliceMut::new(&mut kind), IoSliceMut::new(&mut text)];
+            match recvmsg(&self.0, pieces, &mut control, flags) {
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+                other => break other?,
+            }
+        };
+        let fds = control.drain().filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+            _ => None,
+        });
+        let fds = fds.flatten().collect();
+        let Some(len) = got.bytes.checked_sub(1) else { return Ok(None) };
+        if got.flags.contains(ReturnFlags::TRUNC) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        text.truncate(len);
+        text.shrink_to_fit();
+        Ok(Some(Message { kind: kind[0], text, fds }))
+    }
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// What the supervisor tells its worker: the mount, its command line, and (state, requests, connection if there is one).
+pub const BEGIN: u8 = b'B';
+/// To the worker: leave the mount to another one.
+pub const HAND_OVER: u8 = b'U';
+/// To the worker: unmount and end.
+pub const STOP: u8 = b'S';
+/// The worker has mounted; with the connection.
+pub const MOUNTED: u8 = b'M';
+/// It serves.
+pub const READY: u8 = b'R';
+/// It has failed, for a reason.
+pub const FAILED: u8 = b'F';
+/// For the service manager.
+pub const NOTIFY: u8 = b'N';
+/// It has brought the mount to its end.
+pub const ENDED: u8 = b'E';
+/// To and from who asks the supervisor.
+pub const CONTROL: u8 = b'C';
+
+/// Fields, each ended by a zero byte.
+pub fn fields<'a>(all: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
+    all.into_iter().flat_map(|field| [field, &[0]].concat()).collect()
+}
+
+/// What [`fields`] has joined.
+pub fn split(text: &[u8]) -> Vec<&[u8]> {
+    let mut all: Vec<&[u8]> = text.split(|b| *b == 0).collect();
+    all.pop();
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_keep_their_bounds_and_descriptors() {
+        let (a, b) = Link::pair().unwrap();
+        let b = Link::over(b);
+        let file = tempfile::tempfile().unwrap();
+        a.send(b'x', b"", &[]).unwrap();
+        a.send(b'y', &[7; 100_000], &[file.as_fd(), file.as_fd()]).unwrap();
+        assert!(a.send(b'y', &[7; LEN_MAX], &[]).is_err());
+        let first = b.receive(true).unwrap().unwrap();
+        assert_eq!((first.kind, first.text.len(), first.fds.len()), (b'x', 0, 0));
+        let second = b.receive(true).unwrap().unwrap();
+        assert_eq!((second.kind, second.text.len(), second.fds.len()), (b'y', 100_000, 2));
+        assert_eq!(b.receive(false).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(a);
+        assert!(b.receive(true).unwrap().is_none());
+        assert!(b.send(b'z', b"", &[]).is_err());
+    }
+
+    #[test]
+    fn fields_come_back() {
+        let all = [&b"a"[..], b"", b"b c"];
+        assert_eq!(split(&fields(all)), all);
+        assert_eq!(split(&fields([])), [&b""[..]; 0]);
+    }
+}

@@ -1,0 +1,43 @@
+//! Signals as something to be read.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd as _};
+
+/// The signals that a supervisor is sent.
+#[derive(Debug)]
+pub struct Signals(File);
+
+impl Signals {
+    /// From here on they do nothing by themselves. Call it while there is one thread. Programs that this one starts have them as
+    /// usual.
+    #[allow(unsafe_code, reason = "signals are blocked, and read from a descriptor")]
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: an all-zero set is valid memory for `sigemptyset`; the descriptor that signalfd returns is new and ours.
+        unsafe {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut set);
+            for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+                libc::sigaddset(&raw mut set, signal);
+            }
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+            match libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
+                -1 => Err(io::Error::last_os_error()),
+                fd => Ok(Self(File::from_raw_fd(fd))),
+            }
+        }
+    }
+
+    /// The next one that has come.
+    pub fn next(&self) -> Option<libc::c_int> {
+        let mut info = [0; size_of::<libc::signalfd_siginfo>()];
+        (&self.0).read_exact(&mut info).ok()?;
+        info.first_chunk().map(|number| i32::from_ne_bytes(*number))
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

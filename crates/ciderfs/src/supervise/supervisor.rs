@@ -1,0 +1,486 @@
+//! The process that stays.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use ciderfs_format::shown;
+use ciderfs_handover::State;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use serde_json::json;
+
+use super::control::{Asked, Listener, say};
+use super::link::{self, Link, Message};
+use super::program::Program;
+use super::signals::Signals;
+use super::upgrade::{Stage, Upgrade};
+use super::{HOLD, STATUS, UPGRADE, ask, place, turn, worker};
+use crate::cli::args::Args;
+use crate::cli::secrets::PASSWORD_FILE;
+use crate::cli::table::{BUFFER_SIZE, RESTART_LIMIT, RESUME_FROM};
+use crate::failure::{EXIT_STOP, Failure, Result};
+use crate::service::manager;
+use crate::{daemon, descriptors, log, visible};
+
+/// So many workers may die within [`WINDOW`] before the mount is given up: what kills them is sent to each of them again. Those that
+/// cannot start, because the engine is away, say so, and are started for as long as `--restart-limit` says.
+const TRIES: usize = 5;
+const WINDOW: Duration = Duration::from_secs(60);
+/// A worker that has served so long was not killed by what waited for it.
+const SOUND: Duration = Duration::from_millis(500);
+/// Before a worker is started again; doubled each time within the window.
+const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Looks at the time while something is to happen by then.
+const TICK: Duration = Duration::from_millis(500);
+/// A worker that a dead supervisor has left has this long to disappear.
+const ORPHAN: Duration = Duration::from_secs(10);
+
+/// A worker.
+struct Running {
+    child: Child,
+    process: OwnedFd,
+    link: Link,
+    /// Since when it serves.
+    ready: Option<Instant>,
+}
+
+/// See the module.
+pub(super) struct Supervisor {
+    argv: Vec<OsString>,
+    mountpoint: PathBuf,
+    log: Option<PathBuf>,
+    pub program: Program,
+    state: OwnedFd,
+    begun: File,
+    fuse: Option<OwnedFd>,
+    device: Option<(u32, u32)>,
+    worker: Option<Running>,
+    /// When another worker is to be started.
+    start_at: Option<Instant>,
+    /// When workers have ended, since one has served for a while.
+    ends: Vec<Instant>,
+    /// Since when nobody serves.
+    unserved: Option<Instant>,
+    /// How long that may go on.
+    limit: Duration,
+    starts: u64,
+    /// Some worker has served.
+    served: bool,
+    /// Signals that ask for the end.
+    stops: u32,
+    /// The mount has been brought to its end.
+    ended: bool,
+    /// Why the last worker has failed.
+    last_words: Option<String>,
+    listener: Option<Listener>,
+    asking: Vec<Link>,
+    pub upgrade: Option<Upgrade>,
+}
+
+/// Mounts, and keeps the mount whatever becomes of who serves it.
+pub fn run(args: &Args, argv: &[OsString], log: Option<PathBuf>) -> Result<()> {
+    descriptors::close_on_exec();
+    let signals = Signals::new()?;
+    let program = Program::own()?;
+    let mut this = match args.find(RESUME_FROM) {
+        Some(socket) => Supervisor::resumed(socket, program)?,
+        None => {
+            let state = State::create("ciderfs-state", args.get(BUFFER_SIZE))?.fd().try_clone_to_owned()?;
+            let begun = File::from(memfd_create("ciderfs-begun", MemfdFlags::CLOEXEC)?);
+            let mountpoint = args.place(1);
+            Supervisor::new(args.for_another(argv), mountpoint, program, state, begun)
+        }
+    };
+    this.log = log;
+    this.limit = args.get(RESTART_LIMIT);
+    this.start()?;
+    loop {
+        this.wait(&signals)?;
+        while let Some(signal) = signals.next() {
+            this.signalled(signal);
+        }
+        if let Some(result) = this.look() {
+            return result;
+        }
+    }
+}
+
+impl Supervisor {
+    fn new(argv: Vec<OsString>, mountpoint: &Path, program: Program, state: OwnedFd, begun: File) -> Self {
+        Self {
+            argv,
+            // A mount that comes later is not in the way of finding it.
+            mountpoint: ciderfs_fuse::mount::absolute(mountpoint).unwrap_or_else(|_| mountpoint.to_owned()),
+            log: None,
+            program,
+            state,
+            begun,
+            fuse: None,
+            device: None,
+            worker: None,
+            start_at: None,
+            ends: Vec::new(),
+            unserved: None,
+            limit: WINDOW,
+            starts: 0,
+            served: false,
+            stops: 0,
+            ended: false,
+            last_words: None,
+            listener: None,
+            asking: Vec::new(),
+            upgrade: None,
+        }
+    }
+
+    /// In the place of a supervisor that has ended: somebody else has kept what is needed.
+    fn resumed(socket: &Path, program: Program) -> Result<Self> {
+        let fail = |why: &dyn std::fmt::Display| {
+            Failure::new(format!("cannot resume the mount from {}: {why}", shown(&socket)))
+        };
+        let link = ask(socket, &json!({ "do": HOLD }), &[]).map_err(|e| fail(&e))?;
+        let held = link.receive(true).map_err(|e| fail(&e))?.filter(|m| m.kind == link::BEGIN);
+        let Some(held) = held else { return Err(fail(&"nothing is held there")) };
+        let fields = link::split(&held.text);
+        let (Some(device), Some(place)) = (fields.first(), fields.get(1)) else {
+            return Err(fail(&"what is held there makes no sense"));
+        };
+        let mountpoint = PathBuf::from(std::ffi::OsStr::from_bytes(place));
+        let argv = fields[2..].iter().map(|w| std::ffi::OsStr::from_bytes(w).to_owned()).collect();
+        let mut fds = held.fds.into_iter();
+        let (Some(state), Some(begun), Some(fuse)) = (fds.next(), fds.next(), fds.next()) else {
+            return Err(fail(&"no connection is held there"));
+        };
+        let mut this = Self::new(argv, &mountpoint, program, state, File::from(begun));
+        (this.fuse, this.device, this.served) = (Some(fuse), worker::device_of(device), true);
+        this.end_orphan()?;
+        this.listen();
+        Ok(this)
+    }
+
+    /// Ends the worker that serves without a supervisor. What it has not answered the next one is asked again.
+    fn end_orphan(&self) -> Result<()> {
+        let since = Instant::now();
+        while let Some(pid) = turn::holder(&self.begun).and_then(Pid::from_raw) {
+            if since.elapsed() > ORPHAN {
+                let pid = pid.as_raw_nonzero();
+                return Err(Failure::new(format!("process {pid} serves the mount and cannot be ended")));
+            }
+            let _ = kill_process(pid, Signal::KILL);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// Starts a worker.
+    pub fn start(&mut self) -> Result<()> {
+        self.start_at = None;
+        self.starts += 1;
+        let (ours, theirs) = Link::pair()?;
+        let device = self.device.map(|(major, minor)| format!("{major}:{minor}")).unwrap_or_default();
+        let usec = manager().map(|m| m.watchdog().map_or(0, |d| d.as_micros()).to_string());
+        let usec = usec.unwrap_or_default();
+        let words = self.argv.iter().map(|w| w.as_bytes());
+        let text = link::fields([device.as_bytes(), usec.as_bytes()].into_iter().chain(words));
+        let mut fds = vec![self.state.as_fd(), self.begun.as_fd()];
+        fds.extend(self.fuse.as_ref().map(|fd| fd.as_fd()));
+        ours.send(link::BEGIN, &text, &fds)?;
+        let mut command = Command::new(self.program.path());
+        command.arg0("ciderfs").args(visible::words(&self.argv).get(1..).unwrap_or_default());
+        command.env(worker::ENV, "1").envs(log::for_background()).env_remove(PASSWORD_FILE);
+        // What is typed at a terminal reaches the supervisor only, which passes it on.
+        let child = command.stdin(theirs).process_group(0).spawn()?;
+        let pid = i32::try_from(child.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .ok_or_else(|| Failure::new("the worker has no process id"))?;
+        let process = pidfd_open(pid, PidfdFlags::empty())?;
+        tracing::debug!("worker {} was started", child.id());
+        self.worker = Some(Running { child, process, link: ours, ready: None });
+        if self.stops > 0 {
+            self.tell(link::STOP);
+        }
+        Ok(())
+    }
+
+    fn wait(&self, signals: &Signals) -> Result<()> {
+        let waits = self.start_at.is_some() || self.upgrade.is_some();
+        let starting = self.worker.as_ref().is_none_or(|w| w.ready.is_none());
+        let limit = (waits || starting).then(|| {
+            let until = self.start_at.map_or(TICK, |at| at.saturating_duration_since(Instant::now()));
+            until.min(TICK)
+        });
+        let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
+        let mut fds = vec![PollFd::new(signals, PollFlags::IN)];
+        if let Some(worker) = &self.worker {
+            fds.push(PollFd::new(&worker.process, PollFlags::IN));
+            fds.push(PollFd::new(&worker.link, PollFlags::IN));
+        }
+        fds.extend(self.listener.iter().map(|l| PollFd::new(l, PollFlags::IN)));
+        fds.extend(self.asking.iter().map(|l| PollFd::new(l, PollFlags::IN)));
+        match poll(&mut fds, limit.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+        if starting && let Some(manager) = manager() {
+            // This one is alive, and has the other in view.
+            manager.alive();
+        }
+        Ok(())
+    }
+
+    fn signalled(&mut self, signal: libc::c_int) {
+        if signal == libc::SIGHUP {
+            if let Some(log) = &self.log {
+                daemon::reopen(log);
+            }
+            log::reload();
+            self.kill(Signal::HUP);
+            return;
+        }
+        self.stops += 1;
+        if self.worker.is_none() {
+            // What is not stored yet is, before the mount ends.
+            self.start_at = Some(Instant::now());
+        }
+        self.tell(link::STOP);
+    }
+
+    fn tell(&self, what: u8) {
+        if let Some(worker) = &self.worker {
+            // One that has ended is seen soon.
+            let _ = worker.link.send(what, b"", &[]);
+        }
+    }
+
+    pub fn kill(&self, signal: Signal) {
+        let pid = self.worker.as_ref().and_then(|w| Pid::from_raw(i32::try_from(w.child.id()).ok()?));
+        if let Some(pid) = pid {
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// Has the worker leave the mount.
+    pub fn replace(&self) {
+        self.tell(link::HAND_OVER);
+    }
+
+    /// Does what is to be done. The result of the whole, at its end.
+    fn look(&mut self) -> Option<Result<()>> {
+        self.hear();
+        if let Some(status) = self.worker.as_mut().and_then(|w| w.child.try_wait().ok().flatten()) {
+            // Its last words.
+            self.hear();
+            if self.worker.take().and_then(|w| w.ready).is_some_and(|since| since.elapsed() > SOUND) {
+                self.ends.clear();
+            }
+            if let Some(result) = self.worker_ended(status) {
+                return Some(result);
+            }
+        }
+        self.serve_asking();
+        if let Some(upgrade) = &self.upgrade
+            && upgrade.is_late()
+        {
+            // The kernel keeps what it has not answered.
+            self.kill(Signal::KILL);
+        }
+        if self.start_at.is_some_and(|at| at <= Instant::now())
+            && let Err(e) = self.start()
+        {
+            self.last_words = Some(format!("the program cannot be started: {e}"));
+            return self.crashed("it cannot be started");
+        }
+        None
+    }
+
+    /// Takes what the worker says.
+    fn hear(&mut self) {
+        while let Some(worker) = &mut self.worker {
+            let Ok(Some(mut message)) = worker.link.receive(false) else { return };
+            match message.kind {
+                link::MOUNTED => {
+                    self.device = worker::device_of(&message.text);
+                    self.fuse = message.fds.pop();
+                    self.listen();
+                }
+                link::READY => {
+                    worker.ready = Some(Instant::now());
+                    self.unserved = None;
+                    self.is_ready(&message);
+                }
+                link::FAILED => self.last_words = Some(message.lossy()),
+                link::ENDED => self.ended = true,
+                link::NOTIFY => {
+                    let text = message.lossy();
+                    if let Some(manager) = manager()
+                        && (self.upgrade.is_none() || !text.contains("STOPPING=1"))
+                    {
+                        manager.pass_on(&text);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn is_ready(&mut self, message: &Message) {
+        if !std::mem::replace(&mut self.served, true)
+            && let Some(log) = &self.log
+        {
+            daemon::ready(&message.lossy(), log);
+        }
+        if self.starts > 1 {
+            tracing::info!("the mount goes on, served by worker {}", self.pid());
+        }
+        self.upgraded();
+    }
+
+    /// Process id of the worker.
+    pub fn pid(&self) -> u32 {
+        self.worker.as_ref().map_or(0, |w| w.child.id())
+    }
+
+    /// Whether the worker serves.
+    pub fn is_serving(&self) -> bool {
+        self.worker.as_ref().is_some_and(|w| w.ready.is_some())
+    }
+
+    fn worker_ended(&mut self, status: ExitStatus) -> Option<Result<()>> {
+        if self.ended || !self.served || self.stops > 1 {
+            return Some(self.result(status));
+        }
+        match self.upgrade.as_ref().map(|u| u.stage) {
+            Some(Stage::Leaving | Stage::Starting) => {
+                let why = self.last_words.take().unwrap_or_else(|| status.to_string());
+                self.next_program(&why);
+                self.start_at = Some(Instant::now());
+                None
+            }
+            _ => {
+                self.failed_upgrade(&status.to_string());
+                self.crashed(&status.to_string())
+            }
+        }
+    }
+
+    /// A worker has ended that should not have.
+    fn crashed(&mut self, how: &str) -> Option<Result<()>> {
+        self.ends.retain(|at| at.elapsed() < WINDOW);
+        self.ends.push(Instant::now());
+        let unserved = self.unserved.get_or_insert_with(Instant::now).elapsed();
+        let speaks = self.last_words.is_some();
+        let why = self.last_words.take().map(|why| format!(": {why}")).unwrap_or_default();
+        if (self.ends.len() > TRIES && !speaks) || unserved > self.limit {
+            self.give_up();
+            return Some(Err(Failure {
+                text: format!(
+                    "no worker can serve {}: {} have ended, and none has served for {} s ({how}{why}); it was unmounted, and what was \
+                     written but not synced may be lost",
+                    shown(&self.mountpoint),
+                    self.ends.len(),
+                    unserved.as_secs(),
+                ),
+                code: EXIT_STOP,
+            }));
+        }
+        let doubled = PAUSE * (1 << (self.ends.len() - 1).min(6));
+        let pause = if self.stops > 0 { Duration::ZERO } else { doubled.min(PAUSE_MAX) };
+        tracing::warn!("the worker has ended ({how}{why}); another one goes on in {} ms", pause.as_millis());
+        self.start_at = Some(Instant::now() + pause);
+        None
+    }
+
+    /// Ends a mount that nobody serves, so that nobody waits for it.
+    fn give_up(&mut self) {
+        self.fuse = None;
+        if let Some((_, minor)) = self.device {
+            // Others may hold the connection.
+            let _ = std::fs::write(format!("/sys/fs/fuse/connections/{minor}/abort"), "1");
+        }
+        let there = ciderfs_fuse::mount::find_mount(&self.mountpoint).ok().flatten();
+        if there.is_some_and(|m| Some((m.major, m.minor)) == self.device)
+            && let Err(e) = ciderfs_fuse::mount::unmount(&self.mountpoint, true)
+        {
+            tracing::error!("cannot unmount: {e}");
+        }
+    }
+
+    /// What the end of the worker means for this process.
+    fn result(&mut self, status: ExitStatus) -> Result<()> {
+        if !self.ended {
+            self.give_up();
+        }
+        let text = self.last_words.take().unwrap_or_else(|| format!("the worker has ended: {status}"));
+        let code = status.code().unwrap_or_else(|| 128 | status.signal().unwrap_or(0));
+        match u8::try_from(code) {
+            Ok(0) => Ok(()),
+            code => Err(Failure { text, code: code.unwrap_or(1) }),
+        }
+    }
+
+    /// Lets others ask from now on.
+    fn listen(&mut self) {
+        let Some(device) = self.device else { return };
+        match place::make(device).and_then(Listener::at) {
+            Ok(listener) => self.listener = Some(listener),
+            Err(e) => tracing::warn!("nobody can upgrade this mount: its supervisor cannot listen: {e}"),
+        }
+    }
+
+    fn serve_asking(&mut self) {
+        while let Some(link) = self.listener.as_ref().and_then(Listener::accept) {
+            self.asking.push(link);
+        }
+        for link in std::mem::take(&mut self.asking) {
+            match link.receive(false) {
+                Ok(Some(message)) => self.asked(link, Asked::of(message)),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.asking.push(link),
+                Ok(None) | Err(_) => {}
+            }
+        }
+    }
+
+    fn asked(&mut self, from: Link, asked: Asked) {
+        match asked.what["do"].as_str() {
+            Some(UPGRADE) => self.begin_upgrade(from, asked),
+            Some(HOLD) => self.hand_out(&from),
+            Some(STATUS) => say(
+                &from,
+                &json!({
+                    "done": true,
+                    "worker": self.pid(),
+                    "serving": self.is_serving(),
+                    "starts": self.starts,
+                    "program": shown(&self.program.name),
+                    "supervisor": std::process::id(),
+                }),
+            ),
+            _ => say(&from, &json!({ "failed": "this supervisor does not know that request", "code": 1 })),
+        }
+    }
+
+    /// Gives copies of everything that another supervisor needs.
+    fn hand_out(&self, to: &Link) {
+        let Some(fuse) = &self.fuse else {
+            return say(to, &json!({ "failed": "it is not mounted yet", "code": 1 }));
+        };
+        let device = self.device.map(|(major, minor)| format!("{major}:{minor}")).unwrap_or_default();
+        let place = self.mountpoint.as_os_str().as_bytes();
+        let words = self.argv.iter().map(|w| w.as_bytes());
+        let text = link::fields([device.as_bytes(), place].into_iter().chain(words));
+        let fds = [self.state.as_fd(), self.begun.as_fd(), fuse.as_fd()];
+        if let Err(e) = to.send(link::BEGIN, &text, &fds) {
+            tracing::warn!("giving the connection to another process: {e}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! A connection that outlives whoever serves it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ciderfs_fuse::*;
+use common::*;
+
+const LONG: Duration = Duration::from_secs(30);
+
+/// Tells of each read, which it never answers; serves the rest.
+struct Silent {
+    fs: MemFs,
+    told: Mutex<std::sync::mpsc::Sender<Header>>,
+}
+
+impl Handler for Silent {
+    fn handle(&self, req: Request, reply: Reply) {
+        if matches!(req.op(), Ok(Op::Read { .. })) {
+            self.told.lock().unwrap().send(*req.header()).unwrap();
+            // As after kill -9: nothing is answered.
+            std::mem::forget(reply);
+        } else {
+            self.fs.handle(req, reply);
+        }
+    }
+}
+
+struct Silenced {
+    dir: tempfile::TempDir,
+    _guard: MountGuard,
+    /// What a supervisor would hold.
+    kept: OwnedFd,
+    session: SessionHandle,
+    negotiated: Negotiated,
+    reads: Receiver<Header>,
+}
+
+fn silenced() -> Silenced {
+    let dir = tempfile::tempdir().unwrap();
+    let options =
+        MountOptions { fsname: "mem".into(), subtype: "cidertest".into(), ..MountOptions::default() };
+    let (fd, guard) = mount::mount(dir.path(), &options).unwrap();
+    let kept = fd.try_clone().unwrap();
+    let (told, reads) = channel();
+    let handler = Silent { fs: MemFs::default(), told: Mutex::new(told) };
+    let session =
+        Session::new(fd, SessionConfig { shared: true, ..SessionConfig::default() }, handler).unwrap();
+    let negotiated = Negotiated::from_bytes(&session.negotiated().to_bytes()).unwrap();
+    Silenced { dir, _guard: guard, kept, session: session.spawn().unwrap(), negotiated, reads }
+}
+
+fn cat(path: &Path) -> Child {
+    Command::new("cat").arg(path).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn said(child: Child) -> Vec<u8> {
+    let out = child.wait_with_output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    out.stdout
+}
+
+/// What is read while nobody serves, and what was read and not answered before, is answered by the next.
+#[test]
+fn the_next_one_answers_what_the_last_one_left() {
+    if !can_mount() {
+        return;
+    }
+    let m = silenced();
+    let hello: PathBuf = m.dir.path().join("hello");
+    let first = cat(&hello);
+    let left = m.reads.recv_timeout(LONG).unwrap();
+    assert!(m.session.stop_reading(LONG));
+    let second = cat(&hello);
+    let state = Arc::new(MemFs::default());
+    let resends = Arc::new(Mutex::new(Vec::new()));
+    struct Noting(Arc<MemFs>, Arc<Mutex<Vec<Header>>>);
+    impl Handler for Noting {
+        fn handle(&self, req: Request, reply: Reply) {
+            if req.is_resend() {
+                self.1.lock().unwrap().push(*req.header());
+            }
+            self.0.handle(req, reply);
+        }
+    }
+    assert!(m.negotiated.can_resend(), "Linux 6.9 or later is needed for this test");
+    let config = SessionConfig { shared: true, ..SessionConfig::default() };
+    let next = Session::adopt(
+        m.kept.try_clone().unwrap(),
+        config,
+        m.negotiated.clone(),
+        Noting(state.clone(), resends.clone()),
+    );
+    let next = next.spawn().unwrap();
+    assert!(next.notifier().resend().unwrap());
+    if m.negotiated.can_inc_epoch() {
+        assert!(next.notifier().inc_epoch().unwrap());
+    }
+    assert_eq!(said(first), HELLO);
+    assert_eq!(said(second), HELLO);
+    let resends = resends.lock().unwrap();
+    let again = resends.iter().find(|h| h.unique == left.unique | abi::UNIQUE_RESEND).expect("sent again");
+    assert_eq!((again.opcode, again.nodeid), (left.opcode, left.nodeid));
+    assert_eq!(state.0.interrupted.load(Ordering::SeqCst), 0);
+}
+
+/// Readers that were told to stop take nothing more, however often that is done.
+#[test]
+fn stopping_loses_nothing() {
+    if !can_mount() {
+        return;
+    }
+    let m = silenced();
+    let mut session = m.session;
+    for _ in 0..50 {
+        assert!(session.stop_reading(LONG));
+        let config = SessionConfig { shared: true, ..SessionConfig::default() };
+        let fd = m.kept.try_clone().unwrap();
+        session = Session::adopt(fd, config, m.negotiated.clone(), MemFs::default()).spawn().unwrap();
+        assert_eq!(said(cat(&m.dir.path().join("hello"))), HELLO);
+    }
+}
