@@ -24,7 +24,7 @@ pub fn run(args: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// The tool below `target/tools`; compiling it takes a few minutes.
+/// The tool below `target/tools`; compiling it takes minutes.
 fn installed() -> Result<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools");
     let exe = root.join("bin/cargo-deny");
@@ -33,7 +33,8 @@ fn installed() -> Result<PathBuf> {
         return Ok(exe);
     }
     let status = Command::new(env!("CARGO"))
-        .args(["install", "cargo-deny", "--version", VERSION, "--locked", "--force", "--root"])
+        // It runs for seconds: what an optimized build takes is not worth it.
+        .args(["install", "cargo-deny", "--version", VERSION, "--locked", "--force", "--debug", "--root"])
         .arg(&root)
         .env("CARGO_TARGET_DIR", root.join("build"))
         .status()
