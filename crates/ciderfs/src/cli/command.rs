@@ -155,7 +155,7 @@ impl Command {
                 "k8s-secret",
                 "[VOLUME]",
                 &[Word::Text],
-                "write the Secret of a volume for Kubernetes, from the env file of a node",
+                "write the Kubernetes Secret of a volume from an env file",
             ),
             Self::Mount => ("mount", "META-URL MOUNTPOINT", &[Word::Source, Word::Place], "mount a volume"),
             Self::Umount => ("umount", "MOUNTPOINT", &[Word::Place], "unmount a volume"),
@@ -163,12 +163,9 @@ impl Command {
             Self::Mounter => {
                 ("mounter", "", &[], "keep the clients that `csi` mounts with, across its restarts")
             }
-            Self::Upgrade => (
-                "upgrade",
-                "MOUNTPOINT",
-                &[Word::Place],
-                "have another version serve a mount that goes on (mount --supervised)",
-            ),
+            Self::Upgrade => {
+                ("upgrade", "MOUNTPOINT", &[Word::Place], "have another version serve a supervised mount")
+            }
             Self::Completions => {
                 ("completions", "bash|zsh|fish", &[SHELL], "write what completes our commands in a shell")
             }
