@@ -153,22 +153,31 @@ async fn fresh(
     if wanted.size.required() > 0 && mark.capacity < size {
         return Err(Status::out_of_range(format!("the source has {size} bytes: ask for as many at least")));
     }
-    let stage = Stage::copied(meta, from, &wanted.id, done).await.map_err(failed)?;
-    volumes::set_quota(meta, stage.dir, mark.capacity, false).await.map_err(failed)?;
-    match wanted.path {
-        None => volumes::write_mark(meta, stage.dir, mark).await.map_err(failed)?,
-        Some(_) => volumes::mark_copy(meta, stage.dir, &wanted.id).await.map_err(failed)?,
-    }
-    // Another driver may have removed it, and what was copied is a part of it then.
-    if source_of(meta, place, source).await?.0 != from {
-        return Err(Status::aborted(format!(
-            "{}: the source has changed its place while it was copied",
-            wanted.id
-        )));
-    }
     let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
-    let above = meta.dir_at(above.as_bytes(), true).await.map_err(failed)?;
-    stage.place(meta, above, name).await.map_err(failed)?;
+    let stage = Stage::new(meta, &wanted.id).await.map_err(failed)?;
+    let filled = async {
+        stage.copy(meta, from, done).await.map_err(failed)?;
+        volumes::set_quota(meta, stage.dir, mark.capacity, false).await.map_err(failed)?;
+        match wanted.path {
+            None => volumes::write_mark(meta, stage.dir, mark).await.map_err(failed)?,
+            Some(_) => volumes::mark_copy(meta, stage.dir, &wanted.id).await.map_err(failed)?,
+        }
+        // Another driver may have removed it, and what was copied is a part of it then.
+        if source_of(meta, place, source).await?.0 != from {
+            return Err(Status::aborted(format!(
+                "{}: the source has changed its place while it was copied",
+                wanted.id
+            )));
+        }
+        meta.dir_at(above.as_bytes(), true).await.map_err(failed)
+    };
+    match filled.await {
+        Ok(above) => stage.place(meta, above, name).await.map_err(failed)?,
+        Err(e) => {
+            stage.discard(meta).await;
+            return Err(e);
+        }
+    }
     let dir = volumes::dir_at(meta, path).await.map_err(failed)?;
     dir.ok_or_else(|| meta_status(place, Errno::ENOENT.into()))
 }
