@@ -146,28 +146,42 @@ async fn fresh(
     done: &AtomicU64,
 ) -> Result<Ino, Status> {
     let failed = |e| meta_status(place, e);
-    let Some(source) = &wanted.source else {
-        return meta.dir_at(path.as_bytes(), true).await.map_err(failed);
+    let from = match &wanted.source {
+        Some(source) => {
+            let (from, size) = source_of(meta, place, source).await?;
+            if wanted.size.required() > 0 && mark.capacity < size {
+                return Err(Status::out_of_range(format!(
+                    "the source has {size} bytes: ask for as many at least"
+                )));
+            }
+            Some((from, source))
+        }
+        None if wanted.path.is_none() => return meta.dir_at(path.as_bytes(), true).await.map_err(failed),
+        None => None,
     };
-    let (from, size) = source_of(meta, place, source).await?;
-    if wanted.size.required() > 0 && mark.capacity < size {
-        return Err(Status::out_of_range(format!("the source has {size} bytes: ask for as many at least")));
-    }
     let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+    // With its note from the beginning, whenever this is cut off.
     let stage = Stage::new(meta, &wanted.id).await.map_err(failed)?;
     let filled = async {
-        stage.copy(meta, from, done).await.map_err(failed)?;
+        if let Some((from, _)) = from {
+            stage.copy(meta, from, done).await.map_err(failed)?;
+        }
         volumes::set_quota(meta, stage.dir, mark.capacity, false).await.map_err(failed)?;
         match wanted.path {
             None => volumes::write_mark(meta, stage.dir, mark).await.map_err(failed)?,
-            Some(_) => volumes::mark_copy(meta, stage.dir, &wanted.id).await.map_err(failed)?,
+            Some(_) => volumes::mark_made(meta, stage.dir).await.map_err(failed)?,
         }
-        // Another driver may have removed it, and what was copied is a part of it then.
-        if source_of(meta, place, source).await?.0 != from {
-            return Err(Status::aborted(format!(
-                "{}: the source has changed its place while it was copied",
-                wanted.id
-            )));
+        if let Some((from, source)) = from {
+            if wanted.path.is_some() {
+                volumes::mark_copy(meta, stage.dir, &wanted.id).await.map_err(failed)?;
+            }
+            // Another driver may have removed it, and what was copied is a part of it then.
+            if source_of(meta, place, source).await?.0 != from {
+                return Err(Status::aborted(format!(
+                    "{}: the source has changed its place while it was copied",
+                    wanted.id
+                )));
+            }
         }
         meta.dir_at(above.as_bytes(), true).await.map_err(failed)
     };

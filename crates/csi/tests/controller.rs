@@ -285,23 +285,25 @@ async fn names_and_sizes_of_every_kind() {
     }
 }
 
+/// Asks for a directory by a pattern, for the claim `data` of `team`.
+fn request(kit: &Kit, name: &str, pattern: &str) -> CreateVolumeRequest {
+    let mut request = kit.request(name);
+    for (key, value) in [
+        ("pathPattern", pattern),
+        ("csi.storage.k8s.io/pvc/name", "data"),
+        ("csi.storage.k8s.io/pvc/namespace", "team"),
+        ("csi.storage.k8s.io/pv/name", name),
+        ("mountOptions", "cache-size=1"),
+    ] {
+        request.parameters.insert(key.into(), value.into());
+    }
+    request
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn directories_by_a_pattern_are_shared_and_kept_while_needed() {
     for engine in ENGINES {
         let mut kit = Kit::new(engine, true).await;
-        let request = |kit: &Kit, name: &str, pattern: &str| {
-            let mut request = kit.request(name);
-            for (key, value) in [
-                ("pathPattern", pattern),
-                ("csi.storage.k8s.io/pvc/name", "data"),
-                ("csi.storage.k8s.io/pvc/namespace", "team"),
-                ("csi.storage.k8s.io/pv/name", name),
-                ("mountOptions", "cache-size=1"),
-            ] {
-                request.parameters.insert(key.into(), value.into());
-            }
-            request
-        };
         let pattern = "${.pvc.namespace}/${.pvc.name}";
         let one = kit.create_as(request(&kit, "pv-1", pattern)).await.unwrap();
         assert_eq!((one.volume_id.as_str(), one.volume_context["subPath"].as_str()), ("pv-1", "team/data"));
@@ -329,6 +331,31 @@ async fn directories_by_a_pattern_are_shared_and_kept_while_needed() {
         let meta = kit.meta().await;
         assert!(at(&meta, "team/data").await.is_none());
         assert!(at(&meta, "team").await.is_some());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_was_there_before_stays() {
+    for engine in ENGINES {
+        let mut kit = Kit::new(engine, true).await;
+        kit.meta().await.dir_at(b"home/user", true).await.unwrap();
+        put_file(&kit, "home/user", "precious").await;
+        let made = kit.create_as(request(&kit, "pv-1", "home/user")).await.unwrap();
+        assert_eq!(made.volume_context["subPath"], "home/user");
+        kit.create_as(request(&kit, "pv-2", "home/user")).await.unwrap();
+        kit.restart().await;
+        assert_eq!(kit.create_as(request(&kit, "pv-1", "home/user")).await.unwrap(), made);
+        for id in ["pv-1", "pv-2"] {
+            kit.delete(id).await.unwrap();
+            assert_eq!(refused(kit.expand(id, GIB).await), Code::NotFound);
+            assert!(at(&kit.meta().await, "home/user/precious").await.is_some());
+        }
+        // One that was made here goes, whichever of its volumes goes last.
+        kit.create_as(request(&kit, "pv-3", "home/new")).await.unwrap();
+        kit.create_as(request(&kit, "pv-4", "home/new")).await.unwrap();
+        kit.delete("pv-3").await.unwrap();
+        kit.delete("pv-4").await.unwrap();
+        assert!(at(&kit.meta().await, "home/new").await.is_none());
     }
 }
 
