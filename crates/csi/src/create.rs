@@ -93,30 +93,41 @@ pub async fn create(
         }
         None => wanted.mark(capacity),
     };
+    let is_listed = found.as_ref().is_some_and(Volume::is_listed);
     if let Some(found) = found.filter(|found| found.mark.is_some() && found.dir.is_some())
         && !found.is_listed()
     {
         return Ok(found);
     }
+    let path = wanted.path.as_deref().unwrap_or(id);
+    let dir = volumes::dir_at(meta, path).await.map_err(failed)?;
+    // What is there without having been copied for this volume is something else.
+    if let Some(dir) = dir
+        && wanted.path.is_some()
+        && wanted.source.is_some()
+        && !volumes::is_copy_for(meta, dir, id).await.map_err(failed)?
+    {
+        return Err(Status::already_exists(format!("/{path} is there already, and a copy would replace it")));
+    }
     // From here on other volumes leave the directory alone.
     if wanted.path.is_some() {
         volumes::list_as(meta, id, &mark).await.map_err(failed)?;
     }
-    let path = wanted.path.as_deref().unwrap_or(id);
-    let dir = match volumes::dir_at(meta, path).await.map_err(failed)? {
-        Some(dir) => {
-            // What is there without having been copied for this volume is something else.
-            if wanted.path.is_some()
-                && wanted.source.is_some()
-                && !volumes::is_copy_for(meta, dir, id).await.map_err(failed)?
-            {
-                return Err(Status::already_exists(format!(
-                    "/{path} is there already, and a copy would replace it"
-                )));
+    let dir = match dir {
+        Some(dir) => dir,
+        None => match fresh(meta, place, wanted, &mark, path, done).await {
+            Ok(dir) => dir,
+            Err(e) => {
+                // Nothing was made, so nobody comes to remove it.
+                if wanted.path.is_some()
+                    && !is_listed
+                    && let Err(e) = volumes::unlist(meta, id).await
+                {
+                    tracing::warn!("{id}: it is still listed, and was not made: {e}");
+                }
+                return Err(e);
             }
-            dir
-        }
-        None => fresh(meta, place, wanted, &mark, path, done).await?,
+        },
     };
     if wanted.path.is_none() && volumes::read_mark::<Mark>(meta, dir).await.map_err(failed)?.is_none() {
         // Left by a call that ended before the mark was set, or made by the official driver.

@@ -360,6 +360,40 @@ async fn a_directory_that_was_there_before_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_refused_is_no_volume() {
+    for engine in ENGINES {
+        let kit = Kit::new(engine, true).await;
+        let mut large = kit.request("large");
+        large.capacity_range = Some(CapacityRange { required_bytes: 3 * GIB, limit_bytes: 0 });
+        kit.create_as(large).await.unwrap();
+        let of = |volume: &str| VolumeContentSource {
+            r#type: Some(volume_content_source::Type::Volume(volume_content_source::VolumeSource {
+                volume_id: volume.into(),
+            })),
+        };
+        kit.meta().await.dir_at(b"taken", true).await.unwrap();
+        put_file(&kit, "taken", "precious").await;
+        for (path, source, expect) in [
+            ("taken", "large", Code::AlreadyExists),
+            ("free/one", "nothing", Code::NotFound),
+            ("free/two", "large", Code::OutOfRange),
+        ] {
+            let mut wanted = request(&kit, "refused", path);
+            wanted.volume_content_source = Some(of(source));
+            assert_eq!(refused(kit.create_as(wanted).await), expect, "{path}");
+            let get = ControllerGetVolumeRequest { volume_id: "refused".into() };
+            let found = kit.controller().controller_get_volume(get).await;
+            assert_eq!(refused(found), Code::NotFound, "{path}");
+            assert!(at(&kit.meta().await, ".volumes/refused").await.is_none(), "{path}");
+            kit.delete("refused").await.unwrap();
+        }
+        assert!(at(&kit.meta().await, "taken/precious").await.is_some());
+        // The id is free.
+        kit.create_as(request(&kit, "refused", "free/three")).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_others_have_made() {
     for engine in ENGINES {
         let kit = Kit::new(engine, false).await;
