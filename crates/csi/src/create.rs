@@ -76,7 +76,7 @@ impl Wanted {
 /// Makes a volume, or finds that it is there. What an earlier call has begun is completed.
 ///
 /// # Errors
-/// `ALREADY_EXISTS` for another volume of the name, `NOT_FOUND` for a source that is not there, those of the engine.
+/// `ALREADY_EXISTS` for another volume of the name, `INVALID_ARGUMENT` for the place of another one, `NOT_FOUND` for a source that is not there, those of the engine.
 pub async fn create(
     meta: &Arc<Meta>,
     place: &str,
@@ -91,7 +91,10 @@ pub async fn create(
             wanted.check(mark)?;
             mark.clone()
         }
-        None => wanted.mark(capacity),
+        None => {
+            check_place(meta, place, wanted).await?;
+            wanted.mark(capacity)
+        }
     };
     let is_listed = found.as_ref().is_some_and(Volume::is_listed);
     if let Some(found) = found.filter(|found| found.mark.is_some() && found.dir.is_some())
@@ -145,6 +148,45 @@ pub async fn create(
     }
     let found = volumes::find(meta, id).await.map_err(failed)?;
     found.ok_or_else(|| Status::aborted(format!("{id} was removed while it was made")))
+}
+
+/// Refuses a directory that is another volume's by its id. Whoever makes a claim chooses what a pattern makes of it, and may choose
+/// the name of somebody's volume.
+async fn check_place(meta: &Meta, place: &str, wanted: &Wanted) -> Result<(), Status> {
+    let failed = |e| meta_status(place, e);
+    let Some(path) = &wanted.path else {
+        if volumes::dir_at(meta, &wanted.id).await.map_err(failed)?.is_none() {
+            return Ok(());
+        }
+        let others = volumes::listed_within(meta, &wanted.id).await.map_err(failed)?;
+        return match others.iter().find(|other| **other != wanted.id) {
+            Some(other) => Err(Status::already_exists(format!(
+                "/{} is there already, with the volume {other}",
+                wanted.id
+            ))),
+            None => Ok(()),
+        };
+    };
+    let taken = |of: &str| {
+        Err(Status::invalid_argument(format!(
+            "pathPattern means /{path}, and /{of} is the place of another volume: give the claim another name"
+        )))
+    };
+    let (first, _) = path.split_once('/').unwrap_or((path, ""));
+    if first == wanted.id {
+        return Ok(());
+    }
+    if ids::is_of_a_claim(first) {
+        return taken(first);
+    }
+    let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+    for above in ends.filter_map(|end| path.get(..end)) {
+        let Some(dir) = volumes::dir_at(meta, above).await.map_err(failed)? else { break };
+        if volumes::read_mark::<Mark>(meta, dir).await.map_err(failed)?.is_some() {
+            return taken(above);
+        }
+    }
+    Ok(())
 }
 
 /// Makes the directory of a volume, with what is to be in it.

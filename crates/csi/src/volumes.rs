@@ -364,6 +364,15 @@ pub async fn all(meta: &Meta) -> Result<BTreeMap<String, Volume>> {
     Ok(own.chain(listed).map(|volume| (volume.id.clone(), volume)).collect())
 }
 
+/// The ids of listed volumes whose directories are a directory, lie in it or around it.
+///
+/// # Errors
+/// Those of the engine.
+pub async fn listed_within(meta: &Meta, path: &str) -> Result<Vec<String>> {
+    let others = listed_ones(meta).await?.into_iter();
+    Ok(others.filter(|other| touches(&other.path, path)).map(|other| other.id).collect())
+}
+
 /// The volumes whose directories have other names than their ids.
 async fn listed_ones(meta: &Meta) -> Result<Vec<Volume>> {
     let Some(list) = dir_in(meta, Ino::ROOT, VOLUMES).await? else { return Ok(Vec::new()) };

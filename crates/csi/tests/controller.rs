@@ -394,6 +394,31 @@ async fn what_was_refused_is_no_volume() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_claim_names_the_volume_of_another() {
+    for engine in ENGINES {
+        let kit = Kit::new(engine, true).await;
+        kit.create(CLAIM).await;
+        kit.create("archive").await;
+        let absent = CLAIM.replace('5', "6");
+        for name in [CLAIM, "archive", &absent] {
+            for pattern in ["${.pvc.name}", "${.pvc.name}/x/y"] {
+                let mut wanted = request(&kit, "pv-1", pattern);
+                wanted.parameters.insert("csi.storage.k8s.io/pvc/name".into(), name.into());
+                assert_eq!(refused(kit.create_as(wanted).await), Code::InvalidArgument, "{name} {pattern}");
+                assert!(at(&kit.meta().await, ".volumes/pv-1").await.is_none());
+            }
+            assert!(at(&kit.meta().await, &format!("{name}/x")).await.is_none());
+        }
+        // A volume may lie below its own name.
+        let own = kit.create_as(request(&kit, &absent, "${.pv.name}/data")).await.unwrap();
+        assert_eq!(own.volume_context["subPath"], format!("{absent}/data"));
+        // And none takes the directory of one that is listed, while it is still empty.
+        kit.create_as(request(&kit, "pv-2", "${.pvc.name}")).await.unwrap();
+        assert_eq!(refused(kit.create_as(kit.request("data")).await), Code::AlreadyExists);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_others_have_made() {
     for engine in ENGINES {
         let kit = Kit::new(engine, false).await;
