@@ -17,7 +17,7 @@ use tonic::{Code, Response, Status};
 use crate::capability::{self, Size};
 use crate::create::{self, Wanted};
 use crate::engine::{Engines, Opened, meta_status};
-use crate::locks::Locks;
+use crate::locks::{Held, Locks};
 use crate::proto::volume_content_source::{SnapshotSource, Type as From, VolumeSource};
 use crate::proto::*;
 use crate::secrets::Secrets;
@@ -30,6 +30,9 @@ use crate::{ids, paging};
 const DEADLINE: Duration = Duration::from_secs(30);
 /// A call waits so long for a copy.
 const COPY_WAIT: Duration = Duration::from_secs(20);
+
+/// And for another volume of its directory: most take a moment.
+const PLACE_WAIT: Duration = Duration::from_secs(5);
 
 /// The controller service.
 #[derive(Clone)]
@@ -101,6 +104,12 @@ impl ControllerService {
         Ok(all)
     }
 
+    /// Volumes whose directories may lie in each other follow each other: those below one directory of the root.
+    async fn place_held(&self, path: &str) -> Result<Held, Status> {
+        let (first, _) = path.split_once('/').unwrap_or((path, ""));
+        self.locks.hold_within(PLACE_WAIT, &format!("/{first}")).await
+    }
+
     /// Runs a call within its time, and logs what became of it. Messages are never logged, so no secret is.
     async fn answer<T>(
         &self,
@@ -158,8 +167,7 @@ impl ControllerService {
             other => return Err(Status::invalid_argument(format!("format {other:?}: say auto or never"))),
         };
         let held = self.locks.hold(&wanted.id)?;
-        // Volumes of one directory follow each other.
-        let place_held = wanted.path.as_ref().map(|path| self.locks.hold(&format!("/{path}"))).transpose()?;
+        let place_held = self.place_held(wanted.path.as_ref().unwrap_or(&wanted.id)).await?;
         // What is copied stays meanwhile.
         let source_held =
             wanted.source.as_ref().map(|source| self.locks.share(&lock_of(source))).transpose()?;
@@ -188,8 +196,8 @@ impl ControllerService {
         let failed = |e| meta_status(&opened.place, e);
         crate::snapshots::forget(&opened.meta, id).await.map_err(failed)?;
         if let Some(found) = volumes::find(&opened.meta, id).await.map_err(failed)? {
-            let _place_held =
-                if found.is_listed() { Some(self.locks.hold(&format!("/{}", found.path))?) } else { None };
+            // Who else uses the directory is looked up afterwards.
+            let _place_held = self.place_held(&found.path).await?;
             volumes::remove(&opened.meta, &found).await.map_err(failed)?;
             self.sweeper.wake(&opened);
         }

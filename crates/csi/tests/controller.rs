@@ -419,6 +419,24 @@ async fn no_claim_names_the_volume_of_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn volumes_in_each_other_follow_each_other() {
+    for engine in ENGINES {
+        let kit = Kit::new(engine, false).await;
+        for n in 0..40 {
+            let (outer, inner) = (format!("outer-{n}"), format!("inner-{n}"));
+            let (dir, below) = (format!("team-{n}"), format!("team-{n}/data"));
+            kit.create_as(request(&kit, &outer, &dir)).await.unwrap();
+            let ((), made) = tokio::join!(
+                retried(async || kit.delete(&outer).await),
+                retried(async || kit.create_as(request(&kit, &inner, &below)).await),
+            );
+            assert_eq!(made.volume_id, inner);
+            assert!(at(&kit.meta().await, &below).await.is_some(), "{below} is gone");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_others_have_made() {
     for engine in ENGINES {
         let kit = Kit::new(engine, false).await;
