@@ -4,6 +4,7 @@
 //! it. Copies go on when a call has run out of time; until they are complete the answer is `ABORTED`.
 
 mod calls;
+mod known;
 mod snapshots;
 
 use std::collections::BTreeMap;
@@ -81,27 +82,6 @@ impl ControllerService {
         // After a restart the first call finds what was left.
         self.sweeper.wake(&opened);
         Ok(opened)
-    }
-
-    /// All file systems that are known without a Secret in the call.
-    async fn open_known(&self) -> Result<Vec<Opened>, Status> {
-        let mut secrets = self.engines.known();
-        if self.driver.secrets_dir.is_some() {
-            let own = self.secrets(&BTreeMap::new())?;
-            if !secrets.iter().any(|known| known.get("metaurl") == own.get("metaurl")) {
-                secrets.push(own);
-            }
-        }
-        if secrets.is_empty() {
-            return Err(Status::failed_precondition(
-                "this call brings no Secret, and none is known yet: give the driver one with --secrets-dir",
-            ));
-        }
-        let mut all = Vec::new();
-        for secrets in secrets {
-            all.push(self.open_with(&secrets, None).await?);
-        }
-        Ok(all)
     }
 
     /// Volumes whose directories may lie in each other follow each other: those below one directory of the root.
@@ -269,28 +249,20 @@ impl ControllerService {
 
     async fn looked_at(&self, r: ControllerGetVolumeRequest) -> Result<ControllerGetVolumeResponse, Status> {
         let id = ids::check_id("volume_id", &r.volume_id)?;
-        for opened in self.open_known().await? {
-            let found = volumes::find(&opened.meta, id).await.map_err(|e| meta_status(&opened.place, e))?;
-            if let Some(found) = found {
-                let status = controller_get_volume_response::VolumeStatus {
-                    published_node_ids: Vec::new(),
-                    volume_condition: Some(condition(&found)),
-                };
-                let volume = told(found, None, BTreeMap::new());
-                return Ok(ControllerGetVolumeResponse { volume: Some(volume), status: Some(status) });
-            }
-        }
-        Err(unknown(id))
-    }
-
-    async fn room(&self, r: GetCapacityRequest) -> Result<GetCapacityResponse, Status> {
-        let fits = r.volume_capabilities.iter().all(|c| capability::check(c).is_ok());
-        let mut available = 0;
-        for opened in self.open_known().await?.iter().filter(|_| fits) {
-            let stat = opened.meta.statfs().await.map_err(|e| meta_status(&opened.place, e))?;
-            available = available.max(i64::try_from(stat.avail_space).unwrap_or(i64::MAX));
-        }
-        Ok(GetCapacityResponse { available_capacity: available, ..Default::default() })
+        let wanted = id.to_owned();
+        let look = move |opened: Opened| -> BoxFuture<'static, _> {
+            let id = wanted.clone();
+            Box::pin(async move {
+                volumes::find(&opened.meta, &id).await.map_err(|e| meta_status(&opened.place, e))
+            })
+        };
+        let found = self.find_known(look).await?.ok_or_else(|| unknown(id))?;
+        let status = controller_get_volume_response::VolumeStatus {
+            published_node_ids: Vec::new(),
+            volume_condition: Some(condition(&found)),
+        };
+        let volume = told(found, None, BTreeMap::new());
+        Ok(ControllerGetVolumeResponse { volume: Some(volume), status: Some(status) })
     }
 
     fn capabilities(&self) -> Vec<ControllerServiceCapability> {

@@ -437,6 +437,38 @@ async fn volumes_in_each_other_follow_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_is_away_does_not_hide_the_others() {
+    let kit = Kit::new(Engine::Sqlite, true).await;
+    let mut other = Kit::new(Engine::Redis, false).await;
+    let get = async |id: &str| {
+        kit.controller().controller_get_volume(ControllerGetVolumeRequest { volume_id: id.into() }).await
+    };
+    kit.create("here").await;
+    let snapshot = kit.snapshot("snapshot-1", "here").await.unwrap().snapshot_id;
+    kit.create_as(other.request("there")).await.unwrap();
+    // A Secret may be mounted before there is anything in it.
+    for file in std::fs::read_dir(kit.dir.path().join("secret")).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    let listed = kit.controller().list_volumes(ListVolumesRequest::default()).await.unwrap().into_inner();
+    assert_eq!(listed.entries.len(), 2);
+    other.redis.as_mut().unwrap().kill();
+    assert_eq!(get("here").await.unwrap().into_inner().volume.unwrap().volume_id, "here");
+    let list = async |snapshot_id: &str| {
+        let request = ListSnapshotsRequest { snapshot_id: snapshot_id.into(), ..Default::default() };
+        kit.controller().list_snapshots(request).await.map(|page| page.into_inner().entries.len())
+    };
+    assert_eq!(list(&snapshot).await.unwrap(), 1);
+    let room = kit.controller().get_capacity(GetCapacityRequest::default()).await.unwrap().into_inner();
+    assert!(room.available_capacity > 0);
+    // What was not found may be there; a list would lack a part.
+    let away = |code| matches!(code, Code::Unavailable | Code::DeadlineExceeded);
+    assert!(away(refused(get("there").await)));
+    assert!(away(refused(list("snapshot-2|there").await)));
+    assert!(away(refused(kit.controller().list_volumes(ListVolumesRequest::default()).await)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_others_have_made() {
     for engine in ENGINES {
         let kit = Kit::new(engine, false).await;
