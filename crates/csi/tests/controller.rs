@@ -316,7 +316,7 @@ async fn directories_by_a_pattern_are_shared_and_kept_while_needed() {
         kit.create_as(request(&kit, "pv-3", "team")).await.unwrap();
         assert_eq!(kit.expand("pv-1", 5 * GIB).await.unwrap().capacity_bytes, 5 * GIB);
         put_file(&kit, "team/data", "precious").await;
-        for wrong in ["/", "..", ".snapshots/x", "${.pvc.labels.app}"] {
+        for wrong in ["/", "..", ".snapshots/x", "${.pvc.labels.app}", "a,b", "a\nb", "a/\u{7f}"] {
             assert_eq!(
                 refused(kit.create_as(request(&kit, "pv-4", wrong)).await),
                 Code::InvalidArgument,
