@@ -223,6 +223,11 @@ impl ControllerService {
         let now = volumes::capacity(&opened.meta, &found).await.map_err(failed)?;
         // Volumes do not shrink; one without a quota has room for anything.
         let capacity = if now == 0 || now >= wanted { now } else { wanted };
+        if size.is_exceeded(capacity) {
+            return Err(Status::out_of_range(format!(
+                "{id} has {capacity} bytes, more than limit_bytes, and volumes do not shrink"
+            )));
+        }
         volumes::resize(&opened.meta, &found, capacity).await.map_err(failed)?;
         let capacity_bytes = if capacity == 0 { wanted } else { capacity };
         Ok(ControllerExpandVolumeResponse { capacity_bytes, node_expansion_required: false })

@@ -232,6 +232,17 @@ async fn a_volume_is_made_found_again_and_removed() {
         let answer = kit.expand(CLAIM, 2 * GIB + 1).await.unwrap();
         assert_eq!((answer.capacity_bytes, answer.node_expansion_required), (3 * GIB, false));
         assert_eq!(kit.expand(CLAIM, GIB).await.unwrap().capacity_bytes, 3 * GIB);
+        // What is larger than allowed already is not called done.
+        for (limit_bytes, expect) in [(2 * GIB, Err(Code::OutOfRange)), (3 * GIB, Ok(3 * GIB))] {
+            let request = ControllerExpandVolumeRequest {
+                volume_id: CLAIM.into(),
+                capacity_range: Some(CapacityRange { required_bytes: GIB, limit_bytes }),
+                secrets: kit.secrets(),
+                volume_capability: None,
+            };
+            let answer = kit.controller().controller_expand_volume(request).await;
+            assert_eq!(answer.map(|a| a.into_inner().capacity_bytes).map_err(|e| e.code()), expect);
+        }
         kit.restart().await;
         assert_eq!(quota(&kit, CLAIM).await, 3 * GIB);
 
