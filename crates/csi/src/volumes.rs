@@ -20,8 +20,8 @@ use crate::sweep::discard;
 pub const MARK: &[u8] = b"trusted.ciderfs.csi";
 /// On a copy whose volume is listed: the id of that.
 const COPY_FOR: &[u8] = b"trusted.ciderfs.csi.copy";
-/// On a directory by a pattern that was made for a volume: it goes with the last one that uses it. One that was there before has
-/// no such note, and stays.
+/// On a directory by a pattern that was made for a volume, its own inode: it goes with the last volume that uses it. One that was
+/// there before has no such note, and stays; a clone has that of another.
 const MADE: &[u8] = b"trusted.ciderfs.csi.made";
 /// Volumes by their ids, where the directory has another name.
 pub const VOLUMES: &str = ".volumes";
@@ -166,13 +166,13 @@ pub async fn mark_copy(meta: &Meta, dir: Ino, id: &str) -> Result<()> {
 /// # Errors
 /// Those of the engine.
 pub async fn mark_made(meta: &Meta, dir: Ino) -> Result<()> {
-    let yes = Bytes::from_static(b"1");
-    meta.set_xattr(&Caller::root(), dir, MADE, yes, XattrSet::default()).await.map(|_| ())
+    let text = Bytes::from(dir.to_string());
+    meta.set_xattr(&Caller::root(), dir, MADE, text, XattrSet::default()).await.map(|_| ())
 }
 
 async fn was_made(meta: &Meta, dir: Ino) -> Result<bool> {
     match meta.get_xattr(&Caller::root(), dir, MADE).await {
-        Ok(_) => Ok(true),
+        Ok(of) => Ok(of == dir.to_string().as_bytes()),
         Err(e) if e.errno() == Errno::ENODATA || is_gone(&e) => Ok(false),
         Err(e) => Err(e),
     }

@@ -361,8 +361,15 @@ async fn a_directory_that_was_there_before_stays() {
             assert_eq!(refused(kit.expand(id, GIB).await), Code::NotFound);
             assert!(at(&kit.meta().await, "home/user/precious").await.is_some());
         }
-        // One that was made here goes, whichever of its volumes goes last.
+        // One that was made here goes, whichever of its volumes goes last; a clone of it is not made here.
         kit.create_as(request(&kit, "pv-3", "home/new")).await.unwrap();
+        let (meta, root, note) = (kit.meta().await, Caller::root(), b"trusted.ciderfs.csi.made");
+        let (new, clone) = (at(&meta, "home/new").await.unwrap(), at(&meta, "home/user").await.unwrap());
+        let value = meta.get_xattr(&root, new, note).await.unwrap();
+        meta.set_xattr(&root, clone, note, value, Default::default()).await.unwrap();
+        kit.create_as(request(&kit, "pv-5", "home/user")).await.unwrap();
+        kit.delete("pv-5").await.unwrap();
+        assert!(at(&kit.meta().await, "home/user/precious").await.is_some());
         kit.create_as(request(&kit, "pv-4", "home/new")).await.unwrap();
         kit.delete("pv-3").await.unwrap();
         kit.delete("pv-4").await.unwrap();
