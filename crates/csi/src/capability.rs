@@ -85,6 +85,11 @@ impl Size {
         (quota == 0 || quota >= self.required) && (self.limit == 0 || (quota > 0 && quota <= self.limit))
     }
 
+    /// Is a quota more than the limit?
+    pub fn is_exceeded(self, quota: i64) -> bool {
+        self.limit > 0 && quota > self.limit
+    }
+
     /// The bytes that are required.
     pub fn required(self) -> i64 {
         self.required

@@ -4,6 +4,7 @@
 //! it. Copies go on when a call has run out of time; until they are complete the answer is `ABORTED`.
 
 mod calls;
+mod known;
 mod snapshots;
 
 use std::collections::BTreeMap;
@@ -17,7 +18,7 @@ use tonic::{Code, Response, Status};
 use crate::capability::{self, Size};
 use crate::create::{self, Wanted};
 use crate::engine::{Engines, Opened, meta_status};
-use crate::locks::Locks;
+use crate::locks::{Held, Locks};
 use crate::proto::volume_content_source::{SnapshotSource, Type as From, VolumeSource};
 use crate::proto::*;
 use crate::secrets::Secrets;
@@ -30,6 +31,9 @@ use crate::{ids, paging};
 const DEADLINE: Duration = Duration::from_secs(30);
 /// A call waits so long for a copy.
 const COPY_WAIT: Duration = Duration::from_secs(20);
+
+/// And for another volume of its directory: most take a moment.
+const PLACE_WAIT: Duration = Duration::from_secs(5);
 
 /// The controller service.
 #[derive(Clone)]
@@ -80,25 +84,10 @@ impl ControllerService {
         Ok(opened)
     }
 
-    /// All file systems that are known without a Secret in the call.
-    async fn open_known(&self) -> Result<Vec<Opened>, Status> {
-        let mut secrets = self.engines.known();
-        if self.driver.secrets_dir.is_some() {
-            let own = self.secrets(&BTreeMap::new())?;
-            if !secrets.iter().any(|known| known.get("metaurl") == own.get("metaurl")) {
-                secrets.push(own);
-            }
-        }
-        if secrets.is_empty() {
-            return Err(Status::failed_precondition(
-                "this call brings no Secret, and none is known yet: give the driver one with --secrets-dir",
-            ));
-        }
-        let mut all = Vec::new();
-        for secrets in secrets {
-            all.push(self.open_with(&secrets, None).await?);
-        }
-        Ok(all)
+    /// Volumes whose directories may lie in each other follow each other: those below one directory of the root.
+    async fn place_held(&self, path: &str) -> Result<Held, Status> {
+        let (first, _) = path.split_once('/').unwrap_or((path, ""));
+        self.locks.hold_within(PLACE_WAIT, &format!("/{first}")).await
     }
 
     /// Runs a call within its time, and logs what became of it. Messages are never logged, so no secret is.
@@ -158,8 +147,7 @@ impl ControllerService {
             other => return Err(Status::invalid_argument(format!("format {other:?}: say auto or never"))),
         };
         let held = self.locks.hold(&wanted.id)?;
-        // Volumes of one directory follow each other.
-        let place_held = wanted.path.as_ref().map(|path| self.locks.hold(&format!("/{path}"))).transpose()?;
+        let place_held = self.place_held(wanted.path.as_ref().unwrap_or(&wanted.id)).await?;
         // What is copied stays meanwhile.
         let source_held =
             wanted.source.as_ref().map(|source| self.locks.share(&lock_of(source))).transpose()?;
@@ -188,8 +176,8 @@ impl ControllerService {
         let failed = |e| meta_status(&opened.place, e);
         crate::snapshots::forget(&opened.meta, id).await.map_err(failed)?;
         if let Some(found) = volumes::find(&opened.meta, id).await.map_err(failed)? {
-            let _place_held =
-                if found.is_listed() { Some(self.locks.hold(&format!("/{}", found.path))?) } else { None };
+            // Who else uses the directory is looked up afterwards.
+            let _place_held = self.place_held(&found.path).await?;
             volumes::remove(&opened.meta, &found).await.map_err(failed)?;
             self.sweeper.wake(&opened);
         }
@@ -235,6 +223,11 @@ impl ControllerService {
         let now = volumes::capacity(&opened.meta, &found).await.map_err(failed)?;
         // Volumes do not shrink; one without a quota has room for anything.
         let capacity = if now == 0 || now >= wanted { now } else { wanted };
+        if size.is_exceeded(capacity) {
+            return Err(Status::out_of_range(format!(
+                "{id} has {capacity} bytes, more than limit_bytes, and volumes do not shrink"
+            )));
+        }
         volumes::resize(&opened.meta, &found, capacity).await.map_err(failed)?;
         let capacity_bytes = if capacity == 0 { wanted } else { capacity };
         Ok(ControllerExpandVolumeResponse { capacity_bytes, node_expansion_required: false })
@@ -261,28 +254,20 @@ impl ControllerService {
 
     async fn looked_at(&self, r: ControllerGetVolumeRequest) -> Result<ControllerGetVolumeResponse, Status> {
         let id = ids::check_id("volume_id", &r.volume_id)?;
-        for opened in self.open_known().await? {
-            let found = volumes::find(&opened.meta, id).await.map_err(|e| meta_status(&opened.place, e))?;
-            if let Some(found) = found {
-                let status = controller_get_volume_response::VolumeStatus {
-                    published_node_ids: Vec::new(),
-                    volume_condition: Some(condition(&found)),
-                };
-                let volume = told(found, None, BTreeMap::new());
-                return Ok(ControllerGetVolumeResponse { volume: Some(volume), status: Some(status) });
-            }
-        }
-        Err(unknown(id))
-    }
-
-    async fn room(&self, r: GetCapacityRequest) -> Result<GetCapacityResponse, Status> {
-        let fits = r.volume_capabilities.iter().all(|c| capability::check(c).is_ok());
-        let mut available = 0;
-        for opened in self.open_known().await?.iter().filter(|_| fits) {
-            let stat = opened.meta.statfs().await.map_err(|e| meta_status(&opened.place, e))?;
-            available = available.max(i64::try_from(stat.avail_space).unwrap_or(i64::MAX));
-        }
-        Ok(GetCapacityResponse { available_capacity: available, ..Default::default() })
+        let wanted = id.to_owned();
+        let look = move |opened: Opened| -> BoxFuture<'static, _> {
+            let id = wanted.clone();
+            Box::pin(async move {
+                volumes::find(&opened.meta, &id).await.map_err(|e| meta_status(&opened.place, e))
+            })
+        };
+        let found = self.find_known(look).await?.ok_or_else(|| unknown(id))?;
+        let status = controller_get_volume_response::VolumeStatus {
+            published_node_ids: Vec::new(),
+            volume_condition: Some(condition(&found)),
+        };
+        let volume = told(found, None, BTreeMap::new());
+        Ok(ControllerGetVolumeResponse { volume: Some(volume), status: Some(status) })
     }
 
     fn capabilities(&self) -> Vec<ControllerServiceCapability> {

@@ -76,7 +76,7 @@ impl Wanted {
 /// Makes a volume, or finds that it is there. What an earlier call has begun is completed.
 ///
 /// # Errors
-/// `ALREADY_EXISTS` for another volume of the name, `NOT_FOUND` for a source that is not there, those of the engine.
+/// `ALREADY_EXISTS` for another volume of the name, `INVALID_ARGUMENT` for the place of another one, `NOT_FOUND` for a source that is not there, those of the engine.
 pub async fn create(
     meta: &Arc<Meta>,
     place: &str,
@@ -91,32 +91,46 @@ pub async fn create(
             wanted.check(mark)?;
             mark.clone()
         }
-        None => wanted.mark(capacity),
+        None => {
+            check_place(meta, place, wanted).await?;
+            wanted.mark(capacity)
+        }
     };
+    let is_listed = found.as_ref().is_some_and(Volume::is_listed);
     if let Some(found) = found.filter(|found| found.mark.is_some() && found.dir.is_some())
         && !found.is_listed()
     {
         return Ok(found);
     }
+    let path = wanted.path.as_deref().unwrap_or(id);
+    let dir = volumes::dir_at(meta, path).await.map_err(failed)?;
+    // What is there without having been copied for this volume is something else.
+    if let Some(dir) = dir
+        && wanted.path.is_some()
+        && wanted.source.is_some()
+        && !volumes::is_copy_for(meta, dir, id).await.map_err(failed)?
+    {
+        return Err(Status::already_exists(format!("/{path} is there already, and a copy would replace it")));
+    }
     // From here on other volumes leave the directory alone.
     if wanted.path.is_some() {
         volumes::list_as(meta, id, &mark).await.map_err(failed)?;
     }
-    let path = wanted.path.as_deref().unwrap_or(id);
-    let dir = match volumes::dir_at(meta, path).await.map_err(failed)? {
-        Some(dir) => {
-            // What is there without having been copied for this volume is something else.
-            if wanted.path.is_some()
-                && wanted.source.is_some()
-                && !volumes::is_copy_for(meta, dir, id).await.map_err(failed)?
-            {
-                return Err(Status::already_exists(format!(
-                    "/{path} is there already, and a copy would replace it"
-                )));
+    let dir = match dir {
+        Some(dir) => dir,
+        None => match fresh(meta, place, wanted, &mark, path, done).await {
+            Ok(dir) => dir,
+            Err(e) => {
+                // Nothing was made, so nobody comes to remove it.
+                if wanted.path.is_some()
+                    && !is_listed
+                    && let Err(e) = volumes::unlist(meta, id).await
+                {
+                    tracing::warn!("{id}: it is still listed, and was not made: {e}");
+                }
+                return Err(e);
             }
-            dir
-        }
-        None => fresh(meta, place, wanted, &mark, path, done).await?,
+        },
     };
     if wanted.path.is_none() && volumes::read_mark::<Mark>(meta, dir).await.map_err(failed)?.is_none() {
         // Left by a call that ended before the mark was set, or made by the official driver.
@@ -136,6 +150,45 @@ pub async fn create(
     found.ok_or_else(|| Status::aborted(format!("{id} was removed while it was made")))
 }
 
+/// Refuses a directory that is another volume's by its id. Whoever makes a claim chooses what a pattern makes of it, and may choose
+/// the name of somebody's volume.
+async fn check_place(meta: &Meta, place: &str, wanted: &Wanted) -> Result<(), Status> {
+    let failed = |e| meta_status(place, e);
+    let Some(path) = &wanted.path else {
+        if volumes::dir_at(meta, &wanted.id).await.map_err(failed)?.is_none() {
+            return Ok(());
+        }
+        let others = volumes::listed_within(meta, &wanted.id).await.map_err(failed)?;
+        return match others.iter().find(|other| **other != wanted.id) {
+            Some(other) => Err(Status::already_exists(format!(
+                "/{} is there already, with the volume {other}",
+                wanted.id
+            ))),
+            None => Ok(()),
+        };
+    };
+    let taken = |of: &str| {
+        Err(Status::invalid_argument(format!(
+            "pathPattern means /{path}, and /{of} is the place of another volume: give the claim another name"
+        )))
+    };
+    let (first, _) = path.split_once('/').unwrap_or((path, ""));
+    if first == wanted.id {
+        return Ok(());
+    }
+    if ids::is_of_a_claim(first) {
+        return taken(first);
+    }
+    let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+    for above in ends.filter_map(|end| path.get(..end)) {
+        let Some(dir) = volumes::dir_at(meta, above).await.map_err(failed)? else { break };
+        if volumes::read_mark::<Mark>(meta, dir).await.map_err(failed)?.is_some() {
+            return taken(above);
+        }
+    }
+    Ok(())
+}
+
 /// Makes the directory of a volume, with what is to be in it.
 async fn fresh(
     meta: &Arc<Meta>,
@@ -146,29 +199,52 @@ async fn fresh(
     done: &AtomicU64,
 ) -> Result<Ino, Status> {
     let failed = |e| meta_status(place, e);
-    let Some(source) = &wanted.source else {
-        return meta.dir_at(path.as_bytes(), true).await.map_err(failed);
+    let from = match &wanted.source {
+        Some(source) => {
+            let (from, size) = source_of(meta, place, source).await?;
+            if wanted.size.required() > 0 && mark.capacity < size {
+                return Err(Status::out_of_range(format!(
+                    "the source has {size} bytes: ask for as many at least"
+                )));
+            }
+            Some((from, source))
+        }
+        None if wanted.path.is_none() => return meta.dir_at(path.as_bytes(), true).await.map_err(failed),
+        None => None,
     };
-    let (from, size) = source_of(meta, place, source).await?;
-    if wanted.size.required() > 0 && mark.capacity < size {
-        return Err(Status::out_of_range(format!("the source has {size} bytes: ask for as many at least")));
-    }
-    let stage = Stage::copied(meta, from, &wanted.id, done).await.map_err(failed)?;
-    volumes::set_quota(meta, stage.dir, mark.capacity, false).await.map_err(failed)?;
-    match wanted.path {
-        None => volumes::write_mark(meta, stage.dir, mark).await.map_err(failed)?,
-        Some(_) => volumes::mark_copy(meta, stage.dir, &wanted.id).await.map_err(failed)?,
-    }
-    // Another driver may have removed it, and what was copied is a part of it then.
-    if source_of(meta, place, source).await?.0 != from {
-        return Err(Status::aborted(format!(
-            "{}: the source has changed its place while it was copied",
-            wanted.id
-        )));
-    }
     let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
-    let above = meta.dir_at(above.as_bytes(), true).await.map_err(failed)?;
-    stage.place(meta, above, name).await.map_err(failed)?;
+    // With its note from the beginning, whenever this is cut off.
+    let stage = Stage::new(meta, &wanted.id).await.map_err(failed)?;
+    let filled = async {
+        if let Some((from, _)) = from {
+            stage.copy(meta, from, done).await.map_err(failed)?;
+        }
+        volumes::set_quota(meta, stage.dir, mark.capacity, false).await.map_err(failed)?;
+        match wanted.path {
+            None => volumes::write_mark(meta, stage.dir, mark).await.map_err(failed)?,
+            Some(_) => volumes::mark_made(meta, stage.dir).await.map_err(failed)?,
+        }
+        if let Some((from, source)) = from {
+            if wanted.path.is_some() {
+                volumes::mark_copy(meta, stage.dir, &wanted.id).await.map_err(failed)?;
+            }
+            // Another driver may have removed it, and what was copied is a part of it then.
+            if source_of(meta, place, source).await?.0 != from {
+                return Err(Status::aborted(format!(
+                    "{}: the source has changed its place while it was copied",
+                    wanted.id
+                )));
+            }
+        }
+        meta.dir_at(above.as_bytes(), true).await.map_err(failed)
+    };
+    match filled.await {
+        Ok(above) => stage.place(meta, above, name).await.map_err(failed)?,
+        Err(e) => {
+            stage.discard(meta).await;
+            return Err(e);
+        }
+    }
     let dir = volumes::dir_at(meta, path).await.map_err(failed)?;
     dir.ok_or_else(|| meta_status(place, Errno::ENOENT.into()))
 }

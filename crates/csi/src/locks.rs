@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tonic::Status;
 
 /// Who holds an id: somebody alone, or so many together.
@@ -17,6 +19,8 @@ enum Holders {
 #[derive(Debug, Clone, Default)]
 pub struct Locks {
     held: Arc<Mutex<HashMap<String, Holders>>>,
+    /// Something has ended.
+    ended: Arc<Notify>,
 }
 
 /// Something is being done with an id until this is dropped, also by a call that is cancelled.
@@ -33,6 +37,23 @@ impl Locks {
     /// `ABORTED`: another one is under way.
     pub fn hold(&self, id: &str) -> Result<Held, Status> {
         self.take(id, |now| now.is_none().then_some(Holders::One))
+    }
+
+    /// Begins an operation as soon as others have ended theirs.
+    ///
+    /// # Errors
+    /// `ABORTED`: another one has not ended in that time.
+    pub async fn hold_within(&self, patience: Duration, id: &str) -> Result<Held, Status> {
+        let until = tokio::time::Instant::now() + patience;
+        loop {
+            let mut ended = std::pin::pin!(self.ended.notified());
+            // What ends from now on is noticed.
+            ended.as_mut().enable();
+            let answer = self.hold(id);
+            if answer.is_ok() || tokio::time::timeout_at(until, ended).await.is_err() {
+                return answer;
+            }
+        }
     }
 
     /// Begins an operation that reads only, as others may at the same time.
@@ -68,6 +89,8 @@ impl Drop for Held {
                 held.remove(&self.id);
             }
         }
+        drop(held);
+        self.locks.ended.notify_waiters();
     }
 }
 
@@ -84,6 +107,18 @@ mod tests {
         let _other = locks.hold("b").unwrap();
         drop(first);
         let _again = locks.hold("a").unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_next() {
+        let locks = Locks::default();
+        let first = locks.hold("a").unwrap();
+        let short = locks.hold_within(Duration::from_millis(5), "a").await;
+        assert_eq!(short.unwrap_err().code(), tonic::Code::Aborted);
+        let waiting = locks.hold_within(Duration::from_secs(60), "a");
+        let ending = async { drop(first) };
+        let (second, ()) = tokio::join!(waiting, ending);
+        assert!(second.is_ok() && locks.hold("a").is_err());
     }
 
     #[test]

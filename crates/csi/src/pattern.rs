@@ -14,7 +14,7 @@ const VALUES: [(&str, &str); 3] = [
 /// The directory that a pattern means, from the root, without a slash at either end.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT`: a name that nobody tells, the root, a hidden directory of the root.
+/// `INVALID_ARGUMENT`: a name that nobody tells, the root, a hidden directory of the root, what cannot be mounted.
 pub fn expand(pattern: &str, parameters: &BTreeMap<String, String>) -> Result<String, Status> {
     let wrong = |why: String| Status::invalid_argument(format!("pathPattern {pattern:?}: {why}"));
     let (mut out, mut rest) = (String::new(), pattern);
@@ -50,6 +50,10 @@ pub fn expand(pattern: &str, parameters: &BTreeMap<String, String>) -> Result<St
     if names.iter().any(|name| matches!(*name, "." | "..") || name.len() > 255) || out.contains('\0') {
         return Err(wrong("it is no path from the root".into()));
     }
+    // The options of a mount are a list, where a comma ends the path.
+    if out.contains(|c: char| c == ',' || c.is_control()) {
+        return Err(wrong("a comma or a control character cannot be mounted".into()));
+    }
     Ok(names.join("/"))
 }
 
@@ -83,6 +87,8 @@ mod tests {
             "${.pvc.labels.app}",
             "${.pvc.name",
             "./a",
+            "a,b",
+            "a\nb",
         ] {
             assert_eq!(expand(wrong, &all).unwrap_err().code(), tonic::Code::InvalidArgument, "{wrong}");
         }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ciderfs_format::Ino;
-use ciderfs_meta::{Caller, Errno, Meta, Result};
+use ciderfs_meta::{Caller, Errno, Meta, Result, XattrSet};
 use serde::{Deserialize, Serialize};
 
 use crate::sweep::discard;
@@ -15,6 +16,12 @@ use crate::{copy, ids, volumes};
 pub const SNAPSHOTS: &str = ".snapshots";
 /// Where trees are until they are complete.
 const CREATING: &str = ".creating";
+/// On such a tree: when somebody was last at it, in unix seconds.
+const RENEWED: &[u8] = b"trusted.ciderfs.csi.lease";
+/// How often whoever copies says so.
+const RENEW: Duration = Duration::from_secs(60);
+/// A tree is abandoned when nobody has said so for this long.
+const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// What the mark of a snapshot says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,18 +128,29 @@ pub async fn create(
     mark: &Mark,
     done: &AtomicU64,
 ) -> Result<()> {
-    let stage = Stage::copied(meta, from, id, done).await?;
-    // Another driver may have removed the volume, and what was copied is a part of it then.
-    if volumes::find(meta, volume).await?.and_then(|volume| volume.dir) != Some(from) {
-        return Err(Errno::ENOENT.into());
-    }
-    write_mark(meta, stage.dir, mark).await?;
-    let all = hidden_dir(meta, SNAPSHOTS).await?;
-    let of_volume = match make_dir(meta, all, volume, 0o700).await {
-        Err(e) if e.errno() == Errno::EEXIST => dir_in(meta, all, volume).await?.ok_or(Errno::ENOTDIR)?,
-        other => other?,
+    let stage = Stage::new(meta, id).await?;
+    let filled = async {
+        stage.copy(meta, from, done).await?;
+        // Another driver may have removed the volume, and what was copied is a part of it then.
+        if volumes::find(meta, volume).await?.and_then(|volume| volume.dir) != Some(from) {
+            return Err(Errno::ENOENT.into());
+        }
+        write_mark(meta, stage.dir, mark).await?;
+        let all = hidden_dir(meta, SNAPSHOTS).await?;
+        match make_dir(meta, all, volume, 0o700).await {
+            Err(e) if e.errno() == Errno::EEXIST => {
+                dir_in(meta, all, volume).await?.ok_or_else(|| Errno::ENOTDIR.into())
+            }
+            other => other,
+        }
     };
-    stage.place(meta, of_volume, id).await
+    match filled.await {
+        Ok(of_volume) => stage.place(meta, of_volume, id).await,
+        Err(e) => {
+            stage.discard(meta).await;
+            Err(e)
+        }
+    }
 }
 
 /// Removes a snapshot; one that is not there is no error.
@@ -152,7 +170,7 @@ pub async fn remove(meta: &Meta, id: &str, volume: &str) -> Result<()> {
     }
 }
 
-/// A copy that has no place yet.
+/// A tree that has no place yet.
 pub struct Stage {
     above: Ino,
     name: String,
@@ -161,30 +179,99 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Copies a tree for an id. What an earlier attempt has left goes away.
+    /// An empty directory for an id. What an earlier attempt has left goes away.
     ///
     /// # Errors
     /// Those of the engine; no room.
-    pub async fn copied(meta: &Arc<Meta>, from: Ino, id: &str, done: &AtomicU64) -> Result<Self> {
+    pub async fn new(meta: &Meta, id: &str) -> Result<Self> {
         forget(meta, id).await?;
         let above = hidden_dir(meta, CREATING).await?;
         let name = format!("{id}~{}", uuid::Uuid::new_v4().simple());
-        let dir = make_dir(meta, above, &name, 0o700).await?;
-        copy::tree(meta, from, dir, done).await?;
+        let dir = make_dir(meta, above, &name, 0o777).await?;
         Ok(Self { above, name, dir })
     }
 
-    /// Gives the copy its place. Where somebody was faster theirs stays.
+    /// Copies a tree into it. Other drivers see that somebody is at it.
+    ///
+    /// # Errors
+    /// Those of the engine; no room.
+    pub async fn copy(&self, meta: &Arc<Meta>, from: Ino, done: &AtomicU64) -> Result<()> {
+        let renewing = async {
+            loop {
+                // One that fails is made up for by the next; the copy tells what is wrong.
+                let text = unix_now().to_string().into();
+                let _ = meta.set_xattr(&Caller::root(), self.dir, RENEWED, text, XattrSet::default()).await;
+                tokio::time::sleep(RENEW).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = renewing => {}
+            result = copy::tree(meta, from, self.dir, done) => result?,
+        }
+        // From here on the time of the last change says it.
+        match meta.remove_xattr(&Caller::root(), self.dir, RENEWED).await {
+            Err(e) if e.errno() == Errno::ENODATA => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Gives the tree its place. Where somebody was faster theirs stays.
     ///
     /// # Errors
     /// Those of the engine.
     pub async fn place(self, meta: &Meta, dir: Ino, name: &str) -> Result<()> {
         let root = Caller::root();
         match meta.rename(&root, self.above, self.name.as_bytes(), dir, name.as_bytes(), NOREPLACE).await {
-            Err(e) if e.errno() == Errno::EEXIST => discard(meta, self.above, &self.name).await,
-            other => other.map(|_| ()),
+            Err(e) => {
+                self.discard(meta).await;
+                if e.errno() == Errno::EEXIST { Ok(()) } else { Err(e) }
+            }
+            Ok(_) => Ok(()),
         }
     }
+
+    /// Removes it, after something that matters more.
+    pub async fn discard(self, meta: &Meta) {
+        if let Err(e) = discard(meta, self.above, &self.name).await
+            && !is_gone(&e)
+        {
+            tracing::warn!("/{CREATING}/{} could not be removed yet: {e}", self.name);
+        }
+    }
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+/// Removes copies that nobody is at any more: those of drivers that died.
+///
+/// # Errors
+/// Those of the engine.
+pub async fn collect(meta: &Meta) -> Result<()> {
+    let Some(above) = dir_in(meta, Ino::ROOT, CREATING).await? else { return Ok(()) };
+    for (name, dir) in dirs_in(meta, above).await? {
+        let renewed = match meta.get_xattr(&Caller::root(), dir, RENEWED).await {
+            Ok(text) => String::from_utf8_lossy(&text).parse().unwrap_or(0),
+            Err(e) if e.errno() == Errno::ENODATA => match meta.getattr(dir).await {
+                Ok(attr) => u64::try_from(attr.ctime.sec).unwrap_or(0),
+                Err(e) if is_gone(&e) => continue,
+                Err(e) => return Err(e),
+            },
+            Err(e) if is_gone(&e) => continue,
+            Err(e) => return Err(e),
+        };
+        if unix_now().saturating_sub(renewed) < ABANDONED.as_secs() {
+            continue;
+        }
+        tracing::info!("/{CREATING}/{name}: nobody is at it any more, it is removed");
+        match discard(meta, above, &name).await {
+            Err(e) if is_gone(&e) => {}
+            other => other?,
+        }
+    }
+    Ok(())
 }
 
 /// Removes what attempts to copy something for an id have left.

@@ -15,6 +15,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use parking_lot::Mutex;
 
 use crate::engine::{Key, Opened};
+use crate::snapshots;
 use crate::volumes::{NOREPLACE, hidden_dir, is_gone};
 
 /// Where deleted trees wait for their end.
@@ -56,7 +57,12 @@ impl Sweeper {
         let (this, opened) = (self.clone(), opened.clone());
         tokio::spawn(async move {
             while this.is_wanted(&opened.key) {
-                match Box::pin(sweep(&opened.meta, &this.holder)).await {
+                let swept = async {
+                    // Copies that failed are among what was deleted afterwards.
+                    snapshots::collect(&opened.meta).await?;
+                    sweep(&opened.meta, &this.holder).await
+                };
+                match Box::pin(swept).await {
                     Ok(true) => {}
                     Ok(false) => {
                         // Somebody else is at it, or has just died.

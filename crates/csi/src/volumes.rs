@@ -20,6 +20,9 @@ use crate::sweep::discard;
 pub const MARK: &[u8] = b"trusted.ciderfs.csi";
 /// On a copy whose volume is listed: the id of that.
 const COPY_FOR: &[u8] = b"trusted.ciderfs.csi.copy";
+/// On a directory by a pattern that was made for a volume, its own inode: it goes with the last volume that uses it. One that was
+/// there before has no such note, and stays; a clone has that of another.
+const MADE: &[u8] = b"trusted.ciderfs.csi.made";
 /// Volumes by their ids, where the directory has another name.
 pub const VOLUMES: &str = ".volumes";
 /// A rename that replaces nothing (`RENAME_NOREPLACE`).
@@ -158,6 +161,23 @@ pub async fn mark_copy(meta: &Meta, dir: Ino, id: &str) -> Result<()> {
     meta.set_xattr(&Caller::root(), dir, COPY_FOR, id, XattrSet::default()).await.map(|_| ())
 }
 
+/// Notes that a directory was made for a volume.
+///
+/// # Errors
+/// Those of the engine.
+pub async fn mark_made(meta: &Meta, dir: Ino) -> Result<()> {
+    let text = Bytes::from(dir.to_string());
+    meta.set_xattr(&Caller::root(), dir, MADE, text, XattrSet::default()).await.map(|_| ())
+}
+
+async fn was_made(meta: &Meta, dir: Ino) -> Result<bool> {
+    match meta.get_xattr(&Caller::root(), dir, MADE).await {
+        Ok(of) => Ok(of == dir.to_string().as_bytes()),
+        Err(e) if e.errno() == Errno::ENODATA || is_gone(&e) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
 /// Was a tree copied for this volume?
 ///
 /// # Errors
@@ -260,16 +280,19 @@ pub async fn resize(meta: &Meta, volume: &Volume, capacity: i64) -> Result<()> {
 }
 
 /// Removes a volume: its directory is gone for everybody afterwards, and what was in it is removed in the background. A directory
-/// that another volume needs stays.
+/// that another volume needs stays, and so does one by a pattern that was there before.
 ///
 /// # Errors
 /// Those of the engine.
 pub async fn remove(meta: &Meta, volume: &Volume) -> Result<()> {
-    let root = Caller::root();
     let is_needed = is_needed_by_others(meta, volume).await?;
     if is_needed {
         tracing::warn!("{}: another volume uses /{}: the directory stays", volume.id, volume.path);
-    } else if volume.dir.is_some() {
+    } else if let Some(dir) = volume.dir {
+        if volume.is_listed() && !was_made(meta, dir).await? {
+            tracing::info!("{}: /{} was there before the volume: it stays", volume.id, volume.path);
+            return unlist(meta, &volume.id).await;
+        }
         let (above, name) = volume.path.rsplit_once('/').unwrap_or(("", &volume.path));
         let parent = meta.dir_at(above.as_bytes(), false).await?;
         match discard(meta, parent, name).await {
@@ -280,8 +303,16 @@ pub async fn remove(meta: &Meta, volume: &Volume) -> Result<()> {
     if !volume.is_listed() {
         return if is_needed { unmark(meta, volume.marked).await } else { Ok(()) };
     }
+    unlist(meta, &volume.id).await
+}
+
+/// Takes a volume from the list.
+///
+/// # Errors
+/// Those of the engine.
+pub async fn unlist(meta: &Meta, id: &str) -> Result<()> {
     let list = hidden_dir(meta, VOLUMES).await?;
-    match meta.rmdir(&root, list, volume.id.as_bytes()).await {
+    match meta.rmdir(&Caller::root(), list, id.as_bytes()).await {
         Err(e) if is_gone(&e) => Ok(()),
         other => other.map(|_| ()),
     }
@@ -331,6 +362,15 @@ pub async fn all(meta: &Meta) -> Result<BTreeMap<String, Volume>> {
     });
     let listed = listed_ones(meta).await?;
     Ok(own.chain(listed).map(|volume| (volume.id.clone(), volume)).collect())
+}
+
+/// The ids of listed volumes whose directories are a directory, lie in it or around it.
+///
+/// # Errors
+/// Those of the engine.
+pub async fn listed_within(meta: &Meta, path: &str) -> Result<Vec<String>> {
+    let others = listed_ones(meta).await?.into_iter();
+    Ok(others.filter(|other| touches(&other.path, path)).map(|other| other.id).collect())
 }
 
 /// The volumes whose directories have other names than their ids.

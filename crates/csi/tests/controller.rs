@@ -232,6 +232,17 @@ async fn a_volume_is_made_found_again_and_removed() {
         let answer = kit.expand(CLAIM, 2 * GIB + 1).await.unwrap();
         assert_eq!((answer.capacity_bytes, answer.node_expansion_required), (3 * GIB, false));
         assert_eq!(kit.expand(CLAIM, GIB).await.unwrap().capacity_bytes, 3 * GIB);
+        // What is larger than allowed already is not called done.
+        for (limit_bytes, expect) in [(2 * GIB, Err(Code::OutOfRange)), (3 * GIB, Ok(3 * GIB))] {
+            let request = ControllerExpandVolumeRequest {
+                volume_id: CLAIM.into(),
+                capacity_range: Some(CapacityRange { required_bytes: GIB, limit_bytes }),
+                secrets: kit.secrets(),
+                volume_capability: None,
+            };
+            let answer = kit.controller().controller_expand_volume(request).await;
+            assert_eq!(answer.map(|a| a.into_inner().capacity_bytes).map_err(|e| e.code()), expect);
+        }
         kit.restart().await;
         assert_eq!(quota(&kit, CLAIM).await, 3 * GIB);
 
@@ -285,23 +296,25 @@ async fn names_and_sizes_of_every_kind() {
     }
 }
 
+/// Asks for a directory by a pattern, for the claim `data` of `team`.
+fn request(kit: &Kit, name: &str, pattern: &str) -> CreateVolumeRequest {
+    let mut request = kit.request(name);
+    for (key, value) in [
+        ("pathPattern", pattern),
+        ("csi.storage.k8s.io/pvc/name", "data"),
+        ("csi.storage.k8s.io/pvc/namespace", "team"),
+        ("csi.storage.k8s.io/pv/name", name),
+        ("mountOptions", "cache-size=1"),
+    ] {
+        request.parameters.insert(key.into(), value.into());
+    }
+    request
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn directories_by_a_pattern_are_shared_and_kept_while_needed() {
     for engine in ENGINES {
         let mut kit = Kit::new(engine, true).await;
-        let request = |kit: &Kit, name: &str, pattern: &str| {
-            let mut request = kit.request(name);
-            for (key, value) in [
-                ("pathPattern", pattern),
-                ("csi.storage.k8s.io/pvc/name", "data"),
-                ("csi.storage.k8s.io/pvc/namespace", "team"),
-                ("csi.storage.k8s.io/pv/name", name),
-                ("mountOptions", "cache-size=1"),
-            ] {
-                request.parameters.insert(key.into(), value.into());
-            }
-            request
-        };
         let pattern = "${.pvc.namespace}/${.pvc.name}";
         let one = kit.create_as(request(&kit, "pv-1", pattern)).await.unwrap();
         assert_eq!((one.volume_id.as_str(), one.volume_context["subPath"].as_str()), ("pv-1", "team/data"));
@@ -314,7 +327,7 @@ async fn directories_by_a_pattern_are_shared_and_kept_while_needed() {
         kit.create_as(request(&kit, "pv-3", "team")).await.unwrap();
         assert_eq!(kit.expand("pv-1", 5 * GIB).await.unwrap().capacity_bytes, 5 * GIB);
         put_file(&kit, "team/data", "precious").await;
-        for wrong in ["/", "..", ".snapshots/x", "${.pvc.labels.app}"] {
+        for wrong in ["/", "..", ".snapshots/x", "${.pvc.labels.app}", "a,b", "a\nb", "a/\u{7f}"] {
             assert_eq!(
                 refused(kit.create_as(request(&kit, "pv-4", wrong)).await),
                 Code::InvalidArgument,
@@ -330,6 +343,147 @@ async fn directories_by_a_pattern_are_shared_and_kept_while_needed() {
         assert!(at(&meta, "team/data").await.is_none());
         assert!(at(&meta, "team").await.is_some());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_was_there_before_stays() {
+    for engine in ENGINES {
+        let mut kit = Kit::new(engine, true).await;
+        kit.meta().await.dir_at(b"home/user", true).await.unwrap();
+        put_file(&kit, "home/user", "precious").await;
+        let made = kit.create_as(request(&kit, "pv-1", "home/user")).await.unwrap();
+        assert_eq!(made.volume_context["subPath"], "home/user");
+        kit.create_as(request(&kit, "pv-2", "home/user")).await.unwrap();
+        kit.restart().await;
+        assert_eq!(kit.create_as(request(&kit, "pv-1", "home/user")).await.unwrap(), made);
+        for id in ["pv-1", "pv-2"] {
+            kit.delete(id).await.unwrap();
+            assert_eq!(refused(kit.expand(id, GIB).await), Code::NotFound);
+            assert!(at(&kit.meta().await, "home/user/precious").await.is_some());
+        }
+        // One that was made here goes, whichever of its volumes goes last; a clone of it is not made here.
+        kit.create_as(request(&kit, "pv-3", "home/new")).await.unwrap();
+        let (meta, root, note) = (kit.meta().await, Caller::root(), b"trusted.ciderfs.csi.made");
+        let (new, clone) = (at(&meta, "home/new").await.unwrap(), at(&meta, "home/user").await.unwrap());
+        let value = meta.get_xattr(&root, new, note).await.unwrap();
+        meta.set_xattr(&root, clone, note, value, Default::default()).await.unwrap();
+        kit.create_as(request(&kit, "pv-5", "home/user")).await.unwrap();
+        kit.delete("pv-5").await.unwrap();
+        assert!(at(&kit.meta().await, "home/user/precious").await.is_some());
+        kit.create_as(request(&kit, "pv-4", "home/new")).await.unwrap();
+        kit.delete("pv-3").await.unwrap();
+        kit.delete("pv-4").await.unwrap();
+        assert!(at(&kit.meta().await, "home/new").await.is_none());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_refused_is_no_volume() {
+    for engine in ENGINES {
+        let kit = Kit::new(engine, true).await;
+        let mut large = kit.request("large");
+        large.capacity_range = Some(CapacityRange { required_bytes: 3 * GIB, limit_bytes: 0 });
+        kit.create_as(large).await.unwrap();
+        let of = |volume: &str| VolumeContentSource {
+            r#type: Some(volume_content_source::Type::Volume(volume_content_source::VolumeSource {
+                volume_id: volume.into(),
+            })),
+        };
+        kit.meta().await.dir_at(b"taken", true).await.unwrap();
+        put_file(&kit, "taken", "precious").await;
+        for (path, source, expect) in [
+            ("taken", "large", Code::AlreadyExists),
+            ("free/one", "nothing", Code::NotFound),
+            ("free/two", "large", Code::OutOfRange),
+        ] {
+            let mut wanted = request(&kit, "refused", path);
+            wanted.volume_content_source = Some(of(source));
+            assert_eq!(refused(kit.create_as(wanted).await), expect, "{path}");
+            let get = ControllerGetVolumeRequest { volume_id: "refused".into() };
+            let found = kit.controller().controller_get_volume(get).await;
+            assert_eq!(refused(found), Code::NotFound, "{path}");
+            assert!(at(&kit.meta().await, ".volumes/refused").await.is_none(), "{path}");
+            kit.delete("refused").await.unwrap();
+        }
+        assert!(at(&kit.meta().await, "taken/precious").await.is_some());
+        // The id is free.
+        kit.create_as(request(&kit, "refused", "free/three")).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_claim_names_the_volume_of_another() {
+    for engine in ENGINES {
+        let kit = Kit::new(engine, true).await;
+        kit.create(CLAIM).await;
+        kit.create("archive").await;
+        let absent = CLAIM.replace('5', "6");
+        for name in [CLAIM, "archive", &absent] {
+            for pattern in ["${.pvc.name}", "${.pvc.name}/x/y"] {
+                let mut wanted = request(&kit, "pv-1", pattern);
+                wanted.parameters.insert("csi.storage.k8s.io/pvc/name".into(), name.into());
+                assert_eq!(refused(kit.create_as(wanted).await), Code::InvalidArgument, "{name} {pattern}");
+                assert!(at(&kit.meta().await, ".volumes/pv-1").await.is_none());
+            }
+            assert!(at(&kit.meta().await, &format!("{name}/x")).await.is_none());
+        }
+        // A volume may lie below its own name.
+        let own = kit.create_as(request(&kit, &absent, "${.pv.name}/data")).await.unwrap();
+        assert_eq!(own.volume_context["subPath"], format!("{absent}/data"));
+        // And none takes the directory of one that is listed, while it is still empty.
+        kit.create_as(request(&kit, "pv-2", "${.pvc.name}")).await.unwrap();
+        assert_eq!(refused(kit.create_as(kit.request("data")).await), Code::AlreadyExists);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_in_each_other_follow_each_other() {
+    for engine in ENGINES {
+        let kit = Kit::new(engine, false).await;
+        for n in 0..40 {
+            let (outer, inner) = (format!("outer-{n}"), format!("inner-{n}"));
+            let (dir, below) = (format!("team-{n}"), format!("team-{n}/data"));
+            kit.create_as(request(&kit, &outer, &dir)).await.unwrap();
+            let ((), made) = tokio::join!(
+                retried(async || kit.delete(&outer).await),
+                retried(async || kit.create_as(request(&kit, &inner, &below)).await),
+            );
+            assert_eq!(made.volume_id, inner);
+            assert!(at(&kit.meta().await, &below).await.is_some(), "{below} is gone");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_is_away_does_not_hide_the_others() {
+    let kit = Kit::new(Engine::Sqlite, true).await;
+    let mut other = Kit::new(Engine::Redis, false).await;
+    let get = async |id: &str| {
+        kit.controller().controller_get_volume(ControllerGetVolumeRequest { volume_id: id.into() }).await
+    };
+    kit.create("here").await;
+    let snapshot = kit.snapshot("snapshot-1", "here").await.unwrap().snapshot_id;
+    kit.create_as(other.request("there")).await.unwrap();
+    // A Secret may be mounted before there is anything in it.
+    for file in std::fs::read_dir(kit.dir.path().join("secret")).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    let listed = kit.controller().list_volumes(ListVolumesRequest::default()).await.unwrap().into_inner();
+    assert_eq!(listed.entries.len(), 2);
+    other.redis.as_mut().unwrap().kill();
+    assert_eq!(get("here").await.unwrap().into_inner().volume.unwrap().volume_id, "here");
+    let list = async |snapshot_id: &str| {
+        let request = ListSnapshotsRequest { snapshot_id: snapshot_id.into(), ..Default::default() };
+        kit.controller().list_snapshots(request).await.map(|page| page.into_inner().entries.len())
+    };
+    assert_eq!(list(&snapshot).await.unwrap(), 1);
+    let room = kit.controller().get_capacity(GetCapacityRequest::default()).await.unwrap().into_inner();
+    assert!(room.available_capacity > 0);
+    // What was not found may be there; a list would lack a part.
+    let away = |code| matches!(code, Code::Unavailable | Code::DeadlineExceeded);
+    assert!(away(refused(get("there").await)));
+    assert!(away(refused(list("snapshot-2|there").await)));
+    assert!(away(refused(kit.controller().list_volumes(ListVolumesRequest::default()).await)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

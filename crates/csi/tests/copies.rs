@@ -311,3 +311,36 @@ async fn a_copy_of_what_is_deleted_meanwhile_is_whole_or_none() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_that_failed_leave_nothing() {
+    for engine in ENGINES {
+        let kit = Kit::new(engine, false).await;
+        kit.create("source").await;
+        let meta = kit.meta().await;
+        meta.dir_at(b"source/x/y", true).await.unwrap();
+        let creating = ciderfs_csi::volumes::hidden_dir(&meta, ".creating").await.unwrap();
+        // What is in the way of the place lets the copy fail when it is complete.
+        let node = NewNode { kind: FileType::File, mode: 0o600, umask: 0, rdev: 0, target: b"" };
+        meta.create(&Caller::root(), Ino::ROOT, b"file", &node).await.unwrap();
+        let mut request = kit.request("copy");
+        request.parameters.insert("pathPattern".into(), "file/below".into());
+        request.volume_content_source = Some(VolumeContentSource { r#type: Some(of_volume("source")) });
+        assert!(kit.create_as(request).await.is_err());
+        assert!(ciderfs_csi::volumes::dirs_in(&meta, creating).await.unwrap().is_empty());
+        // What a driver that died has left goes when nobody has renewed it for long; what is new stays.
+        let lease = b"trusted.ciderfs.csi.lease";
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        for (name, renewed) in [("old~1", Some(now - 7200)), ("renewed~2", Some(now)), ("fresh~3", None)] {
+            let dir = ciderfs_csi::volumes::make_dir(&meta, creating, name, 0o700).await.unwrap();
+            if let Some(renewed) = renewed {
+                let text = renewed.to_string().into();
+                meta.set_xattr(&Caller::root(), dir, lease, text, Default::default()).await.unwrap();
+            }
+        }
+        kit.create("another").await;
+        eventually("what was left is collected", async || at(&meta, ".creating/old~1").await.is_none()).await;
+        let left = ciderfs_csi::volumes::dirs_in(&meta, creating).await.unwrap();
+        assert_eq!(left.into_keys().collect::<Vec<_>>(), ["fresh~3", "renewed~2"]);
+    }
+}

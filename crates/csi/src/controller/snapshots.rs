@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use tonic::Status;
 
 use super::{ControllerService, existing, snapshot_lock};
-use crate::engine::meta_status;
+use crate::engine::{Opened, meta_status};
 use crate::proto::{
     CreateSnapshotRequest, CreateSnapshotResponse, DeleteSnapshotRequest, DeleteSnapshotResponse,
     ListSnapshotsRequest, ListSnapshotsResponse, Snapshot, list_snapshots_response,
@@ -76,29 +76,56 @@ impl ControllerService {
         &self,
         r: ListSnapshotsRequest,
     ) -> Result<ListSnapshotsResponse, Status> {
-        let all =
-            if r.secrets.is_empty() { self.open_known().await? } else { vec![self.open(&r.secrets).await?] };
         let wanted = (!r.snapshot_id.is_empty()).then_some(r.snapshot_id.as_str());
         let source = (!r.source_volume_id.is_empty()).then_some(r.source_volume_id.as_str());
-        let mut found = BTreeMap::new();
-        for opened in all {
-            let failed = |e| meta_status(&opened.place, e);
-            let trees = match wanted.map(ids::of_snapshot) {
-                Some(None) => Vec::new(),
-                Some(Some((id, volume))) => {
-                    let one = snapshots::find(&opened.meta, id, volume).await.map_err(failed)?;
-                    one.into_iter().filter(|one| source.is_none_or(|source| source == one.volume)).collect()
+        let trees = match wanted.map(ids::of_snapshot) {
+            Some(None) => Vec::new(),
+            Some(Some((id, volume))) => {
+                let one = self.snapshot_found(&r, id.to_owned(), volume.to_owned()).await?;
+                one.into_iter().filter(|one| source.is_none_or(|source| source == one.volume)).collect()
+            }
+            None => {
+                let all = if r.secrets.is_empty() {
+                    self.open_known().await?
+                } else {
+                    vec![self.open(&r.secrets).await?]
+                };
+                let mut trees = Vec::new();
+                for opened in all {
+                    let failed = |e| meta_status(&opened.place, e);
+                    trees.extend(snapshots::all(&opened.meta, source).await.map_err(failed)?);
                 }
-                None => snapshots::all(&opened.meta, source).await.map_err(failed)?,
-            };
-            found.extend(trees.into_iter().map(|tree| (tree.handle(), snapshot_told(&tree))));
-        }
+                trees
+            }
+        };
+        let found: BTreeMap<_, _> =
+            trees.into_iter().map(|tree| (tree.handle(), snapshot_told(&tree))).collect();
         let (page, next_token) = paging::page(found.into_iter().collect(), r.max_entries, &r.starting_token)?;
         let entries = page
             .into_iter()
             .map(|snapshot| list_snapshots_response::Entry { snapshot: Some(snapshot) })
             .collect();
         Ok(ListSnapshotsResponse { entries, next_token })
+    }
+
+    async fn snapshot_found(
+        &self,
+        r: &ListSnapshotsRequest,
+        id: String,
+        volume: String,
+    ) -> Result<Option<Tree>, Status> {
+        let look = move |opened: Opened| -> BoxFuture<'static, _> {
+            let (id, volume) = (id.clone(), volume.clone());
+            Box::pin(async move {
+                let found = snapshots::find(&opened.meta, &id, &volume).await;
+                found.map_err(|e| meta_status(&opened.place, e))
+            })
+        };
+        if r.secrets.is_empty() {
+            self.find_known(look).await
+        } else {
+            look(self.open(&r.secrets).await?).await
+        }
     }
 }
 

@@ -1,0 +1,97 @@
+//! What is asked of all file systems that this driver knows of.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::future::{BoxFuture, try_join_all};
+use futures_util::stream::FuturesUnordered;
+use tonic::Status;
+
+use super::ControllerService;
+use crate::capability;
+use crate::engine::{Opened, meta_status};
+use crate::proto::{GetCapacityRequest, GetCapacityResponse};
+use crate::secrets::Secrets;
+
+/// One of several engines has this long, so that the others count before the call ends.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+impl ControllerService {
+    /// The Secrets of all file systems that are known without one in the call.
+    fn known(&self) -> Result<Vec<Secrets>, Status> {
+        let mut secrets = self.engines.known();
+        if self.driver.secrets_dir.is_some() {
+            let own = self.secrets(&BTreeMap::new())?;
+            // There may be nothing in it yet.
+            if !own.is_empty() && !secrets.iter().any(|known| known.get("metaurl") == own.get("metaurl")) {
+                secrets.push(own);
+            }
+        }
+        if secrets.is_empty() {
+            return Err(Status::failed_precondition(
+                "this call brings no Secret, and none is known yet: give the driver one with --secrets-dir",
+            ));
+        }
+        Ok(secrets)
+    }
+
+    /// All file systems that are known; a list without one of them would lack its part.
+    pub(super) async fn open_known(&self) -> Result<Vec<Opened>, Status> {
+        let secrets = self.known()?;
+        try_join_all(secrets.iter().map(|secrets| self.open_with(secrets, None))).await
+    }
+
+    /// Asks all file systems that are known, until one has what is looked for. One that does not answer is an error if no other
+    /// has it.
+    pub(super) async fn find_known<T: Send>(
+        &self,
+        look: impl Fn(Opened) -> BoxFuture<'static, Result<Option<T>, Status>> + Send + Sync,
+    ) -> Result<Option<T>, Status> {
+        let (secrets, look) = (self.known()?, &look);
+        let mut asked: FuturesUnordered<_> = secrets
+            .iter()
+            .map(|secrets| async move { look(self.open_with(secrets, None).await?).await })
+            .collect();
+        let mut failure = None;
+        while let Some(answer) = asked.next().await {
+            match answer {
+                Ok(Some(found)) => return Ok(Some(found)),
+                Ok(None) => {}
+                Err(e) => failure = Some(e),
+            }
+        }
+        failure.map_or(Ok(None), Err)
+    }
+
+    pub(super) async fn room(&self, r: GetCapacityRequest) -> Result<GetCapacityResponse, Status> {
+        let fits = r.volume_capabilities.iter().all(|c| capability::check(c).is_ok());
+        let secrets = if fits { self.known()? } else { Vec::new() };
+        let mut asked: FuturesUnordered<_> = secrets
+            .iter()
+            .map(|secrets| async move {
+                let asking = async {
+                    let opened = self.open_with(secrets, None).await?;
+                    let stat = opened.meta.statfs().await.map_err(|e| meta_status(&opened.place, e))?;
+                    Ok(i64::try_from(stat.avail_space).unwrap_or(i64::MAX))
+                };
+                let place = secrets.shown_place();
+                let late = |_| Err(Status::deadline_exceeded(format!("{place} does not answer")));
+                tokio::time::timeout(PATIENCE, asking).await.unwrap_or_else(late)
+            })
+            .collect();
+        // One that does not answer has room for nothing.
+        let (mut most, mut failure) = (None, None);
+        while let Some(answer) = asked.next().await {
+            match answer {
+                Ok(room) => most = most.max(Some(room)),
+                Err(e) => failure = Some(e),
+            }
+        }
+        let available = match (most, failure) {
+            (None, Some(e)) => return Err(e),
+            (most, _) => most.unwrap_or(0),
+        };
+        Ok(GetCapacityResponse { available_capacity: available, ..Default::default() })
+    }
+}
