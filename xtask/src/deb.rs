@@ -154,7 +154,7 @@ impl<'a> Package<'a> {
         let control = format!(
             "Package: ciderfs\nVersion: {version}\nArchitecture: {architecture}\nSection: utils\nPriority: optional\n\
              Maintainer: The CiderFS authors <ciderfs@localhost>\nInstalled-Size: {}\nDepends: libc6 (>= {}), libgcc-s1, fuse3, ca-certificates\n\
-             Suggests: redis-server | valkey-server, systemd\nDescription: distributed POSIX file system on object storage\n\
+             Suggests: redis-server | valkey-server, systemd, openssh-client\nDescription: distributed POSIX file system on object storage\n\
              \x20Data are in an S3-compatible object store, names and attributes in Redis, Valkey or SQLite.\n\
              \x20Volumes are those of JuiceFS: both clients may mount one at the same time.\n",
             size(self.tree.path())?.div_ceil(1024),

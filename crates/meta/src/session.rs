@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::interfaces;
 use crate::store::{Commit, Counter, Outcome, Output, Read, Scan, Scanned, Store, StoreError, Value, Write};
 use crate::types::SessionRow;
-use crate::volume::Meta;
+use crate::volume::{Meta, refuse_unsupported};
 
 /// A session lives this many heartbeats without a refresh.
 const LIFE_HEARTBEATS: i64 = 5;
@@ -304,7 +304,7 @@ impl Meta {
             Ok(Some(new)) if new.uuid != old.uuid => {
                 Some(format!("the volume was replaced: its UUID changed from {} to {}", old.uuid, new.uuid))
             }
-            Ok(Some(new)) => match new.check_meta_version() {
+            Ok(Some(new)) => match self.can_go_on(&new) {
                 Err(e) => Some(e.to_string()),
                 Ok(()) => {
                     if new != *old {
@@ -325,6 +325,12 @@ impl Meta {
             self.fatal.send_replace(Some(reason));
         }
         Ok(())
+    }
+
+    /// May a mount go on under these settings? What was refused at the start is so when it is switched on later.
+    fn can_go_on(&self, new: &Settings) -> Result<()> {
+        new.check_meta_version().map_err(|e| Error::Volume(e.to_string()))?;
+        refuse_unsupported(new, self.cfg.read_only)
     }
 
     /// Releases what a session holds and removes it. An error keeps it listed, so that somebody tries again.

@@ -414,7 +414,7 @@ pub(crate) fn path_names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Settings that this version cannot honour are refused rather than broken.
-fn refuse_unsupported(s: &Settings, read_only: bool) -> Result<()> {
+pub(crate) fn refuse_unsupported(s: &Settings, read_only: bool) -> Result<()> {
     let refuse = |what: &str, remedy: &str| {
         Err(Error::Volume(format!("this volume uses {what}, which this version does not support; {remedy}")))
     };

@@ -69,12 +69,17 @@ impl Reference {
 pub fn command_lines(script: &str) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     let mut line: Option<Vec<String>> = None;
+    // The program is given to another one: `deploy/tests/boot.sh target/debug/ciderfs`.
+    let mut is_operand = false;
     for word in words(script) {
         let is_end = matches!(word.as_str(), ";" | "|" | "&" | "(" | ")" | "<" | ">");
         let program = word.rsplit('/').next().unwrap_or_default();
         match &mut line {
             Some(_) if is_end => found.extend(line.take()),
             Some(words) => words.push(word),
+            None if is_end => is_operand = false,
+            None if is_operand && word.contains('/') => {}
+            None if word.ends_with(".sh") => is_operand = true,
             None if NAMES[0] == program => line = Some(Vec::new()),
             None if NAMES[1..].contains(&program) => line = Some(vec!["mount".to_owned()]),
             None => {}

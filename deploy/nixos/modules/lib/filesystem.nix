@@ -105,7 +105,7 @@ let
     launcher = "${cfg.package}/lib/ciderfs/ciderfs-unit";
     kill = "${pkgs.coreutils}/bin/kill";
     systemctl = "${pkgs.systemd}/bin/systemctl";
-    path = [ pkgs.util-linux pkgs.e2fsprogs ];
+    path = [ pkgs.util-linux pkgs.e2fsprogs ] ++ lib.optional (s.type == "sftp") pkgs.openssh;
     metaUrl = if fs.metaUrl == null then "@META_URL@" else word fs.metaUrl;
     environment = strings.environment (lib.optionalAttrs (s.region != null) { REGION = s.region; });
     environmentFiles = map (f: percent (toString f)) fs.environmentFile;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ciderfs_format::{FileType, Ino};
+use ciderfs_format::{FileType, Ino, Settings};
 
 use crate::error::Errno;
 use crate::store::{Commit, Scan, Scanned, Write};
@@ -212,6 +212,13 @@ pub async fn heartbeat(engine: Engine) {
     crate::Meta::write_settings(w.store.as_ref(), &other, Some(&changed)).await.unwrap();
     until("the mount to stop", async || c.meta.fatal().borrow().is_some()).await;
     c.meta.close_session().await.unwrap();
+    // So does what it would have refused at its start.
+    let d = w.client_with(MetaConfig { heartbeat: Duration::from_millis(20), ..World::config() }).await;
+    d.meta.start_session().await.unwrap();
+    let logged = Settings { change_log: true, ..other.clone() };
+    crate::Meta::write_settings(w.store.as_ref(), &logged, Some(&other)).await.unwrap();
+    until("the mount to stop", async || d.meta.fatal().borrow().is_some()).await;
+    d.meta.close_session().await.unwrap();
 }
 
 /// Data that could not be deleted is deleted later by whoever does the hourly jobs.
