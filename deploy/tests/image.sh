@@ -33,7 +33,7 @@ clean() {
 trap clean EXIT
 fail() {
   echo "FAILED: $*" >&2
-  tail -n 12 "$work"/*.log >&2 || true
+  tail -n 12 "$work"/*.log >&2 2>/dev/null || true
   exit 1
 }
 # `await WHAT COMMAND...`: until it succeeds, a minute at most.
