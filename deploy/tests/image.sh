@@ -3,6 +3,7 @@
 # with a read-only root: as itself, as the parts of the CSI driver, and as the mount image of the official driver, with the words that
 # driver uses. Needs root, /dev/fuse and a Debian mirror.
 # shellcheck disable=SC2016,SC2054 # Shells in containers know the variables; options of mounts have commas.
+# Whoever writes into a pipe is read to its end: no `| grep -q`, after which it may fail.
 set -euo pipefail
 program=$(realpath "${1:?usage: image.sh PROGRAM}")
 cd "$(dirname "$0")/../.."
@@ -187,16 +188,16 @@ exec /bin/mount.juicefs \${metaurl} $at -o subdir=pvc-4a5b,metrics=0.0.0.0:$meta
 pod mount "${mount_pod[@]}" $mount_image mount sh -c "$serve"
 # As the driver looks whether it is ready, where it binds from.
 await "mount of the pod" sh -c "[ \"\$(stat -c %i $work$at)\" = 1 ]"
-ctr tasks ls | grep -q '^mount .*RUNNING' || fail "the mount pod did not stay in the foreground"
+ctr tasks ls | grep '^mount .*RUNNING' >/dev/null || fail "the mount pod did not stay in the foreground"
 head -c 2000000 /dev/urandom >"$work/file"
 cp "$work/file" "$work$at/file"
 cmp "$work/file" "$work$at/file" || fail "other content"
 # Whom it would send signals: in a pod that is the first process.
 grep -qE '^ *"Pid": 1,?$' "$work$at/.config" || fail "no process in .config"
-curl -fsS "http://127.0.0.1:$metaport/metrics" | grep -q '^juicefs_' || fail "no metrics"
+curl -fsS "http://127.0.0.1:$metaport/metrics" | grep '^juicefs_' >/dev/null || fail "no metrics"
 in_pod() { ctr tasks exec --exec-id exec mount "$@"; }
 in_pod sh -c "mount | grep $at | grep -q JuiceFS" || fail "the driver's look for the mount finds nothing"
-in_pod stat "$at" | grep -q 'Inode: 1 ' || fail "stat says something else"
+in_pod stat "$at" | grep 'Inode: 1 ' >/dev/null || fail "stat says something else"
 in_pod sh -c "cp /usr/local/bin/juicefs /tmp/juicefs && mv /tmp/juicefs /tmp/moved && /tmp/moved version" >/dev/null || fail "cp and mv"
 in_pod bash -c '[[ -x /bin/mount.juicefs ]]' || fail "no bash"
 # One more start of such a pod finds the volume as it is.
@@ -205,7 +206,7 @@ uuid=$(in_image $mount_image once /usr/local/bin/juicefs status "$meta" 2>/dev/n
 [ -n "$uuid" ] || fail "no UUID in status"
 [ "$uuid" = "$(in_image $mount_image once /usr/local/bin/juicefs config "$meta" 2>/dev/null | sed -n 's/.*"UUID": "\(.*\)",/\1/p')" ] ||
   fail "another UUID in config"
-in_image $mount_image once juicefs version | grep -qE '1\.4\.[0-9]+' || fail "a version that the driver does not know"
+in_image $mount_image once juicefs version | grep -E '1\.4\.[0-9]+' >/dev/null || fail "a version that the driver does not know"
 for create in '' --create; do
   in_image $mount_image once sh -c "umask 000; /usr/local/bin/juicefs quota set '$meta' --path /pvc-4a5b$create --capacity 1 $create" \
     >"$work/quota.log" 2>&1 || fail "quota set $create"
