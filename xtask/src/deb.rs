@@ -24,19 +24,28 @@ pub fn run(args: &[String]) -> Result<()> {
         _ => bail!("usage: cargo xtask deb [--debug]"),
     };
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
+    let program = build(&root, profile)?;
+    let package = Package::new(&root, &program)?;
+    println!("{}", package.pack(&target(&root))?.display());
+    Ok(())
+}
+
+/// Builds the program, and tells where it is.
+pub fn build(root: &Path, profile: &str) -> Result<PathBuf> {
     let mut build = Command::new("cargo");
-    build.args(["build", "--quiet", "--locked"]).current_dir(&root);
+    build.args(["build", "--quiet", "--locked"]).current_dir(root);
     match profile {
         "release" => build.args(["--release", "--package", "ciderfs"]),
         // As the tests have built it.
         _ => build.args(["--workspace", "--bin", "ciderfs"]),
     };
     succeed(&mut build)?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let program = target.join(profile).join("ciderfs");
-    let package = Package::new(&root, &program)?;
-    println!("{}", package.pack(&target)?.display());
-    Ok(())
+    Ok(target(root).join(profile).join("ciderfs"))
+}
+
+/// Where Cargo puts what it makes.
+pub fn target(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
 }
 
 struct Package<'a> {
@@ -169,23 +178,27 @@ impl<'a> Package<'a> {
 
     /// The oldest C library that has all that the program asks for.
     fn libc(&self) -> Result<String> {
-        let program = fs::read(self.program)?;
-        let mark = b"GLIBC_2.";
-        let minors: BTreeSet<u32> = program
-            .windows(mark.len() + 3)
-            .filter(|window| window.starts_with(mark))
-            .filter_map(|window| {
-                let digits: String = window[mark.len()..]
-                    .iter()
-                    .map(|b| char::from(*b))
-                    .take_while(char::is_ascii_digit)
-                    .collect();
-                digits.parse().ok()
-            })
-            .collect();
-        let newest = minors.last().context("the program asks for no version of the C library")?;
-        Ok(format!("2.{newest}"))
+        Ok(format!("2.{}", libc(self.program)?))
     }
+}
+
+/// The newest interface of the C library, as the minor number of its version, that a program or library names.
+pub fn libc(file: &Path) -> Result<u32> {
+    let content = fs::read(file)?;
+    let mark = b"GLIBC_2.";
+    let minors: BTreeSet<u32> = content
+        .windows(mark.len() + 3)
+        .filter(|window| window.starts_with(mark))
+        .filter_map(|window| {
+            let digits: String = window[mark.len()..]
+                .iter()
+                .map(|b| char::from(*b))
+                .take_while(char::is_ascii_digit)
+                .collect();
+            digits.parse().ok()
+        })
+        .collect();
+    minors.last().copied().with_context(|| format!("{} names no version of the C library", file.display()))
 }
 
 /// Bytes of all files.
@@ -203,7 +216,7 @@ fn size(dir: &Path) -> Result<u64> {
 }
 
 /// Compressed as Debian wants it: without name and time.
-fn gzip(text: &[u8]) -> Result<Vec<u8>> {
+pub fn gzip(text: &[u8]) -> Result<Vec<u8>> {
     let mut child =
         Command::new("gzip").args(["-9", "-n"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     let mut input = child.stdin.take().context("no pipe")?;
@@ -215,13 +228,13 @@ fn gzip(text: &[u8]) -> Result<Vec<u8>> {
     Ok(done.stdout)
 }
 
-fn succeed(command: &mut Command) -> Result<()> {
+pub fn succeed(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("{command:?}"))?;
     ensure!(status.success(), "{command:?} failed ({status})");
     Ok(())
 }
 
-fn output(command: &mut Command) -> Result<Vec<u8>> {
+pub fn output(command: &mut Command) -> Result<Vec<u8>> {
     let done = command.output().with_context(|| format!("{command:?}"))?;
     ensure!(done.status.success(), "{command:?} failed: {}", String::from_utf8_lossy(&done.stderr));
     Ok(done.stdout)

@@ -1,9 +1,10 @@
-//! Chores of the project: `cargo xtask bench`, `cargo xtask deb`, `cargo xtask deny`.
+//! Chores of the project: `cargo xtask bench`, `cargo xtask deb`, `cargo xtask deny`, `cargo xtask image`.
 #![forbid(unsafe_code)]
 
 mod bench;
 mod deb;
 mod deny;
+mod image;
 
 use std::process::ExitCode;
 
@@ -14,7 +15,10 @@ cargo xtask bench [--meta redis|sqlite] [--size MIB] [--files N] [--rounds N] [-
 cargo xtask deb [--debug]
     A Debian package of the client, in target/debian. Needs dpkg-deb and strip.
 cargo xtask deny [--advisories]
-    Checks licences, sources and duplicates of the dependencies; with --advisories known flaws too, for which it asks RustSec.";
+    Checks licences, sources and duplicates of the dependencies; with --advisories known flaws too, for which it asks RustSec.
+cargo xtask image [--debug | --program FILE]
+    A container image of the client, target/ciderfs.tar, with a root made of Debian's packages. Needs apt-get, dpkg-deb
+    and binutils.";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -22,6 +26,7 @@ fn main() -> ExitCode {
         Some("bench") => bench::run(&args[1..]),
         Some("deb") => deb::run(&args[1..]),
         Some("deny") => deny::run(&args[1..]),
+        Some("image") => image::run(&args[1..]),
         _ => Err(anyhow::anyhow!("{USAGE}")),
     };
     match result {
