@@ -172,6 +172,8 @@ def check_promises():
     alone, _ = render([CHART / "ci/parts-values.yaml"])
     images = {c["image"].split(":")[0] for o in alone if o["kind"] == "DaemonSet" for c in objects.containers(o)}
     is_so["nodes with one image"] = images == {"localhost/ciderfs"}
+    seen = [m for m in objects.containers(one("DaemonSet", "mounter"))[0]["volumeMounts"] if m["mountPath"] == DEFAULTS["kubeletDir"]]
+    is_so["the mounter sees which volumes are in use"] = [m.get("mountPropagation") for m in seen] == ["HostToContainer"]
     for what, is_true in is_so.items():
         if not is_true:
             fail(f"it is not so: {what}")
