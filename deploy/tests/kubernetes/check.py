@@ -406,6 +406,9 @@ def planted(found):
     yield "there is no role", lambda: found.remove(one("ClusterRole"))
     yield "of another driver", lambda: one("StorageClass")["provisioner"] and one("StorageClass").update(provisioner="csi.other.io")
     yield "there is no Secret", lambda: one("StorageClass", "juicefs-sc")["parameters"].update({"csi.storage.k8s.io/node-stage-secret-name": "x"})
+    yield "snapshot classes for", lambda: found.remove(one("VolumeSnapshotClass", "tenant"))
+    yield "2 default snapshot classes", lambda: one("VolumeSnapshotClass", "tenant")["metadata"]["annotations"].update(
+        {"snapshot.storage.kubernetes.io/is-default-class": "true"})
     yield "kubelet does not find it", lambda: pod("DaemonSet", "node")["volumes"][0]["hostPath"].update(path="/var/lib/kubelet/plugins/x")
     yield "node plugin and mounter do not meet", lambda: next(
         v for v in pod("DaemonSet", "node")["volumes"] if v["name"] == "run-dir")["hostPath"].update(path="/run/other")
