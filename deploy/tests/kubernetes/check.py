@@ -174,6 +174,7 @@ def check_promises():
     is_so["nodes with one image"] = images == {"localhost/ciderfs"}
     seen = [m for m in objects.containers(one("DaemonSet", "mounter"))[0]["volumeMounts"] if m["mountPath"] == DEFAULTS["kubeletDir"]]
     is_so["the mounter sees which volumes are in use"] = [m.get("mountPropagation") for m in seen] == ["HostToContainer"]
+    is_so["clients have time to store what was written"] = one("DaemonSet", "mounter")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] >= 60
     for what, is_true in is_so.items():
         if not is_true:
             fail(f"it is not so: {what}")
