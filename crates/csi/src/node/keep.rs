@@ -134,7 +134,12 @@ impl Volumes {
                 there.volume
             )));
         }
-        let info = self.mount_of(volume, &known, spec)?;
+        // What is there stays with its client, though the Secret or the options are others by now.
+        let own = known.targets.get(target).and_then(|own| self.ready(&own.key));
+        let info = match own {
+            Some(info) => info,
+            None => self.mount_of(volume, &known, spec)?,
+        };
         let device =
             info.device.ok_or_else(|| Status::unavailable(format!("the client of {volume} is not ready")))?;
         // Then a bind is, too.
@@ -152,6 +157,12 @@ impl Volumes {
             written(undone)?;
         }
         bound
+    }
+
+    /// A mount that can be used now.
+    fn ready(&self, key: &str) -> Option<Info> {
+        let all = self.mounter.list().ok()?;
+        all.into_iter().find(|info| info.key == key && info.state == State::Ready && info.device.is_some())
     }
 
     /// The mount of a volume: that of its stage, else that of the request.
