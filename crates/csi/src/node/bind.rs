@@ -111,6 +111,12 @@ fn make(target: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().mode(0o750).recursive(true).create(target)
 }
 
+/// The device of what is mounted at a target, without asking it.
+pub fn device_at(target: &Path) -> Option<(u32, u32)> {
+    let mount = mounted(target).ok().flatten()?;
+    Some((mount.major, mount.minor))
+}
+
 /// Takes away what is mounted at a target, and the target. What is not there is taken away already; what is in use stays.
 ///
 /// # Errors

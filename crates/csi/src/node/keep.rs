@@ -1,5 +1,6 @@
 //! What is done about volumes on a machine. All of it may block, for a bounded time: it runs on threads for that.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -228,15 +229,22 @@ impl Volumes {
             Ok(mounts) => mounts,
             Err(e) => return tracing::warn!("{e}"),
         };
+        let mut hung = BTreeSet::new();
         for (path, target) in &known.targets {
             let mount = mounts.iter().find(|info| info.key == target.key && info.state == State::Ready);
             let Some((mount, device)) = mount.and_then(|mount| Some((mount, mount.device?))) else {
                 continue;
             };
+            // One look at a client that does not answer is enough: others wait for their turn.
+            let at = bind::device_at(path);
+            if at.is_some_and(|at| hung.contains(&at)) {
+                continue;
+            }
             // Only what has to be changed keeps others waiting.
             let there = bind::look(path, Some(device), target.read_only);
             let Ok(There::Nothing | There::Dead) = there else {
                 match there {
+                    Ok(There::Hung) => hung.extend(at),
                     Ok(There::OtherMode | There::OtherClient | There::Foreign) => {
                         tracing::warn!("{}: {there:?} is mounted there; it stays", path.display());
                     }
