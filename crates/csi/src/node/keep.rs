@@ -190,14 +190,15 @@ impl Volumes {
     /// # Errors
     /// What is in the way.
     pub fn unpublish(&self, target: &Path) -> Result<(), Status> {
-        bind::unpublish(target)?;
+        bind::unmount(target)?;
+        // Before the directory goes, which may fail: nobody is to bind there again.
         let record = self.known().targets.get(target).cloned();
         written(self.memory.change(|known| _ = known.targets.remove(target)))?;
         // A volume that was never staged has nobody else to end its client.
         if let Some(record) = record.filter(|record| !self.known().stages.contains_key(&record.volume)) {
             self.drop_unused(&record.key);
         }
-        Ok(())
+        bind::remove(target)
     }
 
     /// Where a path of a volume is to be looked at.
