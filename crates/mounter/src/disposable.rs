@@ -1,12 +1,15 @@
 //! Calls that may never return: on a mount whose server hangs, a process sleeps where no signal reaches it. So a child makes
 //! them, and is left behind when its time is up.
 
+use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::io::Read as _;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -31,12 +34,61 @@ pub enum Failure {
     Lost(std::io::Error),
 }
 
+/// Something that one child at a time does: what, and to which path.
+pub type About = (&'static str, CString);
+
+/// What children do now; true for those that were killed and have not ended since.
+static UNDER_WAY: Mutex<BTreeMap<About, bool>> = Mutex::new(BTreeMap::new());
+static ENDED: Condvar = Condvar::new();
+
+/// As [`run`], and one child at a time for each thing: whatever hangs would hang the next one, too. While one is there that cannot be
+/// killed, there is no answer at once.
+///
+/// # Errors
+/// [`Failure`].
+pub fn run_once(
+    about: About,
+    patience: Duration,
+    work: impl FnOnce() -> Answer,
+) -> Result<[u64; WORDS], Failure> {
+    let deadline = Instant::now() + patience;
+    let mut all = UNDER_WAY.lock();
+    loop {
+        match all.get(&about).copied() {
+            None => break,
+            Some(false) if !ENDED.wait_until(&mut all, deadline).timed_out() => {}
+            Some(_) => return Err(Failure::TimedOut),
+        }
+    }
+    all.insert(about.clone(), false);
+    drop(all);
+    start(patience, work, Some(Turn(about)))
+}
+
+/// Lets the next child do it when dropped.
+struct Turn(About);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        UNDER_WAY.lock().remove(&self.0);
+        ENDED.notify_all();
+    }
+}
+
 /// Has a child do it. In the child there are no other threads, so `work` may make system calls and nothing else: no memory, no
 /// locks, no panic. Descriptors of this process are closed there.
 ///
 /// # Errors
 /// [`Failure`].
 pub fn run(patience: Duration, work: impl FnOnce() -> Answer) -> Result<[u64; WORDS], Failure> {
+    start(patience, work, None)
+}
+
+fn start(
+    patience: Duration,
+    work: impl FnOnce() -> Answer,
+    turn: Option<Turn>,
+) -> Result<[u64; WORDS], Failure> {
     let lost = |e: Errno| Failure::Lost(e.into());
     let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC).map_err(lost)?;
     // SAFETY: the child makes system calls only, as the contract above says, and ends with _exit.
@@ -51,7 +103,7 @@ pub fn run(patience: Duration, work: impl FnOnce() -> Answer) -> Result<[u64; WO
     if answer.is_err() {
         let _ = kill_process(pid, Signal::KILL);
     }
-    reap(pid);
+    reap(pid, turn);
     answer
 }
 
@@ -97,7 +149,7 @@ fn hear(pipe: OwnedFd, deadline: Instant) -> Result<[u64; WORDS], Failure> {
 }
 
 /// One that does not end now is waited for elsewhere.
-fn reap(pid: Pid) {
+fn reap(pid: Pid, turn: Option<Turn>) {
     for _ in 0..50 {
         match waitpid(Some(pid), WaitOptions::NOHANG) {
             Ok(None) => std::thread::sleep(Duration::from_millis(1)),
@@ -105,9 +157,14 @@ fn reap(pid: Pid) {
             _ => return,
         }
     }
-    let spawned = std::thread::Builder::new()
-        .name("reaper".into())
-        .spawn(move || while matches!(waitpid(Some(pid), WaitOptions::empty()), Err(Errno::INTR)) {});
+    if let Some(Turn(about)) = &turn {
+        UNDER_WAY.lock().insert(about.clone(), true);
+        ENDED.notify_all();
+    }
+    let spawned = std::thread::Builder::new().name("reaper".into()).spawn(move || {
+        let _turn = turn;
+        while matches!(waitpid(Some(pid), WaitOptions::empty()), Err(Errno::INTR)) {}
+    });
     // It stays a zombie until this process ends.
     drop(spawned);
 }
@@ -218,5 +275,30 @@ mod tests {
         };
         assert!(matches!(run(Duration::from_millis(50), never), Err(Failure::TimedOut)));
         assert!(since.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn one_child_at_a_time_for_each_thing() {
+        let about = |what| (what, CString::from(c"/one"));
+        let slow = || {
+            let limit = Timespec { tv_sec: 1, tv_nsec: 0 };
+            let _ = poll(&mut [], Some(&limit));
+            Ok([1; WORDS])
+        };
+        let since = Instant::now();
+        let first = std::thread::spawn(move || run_once(about("a"), Duration::from_secs(20), slow));
+        while UNDER_WAY.lock().get(&about("a")).is_none() {}
+        // It does not wait for longer than it may, and others do not wait at all.
+        assert!(matches!(run_once(about("a"), Duration::ZERO, || Ok([2; WORDS])), Err(Failure::TimedOut)));
+        run_once(about("b"), Duration::from_secs(20), || Ok([2; WORDS])).unwrap();
+        assert!(since.elapsed() < Duration::from_secs(1));
+        assert_eq!(run_once(about("a"), Duration::from_secs(20), || Ok([2; WORDS])).unwrap(), [2; WORDS]);
+        assert!(since.elapsed() >= Duration::from_secs(1));
+        assert_eq!(first.join().unwrap().unwrap(), [1; WORDS]);
+        // One that cannot be killed: no answer at once.
+        UNDER_WAY.lock().insert(about("c"), true);
+        let since = Instant::now();
+        assert!(matches!(run_once(about("c"), Duration::from_secs(20), slow), Err(Failure::TimedOut)));
+        assert!(since.elapsed() < Duration::from_secs(1));
     }
 }

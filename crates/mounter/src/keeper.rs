@@ -260,6 +260,8 @@ impl Keeper {
             }
             let why = log::last_words(&entry.dir);
             if !record.was_ready {
+                // It may have mounted before it died.
+                self.is_gone();
                 return Some((Refusal::Failed, why));
             }
             if since.elapsed() > STEADY {

@@ -47,7 +47,7 @@ fn c_path(path: &Path) -> Result<CString, Failure> {
 /// Looks at a path, past what the kernel remembers of it.
 pub fn look(path: &Path, patience: Duration) -> Seen {
     let seen = c_path(path).and_then(|path| {
-        disposable::run(patience, || {
+        disposable::run_once(("look", path.clone()), patience, || {
             let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_FORCE_SYNC;
             let found = rustix::fs::statx(rustix::fs::CWD, path.as_c_str(), flags, StatxFlags::BASIC_STATS);
             let found = found.map_err(|e| (0, e))?;
@@ -89,11 +89,12 @@ pub struct Space {
 /// Of the call; no answer in time.
 pub fn space(path: &Path, patience: Duration) -> Result<Space, Failure> {
     let path = c_path(path)?;
-    let [bytes, bytes_left, inodes, inodes_left, ..] = disposable::run(patience, || {
-        let s = rustix::fs::statvfs(path.as_c_str()).map_err(|e| (0, e))?;
-        let unit = s.f_frsize.max(1);
-        words(&[s.f_blocks.saturating_mul(unit), s.f_bavail.saturating_mul(unit), s.f_files, s.f_favail])
-    })?;
+    let [bytes, bytes_left, inodes, inodes_left, ..] =
+        disposable::run_once(("space", path.clone()), patience, || {
+            let s = rustix::fs::statvfs(path.as_c_str()).map_err(|e| (0, e))?;
+            let unit = s.f_frsize.max(1);
+            words(&[s.f_blocks.saturating_mul(unit), s.f_bavail.saturating_mul(unit), s.f_files, s.f_favail])
+        })?;
     Ok(Space { bytes, bytes_left, inodes, inodes_left })
 }
 
@@ -104,7 +105,7 @@ pub fn space(path: &Path, patience: Duration) -> Result<Space, Failure> {
 pub fn unmount(path: &Path, lazy: bool, patience: Duration) -> Result<(), Failure> {
     let path = c_path(path)?;
     let flags = if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() } | UnmountFlags::NOFOLLOW;
-    let done = disposable::run(patience, || {
+    let done = disposable::run_once(("unmount", path.clone()), patience, || {
         rustix::mount::unmount(path.as_c_str(), flags).map_err(|e| (0, e))?;
         words(&[])
     });
@@ -159,7 +160,7 @@ pub fn bind(bind: Bind<'_>, patience: Duration) -> Result<(), Failure> {
     let (source, target) = (c_path(bind.source)?, c_path(bind.target)?);
     let directory = c_path(bind.directory)?;
     let (device, read_only, over_dead) = (bind.device, bind.read_only, bind.over_dead);
-    let done = disposable::run(patience, || {
+    let done = disposable::run_once(("bind", source.clone()), patience, || {
         let open = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root = rustix::fs::open(source.as_c_str(), open, Mode::empty()).map_err(|e| (0, e))?;
         let (at, inode) = of(&root).map_err(|e| (0, e))?;

@@ -57,6 +57,11 @@ impl Spec {
         if let Some(name) = secrets.keys().find(|name| name.is_empty() || name.contains(['=', '\0'])) {
             return Err(format!("envs: {name:?} is no name of a variable"));
         }
+        if let Some(name) = secrets.keys().find(|name| is_of_the_system(name)) {
+            return Err(format!(
+                "envs: {name} decides what runs on the node, or is the mounter's own: it cannot be set there"
+            ));
+        }
         if secrets.values().any(|value| value.expose().contains('\0')) {
             return Err("envs: a value has a zero byte in it".into());
         }
@@ -87,6 +92,27 @@ impl Spec {
         command.env("JFS_FOREGROUND", "1").env_remove("CALL_VIA_MOUNT").current_dir("/");
         command
     }
+}
+
+/// Variables that make a program load or run something else, or that are between the mounter and its clients.
+fn is_of_the_system(name: &str) -> bool {
+    const BEGINNINGS: [&str; 3] = ["LD_", "BASH_", "CIDERFS_"];
+    const NAMES: [&str; 13] = [
+        "PATH",
+        "HOME",
+        "IFS",
+        "ENV",
+        "SHELL",
+        "SHELLOPTS",
+        "GCONV_PATH",
+        "LOCPATH",
+        "GLIBC_TUNABLES",
+        "NOTIFY_SOCKET",
+        "JFS_FOREGROUND",
+        "CALL_VIA_MOUNT",
+        "SSH_ASKPASS",
+    ];
+    BEGINNINGS.iter().any(|beginning| name.starts_with(beginning)) || NAMES.contains(&name)
 }
 
 /// The address, and the password that was in it.
@@ -148,6 +174,20 @@ mod tests {
         }
         let refused = spec("redis://h/1?password=hush", &[]).unwrap_err();
         assert!(!refused.contains("hush"), "{refused}");
+    }
+
+    #[test]
+    fn a_secret_does_not_choose_what_runs_on_a_node() {
+        let with = |name: &str| {
+            let secrets = BTreeMap::from([(name.to_owned(), Secret::from("/x"))]);
+            Spec::new("v", "redis://h/1", Vec::new(), secrets)
+        };
+        for name in ["LD_PRELOAD", "LD_LIBRARY_PATH", "PATH", "HOME", "IFS", "BASH_ENV", "CIDERFS_WORKER"] {
+            assert!(with(name).unwrap_err().contains(name));
+        }
+        for name in ["TZ", "AWS_REGION", "HTTPS_PROXY", "JFS_RSA_PASSPHRASE", "OLD_PATH"] {
+            with(name).unwrap();
+        }
     }
 
     #[test]

@@ -172,6 +172,9 @@ def check_promises():
     alone, _ = render([CHART / "ci/parts-values.yaml"])
     images = {c["image"].split(":")[0] for o in alone if o["kind"] == "DaemonSet" for c in objects.containers(o)}
     is_so["nodes with one image"] = images == {"localhost/ciderfs"}
+    seen = [m for m in objects.containers(one("DaemonSet", "mounter"))[0]["volumeMounts"] if m["mountPath"] == DEFAULTS["kubeletDir"]]
+    is_so["the mounter sees which volumes are in use"] = [m.get("mountPropagation") for m in seen] == ["HostToContainer"]
+    is_so["clients have time to store what was written"] = one("DaemonSet", "mounter")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] >= 60
     for what, is_true in is_so.items():
         if not is_true:
             fail(f"it is not so: {what}")
@@ -242,6 +245,7 @@ REFUSED = [
     ({"fullnameOverride": "juicefs_csi"}, ["fullnameOverride"]),
     ({"kubeletDir": "var/lib/kubelet"}, ["kubeletDir"]),
     ({"kubeletDir": "/var/lib/kubelet/"}, ["kubeletDir"]),
+    ({"csidriver": {"seLinuxMount": True}}, ["csidriver.seLinuxMount: the client takes no context="]),
     ({"csidriver": {"fsGroupPolicy": "Always"}}, ["fsGroupPolicy"]),
     ({"storageClasses": [{**CLASS, "name": "juicefs_sc"}]}, ["name"]),
     ({"storageClasses": [{**CLASS, "reclaimPolicy": "Recycle"}]}, ["reclaimPolicy"]),
@@ -404,6 +408,9 @@ def planted(found):
     yield "there is no role", lambda: found.remove(one("ClusterRole"))
     yield "of another driver", lambda: one("StorageClass")["provisioner"] and one("StorageClass").update(provisioner="csi.other.io")
     yield "there is no Secret", lambda: one("StorageClass", "juicefs-sc")["parameters"].update({"csi.storage.k8s.io/node-stage-secret-name": "x"})
+    yield "snapshot classes for", lambda: found.remove(one("VolumeSnapshotClass", "tenant"))
+    yield "2 default snapshot classes", lambda: one("VolumeSnapshotClass", "tenant")["metadata"]["annotations"].update(
+        {"snapshot.storage.kubernetes.io/is-default-class": "true"})
     yield "kubelet does not find it", lambda: pod("DaemonSet", "node")["volumes"][0]["hostPath"].update(path="/var/lib/kubelet/plugins/x")
     yield "node plugin and mounter do not meet", lambda: next(
         v for v in pod("DaemonSet", "node")["volumes"] if v["name"] == "run-dir")["hostPath"].update(path="/run/other")

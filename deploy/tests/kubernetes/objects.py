@@ -241,9 +241,19 @@ def between(found, of, workloads, namespace, values, secrets, accounts):
             if secret not in readable and (secret[0], "*") not in readable:
                 yield f"{key(o)}: the controller may not read {secret}"
         uses = {n.split("/")[1].removesuffix("-secret-name") for n in parameters if n.endswith("-secret-name")}
-        wanted = {"snapshotter"} if o["kind"] == "VolumeSnapshotClass" else {"provisioner", "controller-expand", "node-stage", "node-publish"}
+        wanted = {"snapshotter", "snapshotter-list"} if o["kind"] == "VolumeSnapshotClass" else {"provisioner", "controller-expand", "node-stage", "node-publish"}
         if uses != wanted:
             yield f"{key(o)}: Secrets for {uses}"
+    # Snapshots of every volume can be made and listed, and one class is that of those who name none.
+    secret_of = lambda o, use: (o["parameters"].get(f"csi.storage.k8s.io/{use}-secret-namespace"), o["parameters"].get(f"csi.storage.k8s.io/{use}-secret-name"))
+    if values["snapshot"]["enabled"]:
+        needed = {secret_of(o, "provisioner") for o in of("StorageClass")}
+        given = [secret_of(o, "snapshotter") for o in of("VolumeSnapshotClass")]
+        if sorted(given) != sorted(needed):
+            yield f"snapshot classes for {given}, storage classes of {needed}"
+        first = [o for o in of("VolumeSnapshotClass") if o["metadata"]["annotations"]["snapshot.storage.kubernetes.io/is-default-class"] == "true"]
+        if len(first) != values["snapshot"]["volumeSnapshotClass"]["isDefault"]:
+            yield f"{len(first)} default snapshot classes"
     classes = {o["metadata"]["name"] for o in of("StorageClass")}
     for o in workloads:
         args = [a for c in containers(o) for a in c.get("args", [])]

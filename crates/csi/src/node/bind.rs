@@ -111,16 +111,22 @@ fn make(target: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().mode(0o750).recursive(true).create(target)
 }
 
-/// Takes away what is mounted at a target, and the target. What is not there is taken away already; what is in use stays.
+/// The device of what is mounted at a target, without asking it.
+pub fn device_at(target: &Path) -> Option<(u32, u32)> {
+    let mount = mounted(target).ok().flatten()?;
+    Some((mount.major, mount.minor))
+}
+
+/// Takes away what is mounted at a target. What is not there is taken away already; what is in use stays.
 ///
 /// # Errors
 /// What is in the way.
-pub fn unpublish(target: &Path) -> Result<(), Status> {
+pub fn unmount(target: &Path) -> Result<(), Status> {
     let shown = target.display();
     for _ in 0..DEPTH {
         let mount = mounted(target).map_err(|e| Status::internal(format!("{shown}: {e}")))?;
         match mount {
-            None => return remove(target),
+            None => return Ok(()),
             Some(mount) if !is_ours(&mount) => {
                 let text = format!(
                     "{shown}: {} ({}) is mounted there, which is none of ours",
@@ -159,8 +165,11 @@ fn take(target: &Path) -> Result<(), Status> {
     }
 }
 
-/// Never with what is in it: that would be on the disk of this machine.
-fn remove(target: &Path) -> Result<(), Status> {
+/// Removes the directory of a target, if it is there; never with what is in it: that would be on the disk of this machine.
+///
+/// # Errors
+/// What is in the way.
+pub fn remove(target: &Path) -> Result<(), Status> {
     match std::fs::remove_dir(target) {
         Ok(()) => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),

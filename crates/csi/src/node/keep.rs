@@ -1,5 +1,6 @@
 //! What is done about volumes on a machine. All of it may block, for a bounded time: it runs on threads for that.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -134,7 +135,12 @@ impl Volumes {
                 there.volume
             )));
         }
-        let info = self.mount_of(volume, &known, spec)?;
+        // What is there stays with its client, though the Secret or the options are others by now.
+        let own = known.targets.get(target).and_then(|own| self.ready(&own.key));
+        let info = match own {
+            Some(info) => info,
+            None => self.mount_of(volume, &known, spec)?,
+        };
         let device =
             info.device.ok_or_else(|| Status::unavailable(format!("the client of {volume} is not ready")))?;
         // Then a bind is, too.
@@ -152,6 +158,12 @@ impl Volumes {
             written(undone)?;
         }
         bound
+    }
+
+    /// A mount that can be used now.
+    fn ready(&self, key: &str) -> Option<Info> {
+        let all = self.mounter.list().ok()?;
+        all.into_iter().find(|info| info.key == key && info.state == State::Ready && info.device.is_some())
     }
 
     /// The mount of a volume: that of its stage, else that of the request.
@@ -178,14 +190,15 @@ impl Volumes {
     /// # Errors
     /// What is in the way.
     pub fn unpublish(&self, target: &Path) -> Result<(), Status> {
-        bind::unpublish(target)?;
+        bind::unmount(target)?;
+        // Before the directory goes, which may fail: nobody is to bind there again.
         let record = self.known().targets.get(target).cloned();
         written(self.memory.change(|known| _ = known.targets.remove(target)))?;
         // A volume that was never staged has nobody else to end its client.
         if let Some(record) = record.filter(|record| !self.known().stages.contains_key(&record.volume)) {
             self.drop_unused(&record.key);
         }
-        Ok(())
+        bind::remove(target)
     }
 
     /// Where a path of a volume is to be looked at.
@@ -217,15 +230,22 @@ impl Volumes {
             Ok(mounts) => mounts,
             Err(e) => return tracing::warn!("{e}"),
         };
+        let mut hung = BTreeSet::new();
         for (path, target) in &known.targets {
             let mount = mounts.iter().find(|info| info.key == target.key && info.state == State::Ready);
             let Some((mount, device)) = mount.and_then(|mount| Some((mount, mount.device?))) else {
                 continue;
             };
+            // One look at a client that does not answer is enough: others wait for their turn.
+            let at = bind::device_at(path);
+            if at.is_some_and(|at| hung.contains(&at)) {
+                continue;
+            }
             // Only what has to be changed keeps others waiting.
             let there = bind::look(path, Some(device), target.read_only);
             let Ok(There::Nothing | There::Dead) = there else {
                 match there {
+                    Ok(There::Hung) => hung.extend(at),
                     Ok(There::OtherMode | There::OtherClient | There::Foreign) => {
                         tracing::warn!("{}: {there:?} is mounted there; it stays", path.display());
                     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use ciderfs_block::BlockStore;
 use ciderfs_meta::Meta;
 use ciderfs_mount::MountedFs;
+use ciderfs_mounter::init;
 use ciderfs_vfs::Vfs;
 use ciderfs_volume::Volume;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -24,6 +25,8 @@ const CANCEL_PATIENCE: Duration = Duration::from_secs(2);
 const LEAVE_PATIENCE: Duration = Duration::from_secs(15);
 /// The same for requests that were read. Some wait for a lock, and would for ever.
 const PAUSE_PATIENCE: Duration = Duration::from_secs(1);
+/// At the end of a container, who uses the mount still after so long loses it.
+const CONTAINER_PATIENCE: Duration = Duration::from_secs(1);
 /// Between reports while it does.
 const REPORT: Duration = Duration::from_secs(2);
 /// How long the service manager is told to wait for the next word: longer than this process does.
@@ -59,10 +62,15 @@ pub async fn serve(
 ) -> Result<End> {
     let meta = &volume.meta;
     let worker = worker::get();
+    let mut container = signals.container.take();
     let leaving = async {
-        match worker {
-            Some(worker) => worker.is_to_leave().await,
-            None => std::future::pending().await,
+        match (worker, &mut container) {
+            (Some(worker), Some(container)) => tokio::select! {
+                () = worker.is_to_leave() => {}
+                _ = container.recv() => {}
+            },
+            (Some(worker), None) => worker.is_to_leave().await,
+            (None, _) => std::future::pending().await,
         }
     };
     let (stopped, asked) = tokio::select! {
@@ -74,9 +82,21 @@ pub async fn serve(
     };
     reporter.stopping();
     let end = async {
-        tokio::task::spawn_blocking(move || mounted.join()).await??;
-        vfs.shutdown().await;
-        meta.close_session().await?;
+        if mounted.is_finished() {
+            tokio::task::spawn_blocking(move || mounted.join()).await??;
+            vfs.shutdown().await;
+            meta.close_session().await?;
+        } else {
+            // It ends with this process, whoever uses it.
+            let mounted = tokio::task::spawn_blocking(move || {
+                mounted.pause(PAUSE_PATIENCE);
+                mounted
+            })
+            .await?;
+            vfs.shutdown().await;
+            meta.close_session().await?;
+            mounted.leave();
+        }
         Ok::<(), Failure>(())
     };
     let ended = tokio::select! {
@@ -146,12 +166,16 @@ pub struct Signals {
     int: Signal,
     /// For whoever follows it.
     pub hup: Option<Signal>,
+    /// Of a worker in a container: its first process sends it to everybody at the end. Others may go on with the mount.
+    container: Option<Signal>,
 }
 
 impl Signals {
     /// From here on they do not end the process by themselves.
     pub fn new() -> std::io::Result<Self> {
+        let is_left = worker::get().is_some() && init::is_contained();
         Ok(Self {
+            container: is_left.then(|| signal(SignalKind::terminate())).transpose()?,
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
             hup: Some(signal(SignalKind::hangup())?),
@@ -175,7 +199,7 @@ impl Signals {
                 _ = self.int.recv() => Failure::signal(libc::SIGINT),
             };
             // A service manager signals all processes; the supervisor says it once.
-            if worker.is_none_or(Worker::is_orphan) {
+            if worker.is_none_or(|worker| worker.is_orphan() && !init::is_contained()) {
                 return failure;
             }
         }
@@ -191,7 +215,7 @@ impl Signals {
     }
 }
 
-/// Waits until the file system is unmounted, by whomever. Returns why the mount had to stop by itself, if it had, and whether a
+/// Waits until the file system is unmounted, by whomever, or its container ends. Returns why the mount had to stop by itself, if it had, and whether a
 /// signal has asked for it.
 async fn wait(
     mounted: &mut MountedFs,
@@ -201,6 +225,7 @@ async fn wait(
 ) -> Result<(Option<String>, bool)> {
     let mut fatal = meta.fatal();
     let (mut reason, mut asked) = (None, false);
+    let mut until: Option<Instant> = None;
     loop {
         tokio::select! {
             () = tokio::time::sleep(POLL) => {}
@@ -208,6 +233,9 @@ async fn wait(
                 asked = true;
                 reporter.stopping();
                 unmount(mounted);
+                if init::is_contained() {
+                    until.get_or_insert_with(|| Instant::now() + CONTAINER_PATIENCE);
+                }
             }
             changed = fatal.wait_for(Option::is_some), if reason.is_none() => {
                 if let Ok(why) = changed {
@@ -216,7 +244,7 @@ async fn wait(
                 unmount(mounted);
             }
         }
-        if mounted.is_finished() {
+        if mounted.is_finished() || until.is_some_and(|until| until <= Instant::now()) {
             return Ok((reason, asked));
         }
     }
