@@ -5,8 +5,6 @@
 //! looks at what is mounted: it would wait for its own worker.
 
 mod control;
-mod link;
-mod place;
 mod program;
 mod signals;
 mod supervisor;
@@ -15,14 +13,13 @@ mod turn;
 mod upgrade;
 pub mod worker;
 
+pub use ciderfs_handover::held::HOLD;
+pub use ciderfs_handover::place::find;
 pub use control::ask;
-pub use place::find;
 pub use program::Program;
 pub use supervisor::run;
 
 /// What begins a request for [`control`].
 pub const UPGRADE: &str = "upgrade";
-/// The same: whoever asks gets what another supervisor needs to go on.
-pub const HOLD: &str = "hold";
 /// The same: what the supervisor knows of its worker.
 pub const STATUS: &str = "status";

@@ -6,18 +6,21 @@ mod csi_kit;
 mod support;
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use ciderfs_csi::proto::volume_capability::AccessType;
 use ciderfs_csi::proto::volume_capability::access_mode::Mode;
 use ciderfs_csi::proto::*;
-use csi_kit::{Claim, Node, kill, mounts_at, own_mounts, pid, refused};
+use csi_kit::{Claim, Node, children, kill, mounts_at, own_mounts, pid, refused};
 use rustix::process::{Signal, kill_process};
-use support::client::{sh, succeed, wait_for};
+use support::client::{PATIENCE, run_within, sh, succeed, wait_for};
 use support::{Engine, Volume};
 use tonic::Code;
 
@@ -189,7 +192,12 @@ fn a_quota_is_felt_and_seen_through_the_target() {
 #[test]
 fn a_client_that_is_killed_comes_back_at_its_targets() {
     own_mounts();
-    let (volume, mut node) = (volume(), Node::start());
+    comes_back_at_its_targets(Node::start());
+    comes_back_at_its_targets(Node::without_supervisors());
+}
+
+fn comes_back_at_its_targets(mut node: Node) {
+    let volume = volume();
     let claim = Claim::new("pvc-1", &volume.meta);
     node.stage(&claim).unwrap();
     let target = node.publish(&claim, "a").unwrap();
@@ -273,10 +281,10 @@ fn mounts_outlive_the_node_service_and_the_mounter() {
     assert_ne!(node.info().pid, client);
 
     // All at once.
-    let last = node.info().pid.unwrap();
+    let last = node.info();
     kill(&mut node.csi);
     kill(&mut node.mounter);
-    kill_process(pid(last), Signal::KILL).unwrap();
+    node.kill_client(&last);
     wait_for("its end", || errno(fs::metadata(&target)) == Some(libc::ENOTCONN));
     node.start_csi();
     assert!(node.stats("pvc-1", &target).unwrap().volume_condition.unwrap().abnormal);
@@ -297,9 +305,9 @@ fn the_disk_of_the_node_is_never_shown_to_a_pod() {
     node.stage(&claim).unwrap();
     node.publish(&claim, "a").unwrap();
     // The mounter stands still while its client dies and what is left of it disappears.
-    let info = node.info();
+    let (info, server) = (node.info(), node.server());
     kill(&mut node.csi);
-    kill_process(pid(info.pid.unwrap()), Signal::STOP).unwrap();
+    kill_process(server, Signal::STOP).unwrap();
     node.start_csi();
     let since = Instant::now();
     let slow = node.stats("pvc-1", &node.target("a")).unwrap();
@@ -310,7 +318,7 @@ fn the_disk_of_the_node_is_never_shown_to_a_pod() {
     rustix::mount::unmount(&info.mountpoint, rustix::mount::UnmountFlags::DETACH).unwrap();
     refused(node.publish(&claim, "b"), Code::Unavailable);
     assert!(mounts_at(&node.target("b")).is_empty());
-    kill_process(pid(info.pid.unwrap()), Signal::CONT).unwrap();
+    kill_process(server, Signal::CONT).unwrap();
 }
 
 #[test]
@@ -319,7 +327,7 @@ fn two_calls_at_once_for_one_volume() {
     let (volume, node) = (volume(), Node::start());
     let claim = Claim::new("pvc-1", &volume.meta);
     node.stage(&claim).unwrap();
-    let client = pid(node.info().pid.unwrap());
+    let client = node.server();
     kill_process(client, Signal::STOP).unwrap();
     let (a, b) = (node.request(&claim, "a"), node.request(&claim, "b"));
     let both = node.call(async |mut node| {
@@ -429,12 +437,6 @@ fn kubelet_gets_to_know_the_driver_without_a_side_car() {
     assert!(!at.exists());
 }
 
-/// The processes that a process has started, in the order of their numbers.
-fn children(of: i32) -> Vec<i32> {
-    let text = fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap();
-    text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
-}
-
 #[test]
 fn a_mounter_that_dies_in_its_container_takes_nothing_along() {
     own_mounts();
@@ -463,4 +465,157 @@ fn a_mounter_that_dies_in_its_container_takes_nothing_along() {
     node.start_csi();
     wait_for("the target", || is_usable(&target));
     assert_eq!(fs::read(target.join("open")).unwrap(), b"written");
+}
+
+/// A program in a pod: it has a file open, holds locks, and appends line by line. A process of its own: whoever has files open there
+/// must not start what serves them, since the kernel tells the server of each file that a new process closes.
+struct Pod {
+    child: Child,
+    said: Receiver<String>,
+    bytes: usize,
+}
+
+impl Pod {
+    fn start(dir: &Path) -> Self {
+        let mut command = Command::new("python3");
+        command.args(["-c", include_str!("csi_kit/pod.py")]).arg(dir);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (say, said) = channel();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| say.send(line)));
+        let pod = Self { child, said, bytes: 0 };
+        assert_eq!(pod.hears(), "ready");
+        pod
+    }
+
+    #[track_caller]
+    fn hears(&self) -> String {
+        self.said.recv_timeout(PATIENCE).expect("the program has failed, or waits")
+    }
+
+    fn says(&mut self, what: &str) {
+        writeln!(self.child.stdin.as_ref().unwrap(), "{what}").unwrap();
+    }
+
+    /// Acknowledged and not synced.
+    fn writes(&mut self) {
+        self.says("write");
+        assert_eq!(self.hears(), "written");
+        self.bytes += 300_000;
+    }
+
+    /// It goes on as if nothing had happened, and another client feels its locks.
+    #[track_caller]
+    fn noticed_nothing(&mut self, other: &Path) {
+        self.says("check");
+        assert_eq!(self.hears(), "fine");
+        let mut command = Command::new("python3");
+        command.args(["-c", include_str!("supervised/locked.py")]).arg(other.join("locked"));
+        let locked = run_within(&mut command, PATIENCE);
+        assert_eq!(locked.stdout.trim(), "held held", "{}", locked.stderr);
+    }
+
+    /// All that was acknowledged is there, once.
+    fn ends(mut self, other: &Path) {
+        drop(self.child.stdin.take());
+        let lines: usize = self.hears().parse().unwrap();
+        assert!(self.child.wait().unwrap().success());
+        let lines: String = (0..lines).map(|n| format!("{n}\n")).collect();
+        wait_for("the lines elsewhere", || fs::read_to_string(other.join("log")).unwrap() == lines);
+        let want: Vec<u8> = (0..self.bytes).map(|at| b'a' + (at / 300_000) as u8).collect();
+        assert!(fs::read(other.join("open")).unwrap() == want);
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_pod_notices_no_death_of_its_client() {
+    own_mounts();
+    let (volume, mut node) = (volume(), Node::start());
+    let claim = Claim::new("pvc-1", &volume.meta);
+    node.stage(&claim).unwrap();
+    let target = node.publish(&claim, "a").unwrap();
+    let other = volume.mount(&["--cache-dir=memory"]);
+    let mount = mounts_at(&target);
+    let mut pod = Pod::start(&target);
+    for _ in 0..3 {
+        let killed = node.server();
+        pod.writes();
+        kill_process(killed, Signal::KILL).unwrap();
+        pod.noticed_nothing(other.path());
+        assert_ne!(node.server(), killed);
+        assert_eq!((node.info().restarts, mounts_at(&target)), (0, mount.clone()));
+    }
+    // The supervisor alone; then with its worker.
+    pod.writes();
+    kill_process(pid(node.info().pid.unwrap()), Signal::KILL).unwrap();
+    wait_for("the next supervisor", || node.info().restarts == 1 && node.info().device.is_some());
+    pod.noticed_nothing(other.path());
+    pod.writes();
+    node.kill_client(&node.info());
+    wait_for("the next client", || node.info().restarts == 2 && node.info().device.is_some());
+    pod.noticed_nothing(other.path());
+    // The mounter with all clients: the node service holds the mount.
+    wait_for("the second holder", || is_held_twice(&node));
+    let info = node.info();
+    pod.writes();
+    kill(&mut node.mounter);
+    node.kill_client(&info);
+    node.start_mounter();
+    pod.noticed_nothing(other.path());
+    // The other way round.
+    kill(&mut node.csi);
+    node.kill_client(&node.info());
+    pod.noticed_nothing(other.path());
+    node.start_csi();
+    assert_eq!(mounts_at(&target), mount);
+    pod.ends(other.path());
+    node.unpublish("pvc-1", "a").unwrap();
+    node.unstage("pvc-1").unwrap();
+    assert!(node.client().list().unwrap().is_empty());
+    wait_for("the end of what was held", || !node.dir.path().join("node").join(&info.key).exists());
+    other.unmount();
+    volume.check_after_crash();
+}
+
+/// Has the node service copies of what the supervisor of the only mount holds?
+fn is_held_twice(node: &Node) -> bool {
+    let at = node.dir.path().join("node").join(&node.info().key);
+    ciderfs_handover::held::Held::from(&at).is_ok()
+}
+
+#[test]
+fn a_pod_notices_no_end_of_the_mounters_container() {
+    own_mounts();
+    let (volume, mut node) = (volume(), Node::with_container());
+    let claim = Claim::new("pvc-1", &volume.meta);
+    node.stage(&claim).unwrap();
+    let target = node.publish(&claim, "a").unwrap();
+    let other = volume.mount(&["--cache-dir=memory"]);
+    let mount = mounts_at(&target);
+    let mut pod = Pod::start(&target);
+    for signal in [Signal::KILL, Signal::TERM] {
+        wait_for("the second holder", || is_held_twice(&node));
+        let first = children(node.mounter.as_ref().unwrap().id() as i32)[0];
+        pod.writes();
+        kill_process(pid(first), signal).unwrap();
+        let _ = node.mounter.take().unwrap().wait().unwrap();
+        node.start_mounter();
+        pod.noticed_nothing(other.path());
+        assert_eq!(mounts_at(&target), mount);
+    }
+    wait_for("the client", || node.info().device.is_some());
+    pod.ends(other.path());
+    node.unpublish("pvc-1", "a").unwrap();
+    node.unstage("pvc-1").unwrap();
+    // The container has its own copy of what was mounted when it began.
+    drop(node);
+    other.unmount();
+    volume.check_after_crash();
 }

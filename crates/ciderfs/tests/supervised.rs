@@ -49,7 +49,7 @@ fn kill_worker(mount: &Mount) {
 
 fn supervised(volume: &Volume, flags: &[&str]) -> Mount {
     let mount = volume.mount(&[&["--supervised", "--cache-dir=memory"], flags].concat());
-    wait_for("the mount to be served", || asking::status(mount.path())["serving"] == true);
+    wait_for("the mount to be served", || asking::is_serving(mount.path()));
     mount
 }
 
@@ -129,7 +129,7 @@ fn nobody_notices_that_the_worker_was_killed() {
     mount.unmount_after_errors();
     other.unmount();
     // The removed file is gone, and with it what it took.
-    volume.check();
+    volume.check_after_crash();
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn what_must_happen_once_happens_once() {
             let before = done.load(Ordering::Relaxed);
             wait_for("progress", || done.load(Ordering::Relaxed) > before + 8);
             kill_worker(&mount);
-            wait_for("the mount to be served", || asking::status(mount.path())["serving"] == true);
+            wait_for("the mount to be served", || asking::is_serving(mount.path()));
             // One that dies sooner counts as killed by what waited for it.
             std::thread::sleep(GAP);
         }
@@ -189,7 +189,7 @@ fn what_must_happen_once_happens_once() {
         assert_eq!(fs::read_to_string(dir.join("log")).unwrap(), lines);
     }
     mount.unmount_after_errors();
-    volume.check();
+    volume.check_after_crash();
 }
 
 #[test]
@@ -218,15 +218,14 @@ fn an_upgrade_under_load() {
         assert!(said["milliseconds"].as_u64().unwrap() < 30_000, "{said}");
         std::thread::sleep(GAP);
         kill_worker(&mount);
-        wait_for("the mount to be served", || asking::status(mount.path())["serving"] == true);
+        wait_for("the mount to be served", || asking::is_serving(mount.path()));
     }
     for child in [fio, sqlite] {
         let out = child.wait_with_output().unwrap();
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
     }
     mount.unmount_after_errors();
-    // Blocks that a killed worker had stored and not committed are left to `gc`, as after any crash.
-    succeed(&["status", &volume.meta]);
+    volume.check_after_crash();
 }
 
 #[test]

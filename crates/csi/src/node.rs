@@ -2,6 +2,7 @@
 //! that this service may end and begin again whenever it likes.
 
 mod bind;
+mod hold;
 mod keep;
 mod state;
 mod volume;

@@ -4,8 +4,11 @@
 //! It lies in a memfd whose descriptor somebody else (a supervisor) holds as well. The process may be killed at any instruction: a
 //! record counts only once its last word says so, and that word is written after everything else. Nothing here survives the machine.
 
+pub mod held;
+pub mod link;
 mod log;
 mod map;
+pub mod place;
 mod places;
 mod table;
 

@@ -125,6 +125,30 @@ impl Meta {
         self.drain_deletions().await;
     }
 
+    /// Deletes what a process that was killed has noted and not deleted any more. What others have noted just now may be among it: data
+    /// are taken from a file once, whoever does it.
+    pub(crate) async fn take_up_deletions(self: Arc<Self>) {
+        let found = async {
+            let files = self.scan(Scan::Delfiles(i64::MAX), FILES_MAX).await?;
+            let slices = self.scan(Scan::DeadSlices, SLICES_MAX).await?;
+            Ok::<_, crate::error::Error>((files, slices))
+        };
+        let (files, slices) = match found.await {
+            Ok(found) => found,
+            Err(e) => return tracing::warn!("what was to be deleted is left to the hourly job: {e}"),
+        };
+        for file in files {
+            if let Scanned::Delfile(ino, length, _) = file {
+                self.deletions.push(ino, length);
+            }
+        }
+        let dead = slices.into_iter();
+        self.deletions.push_slices(dead.filter_map(|s| match s {
+            Scanned::Slice(id, size) => Some((id, size)),
+            _ => None,
+        }));
+    }
+
     /// Drops the lists of deleted files; slices that nobody uses any more are queued.
     async fn delete_files(&self, files: Vec<(Ino, u64)>) -> Result<()> {
         if self.drop_lists(&files).await? {

@@ -127,6 +127,9 @@ impl Meta {
         }
         if !self.cfg.read_only {
             tasks.push(tokio::spawn(Arc::clone(self).deletion_worker()));
+            if taken.is_some() {
+                tasks.push(tokio::spawn(Arc::clone(self).take_up_deletions()));
+            }
             tasks.push(tokio::spawn(Arc::clone(self).dir_stat_worker()));
             if !self.cfg.no_bgjob {
                 tasks.push(tokio::spawn(Arc::clone(self).hourly_jobs()));

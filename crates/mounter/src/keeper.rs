@@ -1,6 +1,9 @@
 //! One client: it is started or found, watched, started again when it crashes, and unmounted when it is to go. A thread of its own
 //! does all that; whoever asks for something tells it and waits.
 
+mod held;
+
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
@@ -10,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ciderfs_fuse::mount::{MountInfo, find_mount, list_mounts};
+use ciderfs_handover::held::Holder;
 use parking_lot::{Condvar, Mutex};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -26,6 +30,8 @@ use crate::spec::Spec;
 /// Where a client says how it is (sd_notify(3)), and where its keeper is woken.
 const NOTIFY: &str = "notify";
 const WAKE: &[u8] = b"WAKE=1";
+/// A mount that so many supervisors could not go on with, one after the other, is made anew.
+const RESUMES: u32 = 3;
 /// Between looks at a client that starts or ends, and at one that works.
 const LOOK: Duration = Duration::from_millis(200);
 const IDLE: Duration = Duration::from_secs(30);
@@ -55,6 +61,8 @@ struct Inner {
     state: State,
     status: String,
     restarts: u32,
+    /// Where copies of what the supervisor holds are given.
+    holder: Option<PathBuf>,
     /// Why there will be no mount, or why it cannot go.
     refused: Option<(Refusal, String)>,
     /// The thread has ended: there is no such mount any more.
@@ -69,8 +77,15 @@ impl Entry {
     pub fn new(key: String, config: &Config, record: Record) -> Arc<Self> {
         let (mountpoint, dir) = (config.mount_dir.join(&key), config.run_dir.join(&key));
         let state = if record.leaving { State::Unmounting } else { State::Starting };
-        let inner =
-            Inner { record, state, status: String::new(), restarts: 0, refused: None, is_over: false };
+        let inner = Inner {
+            record,
+            state,
+            status: String::new(),
+            restarts: 0,
+            holder: None,
+            refused: None,
+            is_over: false,
+        };
         Arc::new(Self { key, mountpoint, dir, inner: Mutex::new(inner), changed: Condvar::new() })
     }
 
@@ -105,7 +120,18 @@ impl Entry {
             pid: inner.record.process.map(|p| p.pid),
             restarts: inner.restarts,
             status: inner.status.clone(),
+            holder: inner.holder.clone(),
         }
+    }
+
+    /// Somebody else has copies of what its supervisor holds.
+    pub fn is_held(&self, at: PathBuf) {
+        self.change(|inner| {
+            if inner.record.holder.as_ref() != Some(&at) {
+                inner.record.holder = Some(at);
+                self.save(&inner.record);
+            }
+        });
     }
 
     fn mounted(&self) -> Option<MountInfo> {
@@ -191,6 +217,8 @@ pub struct Keeper {
     entry: Arc<Entry>,
     config: Arc<Config>,
     notify: UnixDatagram,
+    /// Copies of what the client's supervisor holds.
+    held: RefCell<Option<Holder>>,
 }
 
 impl Keeper {
@@ -203,13 +231,14 @@ impl Keeper {
         let _ = std::fs::remove_file(&path);
         let notify = UnixDatagram::bind(&path)?;
         notify.set_nonblocking(true)?;
-        Ok(Self { entry, config, notify })
+        Ok(Self { entry, config, notify, held: RefCell::new(None) })
     }
 
     /// Does it.
     pub fn run(self) {
         let refused = self.keep();
         let entry = &self.entry;
+        self.let_go();
         let _ = std::fs::remove_dir(&entry.mountpoint);
         if let Err(e) = std::fs::remove_dir_all(&entry.dir) {
             tracing::warn!("{}: {e}", entry.dir.display());
@@ -225,12 +254,16 @@ impl Keeper {
         let entry = &self.entry;
         let mut back_off = BACK_OFF.0;
         let mut running = self.adopt();
+        let mut failed = 0;
         loop {
             let record = entry.inner.lock().record.clone();
+            let from = if running.is_none() { self.holder(&record, failed < RESUMES) } else { None };
+            let resumes = from.is_some();
             let client = match running.take() {
                 Some(client) => client,
-                None if record.leaving && self.is_gone() => return None,
-                None if record.leaving => {
+                // One that is held is taken up again first: what was written is to be stored.
+                None if record.leaving && !resumes && self.is_gone() => return None,
+                None if record.leaving && !resumes => {
                     // In use by a mount that is not there any more, or that is dead: this cannot last.
                     self.pause(LOOK);
                     continue;
@@ -240,7 +273,7 @@ impl Keeper {
                     self.pause(IDLE);
                     continue;
                 }
-                None => match self.start(&record.spec) {
+                None => match self.start(&record.spec, from) {
                     Ok(client) => client,
                     Err(e) if !record.was_ready => {
                         return Some((Refusal::Internal, format!("the client cannot be started: {e}")));
@@ -253,8 +286,12 @@ impl Keeper {
                 },
             };
             let since = Instant::now();
-            let how = self.watch(client);
-            let record = entry.inner.lock().record.clone();
+            let how = self.watch(client, resumes);
+            let (record, was_served) = {
+                let inner = entry.inner.lock();
+                (inner.record.clone(), matches!(inner.state, State::Ready | State::Unmounting))
+            };
+            failed = if resumes && !was_served { failed + 1 } else { 0 };
             if record.leaving {
                 continue;
             }
@@ -269,6 +306,11 @@ impl Keeper {
             }
             tracing::warn!("{} ({}): the client has ended ({how}): {why}", record.spec.volume, entry.key);
             entry.change(|inner| (inner.state, inner.restarts) = (State::Down, inner.restarts + 1));
+            if was_served && self.held.borrow().is_some() && back_off == BACK_OFF.0 {
+                // Programs wait for it.
+                back_off *= 2;
+                continue;
+            }
             self.pause(back_off);
             back_off = (back_off * 2).min(BACK_OFF.1);
         }
@@ -285,12 +327,15 @@ impl Keeper {
         })
     }
 
-    fn start(&self, spec: &Spec) -> io::Result<Running> {
+    fn start(&self, spec: &Spec, from: Option<PathBuf>) -> io::Result<Running> {
         let (entry, config) = (&self.entry, &self.config);
         entry.change(|inner| inner.state = State::Starting);
         std::fs::create_dir_all(&config.mount_dir)?;
         let log = log::open(&entry.dir)?;
-        let mut command = spec.command(&config.program, &entry.mountpoint, config.supervised);
+        let mut command = match from {
+            Some(holder) => spec.resume(&config.program, &holder),
+            None => spec.command(&config.program, &entry.mountpoint, config.supervised),
+        };
         command.env("NOTIFY_SOCKET", entry.dir.join(NOTIFY)).stdin(Stdio::null());
         command.stdout(log.try_clone()?).stderr(log);
         own_session(&mut command);
@@ -311,7 +356,7 @@ impl Keeper {
     }
 
     /// Until it has ended. Returns how.
-    fn watch(&self, mut client: Running) -> String {
+    fn watch(&self, mut client: Running, resumes: bool) -> String {
         let entry = &self.entry;
         let mut unmounted = false;
         loop {
@@ -320,13 +365,17 @@ impl Keeper {
                 (inner.state, inner.record.leaving)
             };
             let is_ready = state == State::Ready;
-            if leaving && !unmounted {
+            // One that goes on takes up first what was written.
+            if leaving && !unmounted && (is_ready || !resumes) {
                 unmounted = self.unmount(&client);
             }
             let patience = if is_ready && !leaving { IDLE } else { LOOK };
             let has_ended = self.wait(Some(&client.end), patience);
-            if !is_ready && !leaving && self.answers() {
+            if !is_ready && (!leaving || resumes) && self.answers() {
                 self.ready();
+            }
+            if is_ready && !has_ended {
+                self.hold();
             }
             if has_ended {
                 return match client.child.take().map(|mut child| child.wait()) {
@@ -383,8 +432,9 @@ impl Keeper {
 
     fn ready(&self) {
         let entry = &self.entry;
+        self.hold();
         entry.change(|inner| {
-            if inner.record.leaving || inner.state == State::Ready {
+            if matches!(inner.state, State::Unmounting | State::Ready) {
                 return;
             }
             inner.state = State::Ready;

@@ -112,6 +112,22 @@ pub fn unmount(path: &Path, lazy: bool, patience: Duration) -> Result<(), Failur
     done.map(|_| ())
 }
 
+/// Ends the connection of what is mounted at a path with whoever serves it or holds it: all who wait get an error. It is unmounted too, if
+/// nobody uses it.
+pub fn abort(path: &Path, patience: Duration) {
+    let Ok(path) = c_path(path) else { return };
+    let done = disposable::run(patience, || {
+        let flags = UnmountFlags::FORCE | UnmountFlags::NOFOLLOW;
+        rustix::mount::unmount(path.as_c_str(), flags).map_err(|e| (0, e))?;
+        words(&[])
+    });
+    if let Err(e) = done
+        && !matches!(e, Failure::Step(_, Errno::BUSY))
+    {
+        tracing::warn!("ending the connection of {}: {e}", path.to_string_lossy());
+    }
+}
+
 /// A bind mount to be made.
 #[derive(Debug, Clone, Copy)]
 pub struct Bind<'a> {

@@ -41,6 +41,13 @@ pub enum Request {
     },
     /// What is there.
     List,
+    /// Whoever asks has copies of what the supervisor of a mount holds, for the day when it dies together with the mounter.
+    Held {
+        /// Which.
+        key: String,
+        /// Where he gives them.
+        at: PathBuf,
+    },
     /// Ask the mount itself.
     Health {
         /// Which.
@@ -61,6 +68,8 @@ pub enum Reply {
     List(Vec<Info>),
     /// Nothing if the mount answers, else what is wrong.
     Health(Option<String>),
+    /// It is known now.
+    Noted,
     /// It could not be done.
     Refused(Refusal, String),
 }
@@ -116,6 +125,9 @@ pub struct Info {
     pub restarts: u32,
     /// What the client says of itself.
     pub status: String,
+    /// Where the mounter gives copies of what the client's supervisor holds.
+    #[serde(default)]
+    pub holder: Option<PathBuf>,
 }
 
 /// Writes a message.
@@ -231,6 +243,17 @@ impl Client {
     pub fn list(&self) -> Result<Vec<Info>, Error> {
         match self.call(&Request::List, GRACE)? {
             Reply::List(all) => Ok(all),
+            _ => self.other(),
+        }
+    }
+
+    /// Says where copies of what the supervisor of a mount holds are given, should it die together with the mounter.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn held(&self, key: &str, at: &Path) -> Result<(), Error> {
+        match self.call(&Request::Held { key: key.into(), at: at.to_owned() }, GRACE)? {
+            Reply::Noted => Ok(()),
             _ => self.other(),
         }
     }

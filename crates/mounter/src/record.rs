@@ -63,6 +63,9 @@ pub struct Record {
     pub was_ready: bool,
     /// It is to go.
     pub leaving: bool,
+    /// Where somebody else has copies of what its supervisor holds.
+    #[serde(default)]
+    pub holder: Option<PathBuf>,
 }
 
 /// Is the directory in memory?
@@ -153,7 +156,8 @@ mod tests {
     fn record(dir: &Path) -> Record {
         let secrets = [("META_PASSWORD".to_owned(), "hush".into())].into();
         let spec = Spec::new("v", "redis://h/1", vec!["ro".into()], secrets).unwrap();
-        let record = Record { spec, has_secrets: true, process: None, was_ready: true, leaving: false };
+        let record =
+            Record { spec, has_secrets: true, process: None, was_ready: true, leaving: false, holder: None };
         record.save(dir).unwrap();
         record
     }

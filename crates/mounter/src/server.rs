@@ -136,6 +136,13 @@ impl Mounter {
             },
             Request::Unmount { key, patience } => self.unmount(&key, Instant::now() + patience.min(MOST)),
             Request::List => Reply::List(self.list()),
+            Request::Held { key, at } => match self.find(&key) {
+                Some(entry) => {
+                    entry.is_held(at);
+                    Reply::Noted
+                }
+                None => unknown(&key),
+            },
             Request::Health { key, patience } => match self.find(&key) {
                 Some(entry) => Reply::Health(keeper::health(&entry, patience.min(MOST))),
                 None => unknown(&key),
@@ -174,7 +181,8 @@ impl Mounter {
         let dir = self.config.run_dir.join(&key);
         record::make_dir(&dir)?;
         let has_secrets = !spec.secrets.is_empty();
-        let record = Record { spec, has_secrets, process: None, was_ready: false, leaving: false };
+        let record =
+            Record { spec, has_secrets, process: None, was_ready: false, leaving: false, holder: None };
         record.save(&dir)?;
         self.keep(&key, record)
     }

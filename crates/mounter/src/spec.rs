@@ -86,11 +86,23 @@ impl Spec {
         if !options.is_empty() {
             command.arg("-o").arg(options.join(","));
         }
+        self.environment(&mut command);
+        command
+    }
+
+    /// A supervisor that goes on with the mount of one that has ended, of which somebody gives copies.
+    pub fn resume(&self, program: &Path, holder: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.args(["mount", "--supervised", "--resume-from"]).arg(holder);
+        self.environment(&mut command);
+        command
+    }
+
+    fn environment(&self, command: &mut Command) {
         for (name, value) in &self.secrets {
             command.env(name, value.expose());
         }
         command.env("JFS_FOREGROUND", "1").env_remove("CALL_VIA_MOUNT").current_dir("/");
-        command
     }
 }
 

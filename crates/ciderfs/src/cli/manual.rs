@@ -74,11 +74,22 @@ pub fn reference() -> String {
 }
 
 /// What a program may look at.
-const EXITS: [(&str, &str); 4] = [
+const EXITS: [(&str, &str); 8] = [
     ("0", "done"),
     ("1", "an error, told on standard error with what to do"),
-    ("3", "no such command"),
+    (
+        "2",
+        "format --if-absent: another volume is in the database or in the bucket; upgrade: nobody supervises a mount there (mount --supervised)",
+    ),
+    (
+        "3",
+        "no such command; format --if-absent: the database or the bucket does not answer, later it may; upgrade: the program cannot take \
+         the mount over, nothing was changed",
+    ),
+    ("4", "upgrade: the new program did not get ready, and the old one serves again"),
+    ("5", "upgrade: neither the new program nor the old one serves; the old one is tried further"),
     ("11", "a mount that must not be started again as it is"),
+    ("128 and more", "ended by the signal with that number, less 128"),
 ];
 
 /// Variables that are not the other form of a flag.

@@ -4,13 +4,11 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::net::sockopt::socket_peercred;
+use ciderfs_handover::link::{self, Link, Message};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, socket_with,
 };
 use serde_json::Value;
-
-use super::link::{self, Link, Message};
 
 /// Most who ask at a time.
 const BACKLOG: i32 = 8;
@@ -39,9 +37,8 @@ impl Listener {
     /// The next who asks, if he may.
     pub fn accept(&self) -> Option<Link> {
         let socket = accept_with(&self.socket, SocketFlags::CLOEXEC).ok()?;
-        let uid = socket_peercred(&socket).ok()?.uid;
-        if !uid.is_root() && uid != rustix::process::geteuid() {
-            tracing::warn!("user {} may not ask the supervisor of this mount", uid.as_raw());
+        if let Err(e) = link::check_peer(&socket) {
+            tracing::warn!("the supervisor of this mount: {e}");
             return None;
         }
         Some(Link::over(socket))

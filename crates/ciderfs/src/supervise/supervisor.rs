@@ -11,18 +11,18 @@ use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use ciderfs_format::shown;
-use ciderfs_handover::State;
+use ciderfs_handover::link::{self, Link, Message};
+use ciderfs_handover::{State, place};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::json;
 
 use super::control::{Asked, Listener, say};
-use super::link::{self, Link, Message};
 use super::program::Program;
 use super::signals::Signals;
 use super::upgrade::{Stage, Upgrade};
-use super::{HOLD, STATUS, UPGRADE, ask, place, turn, worker};
+use super::{HOLD, STATUS, UPGRADE, ask, turn, worker};
 use crate::cli::args::Args;
 use crate::cli::secrets::PASSWORD_FILE;
 use crate::cli::table::{BUFFER_SIZE, RESTART_LIMIT, RESUME_FROM};

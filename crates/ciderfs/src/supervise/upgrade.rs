@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use ciderfs_format::shown;
+use ciderfs_handover::link::Link;
 use serde_json::json;
 
 use super::control::{Asked, say};
-use super::link::Link;
 use super::program::Program;
 use super::supervisor::Supervisor;
 use crate::failure::{EXIT_ERROR, EXIT_OLD_SERVES, EXIT_UNSERVED};

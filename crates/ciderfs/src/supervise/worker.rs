@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use ciderfs_fuse::Negotiated;
 use ciderfs_handover::State;
+use ciderfs_handover::link::{self, Link};
 use ciderfs_mount::{Begun, Outlive};
 use tokio::sync::Notify;
 
-use super::link::{self, Link};
 use super::turn;
 use crate::descriptors;
 use crate::failure::{Failure, Result};

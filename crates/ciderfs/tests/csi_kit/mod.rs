@@ -36,6 +36,12 @@ pub fn pid(number: i32) -> Pid {
     Pid::from_raw(number).unwrap()
 }
 
+/// The processes that a process has started, in the order of their numbers.
+pub fn children(of: i32) -> Vec<i32> {
+    let text = std::fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap_or_default();
+    text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
 /// Mounts at a place, in this thread's name space.
 pub fn mounts_at(path: &Path) -> Vec<String> {
     let table = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
@@ -50,6 +56,8 @@ pub struct Node {
     pub flags: Vec<String>,
     /// What the mounter is started with: a container, or nothing.
     pub container: Vec<String>,
+    /// Flags of the mounter.
+    mounter_flags: Vec<String>,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -61,21 +69,27 @@ impl Node {
 
     /// With flags of the node service.
     pub fn with(flags: &[&str]) -> Self {
-        Self::within(flags, &[])
+        Self::within(flags, &[], &[])
+    }
+
+    /// With clients that nobody supervises.
+    pub fn without_supervisors() -> Self {
+        Self::within(&[], &[], &["--no-supervisor"])
     }
 
     /// With the mounter as the first process of a container, in which numbers of processes are its own.
     pub fn with_container() -> Self {
         let line = "unshare --pid --fork --kill-child --mount-proc --propagation unchanged";
-        Self::within(&[], &line.split(' ').collect::<Vec<_>>())
+        Self::within(&[], &line.split(' ').collect::<Vec<_>>(), &[])
     }
 
-    fn within(flags: &[&str], container: &[&str]) -> Self {
+    fn within(flags: &[&str], container: &[&str], mounter_flags: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("ciderfs-node").tempdir_in("/dev/shm").unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let flags = flags.iter().map(|f| f.replace("DIR", dir.path().to_str().unwrap())).collect();
         let container = container.iter().map(|w| (*w).to_owned()).collect();
-        let mut node = Self { dir, mounter: None, csi: None, flags, container, runtime };
+        let mounter_flags = mounter_flags.iter().map(|f| (*f).to_owned()).collect();
+        let mut node = Self { dir, mounter: None, csi: None, flags, container, mounter_flags, runtime };
         if !node.container.is_empty() {
             // What is mounted in a container is seen here, and the other way round.
             let shared = rustix::mount::MountPropagationFlags::SHARED;
@@ -119,7 +133,7 @@ impl Node {
         }
         command.arg("mounter").arg(format!("--mounter-socket={}", self.mounter_socket().display()));
         command.args([format!("--run-dir={}", at("run")), format!("--mount-dir={}", at("mounts"))]);
-        self.mounter = Some(command.spawn().unwrap());
+        self.mounter = Some(command.args(&self.mounter_flags).spawn().unwrap());
         wait_for("the mounter", || self.client().list().is_ok());
     }
 
@@ -142,6 +156,21 @@ impl Node {
         let all = self.client().list().unwrap();
         assert_eq!(all.len(), 1, "{all:?}");
         all.into_iter().next().unwrap()
+    }
+
+    /// The process that serves the only mount there is.
+    pub fn server(&self) -> Pid {
+        let client = self.info().pid.unwrap();
+        pid(children(client).first().copied().unwrap_or(client))
+    }
+
+    /// Kills a client with all that belongs to it.
+    pub fn kill_client(&self, info: &Info) {
+        let client = info.pid.unwrap();
+        let server = children(client);
+        for number in [client].into_iter().chain(server) {
+            let _ = kill_process(pid(number), Signal::KILL);
+        }
     }
 
     pub fn call<T>(
@@ -224,11 +253,7 @@ impl Drop for Node {
         }
         kill(&mut self.csi);
         kill(&mut self.mounter);
-        for client in clients {
-            if let Some(pid) = client.pid.and_then(Pid::from_raw) {
-                let _ = kill_process(pid, Signal::KILL);
-            }
-        }
+        clients.iter().filter(|client| client.pid.is_some()).for_each(|client| self.kill_client(client));
         let table = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
         for path in table.lines().filter_map(|l| l.split(' ').nth(4)) {
             if Path::new(path).starts_with(self.dir.path()) {

@@ -33,10 +33,23 @@ fn receive(from: &OwnedFd) -> (Vec<u8>, Vec<OwnedFd>) {
 }
 
 fn ask(mount: &Path, what: &str) -> (Vec<u8>, Vec<OwnedFd>) {
+    try_ask(mount, what).unwrap()
+}
+
+/// Nothing as long as nobody listens there.
+fn try_ask(mount: &Path, what: &str) -> Option<(Vec<u8>, Vec<OwnedFd>)> {
     let to = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
-    connect(&to, &SocketAddrUnix::new(socket_of(mount)).unwrap()).unwrap();
+    connect(&to, &SocketAddrUnix::new(socket_of(mount)).unwrap()).ok()?;
     rustix::io::write(&to, format!("C{{\"do\":\"{what}\"}}").as_bytes()).unwrap();
-    receive(&to)
+    Some(receive(&to))
+}
+
+/// Is there a supervisor whose worker serves? A mount is seen before its supervisor knows of it.
+pub fn is_serving(mount: &Path) -> bool {
+    let said = try_ask(mount, "status");
+    said.is_some_and(|(text, _)| {
+        serde_json::from_slice::<serde_json::Value>(&text[1..]).unwrap()["serving"] == true
+    })
 }
 
 /// What the supervisor says of its worker.

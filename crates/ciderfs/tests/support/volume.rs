@@ -154,6 +154,19 @@ impl Volume {
         }
     }
 
+    /// The same after processes were killed, which leaves objects that were stored and not committed: `gc` finds them, and nothing
+    /// else.
+    #[track_caller]
+    pub fn check_after_crash(&self) {
+        self.check_counters();
+        let official = Official::locate().unwrap_or_else(|e| panic!("{e:#}"));
+        let waiting = [(" pending delete", "pending"), (" delslices", "slices"), (" delfiles", "files")];
+        let said = self.ask_official(&waiting);
+        assert!(!said.contains("leaked chunk"), "{said}");
+        self.collect_leaked(&official);
+        self.check_official();
+    }
+
     /// The records of a chunk list on Redis, in hexadecimal.
     fn records(&self, list: &str) -> Vec<String> {
         const HEX: &str = "local out = {} \

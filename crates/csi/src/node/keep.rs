@@ -10,6 +10,7 @@ use rustix::fs::Mode;
 use tonic::Status;
 
 use super::bind::{self, There};
+use super::hold::Holdings;
 use super::state::{Known, Memory, Stage, Target};
 use super::volume::Access;
 use crate::locks::Locks;
@@ -22,6 +23,7 @@ const CLIENT: Duration = Duration::from_secs(90);
 pub struct Volumes {
     mounter: Client,
     memory: Memory,
+    holdings: Holdings,
     /// Volumes that something is being done with.
     pub locks: Locks,
 }
@@ -47,7 +49,9 @@ impl Volumes {
     /// # Errors
     /// Of the system.
     pub fn open(mounter: &Path, dir: &Path) -> std::io::Result<Self> {
-        Ok(Self { mounter: Client::new(mounter), memory: Memory::open(dir)?, locks: Locks::default() })
+        let memory = Memory::open(dir)?;
+        let (mounter, holdings) = (Client::new(mounter), Holdings::new(dir));
+        Ok(Self { mounter, memory, holdings, locks: Locks::default() })
     }
 
     /// What is known now.
@@ -219,14 +223,16 @@ impl Volumes {
         all.iter().any(|info| info.key == key && info.device == Some(device))
     }
 
-    /// Brings targets back whose client is another one now: those of a mount that has died, and those that have disappeared. Targets
+    /// Holds mounts from now on whatever becomes of the mounter ([`Holdings`]). Brings targets back whose client is another one now: those of a mount that has died, and those that have disappeared. Targets
     /// whose pod is gone are forgotten.
     pub fn reconcile(&self) {
         let known = self.known();
+        let listed = self.mounter.list();
+        self.holdings.follow(&self.mounter, listed.as_deref().ok());
         if known.targets.is_empty() {
             return;
         }
-        let mounts = match self.mounter.list() {
+        let mounts = match listed {
             Ok(mounts) => mounts,
             Err(e) => return tracing::warn!("{e}"),
         };

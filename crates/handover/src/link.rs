@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -105,6 +105,39 @@ impl Link {
         text.shrink_to_fit();
         Ok(Some(Message { kind: kind[0], text, fds }))
     }
+}
+
+/// The user at the other end of a socket. His process may be one of another container, which has no number here.
+///
+/// # Errors
+/// Of the system.
+#[allow(unsafe_code, reason = "rustix has no answer for a process without a number")]
+pub fn peer_uid(socket: impl AsFd) -> io::Result<u32> {
+    let mut peer = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+    let mut len = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: the descriptor is open, and the kernel writes no more than `len` bytes of numbers.
+    let rc = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut peer).cast(),
+            &raw mut len,
+        )
+    };
+    if rc == 0 { Ok(peer.uid) } else { Err(io::Error::last_os_error()) }
+}
+
+/// May a user at the other end of a socket ask this process? Root, and its own user.
+///
+/// # Errors
+/// He may not, or of the system.
+pub fn check_peer(socket: impl AsFd) -> io::Result<()> {
+    let uid = peer_uid(socket)?;
+    if uid == 0 || uid == rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("user {uid} may not ask here")))
 }
 
 impl AsFd for Link {
