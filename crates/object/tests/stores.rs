@@ -110,6 +110,40 @@ async fn as_a_process_of_its_own() {
     println!("all done");
 }
 
+/// Replaces the object `k` of [`STORE`] where the server renames nothing: it stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replacement_that_is_refused() {
+    let Ok(text) = std::env::var(STORE) else { return };
+    let words: Vec<&str> = text.split(' ').collect();
+    let store = open(&config(words[0], words[1], words[2], "")).unwrap();
+    assert_eq!(store.get("k", None).await.unwrap(), "old");
+    let e = store.put("k", Bytes::from_static(b"the new one")).await.unwrap_err();
+    assert!(matches!(e, ObjectError::AccessDenied(_)), "{e:?}");
+    assert_eq!(store.get("k", None).await.unwrap(), "old");
+    println!("all done");
+}
+
+/// Runs a test of this file in a process with a key for the server.
+fn with_key(server: &Sshd, test: &str) {
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(STORE, format!("sftp {} {}", server.bucket(), server.user().unwrap()))
+        .env("SSH_PRIVATE_KEY_PATH", server.key_file())
+        .env_remove("SSH_KNOWN_HOSTS")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success() && text.contains("all done"), "{text}");
+}
+
+/// Names of the files of a server.
+fn names(server: &Sshd) -> Vec<String> {
+    let files = std::fs::read_dir(server.files()).unwrap();
+    let mut names: Vec<String> = files.map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort_unstable();
+    names
+}
+
 /// The text of the error of a write.
 async fn refused(cfg: &StoreConfig) -> (ObjectError, String) {
     let error = open(cfg).unwrap().put("k", Bytes::from_static(b"x")).await.unwrap_err();
@@ -142,15 +176,33 @@ async fn webdav_behaves() {
 #[test]
 fn sftp_behaves() {
     let Some(server) = require(Sshd::start()) else { return };
-    let output = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "as_a_process_of_its_own", "--nocapture"])
-        .env(STORE, format!("sftp {} {}", server.bucket(), server.user().unwrap()))
-        .env("SSH_PRIVATE_KEY_PATH", server.key_file())
-        .env_remove("SSH_KNOWN_HOSTS")
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(output.status.success() && text.contains("all done"), "{text}");
+    // What was never finished goes after a day; an object that was moved aside does not.
+    let (old, new, aside) = (".k.tmp.123", ".k.tmp.124", ".k.tmp.123-old");
+    for name in [old, new, aside] {
+        std::fs::write(server.files().join(name), "x").unwrap();
+    }
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_hours(25);
+    for name in [old, aside] {
+        let file = std::fs::File::options().write(true).open(server.files().join(name)).unwrap();
+        file.set_modified(long_ago).unwrap();
+    }
+    with_key(&server, "as_a_process_of_its_own");
+    let left = names(&server);
+    assert!(!left.contains(&old.to_owned()) && left.contains(&new.to_owned()), "{left:?}");
+    assert!(left.contains(&aside.to_owned()), "{left:?}");
+}
+
+/// A server may rename to no name that is taken, or not at all.
+#[test]
+fn sftp_servers_that_rename_less() {
+    let Some(server) = require(Sshd::start_without("posix-rename")) else { return };
+    with_key(&server, "as_a_process_of_its_own");
+    let left = names(&server);
+    assert!(left.iter().all(|name| !name.starts_with('.')), "{left:?}");
+    let Some(server) = require(Sshd::start_without("posix-rename,rename")) else { return };
+    std::fs::write(server.files().join("k"), "old").unwrap();
+    with_key(&server, "a_replacement_that_is_refused");
+    assert_eq!(names(&server), ["k"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

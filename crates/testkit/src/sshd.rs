@@ -21,7 +21,7 @@ const EMPTY_DIR: &str = "/run/sshd";
 const START_PATIENCE: Duration = Duration::from_secs(20);
 const START_POLL: Duration = Duration::from_millis(10);
 
-/// A running server that takes one key. Killed when dropped.
+/// A running server that takes one key. Killed when dropped, with all of its sessions.
 #[derive(Debug)]
 pub struct Sshd {
     child: Child,
@@ -40,9 +40,49 @@ fn run(program: &str, args: &[&str], dir: &Path) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
+/// Does root have no password, not even one that never fits? Without PAM, `sshd` lets nobody in then, with any key.
+fn is_root_locked() -> bool {
+    // Only root can read it, and only root cares.
+    let shadow = fs::read_to_string("/etc/shadow").unwrap_or_default();
+    shadow.lines().any(|line| line.starts_with("root:!"))
+}
+
+/// The processes below another one. Each session is a group of its own, so they are found by their parents.
+fn below(top: u32) -> Vec<u32> {
+    let mut pairs = Vec::new();
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        let stat = fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+        // The name before it may hold anything.
+        let parent =
+            stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse::<u32>().ok());
+        pairs.extend(parent.map(|parent| (parent, pid)));
+    }
+    let mut found = vec![top];
+    let mut at = 0;
+    while let Some(parent) = found.get(at).copied() {
+        found.extend(pairs.iter().filter(|(of, _)| *of == parent).map(|(_, pid)| *pid));
+        at += 1;
+    }
+    found.split_off(1)
+}
+
+/// Sends a signal to processes that may have ended.
+fn signal(name: &str, pids: &[u32]) {
+    let pids = pids.iter().map(u32::to_string);
+    let _ = Command::new("kill").arg(name).args(pids).stderr(Stdio::null()).status();
+}
+
 impl Sshd {
     /// Starts a server; it answers when this returns.
     pub fn start() -> Result<Self> {
+        Self::start_without("")
+    }
+
+    /// Starts a server that refuses some requests of SFTP, named with commas between them as for `-P` of `sftp-server`.
+    pub fn start_without(refused: &str) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("sshd").tempdir()?;
         for name in ["host", "user"] {
             run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", name], dir.path())?;
@@ -55,10 +95,12 @@ impl Sshd {
         }
         let port = redis::free_port()?;
         let place = dir.path().display();
+        let pam = if is_root_locked() { "yes" } else { "no" };
+        let refused = if refused.is_empty() { String::new() } else { format!(" -P {refused}") };
         let config = format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {place}/host\nAuthorizedKeysFile {place}/user.pub\nPidFile none\n\
-             StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\nMaxStartups 200\n\
-             Subsystem sftp internal-sftp\n"
+             StrictModes no\nUsePAM {pam}\nPasswordAuthentication no\nPermitRootLogin prohibit-password\nMaxStartups 200\n\
+             Subsystem sftp internal-sftp{refused}\n"
         );
         let file = dir.path().join("sshd_config");
         fs::write(&file, config)?;
@@ -103,6 +145,12 @@ impl Sshd {
 
 impl Drop for Sshd {
     fn drop(&mut self) {
+        // It takes nobody any more; sessions do not end with it.
+        signal("-STOP", &[self.child.id()]);
+        let sessions = below(self.child.id());
+        if !sessions.is_empty() {
+            signal("-KILL", &sessions);
+        }
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -68,12 +68,18 @@ async fn body_of(
     Ok(body.into())
 }
 
+/// Did a server of SFTP answer that something cannot be done, without saying why?
+fn is_plain_failure(e: &opendal::Error) -> bool {
+    use std::error::Error as _;
+    e.source().is_some_and(|source| source.to_string().contains("reported error kind Failure"))
+}
+
 impl Blobs {
     fn full(&self, key: &str) -> String {
         format!("{}{key}", self.before)
     }
 
-    fn hidden(&self, text: &str) -> String {
+    pub(super) fn hidden(&self, text: &str) -> String {
         self.secrets.iter().fold(text.to_owned(), |text, secret| secret.hidden_in(&text))
     }
 
@@ -133,20 +139,69 @@ impl Blobs {
         }
         let (dir, name) = key.rfind('/').map_or(("", key), |at| key.split_at(at + 1));
         let temp = format!("{dir}.{}.tmp.{}", excerpt(name), rand::random::<u64>());
+        let len = body.len() as u64;
         let written = async {
             self.operator.write_options(&temp, body, options).await?;
-            if self.operator.rename(&temp, key).await.is_err() {
-                // Many servers rename to no name that is taken.
-                self.operator.delete(key).await?;
-                self.operator.rename(&temp, key).await?;
-            }
-            Ok(())
+            self.replace(&temp, key, len).await
         };
         let result = written.await;
         if result.is_err() {
             let _ = self.operator.delete(&temp).await;
         }
         result
+    }
+
+    /// Length of the file, if it is there.
+    async fn len_of(&self, path: &str) -> opendal::Result<Option<u64>> {
+        match self.operator.stat(path).await {
+            Ok(meta) => Ok(meta.is_file().then(|| meta.content_length())),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Puts the file `temp` of `len` bytes in the place of an object, which stays as it was if that fails.
+    async fn replace(&self, temp: &str, key: &str, len: u64) -> opendal::Result<()> {
+        let Err(failed) = self.operator.rename(temp, key).await else { return Ok(()) };
+        if failed.kind() != ErrorKind::Unexpected {
+            return Err(failed);
+        }
+        let (Ok(new), Ok(old)) = (self.len_of(temp).await, self.len_of(key).await) else {
+            return Err(failed);
+        };
+        // The answer was lost.
+        if new.is_none() && old == Some(len) {
+            return Ok(());
+        }
+        if new.is_none() || old.is_none() || !is_plain_failure(&failed) {
+            return Err(failed);
+        }
+        // Many servers rename to no name that is taken. Not a number at the end: it is never cleaned up as an upload.
+        let aside = format!("{temp}-old");
+        let moved = async {
+            self.operator.rename(key, &aside).await?;
+            self.operator.rename(temp, key).await
+        };
+        if let Err(e) = moved.await {
+            if let Err(e) = self.operator.rename(&aside, key).await
+                && e.kind() != ErrorKind::NotFound
+            {
+                tracing::warn!(
+                    "{}: the old {key} may be at {aside}: {}",
+                    self.name,
+                    self.hidden(&e.to_string())
+                );
+            }
+            return Err(e);
+        }
+        if let Err(e) = self.operator.delete(&aside).await {
+            tracing::warn!(
+                "{}: {aside} is left and can be deleted: {}",
+                self.name,
+                self.hidden(&e.to_string())
+            );
+        }
+        Ok(())
     }
 
     async fn whole(&self, key: &str, most: u64) -> opendal::Result<(Bytes, Option<String>)> {

@@ -1,6 +1,6 @@
 //! Listings in the order of keys.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures_util::TryStreamExt as _;
 use opendal::options::ListOptions;
@@ -41,6 +41,17 @@ impl std::fmt::Debug for Begun {
 fn is_temp(key: &str) -> bool {
     let name = key.rsplit('/').next().unwrap_or_default();
     name.starts_with('.') && name.contains(".tmp.")
+}
+
+/// Time after which nobody is writing any more.
+const LEFT_BEHIND: Duration = Duration::from_hours(24);
+
+/// Was it begun, and never finished? Only what ends in a number: an object that was moved aside may be the last one of its kind.
+fn is_left_behind(found: &opendal::Entry) -> bool {
+    let number = found.path().rsplit('.').next().unwrap_or_default();
+    let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+    let age = || SystemTime::now().duration_since(found.metadata().last_modified()?.into()).ok();
+    is_temp(found.path()) && is_number && age().is_some_and(|age| age > LEFT_BEHIND)
 }
 
 fn entry(found: opendal::Entry) -> Entry {
@@ -136,6 +147,11 @@ async fn walk(operator: &Operator, prefix: &str, after: &str, limit: usize) -> R
             if may_match && may_follow {
                 let below = directory(operator, path).await?;
                 open.push(below);
+            }
+        } else if is_left_behind(&next) {
+            // Whoever may not delete need not.
+            if let Err(e) = operator.delete(path).await {
+                tracing::debug!("{path} is left: {e}");
             }
         } else if path.starts_with(prefix) && path > after && !is_temp(path) {
             found.push(entry(next));

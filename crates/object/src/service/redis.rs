@@ -106,7 +106,8 @@ impl RedisStore {
         if e.is_connection_refusal() || e.is_io_error() && self.connection.lock().is_none() {
             return ObjectError::Unreachable(format!("{at}; check host and port in the bucket address"));
         }
-        if e.is_io_error() || e.is_timeout() || is(&["LOADING", "BUSY", "TRYAGAIN", "READONLY"]) {
+        if e.is_io_error() || e.is_timeout() || is(&["LOADING", "BUSY", "TRYAGAIN", "READONLY", "EXECABORT"])
+        {
             return ObjectError::Server(at);
         }
         ObjectError::Other(at)
@@ -188,6 +189,7 @@ impl ObjectStore for RedisStore {
             return Ok(Bytes::new());
         }
         let mut pipe = redis::pipe();
+        pipe.atomic();
         pipe.cmd("EXISTS").arg(key);
         pipe.cmd("GETRANGE").arg(key).arg(range.start).arg(range.end - 1);
         let (is_there, body): (bool, Vec<u8>) = self.ask(&pipe).await?;
@@ -202,6 +204,7 @@ impl ObjectStore for RedisStore {
 
     async fn head(&self, key: &str) -> Result<Meta> {
         let mut pipe = redis::pipe();
+        pipe.atomic();
         pipe.cmd("EXISTS").arg(key);
         pipe.cmd("STRLEN").arg(key);
         let (is_there, size): (bool, u64) = self.ask(&pipe).await?;
@@ -224,6 +227,7 @@ impl ObjectStore for RedisStore {
         while found.len() < limit && !left.is_empty() {
             let page = left.split_off(left.len().saturating_sub(SCAN.min(limit - found.len())));
             let mut pipe = redis::pipe();
+            pipe.atomic();
             for key in page.iter().rev() {
                 pipe.cmd("EXISTS").arg(key);
                 pipe.cmd("STRLEN").arg(key);
