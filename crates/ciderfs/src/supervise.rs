@@ -19,6 +19,7 @@ pub use control::ask;
 pub use place::find;
 pub use program::Program;
 pub use supervisor::run;
+pub use upgrade::ON_THE_MOUNT;
 
 /// What begins a request for [`control`].
 pub const UPGRADE: &str = "upgrade";
