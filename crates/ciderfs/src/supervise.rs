@@ -18,6 +18,7 @@ pub use ciderfs_handover::place::find;
 pub use control::ask;
 pub use program::Program;
 pub use supervisor::run;
+pub use upgrade::ON_THE_MOUNT;
 
 /// What begins a request for [`control`].
 pub const UPGRADE: &str = "upgrade";

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -62,12 +62,24 @@ pub(crate) struct Inflight {
     early: Mutex<VecDeque<(u64, Instant)>>,
     /// Length of `early`, so that the usual case takes no second lock.
     early_len: AtomicUsize,
+    /// What is not answered is asked again by the kernel, of another process.
+    left: AtomicBool,
 }
 
 impl Inflight {
     fn shard(&self, unique: u64) -> &Shard {
         // Bit 0 of `unique` tells interruptions from requests.
         &self.shards[(unique >> 1) as usize % SHARDS]
+    }
+
+    /// Leaves what is not answered to another process.
+    pub fn leave(&self) {
+        self.left.store(true, Ordering::Release);
+    }
+
+    /// Whether another process answers what is dropped unanswered.
+    pub fn is_left(&self) -> bool {
+        self.left.load(Ordering::Acquire)
     }
 
     /// Takes up a request; call before its handler runs.
@@ -171,7 +183,6 @@ impl std::fmt::Debug for InterruptFlag {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicBool;
 
     fn flag(inflight: &Arc<Inflight>, unique: u64) -> InterruptFlag {
         InterruptFlag { unique, inflight: inflight.clone() }

@@ -236,6 +236,11 @@ impl SessionHandle {
         self.stop.stop(patience)
     }
 
+    /// From here on, requests that were read and are dropped unanswered are left to whoever serves next.
+    pub fn leave(&self) {
+        self.monitor.dispatcher.inflight.leave();
+    }
+
     /// Waits until the file system is unmounted.
     ///
     /// # Errors

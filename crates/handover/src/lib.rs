@@ -268,6 +268,11 @@ impl State {
         found.into_iter().map(|f| f.read(&self.map))
     }
 
+    /// What is told of each of those, without their bytes.
+    pub fn written(&self) -> Vec<Written> {
+        self.log.lock().all(&self.map).iter().map(log::Found::written).collect()
+    }
+
     /// Bytes of the log that are in memory now, more or less.
     pub fn log_memory(&self) -> u64 {
         self.log.lock().memory()

@@ -3,7 +3,9 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
@@ -68,6 +70,27 @@ impl Link {
                 Ok(_) => return Ok(()),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// The same, and waits no longer than this.
+    ///
+    /// # Errors
+    /// `TimedOut`.
+    pub fn receive_within(&self, limit: Duration) -> io::Result<Option<Message>> {
+        let until = Instant::now() + limit;
+        loop {
+            let left = Timespec::try_from(until.saturating_duration_since(Instant::now()));
+            let left = left.map_err(|_| io::ErrorKind::InvalidInput)?;
+            match poll(&mut [PollFd::new(self, PollFlags::IN)], Some(&left)) {
+                Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+                Ok(_) => match self.receive(false) {
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    other => return other,
+                },
             }
         }
     }

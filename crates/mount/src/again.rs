@@ -97,7 +97,8 @@ impl Bridge {
                 let there = self.vfs.get_xattr(&c, Ino(req.header().nodeid), name).await;
                 there.is_ok_and(|there| there == *value).then_some(Answered::Empty)
             }
-            (Errno::EEXIST, _) => self.made(req, &op, &before).await?,
+            // Who made it may open it, whatever its mode is: it was not there when he did.
+            (Errno::EEXIST, _) | (Errno::EACCES, Op::Create { .. }) => self.made(req, &op, &before).await?,
             _ => None,
         };
         found.map_or(answer, Ok)

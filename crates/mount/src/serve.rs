@@ -298,8 +298,9 @@ impl MountedFs {
         stopped && monitor.in_flight() == 0
     }
 
-    /// Leaves the mount to another process.
+    /// Leaves the mount to another process, and to that one the requests that are not answered yet.
     pub fn leave(self) {
+        self.session.leave();
         // Neither the mount nor what others are told of it ends with this process.
         std::mem::forget(self.guard);
     }

@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use ciderfs_format::Ino;
 use ciderfs_format::slice::{chunk_at, chunk_count};
 use ciderfs_handover::{Kind, Logged, Record, State, Written};
-use ciderfs_meta::store::LockKind;
-use ciderfs_meta::{Caller, Errno, Holder, Result};
+use ciderfs_meta::store::{LockKind, StoreError};
+use ciderfs_meta::{Caller, Errno, Error, Holder, Result};
 
 use crate::carry::Source;
 use crate::handles::{FileHandle, Handle};
@@ -76,7 +76,10 @@ impl Vfs {
         let ino = Ino(r.ino);
         // As it is asked for otherwise, nobody would notice before it is listed.
         let handle = match self.meta.getattr(ino).await.and(self.dir_handle(&opener, ino).await) {
-            Err(e) if e.errno() == Errno::ENOENT => Handle::Lost,
+            Err(e) if is_of_one_file(&e) => {
+                tracing::warn!("inode {ino}: the directory was open, and cannot be opened again: {e}");
+                Handle::Lost
+            }
             other => other?,
         };
         if let Handle::Dir(stream) = &handle {
@@ -106,8 +109,11 @@ impl Vfs {
             let nameless = r.flags & libc::O_TMPFILE == libc::O_TMPFILE;
             match self.meta.reopen(ino, writes, nameless).await {
                 Ok(a) => attr = Some(a),
-                Err(e) if e.errno() == Errno::ENOENT => {
-                    self.meta.close(ino).await?;
+                Err(e) if is_of_one_file(&e) => {
+                    if e.errno() != Errno::ENOENT {
+                        tracing::error!("inode {ino}: it was open, and cannot be opened again: {e}");
+                    }
+                    self.give_back(ino).await?;
                     self.handles.restore(r.fh, ino, Handle::Lost);
                 }
                 Err(e) => return Err(e),
@@ -120,7 +126,19 @@ impl Vfs {
         let holders = || records.iter().filter(|r| r.kind != Kind::File).map(|r| (r, holder(r)));
         let held: Vec<Holder> =
             holders().filter(|(r, _)| session_lives || r.flags != 0).map(|(_, h)| h).collect();
-        self.meta.adopt_locks(ino, &held, !session_lives).await?;
+        match self.meta.adopt_locks(ino, &held, !session_lives).await {
+            Err(e) if is_of_one_file(&e) => {
+                tracing::error!(
+                    "inode {ino}: what is locked in it is not known, and what was open is lost: {e}"
+                );
+                for r in handles() {
+                    self.give_back(ino).await?;
+                    self.handles.restore(r.fh, ino, Handle::Lost);
+                }
+                return Ok(false);
+            }
+            other => other?,
+        }
         let error = handles().map(|r| r.error).find(|e| *e != 0);
         for r in handles() {
             let (file, _) = self.files.open(ino, &attr);
@@ -151,10 +169,12 @@ impl Vfs {
     /// Buffers again what the log holds, but for what was committed before its place in the log was given back.
     async fn rewrite(self: &Arc<Self>, state: &State, found: &mut Resumed) -> Result<()> {
         let mut writes: BTreeMap<u64, Vec<Written>> = BTreeMap::new();
-        for w in state.iter().map(|logged| logged.written) {
+        for w in state.written() {
             writes.entry(w.ino).or_default().push(w);
         }
         let mut committed = HashSet::new();
+        // Files of which it is not known what they have.
+        let mut damaged = HashSet::new();
         let mut opened = Vec::new();
         for (ino, writes) in &writes {
             let ino = Ino(*ino);
@@ -162,18 +182,38 @@ impl Vfs {
                 // Nobody has it open any more: it is only written.
                 match self.meta.reopen(ino, true, false).await {
                     Ok(attr) => _ = self.files.open(ino, &attr),
-                    Err(e) if e.errno() == Errno::ENOENT => {
-                        self.meta.close(ino).await?;
+                    Err(e) if is_of_one_file(&e) => {
+                        if e.errno() != Errno::ENOENT {
+                            tracing::error!("inode {ino}: it cannot be written to: {e}");
+                            damaged.insert(ino);
+                        }
+                        self.give_back(ino).await?;
                         continue;
                     }
                     Err(e) => return Err(e),
                 }
                 opened.push(ino);
             }
-            committed.extend(self.committed_of(ino, writes).await?);
+            match self.committed_of(ino, writes).await {
+                Ok(ids) => committed.extend(ids),
+                Err(e) if is_of_one_file(&e) => {
+                    tracing::error!("inode {ino}: what was written is lost: {e}");
+                    damaged.insert(ino);
+                }
+                Err(e) => return Err(e),
+            }
         }
         for Logged { written, data, ticket } in state.iter() {
             let file = self.files.get(Ino(written.ino));
+            if damaged.contains(&Ino(written.ino)) {
+                if let Some(file) = &file {
+                    file.state.lock().fail(Errno::EIO);
+                }
+                self.carry.failed(Ino(written.ino), Errno::EIO);
+                state.release([ticket]);
+                found.lost_writes += 1;
+                continue;
+            }
             let Some(file) = file.filter(|_| !committed.contains(&written.slice)) else {
                 state.release([ticket]);
                 continue;
@@ -198,17 +238,32 @@ impl Vfs {
                 }
             }
         }
-        for ino in opened {
-            if let Some(file) = self.files.get(ino) {
-                self.flush(&file).await?;
+        // The store may be away: nobody waits for it.
+        let vfs = Arc::clone(self);
+        tokio::spawn(async move {
+            for ino in opened {
+                if let Some(file) = vfs.files.get(ino) {
+                    // Told to the log.
+                    _ = vfs.flush(&file).await;
+                }
+                vfs.files.close(ino);
+                if let Err(e) = vfs.meta.close(ino).await {
+                    tracing::warn!("inode {ino}: closing: {e}");
+                }
             }
-            self.files.close(ino);
-            self.meta.close(ino).await?;
-        }
+        });
         for file in self.files.all().into_iter().filter(|file| file.is_dirty()) {
             self.flush_in_background(&file);
         }
         Ok(())
+    }
+
+    /// Closes a file that was opened again for nothing.
+    async fn give_back(&self, ino: Ino) -> Result<()> {
+        match self.meta.close(ino).await {
+            Err(e) if !is_of_one_file(&e) => Err(e),
+            _ => Ok(()),
+        }
     }
 
     /// The slices, of those that some writes were to go into, that a file has.
@@ -228,6 +283,11 @@ impl Vfs {
         }
         Ok(found)
     }
+}
+
+/// Is it only this file that cannot be used? Then the others go on without it.
+fn is_of_one_file(e: &Error) -> bool {
+    matches!(e, Error::Errno(_) | Error::LockLost | Error::Store(StoreError::Corrupt(_)))
 }
 
 /// Who has opened a handle, of which it is known.

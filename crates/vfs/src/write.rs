@@ -81,7 +81,10 @@ impl Vfs {
         data: &[u8],
         source: &mut Source,
     ) -> Result<u64> {
-        self.blocks.upload_room().await;
+        if source.again.is_none() {
+            // What was buffered before is buffered again, also while the store is away.
+            self.blocks.upload_room().await;
+        }
         let mut permit = Some(self.reserve(file, data.len() as u64).await);
         let mut log = self.log_place(file, data.len(), source).await;
         let mut id = None;

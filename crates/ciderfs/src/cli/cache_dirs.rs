@@ -45,6 +45,24 @@ pub fn parse(list: &OsStr) -> Result<Vec<Entry>> {
     Ok(out)
 }
 
+/// The list with directories and patterns as they are called from everywhere; as it was if the working directory has a name that
+/// cannot stand in one.
+pub fn from_everywhere(list: &OsStr) -> OsString {
+    let bytes = list.as_bytes();
+    let here = places::absolute(OsStr::new("."));
+    let here = here.ok().map(|here| here.into_os_string().into_vec()).filter(|here| !here.contains(&b':'));
+    let Some(here) = here.filter(|_| bytes != b"memory") else { return list.to_owned() };
+    let here = here.iter().flat_map(|b| if MAGIC.contains(b) { vec![b'\\', *b] } else { vec![*b] });
+    let here: Vec<u8> = here.chain([b'/']).collect();
+    let separator = if bytes.contains(&b':') { b':' } else { b',' };
+    let full = bytes.split(|b| *b == separator).filter(|e| !e.is_empty()).flat_map(|entry| match entry {
+        // After each of them, so that a comma in a name is one.
+        [b'/', ..] => [entry, b":"].concat(),
+        _ => [&here[..], entry, b":"].concat(),
+    });
+    OsString::from_vec(full.collect())
+}
+
 impl Entry {
     /// The directories that it stands for.
     pub fn expand(&self) -> Vec<PathBuf> {

@@ -13,7 +13,7 @@ use super::args::{Args, Argument, Given};
 use super::command::{Command, EVERY, Word};
 use super::flag::{Kind, Row, Status, Value, text_of};
 use super::secrets::{self, Origin};
-use super::{nearest, places, table, values};
+use super::{cache_dirs, nearest, places, table, values};
 use crate::failure::{Failure, Result};
 
 impl Args {
@@ -112,6 +112,19 @@ pub fn split(word: &OsStr) -> Option<(&[u8], Option<&OsStr>)> {
         Some(at) => (&body[..at], Some(OsStr::from_bytes(&body[at + 1..]))),
         None => (body, None),
     })
+}
+
+/// The value of a flag with the places in it as they are called from everywhere. A bucket may be no place: it is one for sure with a dot
+/// in front.
+pub fn from_everywhere(row: &Row, value: &OsStr) -> OsString {
+    let is_place = match row.kind {
+        Kind::Place => !value.is_empty(),
+        Kind::Bucket => value.as_bytes().starts_with(b"./") || value.as_bytes().starts_with(b"../"),
+        Kind::Dirs => return cache_dirs::from_everywhere(value),
+        _ => false,
+    };
+    let place = is_place.then(|| places::absolute(value).ok()).flatten();
+    place.map_or_else(|| value.to_owned(), Into::into)
 }
 
 /// The first word that is neither a flag nor the value of one.

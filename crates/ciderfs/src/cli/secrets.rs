@@ -4,6 +4,7 @@
 //! that runs, whether it wants them or not: see [`Origin::is_ambient`].
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use ciderfs_bounded::{KEY_FILE_MAX, read_text};
@@ -130,10 +131,12 @@ impl Args {
     }
 
     /// The command line for a process of ours that cannot read again what was read here: a pipe ends, standard input too. What
-    /// was in files stands in it, so it must not be shown to anybody.
+    /// was in files stands in it, so it must not be shown to anybody. Places are named as they are called from everywhere: that process may
+    /// have another directory.
     pub fn for_another(&self, argv: &[OsString]) -> Vec<OsString> {
         let mut out = Vec::new();
         let mut words = argv.iter();
+        let mut places = self.words.iter().peekable();
         let mut is_over = false;
         while let Some(word) = words.next() {
             is_over |= word == "--";
@@ -149,7 +152,15 @@ impl Args {
                 // Its value is no flag.
                 Some(((row, _), None)) if row.kind != Kind::Switch => {
                     out.push(word.clone());
-                    out.extend(words.next().cloned());
+                    out.extend(words.next().map(|value| parse::from_everywhere(row, value)));
+                }
+                Some(((row, _), Some(value))) if row.kind != Kind::Switch => {
+                    let name = &word.as_bytes()[..word.len() - value.len()];
+                    let value = parse::from_everywhere(row, value);
+                    out.push(OsString::from_vec([name, value.as_bytes()].concat()));
+                }
+                None if places.peek().is_some_and(|place| place.given == *word) => {
+                    out.extend(places.next().map(|place| place.place.clone()));
                 }
                 _ => out.push(word.clone()),
             }

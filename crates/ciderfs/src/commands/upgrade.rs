@@ -14,17 +14,19 @@ use crate::cli::args::Args;
 use crate::cli::table::{BINARY, JSON, WAIT};
 use crate::commands::mountpoint;
 use crate::failure::{EXIT_UNFIT, EXIT_UNSUPERVISED, Failure, Result};
-use crate::supervise::{self, Program, UPGRADE};
+use crate::supervise::{self, ON_THE_MOUNT, Program, UPGRADE};
 
 /// A program has this long to say what it can.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A supervisor says something within this and the time that programs have.
+const SILENCE: Duration = Duration::from_secs(120);
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
     args.exactly()?;
     args.refuse_address(0)?;
     let full = absolute(args.place(0))?;
-    let socket = socket(&full)?;
+    let (socket, device) = socket(&full)?;
     let name = match args.find(BINARY) {
         Some(path) => path.to_owned(),
         None => std::env::current_exe()?,
@@ -34,6 +36,9 @@ pub fn run(args: &Args) -> Result<()> {
         code: EXIT_UNFIT,
     };
     let program = Program::of(File::open(&name).map_err(|e| unfit(e.to_string()))?, name.clone());
+    if program.device().ok() == Some(device) {
+        return Err(unfit(format!("it {ON_THE_MOUNT}")));
+    }
     let version = asked(&program).map_err(unfit)?;
     let json_only = args.get(JSON);
     let tell = |text: &str| {
@@ -46,16 +51,18 @@ pub fn run(args: &Args) -> Result<()> {
     let request = json!({ "do": UPGRADE, "program": shown(&name), "wait": wait });
     let link = supervise::ask(&socket, &request, &[program.as_fd()]).map_err(|e| unsupervised(&full, &e))?;
     loop {
-        let message = link.receive(true)?;
+        let message = link.receive_within(SILENCE + 2 * args.get(WAIT)).map_err(|e| {
+            Failure::new(format!("the supervisor of the mount says nothing ({e}); see its log"))
+        })?;
         let Some(message) = message else {
             return Err(Failure::new("the supervisor of the mount has ended; see its log"));
         };
         let mut said: Value = serde_json::from_slice(&message.text)?;
         if let Some(text) = said["say"].as_str() {
-            tell(text);
+            tell(&shown(text));
         } else if let Some(why) = said["failed"].as_str() {
             let code = said["code"].as_u64().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
-            return Err(Failure { text: why.to_owned(), code });
+            return Err(Failure { text: shown(why).into_owned(), code });
         } else {
             said["version"] = version.into();
             match json_only {
@@ -84,8 +91,8 @@ fn unsupervised(at: &Path, why: &dyn std::fmt::Display) -> Failure {
     }
 }
 
-/// Where the supervisor of the mount listens. The mount itself is not touched: it may be busy.
-fn socket(at: &Path) -> Result<PathBuf> {
+/// Where the supervisor of the mount listens, and the mount's device. The mount itself is not touched: it may be busy.
+fn socket(at: &Path) -> Result<(PathBuf, (u32, u32))> {
     let mount = find_mount(at)?.filter(mountpoint::is_volume);
     let Some(mount) = mount else {
         return Err(Failure {
@@ -93,7 +100,9 @@ fn socket(at: &Path) -> Result<PathBuf> {
             code: EXIT_UNSUPERVISED,
         });
     };
-    supervise::find((mount.major, mount.minor), user(&mount))
+    let device = (mount.major, mount.minor);
+    supervise::find(device, user(&mount))
+        .map(|socket| (socket, device))
         .ok_or_else(|| unsupervised(at, &"it has no socket for you"))
 }
 

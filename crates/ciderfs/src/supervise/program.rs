@@ -7,6 +7,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustix::fs::{AtFlags, StatxFlags, statx};
+
 /// A program, kept open so that the same is started again though another one has its name by now.
 #[derive(Debug, Clone)]
 pub struct Program {
@@ -24,6 +26,13 @@ impl Program {
     /// An open one.
     pub fn of(file: File, name: PathBuf) -> Self {
         Self { file: Arc::new(file), name }
+    }
+
+    /// The device that it lies on. Told without asking who serves that one.
+    pub fn device(&self) -> io::Result<(u32, u32)> {
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        let found = statx(&self.file, "", flags, StatxFlags::empty())?;
+        Ok((found.stx_dev_major, found.stx_dev_minor))
     }
 
     /// What to start. A script is read by another program, which must find it.

@@ -41,6 +41,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Looks at the time while something is to happen by then.
 const TICK: Duration = Duration::from_millis(500);
+/// Whoever holds a mount has this long to give it.
+const ANSWER: Duration = Duration::from_secs(30);
 /// A worker that a dead supervisor has left has this long to disappear.
 const ORPHAN: Duration = Duration::from_secs(10);
 
@@ -148,7 +150,7 @@ impl Supervisor {
             Failure::new(format!("cannot resume the mount from {}: {why}", shown(&socket)))
         };
         let link = ask(socket, &json!({ "do": HOLD }), &[]).map_err(|e| fail(&e))?;
-        let held = link.receive(true).map_err(|e| fail(&e))?.filter(|m| m.kind == link::BEGIN);
+        let held = link.receive_within(ANSWER).map_err(|e| fail(&e))?.filter(|m| m.kind == link::BEGIN);
         let Some(held) = held else { return Err(fail(&"nothing is held there")) };
         let fields = link::split(&held.text);
         let (Some(device), Some(place)) = (fields.first(), fields.get(1)) else {
@@ -170,7 +172,7 @@ impl Supervisor {
     /// Ends the worker that serves without a supervisor. What it has not answered the next one is asked again.
     fn end_orphan(&self) -> Result<()> {
         let since = Instant::now();
-        while let Some(pid) = turn::holder(&self.begun).and_then(Pid::from_raw) {
+        while let Some(pid) = turn::holder(&self.begun)?.and_then(Pid::from_raw) {
             if since.elapsed() > ORPHAN {
                 let pid = pid.as_raw_nonzero();
                 return Err(Failure::new(format!("process {pid} serves the mount and cannot be ended")));
@@ -198,12 +200,8 @@ impl Supervisor {
         command.arg0("ciderfs").args(visible::words(&self.argv).get(1..).unwrap_or_default());
         command.env(worker::ENV, "1").envs(log::for_background()).env_remove(PASSWORD_FILE);
         // What is typed at a terminal reaches the supervisor only, which passes it on.
-        let child = command.stdin(theirs).process_group(0).spawn()?;
-        let pid = i32::try_from(child.id())
-            .ok()
-            .and_then(Pid::from_raw)
-            .ok_or_else(|| Failure::new("the worker has no process id"))?;
-        let process = pidfd_open(pid, PidfdFlags::empty())?;
+        let mut child = command.stdin(theirs).process_group(0).spawn()?;
+        let process = followed(&mut child)?;
         tracing::debug!("worker {} was started", child.id());
         self.worker = Some(Running { child, process, link: ours, ready: None });
         if self.stops > 0 {
@@ -253,6 +251,18 @@ impl Supervisor {
             self.start_at = Some(Instant::now());
         }
         self.tell(link::STOP);
+        if self.is_serving() {
+            return;
+        }
+        if !self.served {
+            // One that has not looked for what the supervisor says yet has nothing to finish, and ends by this; any other takes no
+            // notice.
+            self.kill(Signal::TERM);
+        }
+        if self.stops > 1 {
+            // It may wait for something that never comes.
+            self.kill(Signal::KILL);
+        }
     }
 
     fn tell(&self, what: u8) {
@@ -294,10 +304,21 @@ impl Supervisor {
             // The kernel keeps what it has not answered.
             self.kill(Signal::KILL);
         }
+        if !self.is_serving() && self.unserved.is_some_and(|since| since.elapsed() > self.limit) {
+            // It hangs; what its end means is seen as any other's.
+            self.kill(Signal::KILL);
+        }
         if self.start_at.is_some_and(|at| at <= Instant::now())
             && let Err(e) = self.start()
         {
-            self.last_words = Some(format!("the program cannot be started: {e}"));
+            let why = format!("the program cannot be started: {e}");
+            if let Some(Stage::Leaving | Stage::Starting) = self.upgrade.as_ref().map(|u| u.stage) {
+                self.next_program(&why);
+                self.start_at = Some(Instant::now());
+                return None;
+            }
+            self.failed_upgrade(&why);
+            self.last_words = Some(why);
             return self.crashed("it cannot be started");
         }
         None
@@ -348,6 +369,11 @@ impl Supervisor {
     /// Process id of the worker.
     pub fn pid(&self) -> u32 {
         self.worker.as_ref().map_or(0, |w| w.child.id())
+    }
+
+    /// Whether a program lies on the mount. Reading it would wait for the worker.
+    pub fn has(&self, program: &Program) -> bool {
+        self.device.is_some() && program.device().ok() == self.device
     }
 
     /// Whether the worker serves.
@@ -483,4 +509,16 @@ impl Supervisor {
             tracing::warn!("giving the connection to another process: {e}");
         }
     }
+}
+
+/// A descriptor of a process that was just started. Without one nobody would see its end, so it does not live on.
+fn followed(child: &mut Child) -> Result<OwnedFd> {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let opened = pid
+        .ok_or_else(|| Failure::new("the worker has no process id"))
+        .and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?));
+    opened.inspect_err(|_| {
+        let _ = child.kill();
+        let _ = child.wait();
+    })
 }

@@ -26,9 +26,17 @@ pub fn take(file: &File) -> io::Result<()> {
 }
 
 /// The process that serves.
-pub fn holder(file: &File) -> Option<i32> {
+///
+/// # Errors
+/// One does that cannot be seen from here: in a container, or outside of the one that this is in.
+pub fn holder(file: &File) -> io::Result<Option<i32>> {
     let mut lock = lock();
     // SAFETY: the descriptor is open, and the structure is ours to be written to.
     let rc = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &raw mut lock) };
-    (rc == 0 && i32::from(lock.l_type) != libc::F_UNLCK).then_some(lock.l_pid)
+    match (rc, lock.l_pid) {
+        (-1, _) => Err(io::Error::last_os_error()),
+        _ if i32::from(lock.l_type) == libc::F_UNLCK => Ok(None),
+        (_, pid @ 1..) => Ok(Some(pid)),
+        _ => Err(io::Error::other("a process in another PID namespace serves the mount: end it there first")),
+    }
 }

@@ -11,13 +11,17 @@ use serde_json::json;
 use super::control::{Asked, say};
 use super::program::Program;
 use super::supervisor::Supervisor;
-use crate::failure::{EXIT_ERROR, EXIT_OLD_SERVES, EXIT_UNSERVED};
+use crate::failure::{EXIT_ERROR, EXIT_OLD_SERVES, EXIT_UNFIT, EXIT_UNSERVED};
 
 /// The worker has this long to finish what it has begun and to store what was written; then it is ended, and its successor finds
 /// what was not stored.
 const LEAVE: Duration = Duration::from_secs(45);
 /// The next one has this long to be ready if whoever asks says nothing else.
 const READY: Duration = Duration::from_secs(60);
+
+/// Why such a program is refused.
+pub const ON_THE_MOUNT: &str =
+    "lies on the mount itself, and could not be read while nobody serves that: copy it elsewhere";
 
 /// How far it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +66,12 @@ impl Supervisor {
         let Some(file) = asked.fds.pop().map(File::from) else { return refuse("no program was given") };
         let name = PathBuf::from(asked.what["program"].as_str().unwrap_or_default());
         let new = Program::of(file, name);
+        if self.has(&new) {
+            return say(
+                &client,
+                &json!({ "failed": format!("{} {ON_THE_MOUNT}", shown(&new.name)), "code": EXIT_UNFIT }),
+            );
+        }
         tracing::info!("an upgrade to {} begins", shown(&new.name));
         say(&client, &json!({ "say": format!("worker {} finishes what it has begun", self.pid()) }));
         let now = Instant::now();

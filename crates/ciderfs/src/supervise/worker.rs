@@ -76,9 +76,9 @@ pub fn command_line(own: Vec<OsString>) -> Result<Vec<OsString>> {
     let (Some(state), Some(begun)) = (fds.next(), fds.next()) else { return Err(nothing()) };
     let state = State::from_fd(state)?;
     let begun = File::from(begun);
-    turn::take(&begun).map_err(|_| {
-        let pid = turn::holder(&begun).unwrap_or_default();
-        Failure::new(format!("process {pid} serves this mount"))
+    turn::take(&begun).map_err(|_| match turn::holder(&begun) {
+        Ok(Some(pid)) => Failure::new(format!("process {pid} serves this mount")),
+        _ => Failure::new("another process serves this mount"),
     })?;
     let connection = fds.next().and_then(|fd| {
         let negotiated = Negotiated::from_bytes(&state.negotiated())?;

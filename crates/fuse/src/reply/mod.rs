@@ -19,7 +19,8 @@ use crate::transport::ReplyChannel;
 /// Error numbers from here on are the kernel's own and refused by it in answers.
 const ERRNO_LIMIT: i32 = 512;
 
-/// The duty to answer one request, exactly once. Dropping it unanswered answers EIO and logs.
+/// The duty to answer one request, exactly once. Dropping it unanswered answers EIO and logs, but in a process
+/// that has left the mount to another one ([`crate::SessionHandle::leave`]): the kernel asks that one again.
 ///
 /// Every answer tells whether the kernel took it. It does not when the connection is gone; after `entry`,
 /// `create` or `open` the node or handle must then be given up, because no FORGET or RELEASE will come.
@@ -238,7 +239,9 @@ impl Reply {
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        if self.open {
+        if self.open && self.inflight.is_left() {
+            self.inflight.complete(self.unique);
+        } else if self.open {
             tracing::error!(
                 op = opcode::name(self.opcode),
                 unique = self.unique,

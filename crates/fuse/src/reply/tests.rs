@@ -165,6 +165,17 @@ fn dropped_unanswered_is_eio() {
 }
 
 #[test]
+fn dropped_by_a_process_that_has_left_it_is_not_answered() {
+    let channel = Arc::new(Recorder::default());
+    let one = reply(&channel, opcode::SETLKW);
+    let inflight = one.inflight.clone();
+    inflight.leave();
+    drop(one);
+    assert!(channel.sent.lock().is_empty());
+    assert_eq!(inflight.len(), 0);
+}
+
+#[test]
 fn forget_has_no_answer() {
     let channel = Arc::new(Recorder::default());
     drop(reply(&channel, opcode::FORGET));

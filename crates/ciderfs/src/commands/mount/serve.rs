@@ -263,8 +263,15 @@ impl Report<'_> {
         let text = occupant.must_be(settings, config::subdir(self.args).as_deref())?;
         tracing::info!("{text}");
         if let Some(worker) = worker::get() {
-            worker.already(&text);
-            return Ok(());
+            let Some(manager) = manager() else {
+                worker.already(&text);
+                return Ok(());
+            };
+            worker.ready(&text);
+            self.enter();
+            let followed = follow(occupant, manager, &text).await;
+            worker.ended();
+            return followed;
         }
         match &self.log {
             Some(log) => daemon::ready(&text, log),
