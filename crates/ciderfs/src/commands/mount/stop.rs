@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::report::Reporter;
 use crate::failure::{EXIT_STOP, Failure, Result};
-use crate::supervise::worker::{self, Worker};
+use crate::supervise::worker;
 
 /// After a signal, the mount may go on flushing as long as this is not without effect for so long.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
