@@ -63,11 +63,6 @@ fn stores_what_was_written(flags: &[&str]) {
 }
 
 #[test]
-fn clients_with_supervisors_leave_nothing_unstored() {
-    stores_what_was_written(&[]);
-}
-
-#[test]
 fn clients_without_supervisors_leave_nothing_unstored() {
     stores_what_was_written(&["--no-supervisor"]);
 }
