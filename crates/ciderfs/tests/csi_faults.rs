@@ -1,7 +1,8 @@
-//! The node side of the CSI driver when something is not as it should be: a container that ends, a Secret that has changed, an engine that
-//! does not answer, a directory that is not empty.
+//! The node side of the CSI driver when something is not as it should be: a container that ends, a Secret that has changed, a
+//! directory that is not empty.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[allow(dead_code, reason = "others use the rest")]
 mod csi_kit;
 mod support;
 
@@ -62,11 +63,6 @@ fn stores_what_was_written(flags: &[&str]) {
 }
 
 #[test]
-fn clients_with_supervisors_leave_nothing_unstored() {
-    stores_what_was_written(&[]);
-}
-
-#[test]
 fn clients_without_supervisors_leave_nothing_unstored() {
     stores_what_was_written(&["--no-supervisor"]);
 }
@@ -114,38 +110,4 @@ fn a_target_that_cannot_be_removed_is_not_bound_again() {
     fs::remove_file(target.join("below")).unwrap();
     node.unpublish("pvc-1", "a").unwrap();
     node.unstage("pvc-1").unwrap();
-}
-
-/// Processes that a process has started and that have not ended.
-fn children(of: u32) -> usize {
-    let mut count = 0;
-    for task in fs::read_dir(format!("/proc/{of}/task")).unwrap().map(Result::unwrap) {
-        count +=
-            fs::read_to_string(task.path().join("children")).unwrap_or_default().split_whitespace().count();
-    }
-    count
-}
-
-#[test]
-fn a_client_that_hangs_is_not_asked_again_and_again() {
-    own_mounts();
-    let (volume, node) = (volume(), Node::start());
-    let claim = Claim::new("pvc-1", &volume.meta);
-    node.stage(&claim).unwrap();
-    let target = node.publish(&claim, "a").unwrap();
-    let csi = node.csi.as_ref().unwrap().id();
-    let redis = pid(volume.redis.as_ref().unwrap().pid().unwrap() as i32);
-    let is_abnormal = || node.stats("pvc-1", &target).unwrap().volume_condition.unwrap().abnormal;
-    assert!(!is_abnormal());
-    kill_process(redis, Signal::STOP).unwrap();
-    let hangs = is_abnormal();
-    let since = Instant::now();
-    let all = (0..5).all(|_| is_abnormal());
-    let (took, left) = (since.elapsed(), children(csi));
-    kill_process(redis, Signal::CONT).unwrap();
-    assert!(hangs && all);
-    assert!(took < Duration::from_secs(5), "{took:?}");
-    assert!(left <= 1, "{left} processes are left");
-    wait_for("the answer", || !is_abnormal());
-    wait_for("their end", || children(csi) == 0);
 }

@@ -1,5 +1,6 @@
 //! The first process of a container: it must not end, or all others end with it, and it reaps those whose parents have ended. So it
-//! does nothing but that, and the mounter is its child. At the end of the container it gives clients the time to store what they have.
+//! does nothing but that, and the mounter is its child. At the end of the container it gives clients without a supervisor the time to store what
+//! they have.
 
 use std::io;
 use std::process::Command;
@@ -48,16 +49,17 @@ pub fn run() -> io::Result<()> {
     }
 }
 
-/// Has clients store what they have, and waits for them. Whoever gives the container a time for that kills what is left then; a second
+/// Has clients without a supervisor store what they have, and waits for them. Whoever gives the container a time for that kills what is left then; a second
 /// SIGTERM does not wait.
 fn end(signals: &Signals, mounter: Pid) -> io::Result<()> {
     // Nobody starts a client again.
     let _ = kill_process(mounter, Signal::KILL);
     let all = processes();
     for process in &all {
-        // A supervisor would unmount, or start another worker. Others hold what it holds, or nobody does and the mount is lost anyway.
-        let is_supervisor = all.iter().any(|other| other.is_worker && other.parent == process.pid);
-        let signal = if is_supervisor { Signal::KILL } else { Signal::TERM };
+        // A supervisor would unmount what others can go on with: they have what it holds, writes that are not stored among it.
+        let is_supervised =
+            process.is_worker || all.iter().any(|other| other.is_worker && other.parent == process.pid);
+        let signal = if is_supervised { Signal::KILL } else { Signal::TERM };
         if process.pid != mounter {
             let _ = kill_process(process.pid, signal);
         }

@@ -62,15 +62,10 @@ pub async fn serve(
 ) -> Result<End> {
     let meta = &volume.meta;
     let worker = worker::get();
-    let mut container = signals.container.take();
     let leaving = async {
-        match (worker, &mut container) {
-            (Some(worker), Some(container)) => tokio::select! {
-                () = worker.is_to_leave() => {}
-                _ = container.recv() => {}
-            },
-            (Some(worker), None) => worker.is_to_leave().await,
-            (None, _) => std::future::pending().await,
+        match worker {
+            Some(worker) => worker.is_to_leave().await,
+            None => std::future::pending().await,
         }
     };
     let (stopped, asked) = tokio::select! {
@@ -166,16 +161,12 @@ pub struct Signals {
     int: Signal,
     /// For whoever follows it.
     pub hup: Option<Signal>,
-    /// Of a worker in a container: its first process sends it to everybody at the end. Others may go on with the mount.
-    container: Option<Signal>,
 }
 
 impl Signals {
     /// From here on they do not end the process by themselves.
     pub fn new() -> std::io::Result<Self> {
-        let is_left = worker::get().is_some() && init::is_contained();
         Ok(Self {
-            container: is_left.then(|| signal(SignalKind::terminate())).transpose()?,
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
             hup: Some(signal(SignalKind::hangup())?),
@@ -199,7 +190,7 @@ impl Signals {
                 _ = self.int.recv() => Failure::signal(libc::SIGINT),
             };
             // A service manager signals all processes; the supervisor says it once.
-            if worker.is_none_or(|worker| worker.is_orphan() && !init::is_contained()) {
+            if worker.is_none_or(Worker::is_orphan) {
                 return failure;
             }
         }
@@ -215,8 +206,8 @@ impl Signals {
     }
 }
 
-/// Waits until the file system is unmounted, by whomever, or its container ends. Returns why the mount had to stop by itself, if it had, and whether a
-/// signal has asked for it.
+/// Waits until the file system is unmounted, by whomever, or its container ends. Returns why the mount had to stop by itself, if it
+/// had, and whether a signal has asked for it.
 async fn wait(
     mounted: &mut MountedFs,
     meta: &Meta,
@@ -233,7 +224,7 @@ async fn wait(
                 asked = true;
                 reporter.stopping();
                 unmount(mounted);
-                if init::is_contained() {
+                if worker::get().is_none() && init::is_contained() {
                     until.get_or_insert_with(|| Instant::now() + CONTAINER_PATIENCE);
                 }
             }
