@@ -35,7 +35,7 @@ pub use edge::Edge;
 pub use ino::Ino;
 pub use secret::Secret;
 pub use settings::Settings;
-pub use shown::{excerpt, is_password_cut, is_secret_name, shown, shown_address};
+pub use shown::{excerpt, is_password_cut, is_secret_name, shown, shown_address, shown_bucket};
 pub use slice::{CHUNK_SIZE, Extent, Slice};
 
 /// A stored value that cannot be decoded.

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use crate::codec::Compression;
 use crate::envelope::Algorithm;
 use crate::secret::Secret;
-use crate::shown::{is_secret_name, shown_address};
+use crate::shown::{is_secret_name, shown_address, shown_bucket};
 use crate::version::{self, VersionError};
 
 mod json;
@@ -273,7 +273,7 @@ impl Settings {
         if self.storage.eq_ignore_ascii_case("file") {
             self.bucket.clone()
         } else {
-            shown_address(&self.bucket)
+            shown_bucket(&self.storage, &self.bucket)
         }
     }
 

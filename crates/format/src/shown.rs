@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 mod address;
 
-pub use address::{is_password_cut, is_secret_name, shown_address};
+pub use address::{is_password_cut, is_secret_name, shown_address, shown_bucket};
 
 /// A name of any bytes as text that loses nothing: UTF-8 stays as it is. In a name with other bytes those, and every
 /// backslash, are a backslash and three octal digits, as in the kernel's mount table.

@@ -26,7 +26,7 @@ pub use file::FileStore;
 pub use memory::MemoryStore;
 pub use open::{
     StoreConfig, bucket_warnings, delete_many, greet, has_checksums, has_classes, named_bucket, names_region,
-    open, service,
+    open, service, takes_region,
 };
 pub use probe::{Trial, has_other_objects, prepare, probe, try_rights, try_tier};
 pub use s3::Greeting;

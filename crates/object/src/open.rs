@@ -5,14 +5,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use ciderfs_format::settings::Tier;
-use ciderfs_format::{Secret, shown_address};
+use ciderfs_format::{Secret, shown_address, shown_bucket};
 
 use crate::bandwidth::Bandwidth;
 use crate::error::{ObjectError, Result};
 use crate::file::FileStore;
 use crate::layers::{Paced, Sharded};
 use crate::memory::MemoryStore;
-use crate::s3::{self, Address, Credentials, Dialect, Greeting, Manner, S3Store, named, process_env};
+use crate::s3::{self, Address, Credentials, Dialect, Greeting, Manner, S3Store, named, process_env, split};
 use crate::service::{self, RedisStore};
 use crate::storages::refusal;
 use crate::store::ObjectStore;
@@ -44,7 +44,7 @@ impl fmt::Debug for StoreConfig {
         // Never the keys.
         f.debug_struct("StoreConfig")
             .field("storage", &self.storage)
-            .field("bucket", &shown_address(&self.bucket))
+            .field("bucket", &shown_bucket(&self.storage, &self.bucket))
             .field("shards", &self.shards)
             .field("tiers", &self.tiers)
             .field("bandwidth", &self.bandwidth)
@@ -63,6 +63,12 @@ pub fn named_bucket(storage: &str, endpoint: Option<&str>, bucket: &str) -> Resu
         ))),
         (_, None) => Ok(bucket.to_owned()),
     }
+}
+
+/// Is `?region=` in the address of a bucket read there?
+pub fn takes_region(storage: &str) -> bool {
+    let storage = storage.to_ascii_lowercase();
+    matches!(storage.as_str(), "s3" | "minio") || Dialect::of(&storage).is_some()
 }
 
 /// Does the address of a bucket tell the region by itself? Where it does not, the environment does, or it is a usual one.
@@ -99,7 +105,7 @@ pub fn has_checksums(storage: &str, bucket: &str) -> bool {
     match storage.to_ascii_lowercase().as_str() {
         "s3" => Address::parse_s3(&bucket),
         "minio" => Address::parse_minio(&bucket),
-        "oss" | "cos" | "tos" => return !bucket.contains("disable-checksum=true"),
+        "oss" | "cos" | "tos" => return split(&bucket, |_| "https").is_ok_and(|parts| parts.query.checksum),
         other => match Dialect::of(other) {
             Some(dialect) => dialect.address(&bucket, &process_env),
             None => return false,
@@ -230,4 +236,25 @@ fn open_one(cfg: &StoreConfig, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
         },
     };
     Ok(Arc::new(Paced::new(store, Arc::clone(&cfg.bandwidth))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checksums_are_where_the_driver_writes_them() {
+        for (storage, bucket, want) in [
+            ("oss", "https://b.oss-cn-hangzhou.aliyuncs.com", true),
+            ("oss", "https://b.oss-cn-hangzhou.aliyuncs.com?disable-checksum=true", false),
+            ("cos", "b-1.cos.ap-beijing.myqcloud.com?disable-checksum=1", false),
+            ("tos", "https://b.tos-cn-beijing.volces.com?disable-checksum=t", false),
+            ("tos", "https://b.tos-cn-beijing.volces.com?disable-checksum=false", true),
+            ("wasabi", "https://b.s3.eu-west-1.wasabisys.com", true),
+            ("b2", "https://b.s3.eu-west-1.backblazeb2.com", false),
+            ("file", "/d/", false),
+        ] {
+            assert_eq!(has_checksums(storage, bucket), want, "{storage} {bucket}");
+        }
+    }
 }

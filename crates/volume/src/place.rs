@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ciderfs_format::settings::Tier;
 use ciderfs_format::{Secret, Settings, shown};
-use ciderfs_object::named_bucket;
+use ciderfs_object::{named_bucket, takes_region};
 
 use crate::{Error, Result};
 
@@ -93,8 +93,7 @@ impl Keys {
 
 /// A bucket whose address names a region; one that names one already stays as it is, and so does a directory.
 pub fn with_region(storage: &str, bucket: &str, region: &str) -> String {
-    let has_regions = ["s3", "minio"].iter().any(|kind| storage.eq_ignore_ascii_case(kind));
-    if !has_regions || region.is_empty() || bucket.contains("region=") {
+    if !takes_region(storage) || region.is_empty() || bucket.contains("region=") {
         return bucket.to_owned();
     }
     let separator = if bucket.contains('?') { '&' } else { '?' };
@@ -195,6 +194,12 @@ mod tests {
             ("s3", "http://h/b", "http://h/b?region=eu"),
             ("s3", "http://h/b?ca-certs=/c", "http://h/b?ca-certs=/c&region=eu"),
             ("s3", "http://h/b?region=us", "http://h/b?region=us"),
+            (
+                "Wasabi",
+                "https://b.s3.us-east-1.wasabisys.com",
+                "https://b.s3.us-east-1.wasabisys.com?region=eu",
+            ),
+            ("gs", "gs://b", "gs://b"),
             ("file", "/b/", "/b/"),
         ] {
             assert_eq!(with_region(storage, bucket, "eu"), want);

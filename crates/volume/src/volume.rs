@@ -162,8 +162,9 @@ fn follow(
 fn tell_what_is_verified(settings: &Settings) {
     if !has_checksums(&settings.storage, &settings.bucket) && settings.encrypt_key.is_empty() {
         tracing::warn!(
-            "--verify-reads: objects of this volume have no checksum (only S3 without disable-checksum and encrypted volumes \
-             have one): of what is read, no more than length and compressed form can be verified"
+            "--verify-reads: objects of this volume have no checksum (encrypted volumes have one, and so do those in S3 and the \
+             services that docs/object-stores.md names, without disable-checksum): of what is read, no more than length and \
+             compressed form can be verified"
         );
     }
 }

@@ -75,6 +75,19 @@ pub fn shown_address(address: &(impl AsRef<OsStr> + ?Sized)) -> String {
     format!("{scheme}{out}{}", without_values(&rest[options..]))
 }
 
+/// [`shown_address`] for the bucket of a storage. An address of SFTP has colons of its own, and no password: such a storage takes none.
+pub fn shown_bucket(storage: &str, bucket: &str) -> String {
+    let rest = bucket.strip_prefix("sftp://").unwrap_or(bucket);
+    let host = rest.split(":/").next().unwrap_or_default();
+    let is_usual =
+        rest != host && !host.is_empty() && !host.starts_with(':') && !rest.contains(['@', '?', '=']);
+    // What stands in the place of a port and is none may be something else.
+    if storage.eq_ignore_ascii_case("sftp") && is_usual && !shown_address(host).contains(HIDDEN) {
+        return shown(bucket).into_owned();
+    }
+    shown_address(bucket)
+}
+
 /// Without the values of secret options, and all that follows them: it may be the rest of one.
 fn without_values(text: &str) -> String {
     let mut from = 0;
@@ -179,6 +192,21 @@ mod tests {
             let out = shown_address(address);
             assert_eq!(out, want, "{address}");
             assert!(!["PW", "P", "W"].iter().any(|p| out.contains(p) && !want.contains(p)), "{address}");
+        }
+    }
+
+    #[test]
+    fn buckets_of_sftp_are_seen() {
+        for (storage, bucket, want) in [
+            ("sftp", "127.0.0.1:2222:/d/", "127.0.0.1:2222:/d/"),
+            ("SFTP", "host:/d/e/", "host:/d/e/"),
+            ("sftp", "[::1]:2222:/d/", "[::1]:2222:/d/"),
+            ("sftp", "sftp://host:22:/d/", "sftp://host:22:/d/"),
+            ("sftp", "user:PW@host:/d/", "user:****@host:/d/"),
+            ("sftp", "user:PW:/d/", "user:****"),
+            ("s3", "host:/d/", "host:****"),
+        ] {
+            assert_eq!(shown_bucket(storage, bucket), want, "{bucket}");
         }
     }
 

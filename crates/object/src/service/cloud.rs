@@ -2,11 +2,12 @@
 
 use std::sync::atomic::AtomicBool;
 
-use ciderfs_format::Secret;
+use ciderfs_format::{Secret, shown_bucket};
 use opendal::services::{Azblob, Cos, Gcs, Obs, Oss, Sftp, Tos, Webdav};
 use opendal::{Builder, HttpTransporter, OperationContext, Operator};
 use opendal_http_transport_reqwest::ReqwestTransport;
 use parking_lot::Mutex;
+use percent_encoding::percent_decode_str;
 
 use super::address::InHost;
 use super::blobs::Blobs;
@@ -56,7 +57,7 @@ impl Given<'_> {
     /// A place below a directory, or a bucket, in which keys have their order.
     fn blobs(&self, builder: impl Builder, parts: Option<&Parts>, secrets: &[&str]) -> Result<Blobs> {
         let is_directory = matches!(self.storage, "webdav" | "sftp");
-        let name = format!("{} {}", self.storage, ciderfs_format::shown_address(self.bucket));
+        let name = format!("{} {}", self.storage, shown_bucket(self.storage, self.bucket));
         let mut operator =
             Operator::new(builder).map_err(|e| ObjectError::Config(format!("{name}: {}", e.message())))?;
         if let Some(parts) = parts {
@@ -184,8 +185,9 @@ fn wasb(given: &Given<'_>, env: Env<'_>) -> Result<Blobs> {
     if let Some(text) = env("AZURE_STORAGE_CONNECTION_STRING") {
         let builder = Azblob::from_connection_string(&text)
             .map_err(|e| ObjectError::Config(format!("AZURE_STORAGE_CONNECTION_STRING: {}", e.message())))?;
-        let key = text.split(';').find_map(|part| part.strip_prefix("AccountKey=")).unwrap_or_default();
-        return given.blobs(builder.container(&place.bucket), Some(&place.parts), &[key, &text]);
+        let secrets = secrets_of_connection(&text);
+        let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
+        return given.blobs(builder.container(&place.bucket), Some(&place.parts), &secrets);
     }
     let cfg = given.cfg;
     if cfg.access_key.is_empty() {
@@ -201,6 +203,34 @@ fn wasb(given: &Given<'_>, env: Env<'_>) -> Result<Blobs> {
         builder = builder.account_key(cfg.secret_key.expose());
     }
     given.blobs(builder, Some(&place.parts), &[])
+}
+
+/// What a connection string of Azure has that no text may tell: key, shared access signature, and what proves that one. Each as it
+/// is written, and plain.
+fn secrets_of_connection(text: &str) -> Vec<String> {
+    let mut all = vec![text.to_owned()];
+    for part in text.split(';').filter_map(|part| part.split_once('=')) {
+        match (part.0.trim().to_ascii_lowercase().as_str(), part.1.trim()) {
+            ("accountkey", key) => all.push(key.to_owned()),
+            ("sharedaccesssignature", signature) => {
+                all.push(signature.trim_start_matches('?').to_owned());
+                all.extend(
+                    signature
+                        .split(['?', '&'])
+                        .filter_map(|pair| pair.strip_prefix("sig="))
+                        .map(str::to_owned),
+                );
+            }
+            _ => {}
+        }
+    }
+    let plain = all.iter().map(|text| percent_decode_str(text).decode_utf8_lossy().into_owned());
+    let plain: Vec<String> = plain.collect();
+    all.extend(plain);
+    all.retain(|text| !text.is_empty());
+    all.sort_unstable_by_key(|text| std::cmp::Reverse(text.len()));
+    all.dedup();
+    all
 }
 
 fn oss(given: &Given<'_>, env: Env<'_>) -> Result<Blobs> {
@@ -271,4 +301,29 @@ fn tos(given: &Given<'_>) -> Result<Blobs> {
         builder = builder.security_token(cfg.session_token.expose());
     }
     given.blobs(builder, Some(&place.parts), &[])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signatures_of_connection_strings_are_hidden() {
+        let text = "BlobEndpoint=https://a.blob.core.windows.net;SharedAccessSignature=?sv=2022-11-02&se=2030&sig=SiG%2Bn%2FaTuReOfTwenty%3D&sp=rw";
+        let env = |name: &str| (name == "AZURE_STORAGE_CONNECTION_STRING").then(|| text.to_owned());
+        let cfg = StoreConfig::default();
+        let given = Given { storage: "wasb", bucket: "https://box.core.windows.net", cfg: &cfg };
+        let blobs = wasb(&given, &env).unwrap();
+        for told in [
+            "GET https://a/box/k?sv=2022-11-02&se=2030&sig=SiG%2Bn%2FaTuReOfTwenty%3D&sp=rw failed",
+            "sig=SiG%2Bn%2FaTuReOfTwenty%3D",
+            "signature SiG+n/aTuReOfTwenty= did not match",
+            "SiG%2bn%2faTuReOfTwenty%3d",
+        ] {
+            let shown = blobs.hidden(told);
+            assert!(!shown.contains("SiG") && !shown.contains("Twenty") && shown.contains("****"), "{shown}");
+        }
+        let key = secrets_of_connection("AccountName=a;AccountKey=a2V5a2V5==;EndpointSuffix=x");
+        assert!(key.contains(&"a2V5a2V5==".to_owned()), "{key:?}");
+    }
 }
