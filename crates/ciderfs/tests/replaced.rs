@@ -33,6 +33,12 @@ fn worker(path: &Path) -> u64 {
 
 fn supervised(volume: &Volume, flags: &[&str]) -> Mount {
     let mount = volume.mount(&[&["--supervised", "--cache-dir=memory"], flags].concat());
+    // Its supervisor hears that it is there after everybody sees it.
+    let dev = fs::metadata(mount.path()).unwrap().dev();
+    let socket = format!("/run/ciderfs/{}-{}.sock", rustix::fs::major(dev), rustix::fs::minor(dev));
+    wait_for("the supervisor to listen", || {
+        mount.log().contains("is ready at") && Path::new(&socket).exists()
+    });
     wait_for("the mount to be served", || is_served(mount.path()));
     mount
 }
