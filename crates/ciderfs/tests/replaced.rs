@@ -7,9 +7,10 @@
 mod asking;
 mod support;
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,12 @@ fn worker(path: &Path) -> u64 {
 
 fn supervised(volume: &Volume, flags: &[&str]) -> Mount {
     let mount = volume.mount(&[&["--supervised", "--cache-dir=memory"], flags].concat());
+    // Its supervisor hears that it is there after everybody sees it.
+    let dev = fs::metadata(mount.path()).unwrap().dev();
+    let socket = format!("/run/ciderfs/{}-{}.sock", rustix::fs::major(dev), rustix::fs::minor(dev));
+    wait_for("the supervisor to listen", || {
+        mount.log().contains("is ready at") && Path::new(&socket).exists()
+    });
     wait_for("the mount to be served", || is_served(mount.path()));
     mount
 }
@@ -56,6 +63,7 @@ fn who_waits_for_a_lock_goes_on_waiting() {
     b.still_waits();
     a.must("flock f un");
     assert_eq!(b.answer(), "");
+    drop((a, b));
     mount.unmount_after_errors();
 }
 
@@ -119,6 +127,34 @@ fn a_worker_that_hangs_before_it_serves_is_ended() {
     signal(redis, Signal::CONT);
     assert_eq!(status.expect("it goes on for ever").code(), Some(11), "{}", mount.log());
     assert!(!is_mounted(mount.path()));
+}
+
+#[test]
+fn a_damaged_record_costs_one_file() {
+    let volume = Volume::new(Engine::Redis, &[]);
+    let mount = supervised(&volume, &[]);
+    let make = |name: &str| {
+        let mut file =
+            OpenOptions::new().read(true).write(true).create_new(true).open(mount.join(name)).unwrap();
+        file.write_all(b"before").unwrap();
+        file.sync_all().unwrap();
+        file
+    };
+    let (mut bad, mut good) = (make("bad"), make("good"));
+    let ino = bad.metadata().unwrap().ino();
+    let redis = volume.redis.as_ref().unwrap();
+    let script = format!("redis.call('SELECT', 1); return redis.call('SET', 'i{ino}', 'x')");
+    let said = redis.command(&["EVAL", &script, "0"]).unwrap();
+    assert!(said.contains("OK"), "{said}");
+    let old = worker(mount.path());
+    signal(old, Signal::KILL);
+    wait_for("another worker", || worker(mount.path()) != old && is_served(mount.path()));
+    good.write_all(b" and after").unwrap();
+    good.sync_all().unwrap();
+    assert_eq!(fs::read(mount.join("good")).unwrap(), b"before and after");
+    assert!(bad.write_all(b"x").and_then(|()| bad.sync_all()).is_err());
+    drop((bad, good));
+    mount.unmount_after_errors();
 }
 
 #[test]

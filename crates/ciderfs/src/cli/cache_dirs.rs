@@ -45,22 +45,15 @@ pub fn parse(list: &OsStr) -> Result<Vec<Entry>> {
     Ok(out)
 }
 
-/// The list with directories and patterns as they are called from everywhere; as it was if the working directory has a name that
-/// cannot stand in one.
+/// The list as the flag takes it from any directory; as it was if a name in it cannot stand in one.
 pub fn from_everywhere(list: &OsStr) -> OsString {
-    let bytes = list.as_bytes();
-    let here = places::absolute(OsStr::new("."));
-    let here = here.ok().map(|here| here.into_os_string().into_vec()).filter(|here| !here.contains(&b':'));
-    let Some(here) = here.filter(|_| bytes != b"memory") else { return list.to_owned() };
-    let here = here.iter().flat_map(|b| if MAGIC.contains(b) { vec![b'\\', *b] } else { vec![*b] });
-    let here: Vec<u8> = here.chain([b'/']).collect();
-    let separator = if bytes.contains(&b':') { b':' } else { b',' };
-    let full = bytes.split(|b| *b == separator).filter(|e| !e.is_empty()).flat_map(|entry| match entry {
-        // After each of them, so that a comma in a name is one.
-        [b'/', ..] => [entry, b":"].concat(),
-        _ => [&here[..], entry, b":"].concat(),
-    });
-    OsString::from_vec(full.collect())
+    let Ok(entries) = parse(list) else { return list.to_owned() };
+    let texts: Vec<_> = entries.iter().map(Entry::text).collect();
+    if texts.is_empty() || texts.iter().any(|text| text.contains(&b':')) {
+        return list.to_owned();
+    }
+    // One after each of them: a comma in a name is one then.
+    OsString::from_vec(texts.into_iter().flat_map(|text| [&text[..], b":"].concat()).collect())
 }
 
 impl Entry {
@@ -272,5 +265,17 @@ mod tests {
         assert_eq!(entry.expand(), [at("[x]/in")]);
         let again = parse(OsStr::from_bytes(&entry.text())).unwrap();
         assert_eq!(again[0].expand(), [at("[x]/in")]);
+    }
+
+    #[test]
+    fn a_list_means_the_same_in_another_directory() {
+        let here = std::env::current_dir().unwrap();
+        let full = |list: &str| from_everywhere(OsStr::new(list)).into_string().unwrap();
+        assert_eq!(full("memory"), "memory");
+        assert_eq!(full("/x,/y"), "/x:/y:");
+        assert_eq!(full("a,d*/e"), format!("{0}/a:{0}/d*/e:", here.display()));
+        // A comma in a name.
+        assert_eq!(full("/b:a,c"), format!("/b:{}/a,c:", here.display()));
+        assert_eq!(parse(full("d\\*e").as_ref()).unwrap(), [Entry::Dir(here.join("d*e"))]);
     }
 }

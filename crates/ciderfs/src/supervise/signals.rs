@@ -4,22 +4,39 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd as _};
 
+#[allow(unsafe_code, reason = "a set of signals is plain memory")]
+fn set() -> libc::sigset_t {
+    // SAFETY: an all-zero set is valid memory for `sigemptyset`.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        set
+    }
+}
+
+/// In a worker, while it has one thread: they do what they do in any other process.
+#[allow(unsafe_code, reason = "signals are unblocked")]
+pub fn as_usual() {
+    let set = set();
+    // SAFETY: the set is initialized.
+    unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut()) };
+}
+
 /// The signals that a supervisor is sent.
 #[derive(Debug)]
 pub struct Signals(File);
 
 impl Signals {
-    /// From here on they do nothing by themselves. Call it while there is one thread. Programs that this one starts have them as
-    /// usual.
+    /// From here on they do nothing by themselves. Call it while there is one thread. A worker inherits that: see
+    /// [`as_usual`].
     #[allow(unsafe_code, reason = "signals are blocked, and read from a descriptor")]
     pub fn new() -> io::Result<Self> {
-        // SAFETY: an all-zero set is valid memory for `sigemptyset`; the descriptor that signalfd returns is new and ours.
+        let set = set();
+        // SAFETY: the set is initialized; the descriptor that signalfd returns is new and ours.
         unsafe {
-            let mut set: libc::sigset_t = std::mem::zeroed();
-            libc::sigemptyset(&raw mut set);
-            for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
-                libc::sigaddset(&raw mut set, signal);
-            }
             libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
             match libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
                 -1 => Err(io::Error::last_os_error()),

@@ -242,7 +242,10 @@ impl Supervisor {
                 daemon::reopen(log);
             }
             log::reload();
-            self.kill(Signal::HUP);
+            if self.is_serving() {
+                // One that starts opens the log anyway, and does not expect it yet.
+                self.kill(Signal::HUP);
+            }
             return;
         }
         self.stops += 1;

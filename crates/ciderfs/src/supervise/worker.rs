@@ -60,6 +60,7 @@ pub fn command_line(own: Vec<OsString>) -> Result<Vec<OsString>> {
     if std::env::var_os(ENV).is_none() {
         return Ok(own);
     }
+    super::signals::as_usual();
     let _ = rustix::thread::set_name(c"ciderfs");
     let link = Link::over(std::io::stdin().as_fd().try_clone_to_owned()?);
     if let Ok(nothing) = File::open("/dev/null") {
