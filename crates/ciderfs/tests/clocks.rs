@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -120,10 +121,10 @@ impl Pair {
     fn the_second_is_frozen(mut self, volume: &Volume, mut other: Agent) {
         assert_eq!(blocks(volume), 2, "of the removed files");
         let frozen = Pid::from_raw(self.mounts[1].pid() as i32).unwrap();
-        kill_process(frozen, Signal::STOP).unwrap();
+        let thawed = Frozen::new(frozen, volume);
         wait_for("the locks of a frozen client", || other.ask("try 1 w 5 1").is_empty());
         wait_for("its removed file to go", || blocks(volume) == 1);
-        kill_process(frozen, Signal::CONT).unwrap();
+        drop(thawed);
         let [first, second] = &mut self.agents;
         assert_eq!(first.ask("read g"), "kept");
         // The file is gone, the descriptor is not.
@@ -139,6 +140,36 @@ impl Pair {
         wait_for("it learns of that", || second.log().contains("declared dead"));
         first.unmount();
         second.unmount_after_errors();
+    }
+}
+
+/// A process that is stopped until this is dropped: a test that fails meanwhile would wait for it for ever.
+struct Frozen(Pid);
+
+impl Frozen {
+    /// Not in the middle of a transaction: that would lock everybody out of an SQLite file.
+    #[track_caller]
+    fn new(process: Pid, volume: &Volume) -> Self {
+        for _ in 0..50 {
+            kill_process(process, Signal::STOP).unwrap();
+            let frozen = Self(process);
+            if volume.redis.is_some() || is_unlocked(&volume.dir.path().join("meta.db")) {
+                return frozen;
+            }
+        }
+        panic!("whenever it is stopped it holds the lock of the file");
+    }
+}
+
+/// Can others write to an SQLite file?
+fn is_unlocked(file: &Path) -> bool {
+    let begin = ".timeout 1000\nBEGIN IMMEDIATE;\nROLLBACK;";
+    Command::new("sqlite3").arg("-bail").arg(file).arg(begin).output().unwrap().status.success()
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::CONT);
     }
 }
 
