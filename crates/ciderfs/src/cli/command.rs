@@ -160,9 +160,7 @@ impl Command {
             Self::Mount => ("mount", "META-URL MOUNTPOINT", &[Word::Source, Word::Place], "mount a volume"),
             Self::Umount => ("umount", "MOUNTPOINT", &[Word::Place], "unmount a volume"),
             Self::Csi => ("csi", "", &[], "serve the Container Storage Interface: volumes of Kubernetes"),
-            Self::Mounter => {
-                ("mounter", "", &[], "keep the clients that `csi` mounts with, across its restarts")
-            }
+            Self::Mounter => ("mounter", "", &[], "keep the clients of `csi` across its restarts"),
             Self::Upgrade => {
                 ("upgrade", "MOUNTPOINT", &[Word::Place], "have another version serve a supervised mount")
             }
