@@ -24,9 +24,10 @@ unsafe impl Send for Pages {}
 unsafe impl Sync for Pages {}
 
 impl Pages {
-    fn new(len: usize) -> io::Result<Self> {
+    fn new(len: usize, present: bool) -> io::Result<Self> {
         let prot = libc::PROT_READ | libc::PROT_WRITE;
-        let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let populate = if present { libc::MAP_POPULATE } else { 0 };
+        let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | populate;
         // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no existing memory.
         let ptr = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, kind, -1, 0) };
         if ptr == libc::MAP_FAILED {
@@ -88,6 +89,7 @@ impl Idle {
 pub(crate) struct BufferPool {
     size: usize,
     limit: usize,
+    present: bool,
     idle: Mutex<Idle>,
     returned: Condvar,
     allocated: AtomicUsize,
@@ -95,10 +97,13 @@ pub(crate) struct BufferPool {
 }
 
 impl BufferPool {
-    pub fn new(size: usize, limit: usize) -> Arc<Self> {
+    /// `present`: with their memory from the start. The kernel answers `EIO` for a request that it cannot copy, and it brings in no
+    /// memory for a process that is being killed.
+    pub fn new(size: usize, limit: usize, present: bool) -> Arc<Self> {
         Arc::new(Self {
             size,
             limit,
+            present,
             idle: Mutex::default(),
             returned: Condvar::new(),
             allocated: AtomicUsize::new(0),
@@ -114,7 +119,7 @@ impl BufferPool {
                 return Ok(Some(self.wrap(pages)));
             }
             if self.allocated.load(Ordering::Relaxed) < self.limit {
-                let pages = Pages::new(self.size)?;
+                let pages = Pages::new(self.size, self.present)?;
                 self.allocated.fetch_add(1, Ordering::Relaxed);
                 return Ok(Some(self.wrap(pages)));
             }
@@ -223,7 +228,7 @@ mod tests {
 
     #[test]
     fn bounded_and_reused() {
-        let pool = BufferPool::new(8192, 2);
+        let pool = BufferPool::new(8192, 2, false);
         let mut a = pool.take(Duration::ZERO).unwrap().unwrap();
         assert_eq!(a.room().as_ptr() as usize % 4096, 0);
         a.room()[..3].copy_from_slice(b"abc");
@@ -239,7 +244,7 @@ mod tests {
 
     #[test]
     fn what_no_request_needs_is_freed() {
-        let pool = BufferPool::new(8192, 8);
+        let pool = BufferPool::new(8192, 8, true);
         let take = || pool.take(Duration::ZERO).unwrap().unwrap();
         drop([take(), take(), take()]);
         pool.trim();
@@ -253,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_waiter_gets_what_comes_back() {
-        let pool = BufferPool::new(8192, 1);
+        let pool = BufferPool::new(8192, 1, false);
         let a = pool.take(Duration::ZERO).unwrap().unwrap();
         let waiter = std::thread::spawn({
             let pool = pool.clone();

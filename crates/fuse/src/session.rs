@@ -119,7 +119,7 @@ impl Session {
     ) -> Self {
         let threads = config.threads.unwrap_or_else(default_threads).max(1);
         let size = (negotiated.max_write as usize + abi::HEADER_ROOM).max(abi::MIN_READ_BUFFER);
-        let pool = BufferPool::new(size, config.buffers.max(1) + threads);
+        let pool = BufferPool::new(size, config.buffers.max(1) + threads, config.shared);
         let stop = Arc::<Stop>::default();
         let queues = match (config.shared, config.clone_fd) {
             // The kernel ends what was read on a descriptor when that is closed, and sends the rest again.
