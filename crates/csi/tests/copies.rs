@@ -7,14 +7,16 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use ciderfs_csi::proto::volume_content_source::{SnapshotSource, Type as From, VolumeSource};
 use ciderfs_csi::proto::*;
 use ciderfs_format::{FileType, Ino};
-use ciderfs_meta::{Caller, NewNode};
+use ciderfs_meta::{Caller, Meta, NewNode};
 use ciderfs_testkit::official::Official;
 use common::{Engine, GIB, Kit, at, eventually, refused};
-use tonic::{Code, Status};
+use tokio::task::JoinHandle;
+use tonic::{Code, Response, Status};
 
 const ENGINES: [Engine; 2] = [Engine::Redis, Engine::Sqlite];
 const CLAIM: &str = "pvc-5d2b1c9a-7d0c-4a2b-9a35-3a1f6a4d2c11";
@@ -38,6 +40,26 @@ async fn list(kit: &Kit, request: ListSnapshotsRequest) -> (Vec<String>, String)
     let request = ListSnapshotsRequest { secrets: kit.secrets(), ..request };
     let page = kit.controller().list_snapshots(request).await.unwrap().into_inner();
     (page.entries.into_iter().map(|e| e.snapshot.unwrap().snapshot_id).collect(), page.next_token)
+}
+
+/// A volume of so many files, and a call under way that copies it, with its request.
+async fn copying(
+    kit: &Kit,
+    files: usize,
+) -> (Arc<Meta>, CreateVolumeRequest, JoinHandle<Result<Response<CreateVolumeResponse>, Status>>) {
+    kit.create("source").await;
+    let meta = kit.meta().await;
+    let dir = at(&meta, "source").await.unwrap();
+    for n in 0..files {
+        let node = NewNode { kind: FileType::File, mode: 0o600, umask: 0, rdev: 0, target: b"" };
+        meta.create(&Caller::root(), dir, format!("f{n}").as_bytes(), &node).await.unwrap();
+    }
+    let (mut c, mut request) = (kit.controller(), kit.request("copy"));
+    request.volume_content_source = Some(VolumeContentSource { r#type: Some(of_volume("source")) });
+    let again = request.clone();
+    let call = tokio::spawn(async move { c.create_volume(request).await });
+    eventually("the copy begins", async || at(&meta, ".creating").await.is_some()).await;
+    (meta, again, call)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -233,18 +255,7 @@ async fn the_official_client_sees_volumes_quotas_and_copies() {
 async fn a_copy_goes_on_without_its_call() {
     for engine in ENGINES {
         let mut kit = Kit::new(engine, false).await;
-        kit.create("source").await;
-        let meta = kit.meta().await;
-        let dir = at(&meta, "source").await.unwrap();
-        for n in 0..300 {
-            let node = NewNode { kind: FileType::File, mode: 0o600, umask: 0, rdev: 0, target: b"" };
-            meta.create(&Caller::root(), dir, format!("f{n}").as_bytes(), &node).await.unwrap();
-        }
-        let (mut c, mut request) = (kit.controller(), kit.request("copy"));
-        request.volume_content_source = Some(VolumeContentSource { r#type: Some(of_volume("source")) });
-        let again = request.clone();
-        let call = tokio::spawn(async move { c.create_volume(request).await });
-        eventually("the copy begins", async || at(&meta, ".creating").await.is_some()).await;
+        let (meta, again, call) = copying(&kit, 300).await;
         call.abort();
         // While it is under way nobody begins another one or removes it.
         if at(&meta, "copy").await.is_none() {
@@ -279,18 +290,7 @@ async fn a_copy_of_what_is_deleted_meanwhile_is_whole_or_none() {
     const FILES: usize = 400;
     for engine in ENGINES {
         let kit = Kit::new(engine, false).await;
-        kit.create("source").await;
-        let meta = kit.meta().await;
-        let dir = at(&meta, "source").await.unwrap();
-        for n in 0..FILES {
-            let node = NewNode { kind: FileType::File, mode: 0o600, umask: 0, rdev: 0, target: b"" };
-            meta.create(&Caller::root(), dir, format!("f{n}").as_bytes(), &node).await.unwrap();
-        }
-        let (mut c, mut request) = (kit.controller(), kit.request("copy"));
-        request.volume_content_source = Some(VolumeContentSource { r#type: Some(of_volume("source")) });
-        let again = request.clone();
-        let call = tokio::spawn(async move { c.create_volume(request).await });
-        eventually("the copy begins", async || at(&meta, ".creating").await.is_some()).await;
+        let (meta, again, call) = copying(&kit, FILES).await;
         // This driver refuses; one that knows nothing of the copy does it.
         let refusal = kit.delete("source").await;
         let is_over = at(&meta, "copy").await.is_some();
