@@ -19,6 +19,7 @@ mod download;
 mod error;
 mod eviction;
 mod flight;
+mod inner;
 mod key;
 mod memory;
 mod mode;
