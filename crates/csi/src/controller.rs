@@ -330,6 +330,9 @@ fn source_of(source: &VolumeContentSource) -> Result<Source, Status> {
 fn told(found: Found, source: Option<VolumeContentSource>, mut context: BTreeMap<String, String>) -> Volume {
     let capacity_bytes = found.mark.as_ref().map_or(0, |mark| mark.capacity);
     context.insert("subPath".into(), found.path);
+    if found.mark.is_some() {
+        context.insert(ids::MADE.into(), "true".into());
+    }
     context.insert("capacity".into(), capacity_bytes.to_string());
     let content_source = source.or_else(|| found.mark.and_then(|mark| mark.source).map(content));
     Volume {

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,11 +21,13 @@ use rustix::process::{PidfdFlags, Signal, kill_process, pidfd_open};
 
 use crate::disposable::{Failure, own_session};
 use crate::log;
+use crate::metrics;
 use crate::probe::{self, Seen};
 use crate::protocol::{Info, Refusal, State};
 use crate::record::{Process, Record};
 use crate::server::Config;
 use crate::spec::Spec;
+use crate::unit;
 
 /// Where a client says how it is (sd_notify(3)), and where its keeper is woken.
 const NOTIFY: &str = "notify";
@@ -331,12 +333,31 @@ impl Keeper {
         let (entry, config) = (&self.entry, &self.config);
         entry.change(|inner| inner.state = State::Starting);
         std::fs::create_dir_all(&config.mount_dir)?;
-        let log = log::open(&entry.dir)?;
         let mut command = match from {
             Some(holder) => spec.resume(&config.program, &holder),
             None => spec.command(&config.program, &entry.mountpoint, config.supervised),
         };
-        command.env("NOTIFY_SOCKET", entry.dir.join(NOTIFY)).stdin(Stdio::null());
+        command
+            .env("NOTIFY_SOCKET", entry.dir.join(NOTIFY))
+            .env(metrics::ENV, entry.dir.join(metrics::SOCKET));
+        let running = if config.units { self.start_unit(&command)? } else { self.start_child(command)? };
+        entry.change(|inner| {
+            inner.record.process = Some(running.process);
+            entry.save(&inner.record);
+        });
+        Ok(running)
+    }
+
+    fn start_unit(&self, command: &Command) -> io::Result<Running> {
+        let process = unit::start(command, &self.entry.key, &self.entry.dir)?;
+        let pid = process.as_pid().ok_or(Errno::SRCH)?;
+        Ok(Running { process, end: pidfd_open(pid, PidfdFlags::empty())?, child: None })
+    }
+
+    fn start_child(&self, mut command: Command) -> io::Result<Running> {
+        let entry = &self.entry;
+        let log = log::open(&entry.dir)?;
+        command.stdin(Stdio::null());
         command.stdout(log.try_clone()?).stderr(log);
         own_session(&mut command);
         let mut child = command.spawn()?;
@@ -348,10 +369,6 @@ impl Keeper {
             let status = child.wait()?;
             return Err(io::Error::other(format!("{status}: {}", log::last_words(&entry.dir))));
         };
-        entry.change(|inner| {
-            inner.record.process = Some(process);
-            entry.save(&inner.record);
-        });
         Ok(Running { process, end, child: Some(child) })
     }
 

@@ -243,6 +243,8 @@ table! {
         "meta-password", [], "", ENGINE, Ready,
         "password of the metadata engine, where the address has none" env "META_PASSWORD" file "meta-password-file";
     SUBDIR: Inside = "subdir", [], "", MOUNT, Ready, "mount this directory of the volume";
+    EXISTING_SUBDIR: Switch =
+        "existing-subdir", [], "", MOUNT, Ready, "fail if the directory of --subdir is not there; else it is made";
     READ_ONLY: Switch = "read-only", [], "", MOUNT, Ready, "refuse every change";
     HEARTBEAT: Time(0, 86_400) = "heartbeat", [], "12s", MOUNT, Ready, "interval of session refresh, 0 for none";
     NO_BGJOB: Switch = "no-bgjob", [], "", MOUNT, Ready, "no background jobs";
@@ -355,6 +357,12 @@ table! {
         "directory of records, secrets and logs of clients; in memory, or clients wait for their secrets after a restart";
     MOUNT_DIR: Text =
         "mount-dir", [], "/var/lib/ciderfs/mounts", MOUNTER, Ready, "directory that clients mount in";
+    CLIENT_METRICS: Address =
+        "metrics", [], "", MOUNTER, Ready,
+        "address of one Prometheus endpoint for all clients";
+    TRANSIENT_UNITS: Switch =
+        "transient-units", [], "", MOUNTER, Ready,
+        "start each client as a transient unit of systemd, which outlives the mounter's unit";
     NO_SUPERVISOR: Switch =
         "no-supervisor", [], "", MOUNTER, Ready, "start clients without a supervisor of their own";
 }

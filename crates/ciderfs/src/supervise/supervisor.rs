@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use ciderfs_format::shown;
 use ciderfs_handover::link::{self, Link, Message};
 use ciderfs_handover::{State, place};
+use ciderfs_mounter::init;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
@@ -21,7 +22,7 @@ use serde_json::json;
 use super::control::{Asked, Listener, say};
 use super::program::Program;
 use super::signals::Signals;
-use super::upgrade::{Stage, Upgrade};
+use super::upgrade::{LEAVE, Stage, Upgrade};
 use super::{HOLD, STATUS, UPGRADE, ask, turn, worker};
 use crate::cli::args::Args;
 use crate::cli::secrets::PASSWORD_FILE;
@@ -79,6 +80,8 @@ pub(super) struct Supervisor {
     served: bool,
     /// Signals that ask for the end.
     stops: u32,
+    /// The container ends: the worker stores what it can, and others go on with the mount. Until when that may take.
+    leaving: Option<Instant>,
     /// The mount has been brought to its end.
     ended: bool,
     /// Why the last worker has failed.
@@ -136,6 +139,7 @@ impl Supervisor {
             starts: 0,
             served: false,
             stops: 0,
+            leaving: None,
             ended: false,
             last_words: None,
             listener: None,
@@ -211,7 +215,7 @@ impl Supervisor {
     }
 
     fn wait(&self, signals: &Signals) -> Result<()> {
-        let waits = self.start_at.is_some() || self.upgrade.is_some();
+        let waits = self.start_at.is_some() || self.upgrade.is_some() || self.leaving.is_some();
         let starting = self.worker.as_ref().is_none_or(|w| w.ready.is_none());
         let limit = (waits || starting).then(|| {
             let until = self.start_at.map_or(TICK, |at| at.saturating_duration_since(Instant::now()));
@@ -248,6 +252,9 @@ impl Supervisor {
             }
             return;
         }
+        if self.served && self.stops == 0 && init::is_contained() {
+            return self.leave();
+        }
         self.stops += 1;
         if self.worker.is_none() {
             // What is not stored yet is, before the mount ends.
@@ -265,6 +272,14 @@ impl Supervisor {
         if self.stops > 1 {
             // It may wait for something that never comes.
             self.kill(Signal::KILL);
+        }
+    }
+
+    /// Has the worker store what it can, and ends without the mount: who holds copies gives them to the next supervisor.
+    fn leave(&mut self) {
+        self.leaving.get_or_insert_with(|| Instant::now() + LEAVE);
+        if self.is_serving() {
+            self.replace();
         }
     }
 
@@ -301,8 +316,11 @@ impl Supervisor {
             }
         }
         self.serve_asking();
-        if let Some(upgrade) = &self.upgrade
-            && upgrade.is_late()
+        if self.leaving.is_some() && self.worker.is_none() {
+            return Some(Ok(()));
+        }
+        if self.upgrade.as_ref().is_some_and(Upgrade::is_late)
+            || self.leaving.is_some_and(|until| Instant::now() > until)
         {
             // The kernel keeps what it has not answered.
             self.kill(Signal::KILL);
@@ -363,6 +381,10 @@ impl Supervisor {
         {
             daemon::ready(&message.lossy(), log);
         }
+        if self.leaving.is_some() {
+            // What it has found of the one before is stored.
+            self.replace();
+        }
         if self.starts > 1 {
             tracing::info!("the mount goes on, served by worker {}", self.pid());
         }
@@ -387,6 +409,9 @@ impl Supervisor {
     fn worker_ended(&mut self, status: ExitStatus) -> Option<Result<()>> {
         if self.ended || !self.served || self.stops > 1 {
             return Some(self.result(status));
+        }
+        if self.leaving.is_some() {
+            return Some(Ok(()));
         }
         match self.upgrade.as_ref().map(|u| u.stage) {
             Some(Stage::Leaving | Stage::Starting) => {

@@ -15,7 +15,7 @@ use crate::failure::{EXIT_ERROR, EXIT_OLD_SERVES, EXIT_UNFIT, EXIT_UNSERVED};
 
 /// The worker has this long to finish what it has begun and to store what was written; then it is ended, and its successor finds
 /// what was not stored.
-const LEAVE: Duration = Duration::from_secs(45);
+pub(super) const LEAVE: Duration = Duration::from_secs(45);
 /// The next one has this long to be ready if whoever asks says nothing else.
 const READY: Duration = Duration::from_secs(60);
 

@@ -7,6 +7,7 @@ use ciderfs_mounter::Spec;
 use tonic::Status;
 
 use crate::capability;
+use crate::ids::MADE;
 use crate::proto::VolumeCapability;
 use crate::proto::volume_capability::AccessType;
 use crate::proto::volume_capability::access_mode::Mode;
@@ -81,6 +82,8 @@ fn options(context: &Map, capability: Option<&VolumeCapability>) -> Result<Vec<S
             None => options.push(word.to_owned()),
         }
     }
+    // Where the controller has made it, and not below another one that options name.
+    let is_made = dir.is_empty() && context.get(MADE).is_some_and(|made| made == "true");
     if let Some(path) = context.get("subPath") {
         dir = format!("{}/{path}", dir.trim_end_matches('/'));
     }
@@ -92,6 +95,9 @@ fn options(context: &Map, capability: Option<&VolumeCapability>) -> Result<Vec<S
             )));
         }
         options.push(format!("subdir=/{}", names.join("/")));
+        if is_made {
+            options.push("existing-subdir".into());
+        }
     }
     Ok(options)
 }
@@ -164,6 +170,10 @@ mod tests {
             ]
         );
         assert_eq!(super::spec("v", &context, &map(&[]), Some(&capability)).unwrap(), None);
+        // One that the controller has made is not made again when it is gone.
+        let made = map(&[("subPath", "pvc-1"), (MADE, "true")]);
+        let made = super::spec("pvc-1", &made, &secrets, None).unwrap().unwrap();
+        assert_eq!(made.options, ["subdir=/pvc-1", "existing-subdir"]);
         let outside = map(&[("subPath", "../x")]);
         assert!(super::spec("v", &outside, &secrets, Some(&capability)).is_err());
     }

@@ -199,11 +199,20 @@ fn complete(options: &mut ServeOptions, args: &Args, volume: &Volume) {
 }
 
 async fn serve_metrics(args: &Args, vfs: &Arc<Vfs>) {
-    let address = args.get(METRICS);
-    if address.is_empty() {
+    let vfs = Arc::clone(vfs);
+    let text: http::Text = Arc::new(move || vfs.metrics().prometheus_text());
+    let (address, explicit) = (args.get(METRICS), args.has(METRICS));
+    // A mounter serves the figures of all its clients at one address.
+    let socket = std::env::var_os(ciderfs_mounter::metrics::ENV);
+    if let Some(at) = &socket
+        && let Err(e) = http::serve_at(Path::new(at), Arc::clone(&text))
+    {
+        tracing::error!("no metrics for the mounter at {}: {e}", shown(at));
+    }
+    if address.is_empty() || (socket.is_some() && !explicit) {
         return;
     }
-    match http::serve(address, args.has(METRICS), Arc::clone(vfs)).await {
+    match http::serve(address, explicit, text).await {
         Ok(at) => tracing::info!("Prometheus metrics at http://{at}/metrics"),
         Err(e) => tracing::error!("no metrics endpoint at {address}: {e}"),
     }
