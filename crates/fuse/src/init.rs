@@ -128,6 +128,7 @@ impl Default for InitConfig {
             allow_idmap: false,
             passthrough: false,
             request_timeout: 0,
+            resend: true,
         }
     }
 }
@@ -170,7 +171,7 @@ impl InitConfig {
             | cap::MAX_PAGES
             | cap::ABORT_ERROR
             | cap::HAS_EXPIRE_ONLY
-            | cap::HAS_RESEND
+            | on(self.resend, cap::HAS_RESEND)
             | cap::INIT_EXT
     }
 }

@@ -81,7 +81,7 @@ pub fn translate(argv: &[OsString]) -> Result<Call> {
 fn options(argv: &[OsString]) -> Vec<&[u8]> {
     let words = argv.get(3..).unwrap_or_default();
     let lists = words.windows(2).filter(|w| w[0] == "-o");
-    lists.flat_map(|w| w[1].as_bytes().split(|b| *b == b',')).collect()
+    lists.flat_map(|w| ciderfs_fuse::mount::split(w[1].as_bytes())).collect()
 }
 
 /// `mount -o remount,...`.
