@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use ciderfs_csi::proto::volume_capability::{AccessType, MountVolume};
 use ciderfs_csi::proto::volume_capability::access_mode::Mode;
+use ciderfs_csi::proto::volume_capability::{AccessType, MountVolume};
 use ciderfs_csi::proto::*;
 use csi_kit::{Claim, Node, children, kill, mounts_at, own_mounts, pid, refused};
 use rustix::process::{Signal, kill_process};
@@ -152,7 +152,8 @@ fn requests_that_lack_something_are_refused() {
     refused(node.call(async |mut node| node.node_expand_volume(expand).await), Code::Unimplemented);
     // Not even a path.
     refused(node.stats("pvc-1", Path::new("some/path")), Code::NotFound);
-    let unstaged = NodePublishVolumeRequest { staging_target_path: String::new(), ..node.request(&claim, "a") };
+    let unstaged =
+        NodePublishVolumeRequest { staging_target_path: String::new(), ..node.request(&claim, "a") };
     refused(node.call(async |mut node| node.node_publish_volume(unstaged).await), Code::FailedPrecondition);
     let info =
         node.call(async |mut node| node.node_get_info(NodeGetInfoRequest {}).await).unwrap().into_inner();

@@ -243,9 +243,9 @@ impl ControllerService {
         // What is wrong with the request is said whatever else is wrong.
         paging::check(r.max_entries, &r.starting_token)?;
         let list = |opened: Opened| -> BoxFuture<'static, _> {
-            Box::pin(async move {
-                volumes::all(&opened.meta).await.map_err(|e| meta_status(&opened.place, e))
-            })
+            Box::pin(
+                async move { volumes::all(&opened.meta).await.map_err(|e| meta_status(&opened.place, e)) },
+            )
         };
         let found: BTreeMap<_, _> = self.of_all_known(list).await?.into_iter().flatten().collect();
         let (page, next_token) = paging::page(found.into_iter().collect(), r.max_entries, &r.starting_token)?;
@@ -283,7 +283,9 @@ impl ControllerService {
     fn has_own(&self) -> Result<(), Status> {
         match self.driver.secrets_dir {
             Some(_) => Ok(()),
-            None => Err(Status::unimplemented("this call brings no Secret: give the driver one with --secrets-dir")),
+            None => Err(Status::unimplemented(
+                "this call brings no Secret: give the driver one with --secrets-dir",
+            )),
         }
     }
 

@@ -76,7 +76,7 @@ impl NodeService {
     /// Does something about a volume, and nothing else about it meanwhile, even if the caller does not wait for it.
     async fn run<T: Send + 'static>(
         &self,
-        held: Option<Held>,
+        held: impl Send + 'static,
         work: impl FnOnce(&Volumes) -> Result<T, Status> + Send + 'static,
     ) -> Result<Response<T>, Status> {
         let volumes = Arc::clone(&self.volumes);
@@ -88,8 +88,13 @@ impl NodeService {
         done.map_err(|e| Status::internal(e.to_string()))?.map(Response::new)
     }
 
-    fn hold(&self, volume: &str) -> Result<Option<Held>, Status> {
-        self.volumes.locks.hold(volume).map(Some)
+    fn hold(&self, volume: &str) -> Result<Held, Status> {
+        self.volumes.locks.hold(volume)
+    }
+
+    /// A target, too: two volumes may be meant for the same one.
+    fn hold_at(&self, volume: &str, target: &Path) -> Result<(Held, Held), Status> {
+        Ok((self.hold(volume)?, self.hold(&format!("the target {}", target.display()))?))
     }
 }
 
@@ -151,10 +156,12 @@ impl Node for NodeService {
         let mut access = access(r.volume_capability.as_ref())?;
         access.read_only |= r.readonly;
         if r.staging_target_path.is_empty() {
-            return Err(Status::failed_precondition("staging_target_path is missing: stage the volume first"));
+            return Err(Status::failed_precondition(
+                "staging_target_path is missing: stage the volume first",
+            ));
         }
         let wanted = wanted(&volume, &r.volume_context, &r.secrets, r.volume_capability.as_ref())?;
-        let held = self.hold(&volume)?;
+        let held = self.hold_at(&volume, &target)?;
         let work = move |volumes: &Volumes| volumes.publish(&volume, &target, access, wanted);
         self.run(held, |volumes| work(volumes).map(|()| NodePublishVolumeResponse {})).await
     }
@@ -166,9 +173,11 @@ impl Node for NodeService {
         let r = request.into_inner();
         let volume = needed("volume_id", &r.volume_id)?.to_owned();
         let target = path("target_path", &r.target_path)?;
-        let held = self.hold(&volume)?;
-        self.run(held, move |volumes| volumes.unpublish(&volume, &target).map(|()| NodeUnpublishVolumeResponse {}))
-            .await
+        let held = self.hold_at(&volume, &target)?;
+        self.run(held, move |volumes| {
+            volumes.unpublish(&volume, &target).map(|()| NodeUnpublishVolumeResponse {})
+        })
+        .await
     }
 
     async fn node_get_volume_stats(
@@ -179,7 +188,7 @@ impl Node for NodeService {
         let volume = needed("volume_id", &r.volume_id)?.to_owned();
         // One that cannot be a path of ours has no volume: that is what is asked.
         let path = PathBuf::from(needed("volume_path", &r.volume_path)?);
-        self.run(None, move |volumes| {
+        self.run((), move |volumes| {
             let (place, key) = volumes
                 .place(&volume, &path)
                 .ok_or_else(|| Status::not_found(format!("{volume} is not at {}", path.display())))?;

@@ -29,8 +29,14 @@ async fn codes(kit: &Kit) -> Vec<(rpc::Type, Code)> {
     vec![
         (T::CreateDeleteVolume, call!(create_volume, CreateVolumeRequest::default())),
         (T::CreateDeleteVolume, call!(delete_volume, DeleteVolumeRequest::default())),
-        (T::PublishUnpublishVolume, call!(controller_publish_volume, Default::default())),
-        (T::PublishUnpublishVolume, call!(controller_unpublish_volume, Default::default())),
+        (
+            T::PublishUnpublishVolume,
+            call!(controller_publish_volume, ControllerPublishVolumeRequest::default()),
+        ),
+        (
+            T::PublishUnpublishVolume,
+            call!(controller_unpublish_volume, ControllerUnpublishVolumeRequest::default()),
+        ),
         (T::ListVolumes, call!(list_volumes, ListVolumesRequest::default())),
         (T::GetCapacity, call!(get_capacity, GetCapacityRequest::default())),
         (T::CreateDeleteSnapshot, call!(create_snapshot, CreateSnapshotRequest::default())),
@@ -59,7 +65,7 @@ async fn a_driver_can_what_it_tells_and_nothing_else() {
             })
             .collect();
         for (capability, code) in codes(&kit).await {
-            let can = told.contains(&capability.into());
+            let can = told.contains(&i32::from(capability));
             assert_eq!(code != Code::Unimplemented, can, "{capability:?} {code:?}");
         }
     }
@@ -79,7 +85,8 @@ async fn other_services_are_unimplemented() {
         let mut client = tonic::client::Grpc::new(kit.channel());
         client.ready().await.unwrap();
         let codec = tonic_prost::ProstCodec::<ProbeRequest, ProbeResponse>::default();
-        let answer = client.unary(Request::new(ProbeRequest {}), PathAndQuery::from_static(call), codec).await;
+        let answer =
+            client.unary(Request::new(ProbeRequest {}), PathAndQuery::from_static(call), codec).await;
         assert_eq!(refused(answer), Code::Unimplemented, "{call}");
     }
 }
@@ -167,7 +174,9 @@ async fn an_engine_that_is_gone_is_left_out_of_lists_after_a_while() {
     }
     let list = async |service: &ControllerService| {
         let listed = service.list_volumes(Request::new(ListVolumesRequest::default())).await?.into_inner();
-        Ok::<_, tonic::Status>(listed.entries.into_iter().map(|e| e.volume.unwrap().volume_id).collect::<Vec<_>>())
+        Ok::<_, tonic::Status>(
+            listed.entries.into_iter().map(|e| e.volume.unwrap().volume_id).collect::<Vec<_>>(),
+        )
     };
     assert_eq!(list(&service).await.unwrap(), ["here", "there"]);
     let port = other.redis.as_ref().unwrap().port().to_string();

@@ -20,7 +20,7 @@ pub fn shown(name: &(impl AsRef<OsStr> + ?Sized)) -> Cow<'_, str> {
     for chunk in name.as_encoded_bytes().utf8_chunks() {
         let plain = |c: char| c != '\\' && !does_something(c);
         let mut rest = chunk.valid();
-        while let Some(at) = rest.find(|c| !plain(c)) {
+        while let Some(at) = rest.find(|c: char| !plain(c)) {
             let (before, after) = rest.split_at(at);
             out.push_str(before);
             let len = after.chars().next().map_or(0, char::len_utf8);

@@ -95,6 +95,8 @@ pub struct InitConfig {
     pub passthrough: bool,
     /// Seconds after which the kernel aborts the connection because of an unanswered request; 0 never.
     pub request_timeout: u16,
+    /// Have the kernel send again what was not answered, when somebody asks for it ([`crate::Notifier::resend`]). Linux 6.9.
+    pub resend: bool,
 }
 
 impl Default for InitConfig {

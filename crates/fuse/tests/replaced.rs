@@ -20,14 +20,15 @@ const LONG: Duration = Duration::from_secs(30);
 struct Silent {
     fs: MemFs,
     told: Mutex<std::sync::mpsc::Sender<Header>>,
+    left: Arc<Mutex<Vec<Reply>>>,
 }
 
 impl Handler for Silent {
     fn handle(&self, req: Request, reply: Reply) {
         if matches!(req.op(), Ok(Op::Read { .. })) {
             self.told.lock().unwrap().send(*req.header()).unwrap();
-            // As after kill -9: nothing is answered.
-            std::mem::forget(reply);
+            // Nothing is answered.
+            self.left.lock().unwrap().push(reply);
         } else {
             self.fs.handle(req, reply);
         }
@@ -42,6 +43,7 @@ struct Silenced {
     session: SessionHandle,
     negotiated: Negotiated,
     reads: Receiver<Header>,
+    left: Arc<Mutex<Vec<Reply>>>,
 }
 
 fn silenced() -> Silenced {
@@ -55,11 +57,12 @@ fn silenced_with(init: InitConfig) -> Silenced {
     let (fd, guard) = mount::mount(dir.path(), &options).unwrap();
     let kept = fd.try_clone().unwrap();
     let (told, reads) = channel();
-    let handler = Silent { fs: MemFs::default(), told: Mutex::new(told) };
+    let left = Arc::<Mutex<Vec<Reply>>>::default();
+    let handler = Silent { fs: MemFs::default(), told: Mutex::new(told), left: left.clone() };
     let config = SessionConfig { shared: true, init, ..SessionConfig::default() };
     let session = Session::new(fd, config, handler).unwrap();
     let negotiated = Negotiated::from_bytes(&session.negotiated().to_bytes()).unwrap();
-    Silenced { dir, _guard: guard, kept, session: session.spawn().unwrap(), negotiated, reads }
+    Silenced { dir, _guard: guard, kept, session: session.spawn().unwrap(), negotiated, reads, left }
 }
 
 fn cat(path: &Path) -> Child {
@@ -147,7 +150,10 @@ fn a_kernel_that_sends_nothing_again_ends_what_was_left() {
     assert!(m.session.stop_reading(LONG));
     // Nobody has read this one: it waits for the next.
     let second = cat(&hello);
-    drop(m.session);
+    // The process ends, and its descriptors with it.
+    m.session.leave();
+    m.left.lock().unwrap().clear();
+    m.session.join().unwrap();
     let ended = first.wait_with_output().unwrap();
     assert!(!ended.status.success(), "what nobody answers any more is not waited for");
     let said_why = String::from_utf8_lossy(&ended.stderr).into_owned();

@@ -36,6 +36,12 @@ impl ControllerService {
         Ok(secrets)
     }
 
+    /// Is it the file system of this driver's Secret? That is asked in any case.
+    fn is_own(&self, secrets: &Secrets) -> bool {
+        let own = self.driver.secrets_dir.as_ref().and_then(|_| self.secrets(&BTreeMap::new()).ok());
+        own.is_some_and(|own| own.get("metaurl") == secrets.get("metaurl"))
+    }
+
     /// Asks all file systems that are known at the same time, each of them for a while.
     fn asked<'a, T: Send + 'a>(
         &'a self,
@@ -46,7 +52,7 @@ impl ControllerService {
             let asking = async { ask(self.open_with(secrets, None).await?).await };
             let late = |_| Err(Status::deadline_exceeded("it does not answer"));
             let answer = tokio::time::timeout(PATIENCE, asking).await.unwrap_or_else(late);
-            let is_forgotten = self.engines.answered(secrets, answer.is_ok());
+            let is_forgotten = self.engines.answered(secrets, answer.is_ok()) && !self.is_own(secrets);
             answer.map_err(|e| {
                 let place = secrets.shown_place();
                 if is_forgotten {
@@ -96,7 +102,7 @@ impl ControllerService {
         self.has_own()?;
         let fits = r.volume_capabilities.iter().all(|c| capability::check(c).is_ok());
         let secrets = if fits { self.known()? } else { Vec::new() };
-        let room = |opened: Opened| -> BoxFuture<'static, _> {
+        let room = |opened: Opened| -> BoxFuture<'static, Result<i64, Status>> {
             Box::pin(async move {
                 let stat = opened.meta.statfs().await.map_err(|e| meta_status(&opened.place, e))?;
                 Ok(i64::try_from(stat.avail_space).unwrap_or(i64::MAX))

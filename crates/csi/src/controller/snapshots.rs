@@ -12,7 +12,8 @@ use super::{ControllerService, existing, snapshot_lock};
 use crate::engine::{Opened, meta_status};
 use crate::proto::{
     CreateSnapshotRequest, CreateSnapshotResponse, DeleteSnapshotRequest, DeleteSnapshotResponse,
-    GetSnapshotRequest, GetSnapshotResponse, ListSnapshotsRequest, ListSnapshotsResponse, Snapshot, list_snapshots_response,
+    GetSnapshotRequest, GetSnapshotResponse, ListSnapshotsRequest, ListSnapshotsResponse, Snapshot,
+    list_snapshots_response,
 };
 use crate::snapshots::{self, Snapshot as Tree};
 use crate::{ids, paging, volumes};
@@ -138,11 +139,7 @@ impl ControllerService {
                 found.map_err(|e| meta_status(&opened.place, e))
             })
         };
-        if secrets.is_empty() {
-            self.find_known(look).await
-        } else {
-            look(self.open(secrets).await?).await
-        }
+        if secrets.is_empty() { self.find_known(look).await } else { look(self.open(secrets).await?).await }
     }
 }
 
