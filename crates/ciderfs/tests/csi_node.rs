@@ -142,6 +142,21 @@ fn requests_that_lack_something_are_refused() {
         assert!(e.contains("does not run SELinux") && e.contains("c15,c100"), "{e}");
     }
     assert!(node.client().list().unwrap().is_empty());
+    // Nor does a pod of another context get what was staged for none: that is another mount, for which the Secret is needed.
+    node.stage(&claim).unwrap();
+    let mut other = node.request(&claim, "a");
+    let mount = MountVolume { mount_flags: vec![context.into()], ..Default::default() };
+    other.volume_capability.as_mut().unwrap().access_type = Some(AccessType::Mount(mount));
+    let publish_other =
+        |r: NodePublishVolumeRequest| node.call(async |mut node| node.node_publish_volume(r).await);
+    let e = refused(publish_other(other.clone()), Code::FailedPrecondition);
+    assert!(e.contains("SELinux context") && mounts_at(&node.target("a")).is_empty(), "{e}");
+    other.secrets = claim.secrets.clone();
+    let own = publish_other(other);
+    if !has_selinux {
+        assert!(refused(own, Code::Internal).contains("does not run SELinux"));
+    }
+    node.unstage("pvc-1").unwrap();
     refused(node.unstage(""), Code::InvalidArgument);
     refused(node.unpublish("", "a"), Code::InvalidArgument);
     refused(node.stats("", &node.target("a")), Code::InvalidArgument);
