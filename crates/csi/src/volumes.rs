@@ -290,7 +290,12 @@ pub async fn remove(meta: &Meta, volume: &Volume) -> Result<()> {
         tracing::warn!("{}: another volume uses /{}: the directory stays", volume.id, volume.path);
     } else if let Some(dir) = volume.dir {
         if volume.is_listed() && !was_made(meta, dir).await? {
-            tracing::info!("{}: /{} was there before the volume: it stays", volume.id, volume.path);
+            tracing::warn!(
+                "{}: nothing shows that /{} was made for a volume of this driver: it stays with all that is in it. Remove it yourself if \
+                 nobody needs it",
+                volume.id,
+                volume.path
+            );
             return unlist(meta, &volume.id).await;
         }
         let (above, name) = volume.path.rsplit_once('/').unwrap_or(("", &volume.path));

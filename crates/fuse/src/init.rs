@@ -94,6 +94,8 @@ pub struct InitConfig {
     pub passthrough: bool,
     /// Seconds after which the kernel aborts the connection because of an unanswered request; 0 never.
     pub request_timeout: u16,
+    /// Have the kernel send again what was not answered, when somebody asks for it ([`crate::Notifier::resend`]). Linux 6.9.
+    pub resend: bool,
 }
 
 impl Default for InitConfig {
@@ -127,6 +129,7 @@ impl Default for InitConfig {
             allow_idmap: false,
             passthrough: false,
             request_timeout: 0,
+            resend: true,
         }
     }
 }
@@ -169,7 +172,7 @@ impl InitConfig {
             | cap::MAX_PAGES
             | cap::ABORT_ERROR
             | cap::HAS_EXPIRE_ONLY
-            | cap::HAS_RESEND
+            | on(self.resend, cap::HAS_RESEND)
             | cap::INIT_EXT
     }
 }
@@ -285,11 +288,7 @@ pub enum InitError {
 }
 
 /// Answers the arguments of an INIT. `max_pages_limit` is the system's bound of pages per request.
-pub(crate) fn negotiate(
-    args: &[u8],
-    config: &InitConfig,
-    max_pages_limit: u32,
-) -> Result<Answer, InitError> {
+pub(crate) fn negotiate(args: &[u8], config: &InitConfig, max_pages_limit: u32) -> Result<Answer, InitError> {
     let mut c = Cursor::new(args);
     let malformed = |_| InitError::TooShort;
     let init: wire::InitIn = c.get("init").map_err(malformed)?;

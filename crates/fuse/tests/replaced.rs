@@ -20,14 +20,15 @@ const LONG: Duration = Duration::from_secs(30);
 struct Silent {
     fs: MemFs,
     told: Mutex<std::sync::mpsc::Sender<Header>>,
+    left: Arc<Mutex<Vec<Reply>>>,
 }
 
 impl Handler for Silent {
     fn handle(&self, req: Request, reply: Reply) {
         if matches!(req.op(), Ok(Op::Read { .. })) {
             self.told.lock().unwrap().send(*req.header()).unwrap();
-            // As after kill -9: nothing is answered.
-            std::mem::forget(reply);
+            // Nothing is answered.
+            self.left.lock().unwrap().push(reply);
         } else {
             self.fs.handle(req, reply);
         }
@@ -42,20 +43,26 @@ struct Silenced {
     session: SessionHandle,
     negotiated: Negotiated,
     reads: Receiver<Header>,
+    left: Arc<Mutex<Vec<Reply>>>,
 }
 
 fn silenced() -> Silenced {
+    silenced_with(InitConfig::default())
+}
+
+fn silenced_with(init: InitConfig) -> Silenced {
     let dir = tempfile::tempdir().unwrap();
     let options =
         MountOptions { fsname: "mem".into(), subtype: "cidertest".into(), ..MountOptions::default() };
     let (fd, guard) = mount::mount(dir.path(), &options).unwrap();
     let kept = fd.try_clone().unwrap();
     let (told, reads) = channel();
-    let handler = Silent { fs: MemFs::default(), told: Mutex::new(told) };
-    let session =
-        Session::new(fd, SessionConfig { shared: true, ..SessionConfig::default() }, handler).unwrap();
+    let left = Arc::<Mutex<Vec<Reply>>>::default();
+    let handler = Silent { fs: MemFs::default(), told: Mutex::new(told), left: left.clone() };
+    let config = SessionConfig { shared: true, init, ..SessionConfig::default() };
+    let session = Session::new(fd, config, handler).unwrap();
     let negotiated = Negotiated::from_bytes(&session.negotiated().to_bytes()).unwrap();
-    Silenced { dir, _guard: guard, kept, session: session.spawn().unwrap(), negotiated, reads }
+    Silenced { dir, _guard: guard, kept, session: session.spawn().unwrap(), negotiated, reads, left }
 }
 
 fn cat(path: &Path) -> Child {
@@ -127,4 +134,40 @@ fn stopping_loses_nothing() {
         session = Session::adopt(fd, config, m.negotiated.clone(), MemFs::default()).spawn().unwrap();
         assert_eq!(said(cat(&m.dir.path().join("hello"))), HELLO);
     }
+}
+
+/// Kernels before 6.9 send nothing again: each reader has a descriptor of its own, with which the kernel ends what was read on it.
+#[test]
+fn a_kernel_that_sends_nothing_again_ends_what_was_left() {
+    if !can_mount() {
+        return;
+    }
+    let m = silenced_with(InitConfig { resend: false, ..InitConfig::default() });
+    assert!(!m.negotiated.can_resend());
+    let hello: PathBuf = m.dir.path().join("hello");
+    let first = cat(&hello);
+    m.reads.recv_timeout(LONG).unwrap();
+    assert!(m.session.stop_reading(LONG));
+    // Nobody has read this one: it waits for the next.
+    let second = cat(&hello);
+    // The process ends, and its descriptors with it.
+    m.session.leave();
+    m.left.lock().unwrap().clear();
+    m.session.join().unwrap();
+    let ended = first.wait_with_output().unwrap();
+    assert!(!ended.status.success(), "what nobody answers any more is not waited for");
+    let said_why = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(said_why.contains("Software caused connection abort"), "{said_why}");
+    let mut kept = m.kept;
+    for round in 0..3 {
+        let config = SessionConfig { shared: true, ..SessionConfig::default() };
+        let fd = kept.try_clone().unwrap();
+        let next = Session::adopt(fd, config, m.negotiated.clone(), MemFs::default()).spawn().unwrap();
+        assert_eq!(said(cat(&hello)), HELLO, "{round}");
+        assert!(next.stop_reading(LONG));
+        kept = kept.try_clone().unwrap();
+    }
+    let config = SessionConfig { shared: true, ..SessionConfig::default() };
+    let _last = Session::adopt(kept, config, m.negotiated.clone(), MemFs::default()).spawn().unwrap();
+    assert_eq!(said(second), HELLO);
 }

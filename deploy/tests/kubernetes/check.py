@@ -245,7 +245,6 @@ REFUSED = [
     ({"fullnameOverride": "juicefs_csi"}, ["fullnameOverride"]),
     ({"kubeletDir": "var/lib/kubelet"}, ["kubeletDir"]),
     ({"kubeletDir": "/var/lib/kubelet/"}, ["kubeletDir"]),
-    ({"csidriver": {"seLinuxMount": True}}, ["csidriver.seLinuxMount: the client takes no context="]),
     ({"csidriver": {"fsGroupPolicy": "Always"}}, ["fsGroupPolicy"]),
     ({"storageClasses": [{**CLASS, "name": "juicefs_sc"}]}, ["name"]),
     ({"storageClasses": [{**CLASS, "reclaimPolicy": "Recycle"}]}, ["reclaimPolicy"]),

@@ -236,6 +236,9 @@ def between(found, of, workloads, namespace, values, secrets, accounts):
     drivers = {o["metadata"]["name"] for o in of("CSIDriver")}
     if drivers != {values["driverName"]}:
         yield f"CSIDriver {drivers}"
+    for o in of("CSIDriver"):
+        if o["spec"].get("seLinuxMount", False) != values["csidriver"]["seLinuxMount"]:
+            yield f"{key(o)}: seLinuxMount is {o['spec'].get('seLinuxMount')}"
     for o in of("StorageClass") + of("VolumeSnapshotClass"):
         if o.get("provisioner", o.get("driver")) not in drivers:
             yield f"{key(o)}: of another driver"

@@ -243,7 +243,8 @@ fn locks(flocks: &[Value], plocks: &[Value]) -> String {
 }
 
 fn text(v: &Value) -> String {
-    v.as_str().map_or_else(|| v.to_string(), str::to_owned)
+    // Another client may have written it.
+    v.as_str().map_or_else(|| v.to_string(), |text| shown(text).into_owned())
 }
 
 /// `9.00 MiB (9437184 Bytes)`, or `3 Bytes`.

@@ -1,45 +1,42 @@
 //! The process that stays.
 
+mod asking;
+mod ending;
+
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use ciderfs_format::shown;
+use ciderfs_handover::State;
 use ciderfs_handover::link::{self, Link, Message};
-use ciderfs_handover::{State, place};
 use ciderfs_mounter::init;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::json;
 
-use super::control::{Asked, Listener, say};
+use super::control::Listener;
 use super::program::Program;
 use super::signals::Signals;
 use super::upgrade::{LEAVE, Stage, Upgrade};
-use super::{HOLD, STATUS, UPGRADE, ask, turn, worker};
+use super::{HOLD, ask, turn, worker};
 use crate::cli::args::Args;
 use crate::cli::secrets::PASSWORD_FILE;
 use crate::cli::table::{BUFFER_SIZE, RESTART_LIMIT, RESUME_FROM};
-use crate::failure::{EXIT_STOP, Failure, Result};
+use crate::failure::{Failure, Result};
 use crate::service::manager;
 use crate::{daemon, descriptors, log, visible};
 
-/// So many workers may die within [`WINDOW`] before the mount is given up: what kills them is sent to each of them again. Those that
-/// cannot start, because the engine is away, say so, and are started for as long as `--restart-limit` says.
-const TRIES: usize = 5;
+/// For how long ends of workers count together.
 const WINDOW: Duration = Duration::from_secs(60);
 /// A worker that has served so long was not killed by what waited for it.
 const SOUND: Duration = Duration::from_millis(500);
-/// Before a worker is started again; doubled each time within the window.
-const PAUSE: Duration = Duration::from_millis(100);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Looks at the time while something is to happen by then.
 const TICK: Duration = Duration::from_millis(500);
 /// Whoever holds a mount has this long to give it.
@@ -404,138 +401,6 @@ impl Supervisor {
     /// Whether the worker serves.
     pub fn is_serving(&self) -> bool {
         self.worker.as_ref().is_some_and(|w| w.ready.is_some())
-    }
-
-    fn worker_ended(&mut self, status: ExitStatus) -> Option<Result<()>> {
-        if self.ended || !self.served || self.stops > 1 {
-            return Some(self.result(status));
-        }
-        if self.leaving.is_some() {
-            return Some(Ok(()));
-        }
-        match self.upgrade.as_ref().map(|u| u.stage) {
-            Some(Stage::Leaving | Stage::Starting) => {
-                let why = self.last_words.take().unwrap_or_else(|| status.to_string());
-                self.next_program(&why);
-                self.start_at = Some(Instant::now());
-                None
-            }
-            _ => {
-                self.failed_upgrade(&status.to_string());
-                self.crashed(&status.to_string())
-            }
-        }
-    }
-
-    /// A worker has ended that should not have.
-    fn crashed(&mut self, how: &str) -> Option<Result<()>> {
-        self.ends.retain(|at| at.elapsed() < WINDOW);
-        self.ends.push(Instant::now());
-        let unserved = self.unserved.get_or_insert_with(Instant::now).elapsed();
-        let speaks = self.last_words.is_some();
-        let why = self.last_words.take().map(|why| format!(": {why}")).unwrap_or_default();
-        if (self.ends.len() > TRIES && !speaks) || unserved > self.limit {
-            self.give_up();
-            return Some(Err(Failure {
-                text: format!(
-                    "no worker can serve {}: {} have ended, and none has served for {} s ({how}{why}); it was unmounted, and what was \
-                     written but not synced may be lost",
-                    shown(&self.mountpoint),
-                    self.ends.len(),
-                    unserved.as_secs(),
-                ),
-                code: EXIT_STOP,
-            }));
-        }
-        let doubled = PAUSE * (1 << (self.ends.len() - 1).min(6));
-        let pause = if self.stops > 0 { Duration::ZERO } else { doubled.min(PAUSE_MAX) };
-        tracing::warn!("the worker has ended ({how}{why}); another one goes on in {} ms", pause.as_millis());
-        self.start_at = Some(Instant::now() + pause);
-        None
-    }
-
-    /// Ends a mount that nobody serves, so that nobody waits for it.
-    fn give_up(&mut self) {
-        self.fuse = None;
-        if let Some((_, minor)) = self.device {
-            // Others may hold the connection.
-            let _ = std::fs::write(format!("/sys/fs/fuse/connections/{minor}/abort"), "1");
-        }
-        let there = ciderfs_fuse::mount::find_mount(&self.mountpoint).ok().flatten();
-        if there.is_some_and(|m| Some((m.major, m.minor)) == self.device)
-            && let Err(e) = ciderfs_fuse::mount::unmount(&self.mountpoint, true)
-        {
-            tracing::error!("cannot unmount: {e}");
-        }
-    }
-
-    /// What the end of the worker means for this process.
-    fn result(&mut self, status: ExitStatus) -> Result<()> {
-        if !self.ended {
-            self.give_up();
-        }
-        let text = self.last_words.take().unwrap_or_else(|| format!("the worker has ended: {status}"));
-        let code = status.code().unwrap_or_else(|| 128 | status.signal().unwrap_or(0));
-        match u8::try_from(code) {
-            Ok(0) => Ok(()),
-            code => Err(Failure { text, code: code.unwrap_or(1) }),
-        }
-    }
-
-    /// Lets others ask from now on.
-    fn listen(&mut self) {
-        let Some(device) = self.device else { return };
-        match place::make(device).and_then(Listener::at) {
-            Ok(listener) => self.listener = Some(listener),
-            Err(e) => tracing::warn!("nobody can upgrade this mount: its supervisor cannot listen: {e}"),
-        }
-    }
-
-    fn serve_asking(&mut self) {
-        while let Some(link) = self.listener.as_ref().and_then(Listener::accept) {
-            self.asking.push(link);
-        }
-        for link in std::mem::take(&mut self.asking) {
-            match link.receive(false) {
-                Ok(Some(message)) => self.asked(link, Asked::of(message)),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.asking.push(link),
-                Ok(None) | Err(_) => {}
-            }
-        }
-    }
-
-    fn asked(&mut self, from: Link, asked: Asked) {
-        match asked.what["do"].as_str() {
-            Some(UPGRADE) => self.begin_upgrade(from, asked),
-            Some(HOLD) => self.hand_out(&from),
-            Some(STATUS) => say(
-                &from,
-                &json!({
-                    "done": true,
-                    "worker": self.pid(),
-                    "serving": self.is_serving(),
-                    "starts": self.starts,
-                    "program": shown(&self.program.name),
-                    "supervisor": std::process::id(),
-                }),
-            ),
-            _ => say(&from, &json!({ "failed": "this supervisor does not know that request", "code": 1 })),
-        }
-    }
-
-    /// Gives copies of everything that another supervisor needs.
-    fn hand_out(&self, to: &Link) {
-        let Some(fuse) = &self.fuse else {
-            return say(to, &json!({ "failed": "it is not mounted yet", "code": 1 }));
-        };
-        let device = self.device.map(|(major, minor)| format!("{major}:{minor}")).unwrap_or_default();
-        let place = self.mountpoint.as_os_str().as_bytes();
-        let words = self.argv.iter().map(|w| w.as_bytes());
-        let text = link::fields([device.as_bytes(), place].into_iter().chain(words));
-        let fds = [self.state.as_fd(), self.begun.as_fd(), fuse.as_fd()];
-        if let Err(e) = to.send(link::BEGIN, &text, &fds) {
-            tracing::warn!("giving the connection to another process: {e}");
-        }
     }
 }
 

@@ -194,7 +194,7 @@ fn complete(options: &mut ServeOptions, args: &Args, volume: &Volume) {
         // ACLs are attributes.
         enabled: acls || args.get(ENABLE_XATTR),
         capability: args.get(ENABLE_CAP),
-        selinux: args.find(ENABLE_SELINUX).unwrap_or_else(has_selinux),
+        selinux: args.find(ENABLE_SELINUX).unwrap_or_else(ciderfs_fuse::mount::has_selinux),
     };
 }
 
@@ -333,9 +333,4 @@ fn document(args: &Args, settings: &Settings, read_only: bool) -> Result<serde_j
         "CommPath": "",
         "Supervised": worker::get().is_some(),
     }))
-}
-
-/// Does the kernel run SELinux? Its file system is there as soon as it does, mounted or not.
-fn has_selinux() -> bool {
-    std::fs::read_to_string("/proc/filesystems").is_ok_and(|all| all.contains("selinuxfs"))
 }
