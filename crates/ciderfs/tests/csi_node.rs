@@ -83,7 +83,7 @@ fn a_volume_is_staged_published_and_taken_away() {
     for _ in 0..2 {
         node.unstage("pvc-1").unwrap();
     }
-    assert!(node.client().list().unwrap().is_empty());
+    wait_for("the end of the client", || node.client().list().unwrap().is_empty());
     assert!(!Path::new(&format!("/proc/{}", client.pid.unwrap())).exists(), "the client has ended");
     assert!(!client.mountpoint.exists());
     // What was written is there.
@@ -197,11 +197,11 @@ fn existing_volumes_of_the_official_driver_need_no_stage() {
     refused(with_secret("b"), Code::FailedPrecondition);
     node.unpublish("handle", "a").unwrap();
     node.unstage("handle").unwrap();
-    assert!(node.client().list().unwrap().is_empty());
+    wait_for("the end of the client", || node.client().list().unwrap().is_empty());
     // An orchestrator that does not stage at all.
     with_secret("a").unwrap();
     node.unpublish("handle", "a").unwrap();
-    assert!(node.client().list().unwrap().is_empty());
+    wait_for("the end of the client", || node.client().list().unwrap().is_empty());
 }
 
 #[test]
@@ -329,7 +329,7 @@ fn mounts_outlive_the_node_service_and_the_mounter() {
     assert_eq!(fs::read(target.join("open")).unwrap(), b"more".repeat(4));
     node.unpublish("pvc-1", "a").unwrap();
     node.unstage("pvc-1").unwrap();
-    assert!(node.client().list().unwrap().is_empty());
+    wait_for("the end of the client", || node.client().list().unwrap().is_empty());
 }
 
 #[test]
@@ -613,7 +613,7 @@ fn a_pod_notices_no_death_of_its_client() {
     pod.ends(other.path());
     node.unpublish("pvc-1", "a").unwrap();
     node.unstage("pvc-1").unwrap();
-    assert!(node.client().list().unwrap().is_empty());
+    wait_for("the end of the client", || node.client().list().unwrap().is_empty());
     wait_for("the end of what was held", || !node.dir.path().join("node").join(&info.key).exists());
     other.unmount();
     volume.check_after_crash();

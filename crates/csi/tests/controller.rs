@@ -515,7 +515,8 @@ async fn what_others_have_made() {
         assert_eq!(refused(kit.expand("home", GIB).await), Code::NotFound);
         assert_eq!(refused(kit.create_as(kit.request("home")).await), Code::AlreadyExists);
         assert!(at(&kit.meta().await, "home/user").await.is_some());
-        let all = ciderfs_csi::volumes::all(&kit.meta().await).await.unwrap();
+        let now = kit.meta().await;
+        let all = ciderfs_csi::volumes::all(&now).await.unwrap();
         assert_eq!(all.into_keys().collect::<Vec<_>>(), [foreign, CLAIM]);
         // Those of the official driver are: they grow, are taken over, and are removed.
         assert_eq!(kit.expand(CLAIM, 2 * GIB).await.unwrap().capacity_bytes, 2 * GIB);
