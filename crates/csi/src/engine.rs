@@ -96,9 +96,8 @@ impl Engines {
         let mut known = self.known.lock();
         // Another password of the same engine is an old one.
         known.retain(|other, _| other.0 != key.0 || *other == key);
-        // Whether it answers is seen by what is asked next.
-        let failing = known.get(&key).and_then(|known| known.failing);
-        known.insert(key.clone(), Known { store, secrets: secrets.clone(), failing });
+        // It has answered just now.
+        known.insert(key.clone(), Known { store, secrets: secrets.clone(), failing: None });
         drop(known);
         Ok(Opened { meta, key, place })
     }

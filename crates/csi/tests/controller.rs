@@ -515,6 +515,9 @@ async fn what_others_have_made() {
         assert_eq!(refused(kit.expand("home", GIB).await), Code::NotFound);
         assert_eq!(refused(kit.create_as(kit.request("home")).await), Code::AlreadyExists);
         assert!(at(&kit.meta().await, "home/user").await.is_some());
+        let now = kit.meta().await;
+        let all = ciderfs_csi::volumes::all(&now).await.unwrap();
+        assert_eq!(all.into_keys().collect::<Vec<_>>(), [foreign, CLAIM]);
         // Those of the official driver are: they grow, are taken over, and are removed.
         assert_eq!(kit.expand(CLAIM, 2 * GIB).await.unwrap().capacity_bytes, 2 * GIB);
         assert_eq!(quota(&kit, CLAIM).await, 2 * GIB);

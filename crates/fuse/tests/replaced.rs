@@ -16,8 +16,9 @@ use common::*;
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// Tells of each read, which it never answers; serves the rest.
+/// Tells of each request of a kind, which it never answers; serves the rest.
 struct Silent {
+    kind: fn(&Op<'_>) -> bool,
     fs: MemFs,
     told: Mutex<std::sync::mpsc::Sender<Header>>,
     left: Arc<Mutex<Vec<Reply>>>,
@@ -25,7 +26,7 @@ struct Silent {
 
 impl Handler for Silent {
     fn handle(&self, req: Request, reply: Reply) {
-        if matches!(req.op(), Ok(Op::Read { .. })) {
+        if req.op().is_ok_and(|op| (self.kind)(&op)) {
             self.told.lock().unwrap().send(*req.header()).unwrap();
             // Nothing is answered.
             self.left.lock().unwrap().push(reply);
@@ -47,10 +48,10 @@ struct Silenced {
 }
 
 fn silenced() -> Silenced {
-    silenced_with(InitConfig::default())
+    silenced_with(InitConfig::default(), |op| matches!(op, Op::Read { .. }))
 }
 
-fn silenced_with(init: InitConfig) -> Silenced {
+fn silenced_with(init: InitConfig, kind: fn(&Op<'_>) -> bool) -> Silenced {
     let dir = tempfile::tempdir().unwrap();
     let options =
         MountOptions { fsname: "mem".into(), subtype: "cidertest".into(), ..MountOptions::default() };
@@ -58,7 +59,7 @@ fn silenced_with(init: InitConfig) -> Silenced {
     let kept = fd.try_clone().unwrap();
     let (told, reads) = channel();
     let left = Arc::<Mutex<Vec<Reply>>>::default();
-    let handler = Silent { fs: MemFs::default(), told: Mutex::new(told), left: left.clone() };
+    let handler = Silent { kind, fs: MemFs::default(), told: Mutex::new(told), left: left.clone() };
     let config = SessionConfig { shared: true, init, ..SessionConfig::default() };
     let session = Session::new(fd, config, handler).unwrap();
     let negotiated = Negotiated::from_bytes(&session.negotiated().to_bytes()).unwrap();
@@ -142,32 +143,34 @@ fn a_kernel_that_sends_nothing_again_ends_what_was_left() {
     if !can_mount() {
         return;
     }
-    let m = silenced_with(InitConfig { resend: false, ..InitConfig::default() });
+    // A read for the page cache the kernel would begin anew.
+    let init = InitConfig { resend: false, ..InitConfig::default() };
+    let m = silenced_with(init, |op| matches!(op, Op::Statfs));
     assert!(!m.negotiated.can_resend());
     let hello: PathBuf = m.dir.path().join("hello");
-    let first = cat(&hello);
+    let left = Command::new("stat").arg("-f").arg(m.dir.path()).stderr(Stdio::piped()).spawn().unwrap();
     m.reads.recv_timeout(LONG).unwrap();
     assert!(m.session.stop_reading(LONG));
-    // Nobody has read this one: it waits for the next.
-    let second = cat(&hello);
+    // Nobody has read what this one asks: it waits for the next.
+    let waiting = cat(&hello);
     // The process ends, and its descriptors with it.
     m.session.leave();
     m.left.lock().unwrap().clear();
     m.session.join().unwrap();
-    let ended = first.wait_with_output().unwrap();
+    let ended = left.wait_with_output().unwrap();
     assert!(!ended.status.success(), "what nobody answers any more is not waited for");
-    let said_why = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert!(said_why.contains("Software caused connection abort"), "{said_why}");
-    let mut kept = m.kept;
-    for round in 0..3 {
+    let why = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(why.contains("Software caused connection abort"), "{why}");
+    let adopt = || {
         let config = SessionConfig { shared: true, ..SessionConfig::default() };
-        let fd = kept.try_clone().unwrap();
-        let next = Session::adopt(fd, config, m.negotiated.clone(), MemFs::default()).spawn().unwrap();
+        let fd = m.kept.try_clone().unwrap();
+        Session::adopt(fd, config, m.negotiated.clone(), MemFs::default()).spawn().unwrap()
+    };
+    for round in 0..3 {
+        let next = adopt();
         assert_eq!(said(cat(&hello)), HELLO, "{round}");
         assert!(next.stop_reading(LONG));
-        kept = kept.try_clone().unwrap();
     }
-    let config = SessionConfig { shared: true, ..SessionConfig::default() };
-    let _last = Session::adopt(kept, config, m.negotiated.clone(), MemFs::default()).spawn().unwrap();
-    assert_eq!(said(second), HELLO);
+    let _last = adopt();
+    assert_eq!(said(waiting), HELLO);
 }
