@@ -210,7 +210,7 @@ fn an_upgrade_under_load() {
     let mut app = App::start(mount.path());
     let fio = Command::new("fio")
         .args(["--name=verify", "--rw=randrw", "--bs=16k", "--size=24m", "--verify=crc32c", "--time_based=0"])
-        .args(["--ioengine=psync", "--verify_fatal=1", "--do_verify=1", "--loops=3"])
+        .args(["--ioengine=psync", "--verify_fatal=1", "--do_verify=1", "--loops=3", "--verify_state_save=0"])
         .arg(format!("--directory={}", mount.path().display()))
         .stdout(Stdio::piped())
         .spawn()
