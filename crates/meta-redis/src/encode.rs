@@ -335,6 +335,10 @@ impl Encoded {
             Write::DelDelfile(i, length) => {
                 self.run("ZREM", keys.delfiles(), &[delfile_member(*i, *length).as_ref()])
             }
+            Write::PutDetached(i, at) => {
+                self.run("ZADD", keys.detached_nodes(), &[text(at).as_ref(), text(i).as_ref()])
+            }
+            Write::DelDetached(i) => self.run("ZREM", keys.detached_nodes(), &[text(i).as_ref()]),
             Write::PutSustained(sid, i) => self.run("SADD", keys.sustained(*sid), &[text(i).as_ref()]),
             Write::DelSustained(sid, i) => self.run("SREM", keys.sustained(*sid), &[text(i).as_ref()]),
             Write::InitDirStat(i) => self.put_dir_stat(keys, *i, &DirStat::default()),

@@ -212,6 +212,17 @@ fn begin(vfs: &Arc<Vfs>, session: &Session, runtime: Handle) {
     let notifier = session.notifier();
     vfs.set_forgetter(forgetter(notifier.clone(), runtime.clone()));
     vfs.set_grower(grower(notifier.clone(), runtime.clone()));
+    let (names, here) = (notifier.clone(), runtime.clone());
+    vfs.set_name_forgetter(move |dir, name| {
+        let (names, name) = (names.clone(), name.to_vec());
+        // From a thread of its own: the kernel takes the directory's lock, which a request may hold.
+        let told = here.spawn_blocking(move || {
+            if let Err(e) = names.inval_entry(dir.0, &name, false) {
+                tracing::debug!("forgetting a name in directory {dir}: {e}");
+            }
+        });
+        Box::pin(async move { told.await.unwrap_or_default() })
+    });
     vfs.set_invalidator(Box::new(move |ino, what| {
         if what == Stale::Attributes {
             // Takes no lock that a request can hold.

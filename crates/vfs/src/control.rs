@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use crate::vfs::Vfs;
 
 mod stream;
+mod tree;
 
 pub(crate) use stream::Shared;
 use stream::{Place, Stream};
@@ -23,6 +24,8 @@ const PROGRESS: Duration = Duration::from_millis(300);
 
 const INFO_TEXT: u32 = 1003;
 const INFO: u32 = 1005;
+const REMOVE: u32 = 1002;
+const CLONE: u32 = 1006;
 
 /// An open `.control`.
 pub(crate) struct Control {
@@ -155,6 +158,8 @@ async fn answer(vfs: &Arc<Vfs>, c: &Caller, command: u32, body: &[u8], progress:
             let text = crate::info::text(&info);
             [&(text.len() as u32).to_be_bytes()[..], text.as_bytes()].concat()
         }
+        CLONE => tree::clone(vfs, c, body, progress).await,
+        REMOVE => tree::remove(vfs, c, body, progress).await,
         _ => vec![Errno::EINVAL.0 as u8],
     }
 }

@@ -44,6 +44,7 @@ pub enum Stale {
 }
 
 type Told = Box<dyn Fn(Ino, Stale) + Send + Sync>;
+type Names = Box<dyn Fn(Ino, &[u8]) -> BoxFuture<'static, ()> + Send + Sync>;
 type Forgetter = Box<dyn Fn(Ino, u64, u64) -> BoxFuture<'static, ()> + Send + Sync>;
 type Grower = Box<dyn Fn(Growth) -> BoxFuture<'static, bool> + Send + Sync>;
 
@@ -117,6 +118,7 @@ pub(crate) enum Second {
 #[derive(Default)]
 pub(crate) struct Staleness {
     tell: Mutex<Option<Told>>,
+    names: Mutex<Option<Names>>,
     forget: Mutex<Option<Forgetter>>,
     grow: Mutex<Option<Grower>>,
     /// Threads that were told to look again.
@@ -146,6 +148,15 @@ impl Staleness {
         }
         told.insert(pid, Look { told: Instant::now(), of: ino, by, found: VecDeque::new() });
         Second::LookAgain
+    }
+
+    /// A name leads elsewhere, by a command of a tool, which is answered when the kernel knows it.
+    pub(crate) async fn forget_name(&self, dir: Ino, name: &[u8]) {
+        let told = self.names.lock().as_ref().map(|f| f(dir, name));
+        if let Some(told) = told {
+            // Somebody may hold the directory.
+            let _ = tokio::time::timeout(GROW_PATIENCE, told).await;
+        }
     }
 
     /// A thread has opened a file that has a name: it is done.
@@ -253,6 +264,14 @@ impl Vfs {
     /// Calls `f` with inodes of which the kernel has cached what is no longer right.
     pub fn set_invalidator(&self, f: Box<dyn Fn(Ino, Stale) + Send + Sync>) {
         *self.stale.tell.lock() = Some(f);
+    }
+
+    /// Calls `f` with directories and names in them that the kernel must look up again when the future has ended.
+    pub fn set_name_forgetter(
+        &self,
+        f: impl Fn(Ino, &[u8]) -> BoxFuture<'static, ()> + Send + Sync + 'static,
+    ) {
+        *self.stale.names.lock() = Some(Box::new(f));
     }
 
     /// Calls `f` with inodes of which the kernel must forget the attributes and some pages (offset and length in bytes; no

@@ -88,6 +88,8 @@ pub(super) struct Stream {
     /// Where in the stream the bytes begin that are still known.
     base: u64,
     bytes: Vec<u8>,
+    /// Up to where it was read.
+    read: u64,
     /// Start of the request that is not complete; `None` while one runs.
     request: Option<usize>,
 }
@@ -97,7 +99,7 @@ pub(super) type Request = (u32, Bytes);
 
 impl Stream {
     pub(super) fn new(place: Place) -> Self {
-        Self { place, base: 0, bytes: Vec::new(), request: Some(0) }
+        Self { place, base: 0, bytes: Vec::new(), read: 0, request: Some(0) }
     }
 
     /// Where commands wait for their turn to make a long answer; those of root do not.
@@ -152,6 +154,13 @@ impl Stream {
 
     pub(super) fn progress(&mut self, message: Option<Vec<u8>>) {
         let message = message.unwrap_or_default();
+        if self.bytes.len() >= KEPT_MAX {
+            // A command that takes long goes on telling whoever listens.
+            let read = usize::try_from(self.read.saturating_sub(self.base)).unwrap_or(usize::MAX);
+            let read = read.min(self.bytes.len());
+            self.bytes.drain(..read);
+            self.base += read as u64;
+        }
         if self.bytes.len() < KEPT_MAX {
             self.bytes.extend_from_slice(&message);
         }
@@ -170,9 +179,13 @@ impl Stream {
     }
 
     /// What is known from `off` on; nothing while the answer is not there.
-    pub(super) fn read(&self, off: u64, size: u32) -> Bytes {
+    pub(super) fn read(&mut self, off: u64, size: u32) -> Bytes {
         let from = off.checked_sub(self.base).and_then(|from| usize::try_from(from).ok());
         let known = from.and_then(|from| self.bytes.get(from..)).unwrap_or_default();
-        Bytes::copy_from_slice(known.get(..size as usize).unwrap_or(known))
+        let told = Bytes::copy_from_slice(known.get(..size as usize).unwrap_or(known));
+        if !told.is_empty() {
+            self.read = self.read.max(off + told.len() as u64);
+        }
+        told
     }
 }
