@@ -1,5 +1,5 @@
-//! Log lines: `2026/11/22 09:38:28.036663 ciderfs[PID] <LEVEL>: message` on stderr (`spec/cli.md` 2.4), with `[ID] ` before each
-//! of them if there is a `--log-id`.
+//! Log lines: `2026/11/22 09:38:28.036663 ciderfs[PID] <LEVEL>: message` on stderr, with `[ID] ` before each of them if there is a
+//! `--log-id` (`docs/reference/commands.md#options-of-every-command`).
 
 use std::fmt;
 use std::io::{IsTerminal as _, Write as _};

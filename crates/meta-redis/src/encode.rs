@@ -489,7 +489,7 @@ impl Encoded {
         }
     }
 
-    /// Offsets are those of the record (`spec/meta-redis.md` 4.1), counted from 1.
+    /// Offsets are those of the record (`docs/format/inodes-and-attributes.md#the-record`), counted from 1.
     fn patch(&mut self, key: String, p: &AttrPatch) -> Reports {
         let mut parts: Vec<(usize, Vec<u8>)> = Vec::new();
         parts.extend(p.flags.map(|v| (1, vec![v])));

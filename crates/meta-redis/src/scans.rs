@@ -191,7 +191,7 @@ impl RedisStore {
             .collect())
     }
 
-    /// Dead slices; counts that mean what a missing one means are dropped on the way (`spec/meta-redis.md` 4.6).
+    /// Dead slices; counts that mean what a missing one means are dropped on the way (`docs/format/chunks-and-slices.md#references`).
     async fn dead_slices(&self, limit: usize) -> Result<Vec<Scanned>> {
         let mut out = BTreeSet::new();
         let mut cursor = 0;

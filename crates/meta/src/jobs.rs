@@ -1,4 +1,4 @@
-//! Background jobs of the fleet (`spec/meta-redis.md` 6): each run is claimed, so that one client does it.
+//! Background jobs of the fleet (`docs/format/sessions-and-locks.md#background-jobs`): each run is claimed, so that one client does it.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -330,7 +330,7 @@ impl Meta {
         self.cfg.subdir.as_deref().unwrap_or_default()
     }
 
-    /// Size and use of the volume as presented (`spec/meta-redis.md` 5.18).
+    /// Size and use of the volume as presented (`docs/format/quotas.md#usage-of-the-volume`).
     pub async fn statfs(&self) -> Result<VolumeStat> {
         self.statfs_at(Ino::ROOT).await
     }

@@ -1,4 +1,4 @@
-//! `.accesslog`: a line for each request, told to whoever reads it (`spec/data-path.md` 8.4).
+//! `.accesslog`: a line for each request, told to whoever reads it (`docs/monitoring.md#accesslog-and-ciderfs-profile`).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};

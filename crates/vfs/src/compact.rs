@@ -1,4 +1,4 @@
-//! Compaction: a chunk whose list has grown long gets one new slice in the place of many (`spec/data-path.md` 7.1).
+//! Compaction: a chunk whose list has grown long gets one new slice in the place of many (`docs/format/chunks-and-slices.md#compaction`).
 //!
 //! Clients do not coordinate. Whoever commits first wins; the other one deletes what it has stored.
 

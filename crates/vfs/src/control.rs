@@ -1,4 +1,4 @@
-//! `.control`: commands of tools, as a stream of requests and answers (`spec/data-path.md` 8.3).
+//! `.control`: commands of tools, as a stream of requests and answers (`docs/format/control.md`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! What `info` tells of an inode (`spec/data-path.md` 8.3).
+//! What `info` tells of an inode (`docs/reference/commands.md#info-path`).
 #![deny(clippy::arithmetic_side_effects, reason = "users and damaged records control these numbers")]
 
 use std::ffi::OsStr;

@@ -15,7 +15,7 @@ use crate::vfs::{Entry, Opened, Vfs};
 const CONTROL: File = ([b".control", b".jfs.control"], Ino(Ino::VIRTUAL.0 + 2), 0o666);
 /// The log of requests. It is not listed, because whoever copies a whole volume would read it and never come to its end.
 const ACCESS_LOG: File = ([b".accesslog", b".jfs.accesslog"], Ino(Ino::VIRTUAL.0 + 1), 0o400);
-/// Each virtual file that is listed (`spec/data-path.md` 8.2).
+/// Each virtual file that is listed (`docs/format/inodes-and-attributes.md#inode-numbers`).
 const FILES: [File; 2] = [
     ([b".stats", b".jfs.stats"], Ino(Ino::VIRTUAL.0 + 3), 0o444),
     ([b".config", b".jfs.config"], Ino(Ino::VIRTUAL.0 + 4), 0o400),

@@ -62,7 +62,7 @@ impl LockRequest {
         }
     }
 
-    /// The owner as other clients see it: a flock belongs to the handle (`spec/meta-redis.md` 4.9).
+    /// The owner as other clients see it: a flock belongs to the handle (`docs/format/sessions-and-locks.md#lock-owners`).
     fn shared_owner(&self) -> u64 {
         match self.lock {
             Lock::Flock(_) => self.owner ^ self.fh,

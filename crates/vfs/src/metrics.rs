@@ -1,4 +1,4 @@
-//! What a mount counts, under the official client's names (`spec/cli.md` 6.2), and more under names of ours.
+//! What a mount counts, under the official client's names (`docs/monitoring.md`), and more under names of ours.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;

@@ -1,6 +1,6 @@
-//! Every flag, defined once: parsing, help, completions, the manual and the reference come from this table (`spec/cli.md` 2 to
-//! 5). A row is: the flag, what it takes, its name, other names, default, commands, whether it is there, one line of help, and
-//! where else its value may come from.
+//! Every flag, defined once: parsing, help, completions, the manual and the reference come from this table
+//! (`docs/reference/commands.md`). A row is: the flag, what it takes, its name, other names, default, commands, whether it is
+//! there, one line of help, and where else its value may come from.
 
 use super::command::Command::{
     Clone, Config, Csi, Doctor, Format, Info, K8sSecret, Man, Mount, Mounter, Profile, Quota, Rmr, Stats,

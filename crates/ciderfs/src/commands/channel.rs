@@ -1,4 +1,4 @@
-//! `.control`, through which a mount of either client takes commands (`spec/data-path.md` 8.3).
+//! `.control`, through which a mount of either client takes commands (`docs/format/control.md`).
 
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;

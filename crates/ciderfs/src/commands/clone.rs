@@ -1,4 +1,4 @@
-//! `ciderfs clone SRC DST`: a copy in the metadata, by the mount, of either client, that both lie on (`spec/cli.md` 4.8).
+//! `ciderfs clone SRC DST`: a copy in the metadata, by the mount, of either client, that both lie on (`docs/format/control.md`).
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;

@@ -1,4 +1,4 @@
-//! `--update-fstab`: a line of `/etc/fstab` that mounts the same again (`spec/cli.md` 5.8).
+//! `--update-fstab`: a line of `/etc/fstab` that mounts the same again (`docs/setup.md#by-hand-and-fstab`).
 
 use std::ffi::OsStr;
 use std::fs;

@@ -1,5 +1,5 @@
-//! Called by mount(8): as `mount.juicefs` or `mount.ciderfs` for a line of `fstab` (`spec/cli.md` 5.8), or to change the flags of
-//! a mount.
+//! Called by mount(8): as `mount.juicefs` or `mount.ciderfs` for a line of `fstab` (`docs/setup.md#by-hand-and-fstab`), or to
+//! change the flags of a mount.
 //!
 //! For `mount -o remount,...` mount(8) looks for a helper of the type that it finds in the mount table, `fuse.juicefs`:
 //! `mount.fuse.juicefs` if there is one, else libfuse's `mount.fuse`, which runs the program `juicefs` with the same arguments.

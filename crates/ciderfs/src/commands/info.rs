@@ -1,5 +1,5 @@
 //! `ciderfs info PATH...`: what a mounted volume knows of a file. It asks through the mount's `.control`, so it works on
-//! mounts of either client (`spec/cli.md` 4.7, `spec/data-path.md` 8.3).
+//! mounts of either client (`docs/reference/commands.md#info-path`).
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! `ciderfs rmr PATH...`: removes trees, by the mount, of either client, that they lie on (`spec/cli.md` 4.8).
+//! `ciderfs rmr PATH...`: removes trees, by the mount, of either client, that they lie on (`docs/format/control.md`).
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;

@@ -1,4 +1,4 @@
-//! Clones of files and trees in the metadata: no data moves, the copies share it (`spec/meta-redis.md` 5.19).
+//! Clones of files and trees in the metadata: no data moves, the copies share it (`docs/format/inodes-and-attributes.md#clones`).
 //!
 //! A tree is built where nobody looks: its top has no name and no parent, only a mark by which whoever cleans up finds it
 //! (`super::detached`). It gets its name when it is complete, in one commit. A node is copied in one commit, guarded by all that was

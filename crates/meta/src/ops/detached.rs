@@ -1,4 +1,4 @@
-//! Trees that are built without a name, and the end of those that never get one (`spec/meta-redis.md` 5.19).
+//! Trees that are built without a name, and the end of those that never get one (`docs/format/inodes-and-attributes.md#clones`).
 //!
 //! Whoever removes one makes the trash its parent first: nobody can give it a name from then on, and no directory with a quota is
 //! above it.

@@ -1,4 +1,4 @@
-//! Commands that make and remove whole trees: `clone` and `rmr` (`spec/data-path.md` 8.3).
+//! Commands that make and remove whole trees: `clone` and `rmr` (`docs/format/control.md`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

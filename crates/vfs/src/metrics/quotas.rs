@@ -1,4 +1,4 @@
-//! Limits and usage of quotas as series (`spec/cli.md` 6.2).
+//! Limits and usage of quotas as series (`docs/monitoring.md#series-of-ours`).
 
 use std::sync::Arc;
 

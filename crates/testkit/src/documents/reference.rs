@@ -11,13 +11,15 @@ pub struct Reference {
     commands: HashMap<String, HashSet<String>>,
     /// Flags of every command.
     global: HashSet<String>,
+    /// Flags that some command refuses, and tells why.
+    refused: HashSet<String>,
 }
 
 impl Reference {
     /// From `ciderfs man --markdown`.
     pub fn parse(markdown: &str) -> Self {
-        let (mut commands, mut global): (HashMap<String, HashSet<String>>, _) =
-            (HashMap::new(), HashSet::new());
+        let mut commands: HashMap<String, HashSet<String>> = HashMap::new();
+        let (mut global, mut refused) = (HashSet::new(), HashSet::new());
         let mut command = None;
         for line in markdown.lines() {
             if let Some(title) = line.strip_prefix("### `") {
@@ -32,6 +34,7 @@ impl Reference {
                     None => &mut global,
                 };
                 if about.contains("[refused") {
+                    refused.extend(names.split([' ', ',']).filter(|w| w.starts_with('-')).map(str::to_owned));
                     continue;
                 }
                 // Also the file of a secret.
@@ -39,7 +42,15 @@ impl Reference {
                 flags.extend(words.filter(|w| w.starts_with('-')).map(str::to_owned));
             }
         }
-        Self { commands, global }
+        Self { commands, global, refused }
+    }
+
+    /// Whether some command knows this flag, and be it to refuse it.
+    #[must_use]
+    pub fn has_flag(&self, flag: &str) -> bool {
+        self.global.contains(flag)
+            || self.refused.contains(flag)
+            || self.commands.values().any(|flags| flags.contains(flag))
     }
 
     /// Why this command line, without the name of the program, cannot be.
