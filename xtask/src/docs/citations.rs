@@ -219,9 +219,9 @@ mod tests {
         for bad in [
             "`crates/nothing`",
             "`@redis.md#nothing`",
-            "`format::nothing`",
-            "`format::slice::NOTHING`",
-            "`meta_redis::nothing`",
+            "`format::no_such_module`",
+            "`format::slice::NO_SUCH_ITEM`",
+            "`meta_redis::no_such_module`",
         ] {
             assert_eq!(wrong(bad).len(), 1, "{bad}");
         }

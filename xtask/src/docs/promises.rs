@@ -49,7 +49,8 @@ fn is_not_one_sentence(promise: &str) -> Option<String> {
     if promise.chars().count() > PROMISE_MAX {
         return Some(format!("a promise of more than {PROMISE_MAX} characters: what needs more is a note"));
     }
-    let ends = promise.match_indices(". ").filter(|(at, _)| promise[..*at].matches('`').count() % 2 == 0);
+    let is_text = |at: usize| promise[..at].matches('`').count().is_multiple_of(2);
+    let ends = promise.match_indices(". ").filter(|(at, _)| is_text(*at));
     (ends.count() > 0).then(|| "a promise of several sentences: what needs more is a note".to_owned())
 }
 
