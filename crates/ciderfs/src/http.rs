@@ -15,13 +15,18 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Connections at a time.
 const CONNECTIONS_MAX: usize = 32;
 
-/// Listens on `address`; if it is taken and was not asked for, on any free port. Returns where.
-pub async fn serve(address: &str, explicit: bool, vfs: Arc<Vfs>) -> std::io::Result<SocketAddr> {
+/// Listens on `address`; if it is taken and was not asked for, on any free port. Also says where.
+pub async fn listen(address: &str, explicit: bool) -> std::io::Result<(TcpListener, SocketAddr)> {
     let listener = match TcpListener::bind(address).await {
         Err(_) if !explicit => TcpListener::bind("127.0.0.1:0").await?,
         other => other?,
     };
     let at = listener.local_addr()?;
+    Ok((listener, at))
+}
+
+/// Answers whoever connects there.
+pub fn serve(listener: TcpListener, vfs: Arc<Vfs>) {
     let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
     tokio::spawn(async move {
         loop {
@@ -34,7 +39,6 @@ pub async fn serve(address: &str, explicit: bool, vfs: Arc<Vfs>) -> std::io::Res
             });
         }
     });
-    Ok(at)
 }
 
 async fn answer(mut stream: TcpStream, vfs: &Vfs) -> std::io::Result<()> {

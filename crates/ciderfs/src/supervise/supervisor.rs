@@ -19,6 +19,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::json;
 
 use super::control::{Asked, Listener, say};
+use super::custody::{self, Custody};
 use super::program::Program;
 use super::signals::Signals;
 use super::upgrade::{Stage, Upgrade};
@@ -26,6 +27,7 @@ use super::{HOLD, STATUS, UPGRADE, ask, turn, worker};
 use crate::cli::args::Args;
 use crate::cli::secrets::PASSWORD_FILE;
 use crate::cli::table::{BUFFER_SIZE, RESTART_LIMIT, RESUME_FROM};
+use crate::commands::upgrade;
 use crate::failure::{EXIT_STOP, Failure, Result};
 use crate::service::manager;
 use crate::{daemon, descriptors, log, visible};
@@ -86,6 +88,10 @@ pub(super) struct Supervisor {
     listener: Option<Listener>,
     asking: Vec<Link>,
     pub upgrade: Option<Upgrade>,
+    /// Under the official driver.
+    custody: Option<Custody>,
+    /// The worker leaves the mount, to the next pod or to another program.
+    leaving: bool,
 }
 
 /// Mounts, and keeps the mount whatever becomes of who serves it.
@@ -93,9 +99,10 @@ pub fn run(args: &Args, argv: &[OsString], log: Option<PathBuf>) -> Result<()> {
     descriptors::close_on_exec();
     let signals = Signals::new()?;
     let program = Program::own()?;
-    let mut this = match args.find(RESUME_FROM) {
-        Some(socket) => Supervisor::resumed(socket, program)?,
-        None => {
+    let mut this = match (args.find(RESUME_FROM), custody::socket()) {
+        (Some(socket), _) => Supervisor::resumed(socket, program)?,
+        (None, Some(socket)) => Supervisor::in_custody(socket, args, argv, program)?,
+        (None, None) => {
             let state = State::create("ciderfs-state", args.get(BUFFER_SIZE))?.fd().try_clone_to_owned()?;
             let begun = File::from(memfd_create("ciderfs-begun", MemfdFlags::CLOEXEC)?);
             let mountpoint = args.place(1);
@@ -141,7 +148,21 @@ impl Supervisor {
             listener: None,
             asking: Vec::new(),
             upgrade: None,
+            custody: None,
+            leaving: false,
         }
+    }
+
+    /// Under the official driver, which may have the mount of a pod before this one.
+    fn in_custody(socket: PathBuf, args: &Args, argv: &[OsString], program: Program) -> Result<Self> {
+        let custody::Begun { custody, state, begun, connection } = Custody::begin(socket, args)?;
+        let mut this = Self::new(args.for_another(argv), args.place(1), program, state, begun);
+        this.custody = Some(custody);
+        if let Some((fuse, device)) = connection {
+            (this.fuse, this.device, this.served) = (Some(fuse), Some(device), true);
+            this.listen();
+        }
+        Ok(this)
     }
 
     /// In the place of a supervisor that has ended: somebody else has kept what is needed.
@@ -242,13 +263,17 @@ impl Supervisor {
                 daemon::reopen(log);
             }
             log::reload();
-            if self.is_serving() {
+            // The official driver signals the worker itself, and means something else by it.
+            if self.is_serving() && self.custody.is_none() {
                 // One that starts opens the log anyway, and does not expect it yet.
                 self.kill(Signal::HUP);
             }
             return;
         }
         self.stops += 1;
+        if self.custody.as_ref().is_some_and(Custody::is_held) {
+            return self.leave_to_next_pod();
+        }
         if self.worker.is_none() {
             // What is not stored yet is, before the mount ends.
             self.start_at = Some(Instant::now());
@@ -266,6 +291,15 @@ impl Supervisor {
             // It may wait for something that never comes.
             self.kill(Signal::KILL);
         }
+    }
+
+    /// The pod ends, and the mount does not: what was written is stored, and what is not is left to the next pod.
+    fn leave_to_next_pod(&mut self) {
+        self.leaving = true;
+        if self.is_serving() && self.stops == 1 {
+            return self.replace();
+        }
+        self.kill(Signal::KILL);
     }
 
     fn tell(&self, what: u8) {
@@ -299,6 +333,9 @@ impl Supervisor {
             if let Some(result) = self.worker_ended(status) {
                 return Some(result);
             }
+        }
+        if self.leaving && self.stops > 0 && self.worker.is_none() {
+            return Some(Ok(()));
         }
         self.serve_asking();
         if let Some(upgrade) = &self.upgrade
@@ -343,6 +380,7 @@ impl Supervisor {
                     self.is_ready(&message);
                 }
                 link::FAILED => self.last_words = Some(message.lossy()),
+                link::LEAVING => self.leaving = true,
                 link::ENDED => self.ended = true,
                 link::NOTIFY => {
                     let text = message.lossy();
@@ -362,6 +400,13 @@ impl Supervisor {
             && let Some(log) = &self.log
         {
             daemon::ready(&message.lossy(), log);
+        }
+        if self.starts == 1
+            && let (Some(custody), Some(fuse)) = (&mut self.custody, &self.fuse)
+            && !custody.has_mount()
+            && let Err(e) = custody.hold(fuse, self.device, &self.state)
+        {
+            tracing::warn!("the driver is given no copy of the connection: {e}");
         }
         if self.starts > 1 {
             tracing::info!("the mount goes on, served by worker {}", self.pid());
@@ -385,6 +430,16 @@ impl Supervisor {
     }
 
     fn worker_ended(&mut self, status: ExitStatus) -> Option<Result<()>> {
+        let left = std::mem::take(&mut self.leaving) && !self.ended;
+        if left && (self.stops > 0 || self.custody.as_ref().is_some_and(Custody::is_released)) {
+            tracing::info!("the mount is left to another pod");
+            return Some(Ok(()));
+        }
+        if left && self.upgrade.is_none() {
+            self.renew_program();
+            self.start_at = Some(Instant::now());
+            return None;
+        }
         if self.ended || !self.served || self.stops > 1 {
             return Some(self.result(status));
         }
@@ -399,6 +454,23 @@ impl Supervisor {
                 self.failed_upgrade(&status.to_string());
                 self.crashed(&status.to_string())
             }
+        }
+    }
+
+    /// What is at the place of this program by now, if it can go on with the mount: the official driver has put it there.
+    fn renew_program(&mut self) {
+        let name = self.program.name.clone();
+        if name.starts_with(&self.mountpoint) {
+            return;
+        }
+        let found = File::open(&name).map(|file| Program::of(file, name)).map_err(|e| e.to_string());
+        let fit = found.and_then(|new| upgrade::asked(&new).map(|version| (new, version)));
+        match fit {
+            Ok((new, version)) => {
+                tracing::info!("{version} goes on");
+                self.upgrade_to(new);
+            }
+            Err(e) => tracing::error!("{}: {e}: the program stays as it is", shown(&self.program.name)),
         }
     }
 
@@ -448,6 +520,9 @@ impl Supervisor {
     fn result(&mut self, status: ExitStatus) -> Result<()> {
         if !self.ended {
             self.give_up();
+        }
+        if let Some(custody) = &self.custody {
+            custody.end();
         }
         let text = self.last_words.take().unwrap_or_else(|| format!("the worker has ended: {status}"));
         let code = status.code().unwrap_or_else(|| 128 | status.signal().unwrap_or(0));

@@ -188,6 +188,12 @@ impl Worker {
         Ok(())
     }
 
+    /// Leaves the mount to another worker, though the supervisor has not asked for it.
+    pub fn leave(&self) {
+        let _ = self.tell(link::LEAVING, b"", &[]);
+        self.hand_over.notify_one();
+    }
+
     /// Waits until another worker is to go on.
     pub async fn is_to_leave(&self) {
         self.hand_over.notified().await;

@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::report::Reporter;
 use crate::failure::{EXIT_STOP, Failure, Result};
+use crate::supervise::custody;
 use crate::supervise::worker::{self, Worker};
 
 /// After a signal, the mount may go on flushing as long as this is not without effect for so long.
@@ -189,8 +190,8 @@ impl Signals {
                 _ = self.term.recv() => Failure::signal(libc::SIGTERM),
                 _ = self.int.recv() => Failure::signal(libc::SIGINT),
             };
-            // A service manager signals all processes; the supervisor says it once.
-            if worker.is_none_or(Worker::is_orphan) {
+            // A service manager signals all processes; the supervisor says it once. The official driver means the one that it signals.
+            if worker.is_none_or(Worker::is_orphan) || custody::socket().is_some() {
                 return failure;
             }
         }
