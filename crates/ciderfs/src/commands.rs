@@ -22,7 +22,7 @@ mod status;
 mod table;
 mod umount;
 mod up;
-mod upgrade;
+pub mod upgrade;
 
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;

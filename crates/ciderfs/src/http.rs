@@ -19,13 +19,18 @@ const CONNECTIONS_MAX: usize = 32;
 /// Makes the text that is served. It may take its time.
 pub type Text = Arc<dyn Fn() -> String + Send + Sync>;
 
-/// Listens on `address`; if it is taken and was not asked for, on any free port. Returns where.
-pub async fn serve(address: &str, explicit: bool, text: Text) -> std::io::Result<SocketAddr> {
+/// Listens on `address`; if it is taken and was not asked for, on any free port. Also says where.
+pub async fn listen(address: &str, explicit: bool) -> std::io::Result<(TcpListener, SocketAddr)> {
     let listener = match TcpListener::bind(address).await {
         Err(_) if !explicit => TcpListener::bind("127.0.0.1:0").await?,
         other => other?,
     };
     let at = listener.local_addr()?;
+    Ok((listener, at))
+}
+
+/// Answers whoever connects there.
+pub fn serve(listener: TcpListener, text: Text) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     tokio::spawn(async move {
         loop {
@@ -33,7 +38,6 @@ pub async fn serve(address: &str, explicit: bool, text: Text) -> std::io::Result
             begin(stream, &places, &text);
         }
     });
-    Ok(at)
 }
 
 /// The same at a socket of this machine. What another process has left there is removed.

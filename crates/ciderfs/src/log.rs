@@ -154,6 +154,8 @@ pub fn start(args: &Args, usual: &str) {
         // Of the fields, which have a style of their own.
         .with_ansi(colour)
         .with_writer(std::io::stderr)
+        // It would panic where nobody reads standard error any more.
+        .log_internal_errors(false)
         .event_format(Lines { colour, prefix: shown_prefix() });
     let _ = tracing_subscriber::registry().with(ceiling()).with(changing).with(lines).try_init();
     let _ = RELOAD.set(Box::new(move || _ = handle.reload(filter())));

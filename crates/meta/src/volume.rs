@@ -207,7 +207,7 @@ impl Meta {
     ) -> Result<Arc<Self>> {
         let Some(settings) = Self::read_settings(store.as_ref()).await? else {
             return Err(Error::Volume(format!(
-                "no volume at {}: create it first with `ciderfs format {} NAME`",
+                "no volume at {}: the database is not formatted; create it first with `ciderfs format {} NAME`",
                 store.describe(),
                 store.describe()
             )));

@@ -44,8 +44,11 @@ fn serve_metrics(address: String, config: &Config) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let serve = async move {
         loop {
-            match http::serve(&address, true, Arc::clone(&text)).await {
-                Ok(at) => break tracing::info!("Prometheus metrics of all clients at http://{at}/metrics"),
+            match http::listen(&address, true).await {
+                Ok((listener, at)) => {
+                    tracing::info!("Prometheus metrics of all clients at http://{at}/metrics");
+                    break http::serve(listener, text);
+                }
                 Err(e) => tracing::error!("no metrics endpoint at {address} yet: {e}"),
             }
             tokio::time::sleep(TRY_AGAIN).await;

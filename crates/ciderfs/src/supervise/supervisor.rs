@@ -22,6 +22,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::json;
 
 use super::control::Listener;
+use super::custody::{self, Custody};
 use super::program::Program;
 use super::signals::Signals;
 use super::upgrade::{LEAVE, Stage, Upgrade};
@@ -86,6 +87,10 @@ pub(super) struct Supervisor {
     listener: Option<Listener>,
     asking: Vec<Link>,
     pub upgrade: Option<Upgrade>,
+    /// Under the official driver.
+    custody: Option<Custody>,
+    /// The worker leaves the mount, to the next pod or to another program.
+    left: bool,
 }
 
 /// Mounts, and keeps the mount whatever becomes of who serves it.
@@ -93,9 +98,10 @@ pub fn run(args: &Args, argv: &[OsString], log: Option<PathBuf>) -> Result<()> {
     descriptors::close_on_exec();
     let signals = Signals::new()?;
     let program = Program::own()?;
-    let mut this = match args.find(RESUME_FROM) {
-        Some(socket) => Supervisor::resumed(socket, program)?,
-        None => {
+    let mut this = match (args.find(RESUME_FROM), custody::socket()) {
+        (Some(socket), _) => Supervisor::resumed(socket, program)?,
+        (None, Some(socket)) => Supervisor::in_custody(socket, args, argv, program)?,
+        (None, None) => {
             let state = State::create("ciderfs-state", args.get(BUFFER_SIZE))?.fd().try_clone_to_owned()?;
             let begun = File::from(memfd_create("ciderfs-begun", MemfdFlags::CLOEXEC)?);
             let mountpoint = args.place(1);
@@ -142,7 +148,21 @@ impl Supervisor {
             listener: None,
             asking: Vec::new(),
             upgrade: None,
+            custody: None,
+            left: false,
         }
+    }
+
+    /// Under the official driver, which may have the mount of a pod before this one.
+    fn in_custody(socket: PathBuf, args: &Args, argv: &[OsString], program: Program) -> Result<Self> {
+        let custody::Begun { custody, state, begun, connection } = Custody::begin(socket, args)?;
+        let mut this = Self::new(args.for_another(argv), args.place(1), program, state, begun);
+        this.custody = Some(custody);
+        if let Some((fuse, device)) = connection {
+            (this.fuse, this.device, this.served) = (Some(fuse), Some(device), true);
+            this.listen();
+        }
+        Ok(this)
     }
 
     /// In the place of a supervisor that has ended: somebody else has kept what is needed.
@@ -243,16 +263,20 @@ impl Supervisor {
                 daemon::reopen(log);
             }
             log::reload();
-            if self.is_serving() {
+            // The official driver signals the worker itself, and means something else by it.
+            if self.is_serving() && self.custody.is_none() {
                 // One that starts opens the log anyway, and does not expect it yet.
                 self.kill(Signal::HUP);
             }
             return;
         }
-        if self.served && self.stops == 0 && init::is_contained() {
+        if self.served && self.stops == 0 && self.custody.is_none() && init::is_contained() {
             return self.leave();
         }
         self.stops += 1;
+        if self.custody.as_ref().is_some_and(Custody::is_held) {
+            return self.leave_to_next_pod();
+        }
         if self.worker.is_none() {
             // What is not stored yet is, before the mount ends.
             self.start_at = Some(Instant::now());
@@ -278,6 +302,15 @@ impl Supervisor {
         if self.is_serving() {
             self.replace();
         }
+    }
+
+    /// The pod ends, and the mount does not: what was written is stored, and what is not is left to the next pod.
+    fn leave_to_next_pod(&mut self) {
+        self.left = true;
+        if self.is_serving() && self.stops == 1 {
+            return self.replace();
+        }
+        self.kill(Signal::KILL);
     }
 
     fn tell(&self, what: u8) {
@@ -311,6 +344,9 @@ impl Supervisor {
             if let Some(result) = self.worker_ended(status) {
                 return Some(result);
             }
+        }
+        if self.left && self.stops > 0 && self.worker.is_none() {
+            return Some(Ok(()));
         }
         self.serve_asking();
         if self.leaving.is_some() && self.worker.is_none() {
@@ -358,6 +394,7 @@ impl Supervisor {
                     self.is_ready(&message);
                 }
                 link::FAILED => self.last_words = Some(message.lossy()),
+                link::LEAVING => self.left = true,
                 link::ENDED => self.ended = true,
                 link::NOTIFY => {
                     let text = message.lossy();
@@ -381,6 +418,13 @@ impl Supervisor {
         if self.leaving.is_some() {
             // What it has found of the one before is stored.
             self.replace();
+        }
+        if self.starts == 1
+            && let (Some(custody), Some(fuse)) = (&mut self.custody, &self.fuse)
+            && !custody.has_mount()
+            && let Err(e) = custody.hold(fuse, self.device, &self.state)
+        {
+            tracing::warn!("the driver is given no copy of the connection: {e}");
         }
         if self.starts > 1 {
             tracing::info!("the mount goes on, served by worker {}", self.pid());

@@ -89,6 +89,23 @@ impl Supervisor {
         self.replace();
     }
 
+    /// The same for a worker that has left already, with nobody who waits.
+    pub(super) fn upgrade_to(&mut self, new: Program) {
+        let Ok((client, _)) = Link::pair() else { return };
+        let now = Instant::now();
+        let old = std::mem::replace(&mut self.program, new.clone());
+        self.upgrade = Some(Upgrade {
+            client,
+            old,
+            new,
+            stage: Stage::Starting,
+            until: now + READY,
+            wait: READY,
+            began: now,
+            why: String::new(),
+        });
+    }
+
     /// A worker has ended during an upgrade: which program comes next.
     pub(super) fn next_program(&mut self, why: &str) {
         let Some(upgrade) = &mut self.upgrade else { return };

@@ -188,8 +188,9 @@ impl Worker {
         Ok(())
     }
 
-    /// Has the mount left to another worker.
+    /// Leaves the mount to another worker, though the supervisor has not asked for it.
     pub fn leave(&self) {
+        let _ = self.tell(link::LEAVING, b"", &[]);
         self.hand_over.notify_one();
     }
 

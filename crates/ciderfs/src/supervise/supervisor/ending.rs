@@ -1,5 +1,6 @@
 //! What the end of a worker means: another one, or the end of the mount.
 
+use std::fs::File;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
@@ -7,7 +8,10 @@ use std::time::{Duration, Instant};
 use ciderfs_format::shown;
 
 use super::{Supervisor, WINDOW};
+use crate::commands::upgrade;
 use crate::failure::{EXIT_STOP, Failure, Result};
+use crate::supervise::custody::Custody;
+use crate::supervise::program::Program;
 use crate::supervise::upgrade::Stage;
 
 /// So many workers may die within [`WINDOW`] before the mount is given up: what kills them is sent to each of them again. Those that
@@ -19,6 +23,16 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 impl Supervisor {
     pub(super) fn worker_ended(&mut self, status: ExitStatus) -> Option<Result<()>> {
+        let left = std::mem::take(&mut self.left) && !self.ended;
+        if left && (self.stops > 0 || self.custody.as_ref().is_some_and(Custody::is_released)) {
+            tracing::info!("the mount is left to another pod");
+            return Some(Ok(()));
+        }
+        if left && self.upgrade.is_none() {
+            self.renew_program();
+            self.start_at = Some(Instant::now());
+            return None;
+        }
         if self.ended || !self.served || self.stops > 1 {
             return Some(self.result(status));
         }
@@ -36,6 +50,23 @@ impl Supervisor {
                 self.failed_upgrade(&status.to_string());
                 self.crashed(&status.to_string())
             }
+        }
+    }
+
+    /// What is at the place of this program by now, if it can go on with the mount: the official driver has put it there.
+    fn renew_program(&mut self) {
+        let name = self.program.name.clone();
+        if name.starts_with(&self.mountpoint) {
+            return;
+        }
+        let found = File::open(&name).map(|file| Program::of(file, name)).map_err(|e| e.to_string());
+        let fit = found.and_then(|new| upgrade::asked(&new).map(|version| (new, version)));
+        match fit {
+            Ok((new, version)) => {
+                tracing::info!("{version} goes on");
+                self.upgrade_to(new);
+            }
+            Err(e) => tracing::error!("{}: {e}: the program stays as it is", shown(&self.program.name)),
         }
     }
 
@@ -85,6 +116,9 @@ impl Supervisor {
     fn result(&mut self, status: ExitStatus) -> Result<()> {
         if !self.ended {
             self.give_up();
+        }
+        if let Some(custody) = &self.custody {
+            custody.end();
         }
         let text = self.last_words.take().unwrap_or_else(|| format!("the worker has ended: {status}"));
         let code = status.code().unwrap_or_else(|| 128 | status.signal().unwrap_or(0));
