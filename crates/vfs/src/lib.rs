@@ -4,52 +4,22 @@
 //! metadata when `fsync` or `close` returns.
 #![forbid(unsafe_code)]
 
-mod access_log;
-mod allocated;
-mod atime;
-mod attributes;
-mod carry;
-mod catch_up;
-mod compact;
-mod control;
-mod dir;
-mod extents;
-mod file;
-mod files;
-mod handles;
-mod info;
-mod internal;
-mod labels;
-mod links;
-mod listing;
-mod locks;
-mod metrics;
-mod namespace;
-mod open;
-mod pages;
-mod pending;
-mod protect;
-mod ranges;
-mod read;
-mod readahead;
-mod recent;
-mod remembered;
-mod remover;
-mod resume;
-mod room;
-mod stale;
+mod content;
+mod io;
+mod kernel;
+mod names;
+mod stat;
+mod tools;
 mod vfs;
-mod write;
-mod xattr;
 
-pub use access_log::AccessLog;
-pub use dir::DirItem;
-pub use labels::{LabelError, custom_labels};
-pub use locks::LockRequest;
-pub use metrics::Metrics;
-pub use remover::BlockRemover;
-pub use resume::Resumed;
-pub use stale::{Growth, Stale};
+pub use io::locks::LockRequest;
+pub use io::remover::BlockRemover;
+pub use io::resume::Resumed;
+pub use kernel::stale::{Growth, Stale};
+pub use names::dir::DirItem;
+pub use tools::access_log::AccessLog;
+pub use tools::labels::{LabelError, custom_labels};
+pub use tools::metrics::Metrics;
 pub use vfs::{Entry, OpenCache, Opened, Vfs, VfsConfig};
 
 #[cfg(test)]

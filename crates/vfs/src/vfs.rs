@@ -12,21 +12,21 @@ use ciderfs_meta::Meta;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::access_log::AccessLog;
-use crate::allocated::Allocated;
-use crate::atime::Atimes;
-use crate::carry::Carry;
-use crate::compact::Compactions;
-use crate::files::Files;
-use crate::handles::Handles;
-use crate::internal::start_time;
-use crate::links::Trashed;
-use crate::metrics::Metrics;
-use crate::pages::Pages;
-use crate::recent::{Recent, Told};
-use crate::remembered::Remembered;
-use crate::remover::BlockRemover;
-use crate::stale::Staleness;
+use crate::content::files::Files;
+use crate::content::recent::{Recent, Told};
+use crate::content::remembered::Remembered;
+use crate::io::carry::Carry;
+use crate::io::compact::Compactions;
+use crate::io::handles::Handles;
+use crate::io::remover::BlockRemover;
+use crate::kernel::pages::Pages;
+use crate::kernel::stale::Staleness;
+use crate::stat::allocated::Allocated;
+use crate::stat::atime::Atimes;
+use crate::stat::links::Trashed;
+use crate::tools::access_log::AccessLog;
+use crate::tools::internal::start_time;
+use crate::tools::metrics::Metrics;
 
 /// Blocks read ahead by default.
 const READAHEAD_BLOCKS: u64 = 8;

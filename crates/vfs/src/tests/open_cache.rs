@@ -7,7 +7,7 @@ use ciderfs_format::{Ino, Time};
 use ciderfs_meta::{Caller, Errno, SetAttr, SetTime};
 
 use super::support::*;
-use crate::stale::LARGEFILE;
+use crate::kernel::stale::LARGEFILE;
 
 const LONG: Duration = Duration::from_secs(1000);
 const CHUNK: usize = 64 * MIB;

@@ -9,10 +9,10 @@ use ciderfs_format::CHUNK_SIZE;
 use ciderfs_format::slice::MAX_FILE_SIZE;
 use ciderfs_meta::{ChunkView, Errno, Result};
 
-use crate::file::File;
-use crate::handles::FileHandle;
-use crate::pending::Part;
-use crate::ranges::on_descriptor;
+use crate::content::file::File;
+use crate::content::pending::Part;
+use crate::io::handles::FileHandle;
+use crate::io::ranges::on_descriptor;
 use crate::vfs::Vfs;
 
 /// Attempts to read content that other clients keep changing.

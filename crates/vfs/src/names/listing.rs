@@ -7,8 +7,8 @@ use ciderfs_format::{FileType, Ino};
 use ciderfs_handover::Kind;
 use ciderfs_meta::{Caller, Errno, Result};
 
-use crate::dir::{DirItem, DirStream};
-use crate::handles::Handle;
+use crate::io::handles::Handle;
+use crate::names::dir::{DirItem, DirStream};
 use crate::vfs::Vfs;
 
 impl Vfs {

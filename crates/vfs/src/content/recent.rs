@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ciderfs_format::{Attr, Ino, Time};
 use parking_lot::Mutex;
 
-use crate::file::{moment, next_moment};
+use crate::content::file::{moment, next_moment};
 
 /// What happened is remembered at least this long, unless it is too much.
 const KEPT: Duration = Duration::from_secs(3);

@@ -13,9 +13,9 @@ use ciderfs_meta::store::LockKind;
 use ciderfs_meta::{Errno, Error, Lock, LockCaller, Result};
 use parking_lot::Mutex;
 
-use crate::file::File;
-use crate::handles::{FileHandle, Handle};
-use crate::stale::Stale;
+use crate::content::file::File;
+use crate::io::handles::{FileHandle, Handle};
+use crate::kernel::stale::Stale;
 use crate::vfs::Vfs;
 
 /// The kernel tells of a handle's end after `close` has returned. Whoever asks for its flock without waiting gets this much

@@ -10,9 +10,9 @@ use ciderfs_handover::{Kind, Logged, Record, State, Written};
 use ciderfs_meta::store::{LockKind, StoreError};
 use ciderfs_meta::{Caller, Errno, Error, Holder, Result};
 
-use crate::carry::Source;
-use crate::handles::{FileHandle, Handle};
-use crate::pages::Drops;
+use crate::io::carry::Source;
+use crate::io::handles::{FileHandle, Handle};
+use crate::kernel::pages::Drops;
 use crate::vfs::Vfs;
 
 /// What was found of the process before.

@@ -7,8 +7,8 @@ use ciderfs_format::{Attr, FileType, Ino, Time};
 use ciderfs_handover::Kind;
 use ciderfs_meta::{Caller, Errno, Result};
 
-use crate::control::Control;
-use crate::handles::Handle;
+use crate::io::handles::Handle;
+use crate::tools::control::Control;
 use crate::vfs::{Entry, Opened, Vfs};
 
 /// The channel of tools. It resolves in every directory, because they open it beside their argument.

@@ -9,8 +9,8 @@ use ciderfs_format::{Attr, Ino};
 use ciderfs_meta::{Changed, ChunkView, Claim, Errno, Version};
 use parking_lot::Mutex;
 
-use crate::pending::Pending;
-use crate::room::Arriving;
+use crate::content::pending::Pending;
+use crate::content::room::Arriving;
 
 /// Resolved chunks kept per open file.
 const VIEWS_MAX: usize = 64;

@@ -8,13 +8,13 @@ use ciderfs_format::Ino;
 use ciderfs_meta::Errno;
 use parking_lot::{Mutex, RwLock};
 
-use crate::access_log::Reader;
-use crate::control::{Control, Shared};
-use crate::dir::DirStream;
-use crate::file::File;
-use crate::locks::HandleLocks;
-use crate::pages::Drops;
-use crate::readahead::ReadAhead;
+use crate::content::file::File;
+use crate::io::locks::HandleLocks;
+use crate::io::readahead::ReadAhead;
+use crate::kernel::pages::Drops;
+use crate::names::dir::DirStream;
+use crate::tools::access_log::Reader;
+use crate::tools::control::{Control, Shared};
 
 /// An open file.
 pub(crate) struct FileHandle {

@@ -11,8 +11,8 @@ use ciderfs_format::{Attr, Ino};
 use ciderfs_meta::{Caller, ChunkView, Errno, OpenFlags, Result, Version};
 use parking_lot::Mutex;
 
-use crate::file::{File, moment};
-use crate::open::Met;
+use crate::content::file::{File, moment};
+use crate::io::open::Met;
 use crate::vfs::{OpenCache, Vfs};
 
 /// Files above which those that are too old to be used are dropped.

@@ -3,8 +3,8 @@
 use ciderfs_format::Ino;
 use ciderfs_meta::{Errno, Result, Version};
 
-use crate::file::File;
-use crate::read::OVERTAKEN_MAX;
+use crate::content::file::File;
+use crate::io::read::OVERTAKEN_MAX;
 use crate::vfs::Vfs;
 
 impl Vfs {

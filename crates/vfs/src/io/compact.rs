@@ -16,7 +16,7 @@ use futures_util::{StreamExt as _, stream};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::file::File;
+use crate::content::file::File;
 use crate::vfs::Vfs;
 
 /// Compactions that run at a time; more are not begun, somebody will see the list again.

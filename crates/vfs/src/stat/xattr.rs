@@ -5,7 +5,7 @@ use ciderfs_format::Ino;
 use ciderfs_meta::store::Name;
 use ciderfs_meta::{Caller, Errno, Result, XattrSet};
 
-use crate::file::next_moment;
+use crate::content::file::next_moment;
 use crate::vfs::Vfs;
 
 impl Vfs {

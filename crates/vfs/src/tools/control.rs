@@ -152,7 +152,7 @@ async fn answer(vfs: &Arc<Vfs>, c: &Caller, command: u32, body: &[u8], progress:
         INFO_TEXT => {
             let unheard = Progress::new(progress.turns.clone());
             let info = vfs.info(c, ino, flag(8, 1), flag(9, 0), &unheard).await;
-            let text = crate::info::text(&info);
+            let text = crate::tools::info::text(&info);
             [&(text.len() as u32).to_be_bytes()[..], text.as_bytes()].concat()
         }
         _ => vec![Errno::EINVAL.0 as u8],

@@ -4,8 +4,8 @@ use ciderfs_format::Ino;
 use ciderfs_format::attr::flags;
 use ciderfs_meta::{Errno, Result};
 
-use crate::handles::Handle;
-use crate::stale::Stale;
+use crate::io::handles::Handle;
+use crate::kernel::stale::Stale;
 use crate::vfs::Vfs;
 
 impl Vfs {

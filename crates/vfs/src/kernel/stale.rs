@@ -13,8 +13,8 @@ use ciderfs_meta::{Caller, Errno, Error, OpenFlags, Result, Version};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
-use crate::file::File;
-use crate::handles::Handle;
+use crate::content::file::File;
+use crate::io::handles::Handle;
 use crate::vfs::Vfs;
 
 /// Threads remembered that were told to look again; beyond that one may be told so twice.

@@ -9,11 +9,11 @@ use ciderfs_format::{Attr, Ino};
 use ciderfs_handover::Kind;
 use ciderfs_meta::{Caller, Errno, OpenFlags, Result, Version};
 
-use crate::carry::Source;
-use crate::file::{File, moment};
-use crate::handles::{FileHandle, Handle};
-use crate::pages::{Drops, Seen};
-use crate::stale::{Stale, comes_by_path};
+use crate::content::file::{File, moment};
+use crate::io::carry::Source;
+use crate::io::handles::{FileHandle, Handle};
+use crate::kernel::pages::{Drops, Seen};
+use crate::kernel::stale::{Stale, comes_by_path};
 use crate::vfs::{Opened, Vfs};
 
 /// The kernel's mark of an open for execution (`FMODE_EXEC`), which no program can set.

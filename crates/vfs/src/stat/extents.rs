@@ -10,11 +10,11 @@ use ciderfs_format::slice::{Extent, chunk_at, chunk_count, chunk_start};
 use ciderfs_format::{Attr, CHUNK_SIZE, Ino, Time};
 use ciderfs_meta::{ChunkView, Errno, Result};
 
-use crate::allocated::Counted;
-use crate::file::{File, State};
-use crate::handles::Handle;
-use crate::ranges::on_descriptor;
-use crate::read::OVERTAKEN_MAX;
+use crate::content::file::{File, State};
+use crate::io::handles::Handle;
+use crate::io::ranges::on_descriptor;
+use crate::io::read::OVERTAKEN_MAX;
+use crate::stat::allocated::Counted;
 use crate::vfs::Vfs;
 
 /// Lists read in one turn at most.

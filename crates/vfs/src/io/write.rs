@@ -8,10 +8,10 @@ use ciderfs_format::slice::MAX_FILE_SIZE;
 use ciderfs_format::{CHUNK_SIZE, Time};
 use ciderfs_meta::{Clock as _, Errno, Error, NewSlice, Result, SystemClock};
 
-use crate::carry::{LogPlace, Source};
-use crate::file::{File, State, UnderWay, moment};
-use crate::pending::Pending;
-use crate::stale::Stale;
+use crate::content::file::{File, State, UnderWay, moment};
+use crate::content::pending::Pending;
+use crate::io::carry::{LogPlace, Source};
+use crate::kernel::stale::Stale;
 use crate::vfs::Vfs;
 
 /// A slice is committed at this age,

@@ -13,7 +13,7 @@ use ciderfs_format::{CHUNK_SIZE, Extent, Ino, shown};
 use ciderfs_meta::{Caller, Errno, Error, Result, TreeUsage};
 use serde_json::{Value, json};
 
-use crate::control::Progress;
+use crate::tools::control::Progress;
 use crate::vfs::Vfs;
 
 /// Entries of the list of chunks or objects: those of 128 GiB in blocks of 4 MiB. They take some 20 MiB while an answer is made,

@@ -11,8 +11,8 @@ use ciderfs_meta::Errno;
 use ciderfs_meta::store::LockKind;
 use tokio::sync::Notify;
 
-use crate::file::File;
-use crate::locks::LockRequest;
+use crate::content::file::File;
+use crate::io::locks::LockRequest;
 use crate::vfs::Vfs;
 
 /// How long a writer waits for others to leave the log before it has them flushed again: some may have come meanwhile.

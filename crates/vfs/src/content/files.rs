@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ciderfs_format::{Attr, Ino};
 use parking_lot::Mutex;
 
-use crate::file::File;
+use crate::content::file::File;
 
 /// Open files by inode, with the number of handles.
 #[derive(Default)]

@@ -10,7 +10,7 @@ use ciderfs_handover::Place;
 use ciderfs_meta::store::{DirCursor, DirEntry};
 use ciderfs_meta::{Caller, Errno, HeldDir, Result, SeenNames};
 
-use crate::file::moment;
+use crate::content::file::moment;
 use crate::vfs::Vfs;
 
 /// Entries asked for at first, and by readers that take their time: attributes are given along only while they are fresh.

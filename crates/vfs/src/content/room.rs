@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ciderfs_format::{Attr, Ino, align4k};
 use ciderfs_meta::{Caller, Errno, Hold, Meta, Result, SetAttr};
 
-use crate::file::{File, State};
+use crate::content::file::{File, State};
 use crate::vfs::Vfs;
 
 /// How often the engine is asked whether there is room, while commits of this mount come between.

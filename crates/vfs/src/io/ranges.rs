@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ciderfs_meta::{Allocate, Caller, Changed, Errno, Error, Result};
 
-use crate::file::{File, UnderWay, moment};
-use crate::handles::Handle;
-use crate::stale::Stale;
+use crate::content::file::{File, UnderWay, moment};
+use crate::io::handles::Handle;
+use crate::kernel::stale::Stale;
 use crate::vfs::Vfs;
 
 /// Commits of one copy; the caller asks again for the rest.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use ciderfs_format::{FileType, Ino};
 use ciderfs_meta::{Caller, Errno, NewNode, Result};
 
-use crate::file::moment;
+use crate::content::file::moment;
 use crate::vfs::{Entry, Opened, Vfs};
 
 /// Times that a name is looked up which other mounts keep giving to other files, until a file is opened by it.

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use ciderfs_format::{Attr, Ino};
 use ciderfs_meta::{Caller, Errno, Result, SetAttr, Version, VolumeStat, set_unrecorded};
 
-use crate::file::{moment, next_moment};
-use crate::handles::Handle;
+use crate::content::file::{moment, next_moment};
+use crate::io::handles::Handle;
 use crate::vfs::Vfs;
 
 impl Vfs {

@@ -1,0 +1,4 @@
+//! What the kernel may still hold.
+
+pub(crate) mod pages;
+pub(crate) mod stale;
