@@ -10,7 +10,7 @@ use ciderfs_fuse::{
     Statfs, abi::UNIQUE_RESEND, abi::init as cap, dtype_of_mode,
 };
 use ciderfs_meta::{Caller, Errno, Error, NewNode, SetAttr};
-use ciderfs_vfs::{DirItem, Vfs};
+use ciderfs_vfs::{DirItem, Stat, Vfs};
 use tokio::runtime::Handle;
 
 use crate::begun::{Begun, Ticket};
@@ -91,18 +91,14 @@ impl Bridge {
             generation: generation(e.ino),
             entry_valid,
             attr_valid: if is_virtual { VIRTUAL_VALID } else { self.valid.attr },
-            attr: self.attr(e.ino, &e.attr),
+            attr: convert::attr(e.ino, &e.attr, e.blocks, e.links),
         }
     }
 
-    /// Finds out what [`Bridge::attr`] tells beyond the record.
-    async fn measure(&self, ino: Ino, a: &ciderfs_format::Attr) {
-        self.vfs.count_blocks(ino, a).await;
-        self.vfs.count_links(std::iter::once((ino, a))).await;
-    }
-
-    fn attr(&self, ino: Ino, a: &ciderfs_format::Attr) -> ciderfs_fuse::Attr {
-        convert::attr(ino, a, self.vfs.blocks(ino, a), self.vfs.links(ino, a))
+    /// The answer that tells of a node.
+    fn attr(&self, ino: Ino, s: &Stat) -> Answered {
+        let attr = convert::attr(ino, &s.attr, s.blocks, s.links);
+        Answered::Attr(attr, self.valid.attr.saturating_sub(s.age))
     }
 
     pub(crate) fn opened(o: &ciderfs_vfs::Opened) -> Opened {
@@ -130,7 +126,7 @@ impl Bridge {
                 Worked::Late((Answered::Open(o) | Answered::Create(_, o), _)) => b.vfs.release(o.fh).await,
                 Worked::Late(_) => {
                     if let Some(ino) = changes {
-                        b.vfs.changed_untold(ino);
+                        b.vfs.unheard(ino).await;
                     }
                 }
             }
@@ -300,7 +296,7 @@ impl Bridge {
             let set = SetAttr { mode: Some(kept), ..SetAttr::default() };
             self.vfs.setattr(&system, ino, &set, None, None).await?;
             // The kernel forgets times and sizes after a write, not the mode.
-            self.vfs.attributes_changed(ino);
+            self.vfs.attributes_changed(ino).await;
         }
         Ok(())
     }
@@ -334,10 +330,7 @@ impl Bridge {
         let op = req.op().map_err(|e| Errno(e.errno()))?;
         Ok(match op {
             Op::Lookup { name } => match vfs.lookup(&c, ino, name).await {
-                Ok(e) => {
-                    self.measure(e.ino, &e.attr).await;
-                    Answered::Entry(self.entry_in(ino, &e, Duration::ZERO))
-                }
+                Ok(e) => Answered::Entry(self.entry_in(ino, &e, Duration::ZERO)),
                 Err(e)
                     if e.errno() == Errno::ENOENT
                         && !self.valid.negative.is_zero()
@@ -347,11 +340,7 @@ impl Bridge {
                 }
                 Err(e) => return Err(e),
             },
-            Op::Getattr { .. } => {
-                let (a, elapsed) = vfs.getattr_within(ino, self.valid.attr).await?;
-                self.measure(ino, &a).await;
-                Answered::Attr(self.attr(ino, &a), self.valid.attr.saturating_sub(elapsed))
-            }
+            Op::Getattr { .. } => self.attr(ino, &vfs.stat(ino, self.valid.attr).await?),
             Op::Setattr(s) => {
                 let set = convert::set_attr(&s);
                 // A change of owner takes these bits in its own commit.
@@ -359,11 +348,7 @@ impl Bridge {
                 if s.kill_suidgid && set.mode.is_none() && !chown {
                     self.kill_suidgid(&c, ino).await?;
                 }
-                let (a, since) = vfs.setattr_at(&c, ino, &set, s.size, s.fh).await?;
-                self.measure(ino, &a).await;
-                // Unlike others, this answer counts for the kernel whatever it was told meanwhile.
-                let a = vfs.still(ino, a, since).await;
-                Answered::Attr(self.attr(ino, &a), self.valid.attr)
+                self.attr(ino, &vfs.set_stat(&c, ino, &set, s.size, s.fh).await?)
             }
             Op::Readlink => Answered::Link(vfs.readlink(ino).await?),
             Op::Symlink { name, target } => {
@@ -420,10 +405,7 @@ impl Bridge {
                 Answered::Empty
             }
             Op::Link { oldnode, newname } => {
-                let mut e = vfs.link(&c, Ino(oldnode), ino, newname).await?;
-                let since = vfs.moment();
-                self.measure(e.ino, &e.attr).await;
-                e.attr = vfs.still(e.ino, e.attr, since).await;
+                let e = vfs.link(&c, Ino(oldnode), ino, newname).await?;
                 Answered::Entry(self.entry_in(ino, &e, Duration::ZERO))
             }
             Op::Open { flags, kill_suidgid } => {
@@ -529,7 +511,9 @@ impl Bridge {
                     let kind = dtype_of_mode(item.kind.mode_bits());
                     // Without attributes the kernel gets the name only.
                     let entry = item.attr.map_or_else(Entry::default, |a| {
-                        self.entry_in(ino, &ciderfs_vfs::Entry { ino: item.ino, attr: a.clone() }, item.age)
+                        let DirItem { ino: node, blocks, links, .. } = item;
+                        let found = ciderfs_vfs::Entry { ino: node, attr: a.clone(), blocks, links };
+                        self.entry_in(ino, &found, item.age)
                     });
                     !out.push(&entry, item.ino.0, item.next_offset, kind, item.name)
                 })

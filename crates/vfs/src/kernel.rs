@@ -1,4 +1,200 @@
-//! What the kernel may still hold.
+//! What the kernel may still hold: the third of the three books (`docs/technical/coherence.md`).
+//!
+//! Facts come from [`Vfs::done`], and only here they become messages: the kernel asks for attributes again, drops pages, or learns a
+//! length. Questions go the other way: an open asks which pages must go ([`Vfs::opens`]). No operation names the pages or what the
+//! kernel was told.
 
-pub(crate) mod pages;
-pub(crate) mod stale;
+pub(crate) mod growth;
+pub(crate) mod looks;
+mod pages;
+mod told;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ciderfs_format::{Attr, Ino};
+use ciderfs_meta::{Changed, Version};
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+
+use crate::content::file::File;
+pub use crate::kernel::growth::Growth;
+use crate::kernel::pages::Pages;
+pub(crate) use crate::kernel::pages::{Drops, Opening};
+use crate::kernel::told::Told;
+use crate::vfs::Vfs;
+
+/// What the kernel must not believe any longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stale {
+    /// Attributes and cached pages. May be told later: the kernel may wait for pages that requests under way hold.
+    Content,
+    /// Attributes only. Told before the call that finds out returns.
+    Attributes,
+}
+
+/// A kernel that caches, or whatever stands in for one.
+pub trait Kernel: Send + Sync {
+    /// What it has cached of an inode is no longer right. Must not wait for requests.
+    fn invalidate(&self, ino: Ino, what: Stale);
+
+    /// It must have forgotten the attributes and some pages of an inode (offset and length in bytes; no length: all that follow)
+    /// when the future ends. Not for callers whose request holds pages.
+    fn forget(&self, ino: Ino, off: u64, len: u64) -> BoxFuture<'static, ()>;
+
+    /// A file has grown elsewhere. If the future ends with true, the kernel knows the length. Not for callers whose request holds
+    /// pages.
+    fn grow(&self, growth: Growth) -> BoxFuture<'static, bool>;
+}
+
+/// What has happened to an inode.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Fact {
+    /// A file was made here.
+    Made(Version),
+    /// This mount has made one version out of another, as the kernel has asked for, so that its pages are of the new one; but for
+    /// what it could not see.
+    Own { before: Version, after: Version, unseen: Option<Stale> },
+    /// Another mount has changed it.
+    Foreign,
+    /// What the kernel has may not be what the file holds: data went elsewhere or is lost, it was never told of a success, or
+    /// nobody knows.
+    Unknown,
+    /// A request has done more than its answer tells.
+    Unanswered(Stale),
+    /// Its names, or attributes that have no part in its content, are others by a request of the kernel.
+    Entry,
+}
+
+impl Fact {
+    pub(crate) fn own(changed: &Changed, unseen: Option<Stale>) -> Self {
+        Self::Own { before: changed.before, after: Version::of(&changed.attr), unseen }
+    }
+}
+
+/// What is known of one kernel's caches.
+pub(crate) struct View {
+    pages: Pages,
+    told: Told,
+    /// It lets files be mapped that it does not cache otherwise.
+    mixes_direct: AtomicBool,
+    kernel: Mutex<Option<Arc<dyn Kernel>>>,
+}
+
+impl View {
+    /// `valid`: how long the kernel believes attributes.
+    pub(crate) fn new(valid: Duration) -> Self {
+        Self {
+            pages: Pages::default(),
+            told: Told::new(valid),
+            mixes_direct: AtomicBool::new(false),
+            kernel: Mutex::default(),
+        }
+    }
+
+    fn kernel(&self) -> Option<Arc<dyn Kernel>> {
+        self.kernel.lock().clone()
+    }
+
+    /// Takes a fact. Returns what the kernel must not believe any longer, to be told by [`View::tell`] once it may ask again.
+    #[must_use]
+    pub(crate) fn happened(&self, ino: Ino, fact: Fact) -> Option<Stale> {
+        match fact {
+            Fact::Made(version) => {
+                self.pages.created(ino, version);
+                None
+            }
+            Fact::Own { before, after, unseen } => {
+                self.pages.moved(ino, before, after);
+                unseen
+            }
+            Fact::Foreign => Some(Stale::Attributes),
+            Fact::Unknown => {
+                self.pages.forget(ino);
+                Some(Stale::Content)
+            }
+            Fact::Unanswered(stale) => Some(stale),
+            Fact::Entry => None,
+        }
+    }
+
+    /// Tells the kernel what [`View::happened`] has found.
+    pub(crate) fn tell(&self, ino: Ino, stale: Option<Stale>) {
+        if let Some(stale) = stale {
+            self.invalidate(ino, stale);
+        }
+    }
+
+    fn invalidate(&self, ino: Ino, stale: Stale) {
+        if let Some(kernel) = self.kernel() {
+            kernel.invalidate(ino, stale);
+        }
+    }
+
+    /// Returns when the kernel has forgotten the attributes and some pages: so many bytes, or with 0 all that follow.
+    pub(crate) async fn forget(&self, ino: Ino, off: u64, len: u64) {
+        if let Some(kernel) = self.kernel() {
+            kernel.forget(ino, off, len).await;
+        }
+    }
+
+    /// The kernel is told attributes.
+    pub(crate) fn answered(&self, ino: Ino, attr: &Attr) {
+        self.told.note(ino, attr);
+    }
+
+    /// Was it told what is newer than these attributes?
+    pub(crate) fn was_told_newer(&self, ino: Ino, attr: &Attr) -> bool {
+        self.told.is_newer(ino, attr)
+    }
+
+    /// It has read data into its pages up to this length, and none behind it.
+    pub(crate) fn has_read_to(&self, ino: Ino, length: u64) {
+        self.told.ends(ino, length);
+    }
+
+    /// It uses a handle, so it has done what the answer to its open asked for.
+    pub(crate) fn used(&self, ino: Ino, drops: &Drops) {
+        self.pages.used(ino, drops);
+    }
+
+    /// It will not hear the answer to an open.
+    pub(crate) fn not_opened(&self, ino: Ino) {
+        self.pages.forget(ino);
+    }
+
+    /// Must a file that is opened be read past the pages?
+    pub(crate) fn reads_past_pages(&self, opening: &Opening) -> bool {
+        opening.busy && self.mixes_direct.load(Ordering::Relaxed)
+    }
+}
+
+impl Vfs {
+    /// Tells `kernel` from now on what it must not believe any longer.
+    pub fn set_kernel(&self, kernel: Arc<dyn Kernel>) {
+        *self.kernel.kernel.lock() = Some(kernel);
+    }
+
+    /// May what the kernel is told not to cache be mapped all the same?
+    pub fn set_mixes_direct(&self, yes: bool) {
+        self.kernel.mixes_direct.store(yes, Ordering::Relaxed);
+    }
+
+    /// An open asks what is to be done about the pages of a file of this version. If they must go, the kernel knows when this returns
+    /// that the file has changed elsewhere; `reads`: something can be read or mapped through the handle.
+    pub(crate) async fn opens(self: &Arc<Self>, file: &Arc<File>, version: Version, reads: bool) -> Opening {
+        let ino = file.ino;
+        let opening = self.kernel.pages.open(ino, version);
+        if let Some(drops) = &opening.drops {
+            // Close-to-open: the length that the kernel remembers from a lookup would cut the reads that follow.
+            let stale = self.foreign(ino);
+            if reads {
+                drops.tell(self.tell_version(file, version)).await;
+            } else {
+                self.kernel.tell(ino, stale);
+            }
+        }
+        opening
+    }
+}

@@ -5,4 +5,5 @@ pub(crate) mod atime;
 pub(crate) mod attributes;
 pub(crate) mod extents;
 pub(crate) mod links;
+pub(crate) mod whole;
 pub(crate) mod xattr;

@@ -23,12 +23,12 @@ impl Vfs {
 
     /// Asks the engine for the attributes of an open file; false if something came between.
     async fn look(&self, file: &File) -> Result<bool> {
-        let generation = file.generation();
+        let as_of = file.as_of();
         match self.meta.getattr(file.ino).await {
-            Ok(attr) => Ok(file.learn(&attr, generation) || file.knows(Version::of(&attr))),
+            Ok(attr) => Ok(file.learn(&attr, as_of) || file.knows(Version::of(&attr))),
             // Removed meanwhile. Whoever holds it learns so when it reads.
             Err(e) if e.errno() == Errno::ENOENT => {
-                file.forget_views();
+                file.forget_content();
                 Ok(true)
             }
             Err(e) => Err(e),
@@ -53,7 +53,7 @@ impl Vfs {
             && let Err(e) = self.catch_up(&file, None).await
         {
             tracing::warn!("attributes of inode {ino}: {e}");
-            file.forget_views();
+            file.forget_content();
         }
     }
 }

@@ -11,6 +11,8 @@ use ciderfs_meta::NewSlice;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
+use crate::io::locks::Losses;
+
 /// Room for a slice's first block at first, so that small files stay small in memory;
 const FIRST_STEP: usize = 4 << 10;
 /// and how much larger it is when that is full.
@@ -41,8 +43,8 @@ pub(crate) enum Part {
 
 /// A slice not yet committed.
 pub(crate) struct Pending {
-    /// The number of the last loss of locks on the file when it was begun: after another one it is refused.
-    pub(crate) seen: u64,
+    /// What locks on the file had been lost when it was begun: after another loss it is refused.
+    pub(crate) losses: Losses,
     /// Offset of the slice in the file, in bytes.
     pub(crate) at: u64,
     /// It goes to the end of the file: `at` is where that is believed to be, until the commit tells. Otherwise it lies in one
@@ -68,10 +70,10 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    pub(crate) fn new(seen: u64, at: u64, append: bool, id: u64, block_size: u32, now: Time) -> Self {
+    pub(crate) fn new(losses: Losses, at: u64, append: bool, id: u64, block_size: u32, now: Time) -> Self {
         let created = Instant::now();
         Self {
-            seen,
+            losses,
             at,
             append,
             len: 0,

@@ -11,7 +11,8 @@ use ciderfs_format::{Attr, Ino};
 use ciderfs_meta::{Caller, ChunkView, Errno, OpenFlags, Result, Version};
 use parking_lot::Mutex;
 
-use crate::content::file::{File, moment};
+use crate::content::file::File;
+use crate::content::moment::Moment;
 use crate::io::open::Met;
 use crate::vfs::{OpenCache, Vfs};
 
@@ -27,19 +28,19 @@ type Views = Arc<HashMap<u32, ChunkView>>;
 /// Files by inode, as they were told.
 pub(crate) struct Remembered {
     cfg: OpenCache,
-    files: Mutex<Known>,
+    files: Mutex<Table>,
 }
 
 #[derive(Default)]
-struct Known {
-    by_ino: HashMap<Ino, Told>,
+struct Table {
+    by_ino: HashMap<Ino, Kept>,
     /// So many are remembered when those that are too old are looked for.
     sweep_at: usize,
 }
 
 /// A file as the engine told it.
 #[derive(Clone)]
-struct Told {
+struct Kept {
     attr: Attr,
     /// When it was asked.
     asked: Instant,
@@ -56,14 +57,14 @@ impl Remembered {
     }
 
     /// What was told not too long ago, and for how long it counts yet.
-    fn fresh(&self, ino: Ino) -> Option<(Told, Duration)> {
+    fn fresh(&self, ino: Ino) -> Option<(Kept, Duration)> {
         if !self.is_on() {
             return None;
         }
         let files = self.files.lock();
-        let told = files.by_ino.get(&ino)?;
-        let left = self.cfg.valid.checked_sub(told.asked.elapsed()).filter(|left| !left.is_zero())?;
-        Some((told.clone(), left))
+        let kept = files.by_ino.get(&ino)?;
+        let left = self.cfg.valid.checked_sub(kept.asked.elapsed()).filter(|left| !left.is_zero())?;
+        Some((kept.clone(), left))
     }
 
     /// The engine, asked at a time, has told the attributes of a file that is or was open here. What is known of its content
@@ -75,20 +76,20 @@ impl Remembered {
             return;
         }
         let views = match files.by_ino.get(&ino) {
-            Some(told) if told.asked > asked => return,
-            Some(told) if Version::of(&told.attr) == Version::of(attr) => Arc::clone(&told.views),
+            Some(kept) if kept.asked > asked => return,
+            Some(kept) if Version::of(&kept.attr) == Version::of(attr) => Arc::clone(&kept.views),
             _ => Views::default(),
         };
         files.shrink(self.cfg);
-        files.by_ino.insert(ino, Told { attr: attr.clone(), asked, views });
+        files.by_ino.insert(ino, Kept { attr: attr.clone(), asked, views });
     }
 
     /// The engine, asked at a time, has told the attributes of any node.
     fn see(&self, ino: Ino, attr: &Attr, asked: Instant) {
         let mut files = self.files.lock();
-        if let Some(told) = files.by_ino.get_mut(&ino) {
-            if told.attr == *attr {
-                told.asked = told.asked.max(asked);
+        if let Some(kept) = files.by_ino.get_mut(&ino) {
+            if kept.attr == *attr {
+                kept.asked = kept.asked.max(asked);
             } else {
                 // Somebody has changed it; which of the two is newer the next open finds out.
                 files.by_ino.remove(&ino);
@@ -98,35 +99,39 @@ impl Remembered {
 
     /// The lists of a file are others now; its content is the same.
     pub(crate) fn forget_views(&self, ino: Ino) {
-        if let Some(told) = self.files.lock().by_ino.get_mut(&ino) {
-            told.views = Views::default();
+        if let Some(kept) = self.files.lock().by_ino.get_mut(&ino) {
+            kept.views = Views::default();
         }
     }
 
-    fn forget(&self, ino: Ino) {
+    /// What this mount changes is seen at once, also where [`Meta::believes`](ciderfs_meta::Meta::believes) has forgotten the node.
+    pub(crate) fn forget(&self, ino: Ino) {
+        if !self.is_on() {
+            return;
+        }
         self.files.lock().by_ino.remove(&ino);
     }
 
     /// What is known of the content of a file that is open here.
     fn keep_views(&self, ino: Ino, version: Version, views: impl FnOnce() -> HashMap<u32, ChunkView>) {
         let mut files = self.files.lock();
-        let Some(told) = files.by_ino.get_mut(&ino) else { return };
-        if Version::of(&told.attr) == version {
-            told.views = Arc::new(views());
+        let Some(kept) = files.by_ino.get_mut(&ino) else { return };
+        if Version::of(&kept.attr) == version {
+            kept.views = Arc::new(views());
         } else {
             files.by_ino.remove(&ino);
         }
     }
 }
 
-impl Known {
+impl Table {
     /// Drops what is too old, now and then, and more if there is no room for another one.
     fn shrink(&mut self, OpenCache { valid, limit }: OpenCache) {
         let too_many = |n: usize| limit > 0 && n >= limit;
         if self.by_ino.len() < self.sweep_at.max(SWEPT_FROM) && !too_many(self.by_ino.len()) {
             return;
         }
-        self.by_ino.retain(|_, told| told.asked.elapsed() < valid);
+        self.by_ino.retain(|_, kept| kept.asked.elapsed() < valid);
         if too_many(self.by_ino.len()) {
             let mut keep = true;
             self.by_ino.retain(|_, _| {
@@ -145,43 +150,44 @@ impl Vfs {
         if how.write || how.truncate {
             return Ok(None);
         }
-        let since = moment();
-        let Some((told, _)) = self.remembered.fresh(ino) else { return Ok(None) };
-        let version = Version::of(&told.attr);
-        if !self.meta.open_as_known(c, ino, &told.attr, how).await? {
+        let since = Moment::now();
+        let Some((kept, _)) = self.remembered.fresh(ino) else { return Ok(None) };
+        let version = Version::of(&kept.attr);
+        if !self.meta.open_as_known(c, ino, &kept.attr, how).await? {
             return Ok(None);
         }
-        let (file, first_handle) = self.files.open(ino, &told.attr);
+        let (file, first_handle) = self.files.open(ino, &kept.attr);
         if first_handle {
-            file.state.lock().views.extend(told.views.iter().map(|(indx, view)| (*indx, view.clone())));
+            let views = kept.views.iter().map(|(indx, view)| (*indx, view.clone()));
+            file.state.lock().extend_views(views);
         }
         // What this mount has changed meanwhile, or has met through another handle, is newer.
-        if self.changed.since(ino, since) || !file.knows(version) {
+        if self.is_overtaken(ino, since) || !file.knows(version) {
             self.files.close(ino);
             self.meta.close(ino).await?;
             return Ok(None);
         }
-        Ok(Some(Met { file, attr: told.attr, version, gone: false }))
+        Ok(Some(Met { file, attr: kept.attr, version, gone: false }))
     }
 
     /// Attributes of a file as they are remembered, with what is not flushed yet, and for how long they count.
     pub(crate) fn attr_in_memory(&self, ino: Ino) -> Option<(Attr, Duration)> {
-        let (told, left) = self.remembered.fresh(ino)?;
-        if !self.meta.believes(ino, &told.attr) {
+        let (kept, left) = self.remembered.fresh(ino)?;
+        if !self.meta.believes(ino, &kept.attr) {
             return None;
         }
         let attr = match self.files.get(ino) {
-            None => told.attr,
-            Some(file) => file.as_told(&told.attr)?,
+            None => kept.attr,
+            Some(file) => file.as_told(&kept.attr)?,
         };
         Some((attr, left))
     }
 
     /// The engine was asked, at a time and a moment, and has told the attributes of a file that is open here.
-    pub(crate) fn remember(&self, ino: Ino, attr: &Attr, asked: Instant, since: u64) {
+    pub(crate) fn remember(&self, ino: Ino, attr: &Attr, asked: Instant, since: Moment) {
         // One without a name is opened for those only who hold it.
         if self.remembered.is_on() && attr.is_file() && attr.nlink > 0 && !attr.in_trash() {
-            self.remembered.keep(ino, attr, asked, || self.changed.since(ino, since));
+            self.remembered.keep(ino, attr, asked, || self.is_overtaken(ino, since));
         }
     }
 
@@ -199,25 +205,13 @@ impl Vfs {
         }
     }
 
-    /// This mount changes a node, or has done so: what was fetched before is out of date.
-    pub(crate) fn note_change(&self, ino: Ino) {
-        self.changed.note(ino);
-        // Also where [`Meta::believes`](ciderfs_meta::Meta::believes) has forgotten the node.
-        if self.remembered.is_on() {
-            self.remembered.forget(ino);
-        }
-    }
-
     /// A handle is about to be closed: what is known of the content may serve the next open.
     pub(crate) fn remember_views(&self, file: &File) {
         if !self.remembered.is_on() {
             return;
         }
         let s = file.state.lock();
-        self.remembered.keep_views(file.ino, s.version, || {
-            let first = s.first.iter().map(|first| (0, first));
-            few(first.chain(s.views.iter().map(|(indx, view)| (*indx, view))).collect())
-        });
+        self.remembered.keep_views(file.ino, s.version(), || few(s.views().collect()));
     }
 }
 
@@ -336,7 +330,7 @@ mod tests {
     fn content_is_known_of_its_version_alone() {
         let r = remembering(Duration::from_secs(1000), 0);
         let view = || HashMap::from([(3, ChunkView { extents: Arc::from([]), records: 1 })]);
-        let known = || r.fresh(Ino(1)).map(|(told, _)| told.views.len());
+        let known = || r.fresh(Ino(1)).map(|(kept, _)| kept.views.len());
         keep(&r, 1);
         r.keep_views(Ino(1), Version::of(&attr(1)), view);
         assert_eq!(known(), Some(1));

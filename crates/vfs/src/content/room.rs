@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use ciderfs_format::{Attr, Ino, align4k};
-use ciderfs_meta::{Caller, Errno, Hold, Meta, Result, SetAttr};
+use ciderfs_meta::{Caller, Claim, ClaimPlaces, Errno, Hold, Meta, Result, SetAttr};
 
-use crate::content::file::{File, State};
+use crate::content::file::File;
 use crate::vfs::Vfs;
 
 /// How often the engine is asked whether there is room, while commits of this mount come between.
@@ -22,7 +22,7 @@ pub(crate) struct Arriving {
 }
 
 /// Where a write ends, or how long it is if it goes to the end of the file.
-type Reach = std::result::Result<u64, u64>;
+pub(crate) type Reach = std::result::Result<u64, u64>;
 
 impl Arriving {
     fn add(&mut self, write: Reach) {
@@ -44,42 +44,84 @@ impl Arriving {
     }
 }
 
-impl State {
+/// Lengths of a file, in bytes.
+pub(crate) struct Lengths {
+    /// As it is believed to be committed.
+    pub(super) committed: u64,
+    /// Where what is buffered ends.
+    pub(super) buffered: u64,
+    /// As readers see it.
+    pub(super) all: u64,
+}
+
+/// Room held for what is not committed yet.
+#[derive(Default)]
+pub(crate) struct Claims {
+    claim: Option<Claim>,
+    /// Writes that were given room and are not buffered yet.
+    arriving: Arriving,
+    /// A truncation to this length is under way.
+    shrinks_to: Option<u64>,
+}
+
+impl Claims {
     /// Bytes, in whole blocks, by which the file has grown since its last commit, with all writes that were given room.
-    fn growth(&self) -> u64 {
+    fn growth(&self, lengths: &Lengths) -> u64 {
         // A truncation under way takes what lies beyond, but for what is written meanwhile.
         let (base, length) = match self.shrinks_to {
-            Some(to) => (to.min(self.version.length), self.written_length()),
-            None => (self.version.length, self.attr.length),
+            Some(to) => (to.min(lengths.committed), lengths.buffered),
+            None => (lengths.committed, lengths.all),
         };
         let reach = self.arriving.ends.iter().fold(length, |reach, end| reach.max(*end));
         align4k(reach.saturating_add(self.arriving.appended)).saturating_sub(align4k(base))
     }
 
-    /// Holds room for one more write; it arrives only if there is some. False if it is not known yet what limits the file.
-    fn admit(&mut self, meta: &Meta, ino: Ino, write: Reach) -> Result<bool> {
+    pub(super) fn shrink_to(&mut self, to: Option<u64>) {
+        self.shrinks_to = to;
+    }
+
+    /// See [`State::admit`](crate::content::state::State::admit).
+    pub(super) fn admit(
+        &mut self,
+        meta: &Meta,
+        (ino, attr): (Ino, &Attr),
+        write: Reach,
+        lengths: &Lengths,
+    ) -> Result<bool> {
         self.arriving.add(write);
-        let bytes = self.growth();
+        let bytes = self.growth(lengths);
         let claim = self.claim.get_or_insert_with(|| meta.claim_room());
         let admitted =
-            if bytes <= claim.bytes() { Ok(true) } else { meta.raise_claim(claim, ino, &self.attr, bytes) };
+            if bytes <= claim.bytes() { Ok(true) } else { meta.raise_claim(claim, ino, attr, bytes) };
         if !matches!(admitted, Ok(true)) {
             self.arriving.remove(write);
         }
         admitted
     }
 
-    /// Gives back what has been committed or lost, and holds what is still to be committed. While a change is under way nothing
-    /// is given back: what it takes is not among the figures before its reply.
-    pub(crate) fn settle_claim(&mut self) {
-        let bytes = self.growth();
-        let under_way = self.under_way.is_some();
-        if let Some(claim) = self.claim.as_mut().filter(|claim| !under_way || bytes > claim.bytes()) {
+    pub(super) fn arrived(&mut self, write: Reach) {
+        self.arriving.remove(write);
+    }
+
+    /// See [`State::settle_claim`](crate::content::state::State::settle_claim).
+    pub(super) fn settle(&mut self, lengths: &Lengths, is_changing: bool) {
+        let bytes = self.growth(lengths);
+        if let Some(claim) = self.claim.as_mut().filter(|claim| !is_changing || bytes > claim.bytes()) {
             claim.settle(bytes);
         }
     }
 
-    fn claims_room(&self) -> bool {
+    fn places(&self) -> Option<ClaimPlaces> {
+        self.claim.as_ref().map(Claim::places)
+    }
+
+    pub(super) fn place(&mut self, places: ClaimPlaces) {
+        if let Some(claim) = &mut self.claim {
+            claim.place(places);
+        }
+    }
+
+    fn is_some(&self) -> bool {
         self.claim.as_ref().is_some_and(|claim| claim.bytes() > 0)
     }
 }
@@ -92,9 +134,7 @@ pub(crate) struct Room<'a> {
 
 impl Drop for Room<'_> {
     fn drop(&mut self) {
-        let mut s = self.file.state.lock();
-        s.arriving.remove(self.write);
-        s.settle_claim();
+        self.file.state.lock().arrived(self.write);
     }
 }
 
@@ -120,13 +160,11 @@ impl Vfs {
                     Ok(false) => None,
                     Err(e) => Some(e),
                 };
-                (full, s.attr.clone(), s.claim.as_ref().map(ciderfs_meta::Claim::places))
+                (full, s.attr().clone(), s.claims().places())
             };
             let Some(full) = full else {
                 let places = self.meta.find_places(file.ino, &attr).await?;
-                if let Some(claim) = &mut file.state.lock().claim {
-                    claim.place(places);
-                }
+                file.state.lock().place_claim(places);
                 continue;
             };
             // What is being committed counts twice for a moment, as used and as claimed.
@@ -145,7 +183,7 @@ impl Vfs {
     async fn commits_settled(&self) -> bool {
         let mut waited = false;
         for file in self.files.all() {
-            if file.state.lock().under_way.is_some() {
+            if file.state.lock().is_changing() {
                 file.settled().await;
                 waited = true;
             }
@@ -190,7 +228,7 @@ impl Vfs {
         for file in self.files.all() {
             let due = {
                 let s = file.state.lock();
-                s.claims_room() && concerned(file.ino, &s.attr)
+                s.claims().is_some() && concerned(file.ino, s.attr())
             };
             if due && let Err(e) = self.flush(&file).await {
                 tracing::error!("inode {}: {e}", file.ino);

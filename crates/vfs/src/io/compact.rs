@@ -115,7 +115,7 @@ impl Vfs {
                 self.metrics.compacted(bytes);
                 self.remembered.forget_views(ino);
                 if let Some(file) = self.files.get(ino) {
-                    file.forget_views();
+                    file.forget_content();
                 }
             }
             Err(e) => tracing::warn!("compaction of chunk {indx} of inode {ino} is left for later: {e}"),
@@ -131,7 +131,7 @@ impl Vfs {
             return Ok(self.meta.commit_compaction(ino, indx, raw, 0, reserved).await?.then_some(0));
         }
         let tier = match self.files.get(ino) {
-            Some(file) => file.state.lock().attr.tier,
+            Some(file) => file.attr().tier,
             None => self.meta.getattr(ino).await?.tier,
         };
         let id = self.meta.new_slice_id().await?;

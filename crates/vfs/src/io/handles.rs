@@ -9,9 +9,9 @@ use ciderfs_meta::Errno;
 use parking_lot::{Mutex, RwLock};
 
 use crate::content::file::File;
-use crate::io::locks::HandleLocks;
+use crate::io::locks::{HandleLocks, Losses};
 use crate::io::readahead::ReadAhead;
-use crate::kernel::pages::Drops;
+use crate::kernel::Drops;
 use crate::names::dir::DirStream;
 use crate::tools::access_log::Reader;
 use crate::tools::control::{Control, Shared};
@@ -33,8 +33,8 @@ pub(crate) struct FileHandle {
 }
 
 impl FileHandle {
-    /// A handle that was opened with `flags`, when so many failures were `reported` and so many locks lost.
-    pub(crate) fn new(file: Arc<File>, flags: i32, reported: u64, loss: u64, drops: Drops) -> Self {
+    /// A handle that was opened with `flags`, when so many failures were `reported` and so many `losses` of locks had been.
+    pub(crate) fn new(file: Arc<File>, flags: i32, reported: u64, losses: Losses, drops: Drops) -> Self {
         Self {
             file,
             writable: flags & libc::O_ACCMODE != libc::O_RDONLY,
@@ -42,31 +42,23 @@ impl FileHandle {
             ahead: Mutex::new(ReadAhead::default()),
             append: flags & libc::O_APPEND != 0,
             noatime: flags & libc::O_NOATIME != 0,
-            locks: HandleLocks::new(loss),
+            locks: HandleLocks::new(losses),
             drops,
         }
     }
 
     /// The error that this handle still has to report; it counts as reported from now on.
     pub(crate) fn take_error(&self) -> Result<(), Errno> {
-        let (failures, error) = self.failures();
+        let s = self.file.state.lock();
         let mut reported = self.reported.lock();
-        if *reported < failures {
-            *reported = failures;
-            return Err(error);
-        }
-        Ok(())
+        let error = s.failed_since(*reported);
+        *reported = s.failures().max(*reported);
+        error
     }
 
     /// The error that this handle still has to report.
     pub(crate) fn error(&self) -> Result<(), Errno> {
-        let (failures, error) = self.failures();
-        if *self.reported.lock() < failures { Err(error) } else { Ok(()) }
-    }
-
-    fn failures(&self) -> (u64, Errno) {
-        let s = self.file.state.lock();
-        (s.failures, s.error)
+        self.file.state.lock().failed_since(*self.reported.lock())
     }
 }
 

@@ -13,16 +13,18 @@ use ciderfs_meta::store::LockKind;
 use ciderfs_meta::{Errno, Error, Lock, LockCaller, Result};
 use parking_lot::Mutex;
 
+use crate::closing::Change;
 use crate::content::file::File;
+use crate::content::moment::Moment;
 use crate::io::handles::{FileHandle, Handle};
-use crate::kernel::stale::Stale;
 use crate::vfs::Vfs;
 
 /// The kernel tells of a handle's end after `close` has returned. Whoever asks for its flock without waiting gets this much
 /// time before the lock is said to be taken.
 const CLOSE_GRACE: Duration = Duration::from_millis(20);
-/// How long a new lock waits for the kernel to forget cached pages.
-const FORGET_PATIENCE: Duration = Duration::from_secs(5);
+/// Losses of locks on a file so far. What was opened or written before the last one is refused.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Losses(pub(crate) u64);
 
 /// Locks taken through a handle.
 #[derive(Default)]
@@ -31,13 +33,13 @@ pub(crate) struct HandleLocks {
     pub(crate) owners: Mutex<BTreeSet<u64>>,
     /// The holder of its flock.
     pub(crate) flock: Mutex<Option<u64>>,
-    /// The number of the last loss when it was opened.
-    pub(crate) seen: u64,
+    /// What had been lost when it was opened.
+    pub(crate) losses: Losses,
 }
 
 impl HandleLocks {
-    pub(crate) fn new(seen: u64) -> Self {
-        Self { seen, ..Self::default() }
+    pub(crate) fn new(losses: Losses) -> Self {
+        Self { losses, ..Self::default() }
     }
 }
 
@@ -113,7 +115,7 @@ impl Vfs {
             LockKind::Record => h.locks.owners.lock().insert(owner),
         };
         self.carry.locking(&request, ino, owner, self.meta.has_lock(ino, request.kind(), owner));
-        let generation = h.file.generation();
+        let as_of = h.file.as_of();
         let by = LockCaller { owner, pid: request.pid };
         let mut got = self.meta.lock(ino, by, request.lock, wait, &mut interrupted).await;
         if !wait && is_again(&got) && h.file.flock_closing() && request.kind() == LockKind::Flock {
@@ -134,7 +136,7 @@ impl Vfs {
         match (got, request.lock) {
             (_, Lock::Flock(None)) => Ok(()),
             (_, Lock::Range(r)) if r.kind == ciderfs_format::lock::F_UNLCK => Ok(()),
-            (attr, _) => self.see_locked(&h.file, attr, generation, first).await,
+            (attr, _) => self.see_locked(&h.file, attr, as_of, first).await,
         }
     }
 
@@ -198,10 +200,15 @@ impl Vfs {
         }
     }
 
+    /// Losses of locks on a file so far.
+    pub(crate) fn losses(&self, ino: Ino) -> Losses {
+        Losses(self.meta.lock_loss(ino))
+    }
+
     /// Refuses a write through a handle that was open when locks on its file were lost.
     pub(crate) async fn check_locks(&self, h: &FileHandle) -> Result<()> {
         self.meta.check_locks(h.file.ino).await?;
-        if self.meta.lock_loss(h.file.ino) > h.locks.seen { Err(Error::LockLost) } else { Ok(()) }
+        if self.losses(h.file.ino) > h.locks.losses { Err(Error::LockLost) } else { Ok(()) }
     }
 
     /// The same for a handle by its number.
@@ -217,28 +224,13 @@ impl Vfs {
         &self,
         file: &Arc<File>,
         attr: Option<Attr>,
-        generation: u64,
+        as_of: Moment,
         first: bool,
     ) -> Result<()> {
-        if !attr.is_some_and(|attr| file.learn(&attr, generation)) {
+        if !attr.is_some_and(|attr| file.learn(&attr, as_of)) {
             self.catch_up(file, None).await?;
         }
-        let (stale, generation) = {
-            let s = file.state.lock();
-            (s.untold, s.generation)
-        };
-        if stale {
-            self.changed.note(file.ino);
-            // Whoever else gets a lock meanwhile has to wait for that as well.
-            if tokio::time::timeout(FORGET_PATIENCE, self.forget_cached(file.ino)).await.is_err() {
-                tracing::warn!("inode {}: the kernel is slow to forget cached pages", file.ino);
-            } else {
-                let mut s = file.state.lock();
-                s.untold &= s.generation != generation;
-            }
-        } else if first {
-            self.invalidate(file.ino, Stale::Attributes);
-        }
+        self.done(file.ino, Change::Locked { file, first }).await;
         Ok(())
     }
 }

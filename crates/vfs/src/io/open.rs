@@ -2,22 +2,28 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ciderfs_format::{Attr, Ino};
 use ciderfs_handover::Kind;
 use ciderfs_meta::{Caller, Errno, OpenFlags, Result, Version};
 
-use crate::content::file::{File, moment};
+use crate::closing::Change;
+use crate::content::file::File;
+use crate::content::moment::Moment;
 use crate::io::carry::Source;
 use crate::io::handles::{FileHandle, Handle};
-use crate::kernel::pages::{Drops, Seen};
-use crate::kernel::stale::{Stale, comes_by_path};
+use crate::kernel::looks::comes_by_path;
+use crate::kernel::{Drops, Opening, Stale};
 use crate::vfs::{Opened, Vfs};
 
 /// The kernel's mark of an open for execution (`FMODE_EXEC`), which no program can set.
 const EXEC: i32 = 0x20;
+
+/// How long a direct write waits for the kernel to forget the pages under it. What looks direct may have begun as a buffered
+/// write whose descriptor has changed since: then the kernel holds those pages until it is answered.
+const FORGET_PATIENCE: Duration = Duration::from_millis(100);
 
 /// A file as an open has found it.
 pub(crate) struct Met {
@@ -46,32 +52,27 @@ impl Vfs {
         let Met { file, attr, version, gone } = match self.open_from_memory(c, ino, how).await? {
             Some(met) => {
                 if comes_by_path(flags) {
-                    self.stale.opened(c.pid);
+                    self.looks.opened(c.pid);
                 }
                 met
             }
             None => self.open_asking(c, ino, flags, how).await?,
         };
-        let seen = self.pages.open(ino, version);
-        if let Some(drops) = &seen.drops {
-            // Close-to-open: the length that the kernel remembers from a lookup would cut the reads that follow.
-            self.changed.note(ino);
-            if how.write && !how.read {
-                // Nothing can be read or mapped through it.
-                self.invalidate(ino, Stale::Attributes);
-            } else {
-                drops.tell(self.tell_version(&file, version)).await;
-            }
-        } else if how.read && flags & libc::O_NOATIME == 0 && self.accessed(ino, Some(&attr)) {
+        let opening = self.opens(&file, version, how.read || !how.write).await;
+        if opening.drops.is_none()
+            && how.read
+            && flags & libc::O_NOATIME == 0
+            && self.accessed(ino, Some(&attr))
+        {
             // The kernel has the content: reads of it will not be seen here, and it does not look for another access time.
-            self.invalidate(ino, Stale::Attributes);
+            self.done(ino, Change::Unanswered(Stale::Attributes)).await;
         }
-        let opened = self.add_handle(file, flags, seen);
+        let opened = self.add_handle(file, flags, opening);
         if how.truncate
             && !gone
             && let Err(e) = self.truncate_file(c, ino, 0, true).await
         {
-            self.pages.forget(ino);
+            self.kernel.not_opened(ino);
             self.release(opened.fh).await;
             return Err(e);
         }
@@ -81,8 +82,8 @@ impl Vfs {
     /// Opens a file as the engine knows it now.
     async fn open_asking(self: &Arc<Self>, c: &Caller, ino: Ino, flags: i32, how: OpenFlags) -> Result<Met> {
         // Attributes fetched before a commit of this mount must not undo what the commit told.
-        let known = self.files.get(ino).map(|f| f.generation());
-        let (asked, began) = (Instant::now(), moment());
+        let known = self.files.get(ino).map(|f| f.as_of());
+        let (asked, began) = (Instant::now(), Moment::now());
         let (attr, first, gone) = match self.meta.open_looking_in(c, ino, how).await {
             Ok((attr, first)) => {
                 if comes_by_path(flags) && !self.is_meant(c, ino, &attr) {
@@ -101,10 +102,10 @@ impl Vfs {
         let version = Version::of(&attr);
         let (file, first_handle) = self.files.open(ino, &attr);
         let as_fetched = if first_handle {
-            !self.changed.since(ino, began)
+            !self.is_overtaken(ino, began)
         } else {
             // What is known of one that is gone may be older than what others have it open with.
-            !gone && known.is_some_and(|generation| file.learn(&attr, generation))
+            !gone && known.is_some_and(|as_of| file.learn(&attr, as_of))
         };
         let enough = Some(version).filter(|_| !first_handle);
         if !as_fetched
@@ -130,23 +131,24 @@ impl Vfs {
     }
 
     /// Opens a file that has just been made.
-    pub(crate) fn open_new(&self, ino: Ino, attr: &Attr, flags: i32) -> Opened {
-        self.pages.created(ino, Version::of(attr));
+    pub(crate) async fn open_new(&self, ino: Ino, attr: &Attr, flags: i32) -> Opened {
+        self.done(ino, Change::Made(attr)).await;
         let (file, _) = self.files.open(ino, attr);
-        self.add_handle(file, flags, Seen { drops: Some(Drops::default()), busy: false })
+        self.add_handle(file, flags, Opening { drops: Some(Drops::default()), busy: false })
     }
 
     /// A handle of a file that counts it as open.
-    fn add_handle(&self, file: Arc<File>, flags: i32, seen: Seen) -> Opened {
-        let keep_cache = seen.drops.is_none();
+    fn add_handle(&self, file: Arc<File>, flags: i32, opening: Opening) -> Opened {
+        let keep_cache = opening.drops.is_none();
+        let past_pages = self.kernel.reads_past_pages(&opening);
         let ino = file.ino;
-        let reported = file.state.lock().failures;
-        let loss = self.meta.lock_loss(ino);
-        let handle = FileHandle::new(file, flags, reported, loss, seen.drops.unwrap_or_default());
+        let reported = file.state.lock().failures();
+        let losses = self.losses(ino);
+        let handle = FileHandle::new(file, flags, reported, losses, opening.drops.unwrap_or_default());
         // What is only appended is not worth the kernel's memory, and its pages would lie where it believes the end to be.
         let appends = flags & libc::O_APPEND != 0 && flags & libc::O_ACCMODE == libc::O_WRONLY;
         let reads = flags & libc::O_ACCMODE == libc::O_RDONLY && flags & EXEC == 0;
-        let direct_io = appends || (seen.busy && reads && self.mixes_direct.load(Ordering::Relaxed));
+        let direct_io = appends || (reads && past_pages);
         if keep_cache || !(direct_io || flags & libc::O_DIRECT != 0) {
             handle.file.paged.store(true, Ordering::Relaxed);
         }
@@ -157,12 +159,7 @@ impl Vfs {
 
     /// The kernel uses a handle.
     fn used(&self, h: &FileHandle) {
-        self.pages.used(h.file.ino, &h.drops);
-    }
-
-    /// May what the kernel is told not to cache be mapped all the same?
-    pub fn set_mixes_direct(&self, yes: bool) {
-        self.mixes_direct.store(yes, Ordering::Relaxed);
+        self.kernel.used(h.file.ino, &h.drops);
     }
 
     /// Reads, short only at the end of the file; into the kernel's pages (`paged`) or past them.
@@ -176,10 +173,10 @@ impl Vfs {
                 let data = self.read_file(&h, off, size).await?;
                 let got: usize = data.iter().map(Bytes::len).sum();
                 if paged && got < size as usize {
-                    self.told.ends(h.file.ino, off + got as u64);
+                    self.kernel.has_read_to(h.file.ino, off + got as u64);
                 }
                 if self.atimes.on() && !h.noatime {
-                    let attr = h.file.state.lock().attr.clone();
+                    let attr = h.file.attr();
                     self.accessed(h.file.ino, Some(&attr));
                 }
                 Ok(data)
@@ -222,7 +219,8 @@ impl Vfs {
             && let Ok(Handle::File(h)) = self.handles.get(fh)
         {
             let pages = h.file.paged.load(Ordering::Relaxed);
-            self.invalidate(h.file.ino, if pages { Stale::Content } else { Stale::Attributes });
+            let stale = if pages { Stale::Content } else { Stale::Attributes };
+            self.done(h.file.ino, Change::Unanswered(stale)).await;
         }
         Ok(data.len() as u32)
     }
@@ -245,7 +243,18 @@ impl Vfs {
         }
         self.used(&h);
         self.check_locks(&h).await?;
-        self.write_file(&h.file, h.locks.seen, off, data, Source::new(unique)).await.map(Some)
+        self.write_file(&h.file, h.locks.losses, off, data, Source::new(unique)).await.map(Some)
+    }
+
+    /// To be called before a direct write is answered: the kernel drops the pages under it before it sends it, but after it
+    /// only if the program waits; somebody who reads through the page cache meanwhile would leave old ones there.
+    pub async fn written_past_the_cache(&self, fh: u64, off: u64, len: u64) {
+        if let Ok(Handle::File(h)) = self.handles.get(fh)
+            && h.file.paged.load(Ordering::Relaxed)
+        {
+            // If it takes longer they are forgotten after the answer.
+            _ = tokio::time::timeout(FORGET_PATIENCE, self.kernel.forget(h.file.ino, off, len)).await;
+        }
     }
 
     /// `fsync`: returns when everything written so far is stored and committed, or with the last error not yet reported by it

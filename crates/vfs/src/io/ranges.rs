@@ -6,11 +6,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ciderfs_meta::{Allocate, Caller, Changed, Errno, Error, Result};
+use ciderfs_meta::{Allocate, Caller, Errno, Error, Result};
 
-use crate::content::file::{File, UnderWay, moment};
+use crate::closing::Change;
+use crate::content::file::{File, UnderWay};
 use crate::io::handles::Handle;
-use crate::kernel::stale::Stale;
 use crate::vfs::Vfs;
 
 /// Commits of one copy; the caller asks again for the rest.
@@ -59,25 +59,6 @@ impl Vfs {
         }
     }
 
-    /// Takes attributes from a commit that changed the content. The caller holds [`File::flushing`]. Returns a moment before which
-    /// nothing is known to have happened after the change.
-    pub(crate) async fn adopt_change(&self, file: &File, changed: &Changed, under_way: UnderWay<'_>) -> u64 {
-        let mode = file.state.lock().attr.mode;
-        let known = file.adopt_change(changed, under_way.generation);
-        self.pages.changed(file.ino, changed);
-        self.note_change(file.ino);
-        let at = moment();
-        drop(under_way);
-        if !known {
-            self.find_out(file).await;
-            self.invalidate(file.ino, Stale::Content);
-        } else if mode != changed.attr.mode {
-            // The kernel does not know that special bits went with it.
-            self.attributes_changed(file.ino);
-        }
-        at
-    }
-
     /// Runs work on a file's content to its end, even if nobody waits for it any more.
     pub(crate) async fn detached<T: Send + 'static>(
         work: impl Future<Output = Result<T>> + Send + 'static,
@@ -110,7 +91,7 @@ impl Vfs {
             let under_way = UnderWay::begin(&file, 0);
             let done = vfs.meta.fallocate(&c, file.ino, how, off, len).await;
             let (changed, noted) = done.map_err(on_descriptor)?;
-            vfs.adopt_change(&file, &changed, under_way).await;
+            vfs.done(file.ino, Change::Content { changed: &changed, under_way }).await;
             vfs.allocated.suspect(file.ino);
             lists.extend(noted);
             drop(one);
@@ -142,14 +123,14 @@ impl Vfs {
         let (vfs, c) = (Arc::clone(self), c.clone());
         Self::detached(async move {
             if !Arc::ptr_eq(&source, &target) {
-                let failures = source.state.lock().failures;
+                let failures = source.state.lock().failures();
                 vfs.flush_file(&source).await;
-                source.failed_since(failures)?;
+                source.state.lock().failed_since(failures)?;
             }
-            let failures = target.state.lock().failures;
+            let failures = target.state.lock().failures();
             let one = target.flushing.lock().await;
             let mut lists = vfs.flush_locked(&target).await;
-            target.failed_since(failures)?;
+            target.state.lock().failed_since(failures)?;
             let (mut done, mut rest) = (0, len);
             for _ in 0..COPY_COMMITS_MAX {
                 let under_way = UnderWay::begin(&target, 0);
@@ -161,7 +142,7 @@ impl Vfs {
                     Err(e) => return Err(on_descriptor(e)),
                     Ok(step) => {
                         if let Some(changed) = &step.changed {
-                            vfs.adopt_change(&target, changed, under_way).await;
+                            vfs.done(target.ino, Change::Content { changed, under_way }).await;
                         }
                         done += step.bytes;
                         // A file that grows by being copied into itself is copied as it was.

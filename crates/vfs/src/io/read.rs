@@ -104,7 +104,7 @@ impl Vfs {
                         return Err(Errno::EIO.into());
                     }
                     // Compacted or truncated elsewhere: the list that named those objects is out of date.
-                    file.forget_views();
+                    file.forget_content();
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(1));
                 }
@@ -129,54 +129,51 @@ impl Vfs {
         alone: bool,
     ) -> Result<Option<Vec<Piece>>> {
         let _alone = if alone { Some(file.flushing.lock().await) } else { None };
-        let (missing, generation) = {
+        let (missing, as_of) = {
             let mut s = file.state.lock();
             let most = off.saturating_add(size).min(MAX_FILE_SIZE);
-            let end = if s.behind { most } else { most.min(s.attr.length) };
+            let end = if s.is_behind() { most } else { most.min(s.attr().length) };
             if off >= end {
                 return Ok(Some(Vec::new()));
             }
             if off < CHUNK_SIZE
-                && let Some(first) = s.first.take()
+                && let Some(first) = s.use_first_view()
             {
-                self.note_view(file.ino, 0, &first);
-                s.keep_view(0, first);
+                self.note_view(file.ino, 0, first);
             }
             let chunks = (off / CHUNK_SIZE) as u32..=((end - 1) / CHUNK_SIZE) as u32;
-            let missing: Vec<u32> = chunks.filter(|c| s.behind || !s.views.contains_key(c)).collect();
-            (missing, s.generation)
+            let missing: Vec<u32> = chunks.filter(|c| s.is_behind() || s.view(*c).is_none()).collect();
+            (missing, s.as_of())
         };
         if let (Some(&first), Some(&last)) = (missing.first(), missing.last()) {
             file.placed().await;
-            if file.generation() != generation {
+            if file.as_of() != as_of {
                 return Ok(None);
             }
             match self.meta.read_chunks_and_attr(file.ino, first..last + 1).await {
                 Ok((attr, views)) => {
                     let mut s = file.state.lock();
-                    if s.generation != generation || s.is_placing() {
+                    let views = (first..=last)
+                        .zip(views)
+                        .inspect(|(indx, view)| self.note_view(file.ino, *indx, view));
+                    if !s.learn_chunks(&attr, as_of, views) {
                         return Ok(None);
-                    }
-                    s.adopt(&attr);
-                    for (indx, view) in (first..=last).zip(views) {
-                        self.note_view(file.ino, indx, &view);
-                        s.keep_view(indx, view);
                     }
                 }
                 Err(e) => return Err(on_descriptor(e)),
             }
         }
         let s = file.state.lock();
-        let end = (off + size).min(s.attr.length);
+        let end = (off + size).min(s.attr().length);
         if off >= end {
             return Ok(Some(Vec::new()));
         }
         let mut pieces = vec![Piece { from: off, len: end - off, source: Source::Zeros }];
         for chunk in (off / CHUNK_SIZE) as u32..=((end - 1) / CHUNK_SIZE) as u32 {
-            let Some(view) = s.views.get(&chunk) else { return Ok(None) };
+            let Some(view) = s.view(chunk) else { return Ok(None) };
             paint_view(&mut pieces, chunk, view, off, end);
         }
-        for p in &s.pending {
+        for p in s.slices() {
             let (from, to) = (p.at.max(off), p.end().min(end));
             if from < to {
                 let mut at = from;
@@ -229,14 +226,14 @@ impl Vfs {
         let mut wanted = Vec::new();
         let next_list = {
             let s = file.state.lock();
-            let to = to.min(s.attr.length);
+            let to = to.min(s.attr().length);
             if from >= to {
                 return;
             }
             let mut next_list = None;
             for chunk in (from / CHUNK_SIZE) as u32..=((to - 1) / CHUNK_SIZE) as u32 {
                 let base = u64::from(chunk) * CHUNK_SIZE;
-                let Some(view) = s.views.get(&chunk) else {
+                let Some(view) = s.view(chunk) else {
                     next_list = next_list.or(Some(chunk));
                     continue;
                 };
@@ -262,12 +259,9 @@ impl Vfs {
         if let Some(chunk) = next_list {
             let (vfs, file) = (Arc::clone(self), Arc::clone(file));
             tokio::spawn(async move {
-                let generation = file.generation();
+                let as_of = file.as_of();
                 if let Ok(view) = vfs.meta.read_chunk(file.ino, chunk).await {
-                    let mut s = file.state.lock();
-                    if s.generation == generation && !s.is_placing() {
-                        s.keep_view(chunk, view);
-                    }
+                    file.state.lock().learn_view(chunk, view, as_of);
                 }
             });
         }

@@ -12,7 +12,8 @@ use ciderfs_meta::{Caller, Errno, Error, Holder, Result};
 
 use crate::io::carry::Source;
 use crate::io::handles::{FileHandle, Handle};
-use crate::kernel::pages::Drops;
+use crate::io::locks::Losses;
+use crate::kernel::Drops;
 use crate::vfs::Vfs;
 
 /// What was found of the process before.
@@ -146,15 +147,15 @@ impl Vfs {
             file.paged.store(true, Ordering::Relaxed);
             let failures = {
                 let mut s = file.state.lock();
-                s.untold = true;
-                if let Some(error) = error.filter(|_| s.failures == 0) {
+                s.set_untold(true);
+                if let Some(error) = error.filter(|_| s.failures() == 0) {
                     s.fail(Errno(error));
                 }
-                s.failures
+                s.failures()
             };
             let reported = if r.error == 0 { failures } else { 0 };
             // Opened before any loss of locks.
-            let handle = FileHandle::new(file, r.flags, reported, 0, Drops::default());
+            let handle = FileHandle::new(file, r.flags, reported, Losses::default(), Drops::default());
             for (lock, h) in holders().filter(|(lock, _)| lock.fh == r.fh) {
                 match h.kind {
                     LockKind::Flock => *handle.locks.flock.lock() = Some(lock.owner),
@@ -220,7 +221,7 @@ impl Vfs {
             };
             let source = Source::again(&written, ticket.clone());
             let offset = (!written.append).then_some(written.at);
-            match self.write_file(&file, 0, offset, &data, source).await {
+            match self.write_file(&file, Losses::default(), offset, &data, source).await {
                 Ok(_) => {
                     found.writes += 1;
                     found.bytes += data.len() as u64;
@@ -269,8 +270,7 @@ impl Vfs {
     /// The slices, of those that some writes were to go into, that a file has.
     async fn committed_of(&self, ino: Ino, writes: &[Written]) -> Result<HashSet<u64>> {
         let ends = writes.iter().any(|w| w.append);
-        let chunks =
-            if ends { chunk_count(self.files.get(ino).map_or(0, |f| f.state.lock().attr.length)) } else { 0 };
+        let chunks = if ends { chunk_count(self.files.get(ino).map_or(0, |f| f.attr().length)) } else { 0 };
         let mut indexes: BTreeSet<u32> = BTreeSet::new();
         for w in writes {
             let first = chunk_at(w.at);

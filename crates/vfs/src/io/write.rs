@@ -8,10 +8,12 @@ use ciderfs_format::slice::MAX_FILE_SIZE;
 use ciderfs_format::{CHUNK_SIZE, Time};
 use ciderfs_meta::{Clock as _, Errno, Error, NewSlice, Result, SystemClock};
 
-use crate::content::file::{File, State, UnderWay, moment};
+use crate::closing::{Change, Commit};
+use crate::content::file::{File, UnderWay};
+use crate::content::moment::Moment;
 use crate::content::pending::Pending;
 use crate::io::carry::{LogPlace, Source};
-use crate::kernel::stale::Stale;
+use crate::io::locks::Losses;
 use crate::vfs::Vfs;
 
 /// A slice is committed at this age,
@@ -31,12 +33,12 @@ impl Vfs {
     pub(crate) async fn write_file(
         self: &Arc<Self>,
         file: &Arc<File>,
-        seen: u64,
+        losses: Losses,
         offset: Option<u64>,
         data: &[u8],
         mut source: Source,
     ) -> Result<u64> {
-        let mut at = offset.unwrap_or_else(|| file.state.lock().attr.length);
+        let mut at = offset.unwrap_or_else(|| file.state.lock().attr().length);
         let Some(end) = at.checked_add(data.len() as u64).filter(|end| *end < MAX_FILE_SIZE) else {
             return Err(Errno::EFBIG.into());
         };
@@ -44,7 +46,7 @@ impl Vfs {
         if offset.is_some() && !data.is_empty() {
             let (moving, beyond) = {
                 let s = file.state.lock();
-                (s.pending.iter().any(|p| p.append && p.overlaps(at, end)), at > s.attr.length)
+                (s.slices().iter().any(|p| p.append && p.overlaps(at, end)), at > s.attr().length)
             };
             if moving {
                 // Only a commit tells where those bytes are, which are to be overwritten.
@@ -60,7 +62,7 @@ impl Vfs {
             // What is appended stays in one piece, wherever chunks end: nothing may come between.
             let most = if offset.is_some() { CHUNK_SIZE - at % CHUNK_SIZE } else { CHUNK_SIZE };
             let n = rest.len().min(most as usize);
-            let put = self.write_piece(file, seen, offset.map(|_| at), &rest[..n], &mut source).await?;
+            let put = self.write_piece(file, losses, offset.map(|_| at), &rest[..n], &mut source).await?;
             begins = begins.or(Some(put));
             at = put + n as u64;
             rest = &rest[n..];
@@ -76,7 +78,7 @@ impl Vfs {
     async fn write_piece(
         self: &Arc<Self>,
         file: &Arc<File>,
-        seen: u64,
+        losses: Losses,
         offset: Option<u64>,
         data: &[u8],
         source: &mut Source,
@@ -89,7 +91,7 @@ impl Vfs {
         let mut log = self.log_place(file, data.len(), source).await;
         let mut id = None;
         loop {
-            if let Some((at, flush)) = self.buffer(file, seen, offset, data, (&mut permit, &mut log), id)? {
+            if let Some((at, flush)) = self.buffer(file, losses, offset, data, (&mut permit, &mut log), id)? {
                 self.dirty.notify_one();
                 if flush {
                     self.flush_in_background(file);
@@ -101,11 +103,11 @@ impl Vfs {
     }
 
     /// Puts data into a slice; `None` if a new slice is needed and there is no id for it. Returns where it is in the file, and
-    /// whether to flush now. Refused if locks on the file were lost after the loss number `seen`.
+    /// whether to flush now. Refused if locks on the file were lost since there were so many `losses`.
     fn buffer(
         &self,
         file: &File,
-        seen: u64,
+        losses: Losses,
         offset: Option<u64>,
         data: &[u8],
         (permit, log): (&mut Option<Permit>, &mut LogPlace<'_>),
@@ -113,29 +115,26 @@ impl Vfs {
     ) -> Result<Option<(u64, bool)>> {
         let now = SystemClock.now();
         let mut s = file.state.lock();
-        if self.meta.lock_loss(file.ino) > seen {
+        if self.losses(file.ino) > losses {
             return Err(Error::LockLost);
         }
-        let (at, append) = (offset.unwrap_or(s.attr.length), offset.is_none());
-        let index = match find_slice(&s, seen, at, data.len() as u64, append) {
+        let (at, append) = (offset.unwrap_or(s.attr().length), offset.is_none());
+        let index = match s.find_slice(losses, at, data.len() as u64, append) {
             Some(index) => index,
             None => {
                 let Some(id) = id else { return Ok(None) };
-                s.pending.push_back(Pending::new(seen, at, append, id, self.blocks.block_size(), now));
-                s.pending.len() - 1
+                s.push_slice(Pending::new(losses, at, append, id, self.blocks.block_size(), now))
             }
         };
-        let tier = s.attr.tier;
-        let slice = &mut s.pending[index];
+        let tier = s.attr().tier;
+        let slice = s.slice_mut(index);
         let Some(permit) = permit.take() else { return Ok(None) };
         slice.write(at, data, permit, now, self.blocks.buffers());
         slice.logged.extend(log.note(file.ino, at, append, slice.id, data));
         slice.send(&self.blocks, tier);
         let full = slice.is_full();
-        s.attr.length = s.attr.length.max(at + data.len() as u64);
-        s.attr.mtime = now;
-        s.attr.ctime = now;
-        Ok(Some((at, full || s.pending.len() > PENDING_MAX)))
+        s.written(at + data.len() as u64, now);
+        Ok(Some((at, full || s.slices().len() > PENDING_MAX)))
     }
 
     /// Memory for a write. While there is none, dirty files are flushed to make some.
@@ -185,14 +184,14 @@ impl Vfs {
     pub(crate) async fn flush_locked(self: &Arc<Self>, file: &Arc<File>) -> Vec<(u32, usize)> {
         let (count, uploads) = {
             let mut s = file.state.lock();
-            let tier = s.attr.tier;
+            let tier = s.attr().tier;
             let mut uploads = Vec::new();
-            for p in &mut s.pending {
+            for p in s.slices_mut() {
                 p.frozen = true;
                 p.send(&self.blocks, tier);
                 uploads.push(p.take_uploads());
             }
-            (s.pending.len(), uploads)
+            (s.slices().len(), uploads)
         };
         if count == 0 {
             return Vec::new();
@@ -226,18 +225,18 @@ impl Vfs {
         let mut mtime = Time::default();
         let mut error = None;
         let under_way = UnderWay::begin(file, stored.len());
-        let seen;
+        let losses;
         {
             let s = file.state.lock();
-            seen = self.meta.lock_loss(file.ino);
-            for (p, result) in s.pending.iter().zip(stored) {
+            losses = self.losses(file.ino);
+            for (p, result) in s.slices().iter().zip(stored) {
                 if let Err(e) = result {
                     tracing::error!("inode {}: {} bytes are lost: {e}", file.ino, p.len);
                     failed.push((p.id, p.len));
                     error = Some(Errno::EIO);
                     continue;
                 }
-                if p.seen < seen {
+                if p.losses < losses {
                     tracing::error!("inode {}: {} bytes are refused: {}", file.ino, p.len, Error::LockLost);
                     failed.push((p.id, p.len));
                     error = Some(Errno::EIO);
@@ -251,7 +250,7 @@ impl Vfs {
         let written = if slices.is_empty() {
             None
         } else {
-            Some(self.meta.write_since(seen, file.ino, &slices, mtime).await)
+            Some(self.meta.write_since(losses.0, file.ino, &slices, mtime).await)
         };
         if let Some(Err(e)) = &written {
             // A deleted file takes its data along.
@@ -263,43 +262,15 @@ impl Vfs {
                 failed.extend(slices.iter().map(|s| (s.slice.id, s.slice.size)));
             }
         }
-        let (as_believed, known, logged) = {
-            let mut s = file.state.lock();
-            let logged: Vec<_> = s.pending.drain(..stored.len()).flat_map(|p| p.logged).collect();
-            s.committing = 0;
-            let known = match &written {
-                Some(Ok(w)) => {
-                    s.moved |= w.offsets != believed;
-                    s.adopt_own(&w.changed, under_way.generation) && error.is_none()
-                }
-                _ => {
-                    s.changed();
-                    // The rest of the length may have been only in the buffers that are lost.
-                    s.attr.length = s.written_length().max(s.version.length);
-                    false
-                }
-            };
-            if let Some(e) = error {
-                s.fail(e);
-            }
-            (known && !std::mem::take(&mut s.moved), known, logged)
+        let committed = written.as_ref().and_then(|written| written.as_ref().ok());
+        let commit = Commit {
+            under_way,
+            slices: stored.len(),
+            changed: committed.map(|w| &w.changed),
+            moved: committed.is_some_and(|w| w.offsets != believed),
+            error,
         };
-        if let Some(e) = error {
-            self.carry.failed(file.ino, e);
-        }
-        self.carry.release(logged);
-        match &written {
-            Some(Ok(w)) if as_believed => self.pages.changed(file.ino, &w.changed),
-            _ => self.pages.forget(file.ino),
-        }
-        self.note_change(file.ino);
-        drop(under_way);
-        if !known {
-            self.find_out(file).await;
-        }
-        if !as_believed {
-            self.invalidate(file.ino, Stale::Content);
-        }
+        self.done(file.ino, Change::Written(commit)).await;
         for (id, size) in failed {
             let blocks = Arc::clone(&self.blocks);
             tokio::spawn(async move {
@@ -318,33 +289,29 @@ impl Vfs {
         ino: ciderfs_format::Ino,
         length: u64,
         by_handle: bool,
-    ) -> Result<(ciderfs_format::Attr, u64)> {
+    ) -> Result<(ciderfs_format::Attr, Moment)> {
         let (vfs, c) = (Arc::clone(self), c.clone());
         Self::detached(async move {
             let file = vfs.files.get(ino);
-            let known = file.as_ref().map(|f| f.state.lock().attr.length);
+            let before = file.as_ref().map(|f| f.attr().length);
             let told = match file {
                 None => {
                     let changed = vfs.meta.truncate(&c, ino, length, by_handle).await?;
-                    vfs.pages.changed(ino, &changed);
-                    vfs.note_change(ino);
-                    let at = moment();
-                    vfs.catch_up_if_open(ino).await;
-                    (changed.attr, at)
+                    let done = vfs.done(ino, Change::Closed(&changed)).await;
+                    (changed.attr, done.as_of)
                 }
                 Some(file) => {
                     let one = file.flushing.lock().await;
                     let lists = vfs.flush_locked(&file).await;
                     let under_way = UnderWay::begin(&file, 0).shrinking(length);
                     let changed = vfs.meta.truncate(&c, ino, length, by_handle).await?;
-                    let at = vfs.adopt_change(&file, &changed, under_way).await;
+                    let done = vfs.done(ino, Change::Content { changed: &changed, under_way }).await;
                     drop(one);
                     vfs.after_write(&file, &lists).await;
-                    let attr = file.state.lock().attr.clone();
-                    (attr, at)
+                    (file.attr(), done.as_of)
                 }
             };
-            match known {
+            match before {
                 _ if length == 0 => vfs.allocated.forget(ino),
                 Some(before) if length <= before => {}
                 _ => vfs.allocated.suspect(ino),
@@ -364,8 +331,8 @@ impl Vfs {
                 for file in self.files.all() {
                     let due = {
                         let s = file.state.lock();
-                        dirty |= !s.pending.is_empty();
-                        s.pending.iter().any(|p| {
+                        dirty |= !s.slices().is_empty();
+                        s.slices().iter().any(|p| {
                             !p.frozen && (p.created.elapsed() > AGE_MAX || p.touched.elapsed() > IDLE_MAX)
                         })
                     };
@@ -379,22 +346,4 @@ impl Vfs {
             }
         }
     }
-}
-
-/// The slice that a write can extend: the newest that accepts it, unless a newer one holds some of its bytes.
-fn find_slice(s: &State, seen: u64, at: u64, bytes: u64, append: bool) -> Option<usize> {
-    if append {
-        // Behind a write by offset it would be committed before that one.
-        let newest = s.pending.back()?;
-        return (newest.seen == seen && newest.accepts(at, bytes, true)).then(|| s.pending.len() - 1);
-    }
-    for (index, p) in s.pending.iter().enumerate().rev() {
-        if p.seen == seen && p.accepts(at, bytes, false) {
-            return Some(index);
-        }
-        if p.overlaps(at, at + bytes) {
-            return None;
-        }
-    }
-    None
 }

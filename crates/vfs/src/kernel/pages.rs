@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ciderfs_format::Ino;
-use ciderfs_meta::{Changed, Version};
+use ciderfs_meta::Version;
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
@@ -23,16 +23,16 @@ const REMEMBERED_MAX: usize = 16_384;
 /// What is known of the kernel's pages.
 #[derive(Default)]
 pub(crate) struct Pages {
-    known: Mutex<HashMap<Ino, Known>>,
+    files: Mutex<HashMap<Ino, Paged>>,
 }
 
 /// No page of the file is older than this version, once the kernel has dropped those that it had.
-struct Known {
+struct Paged {
     version: Version,
     /// The number of the drop that the kernel has been told of and may not have done yet.
     pending: Option<u64>,
     /// Set when the kernel has been told that its attributes are out of date.
-    told: Arc<OnceCell<()>>,
+    announced: Arc<OnceCell<()>>,
     /// When an open met this version, or the one from which this mount has made it.
     met: Instant,
     /// How many were met before it in a row, each shortly after the other.
@@ -41,14 +41,14 @@ struct Known {
     replaced: Option<Version>,
 }
 
-impl Known {
+impl Paged {
     fn is_busy(&self) -> bool {
         self.row >= BUSY.1 && self.met.elapsed() < BUSY.0
     }
 }
 
 /// What an open is to do about the kernel's pages.
-pub(crate) struct Seen {
+pub(crate) struct Opening {
     /// `None`: the pages are of the version that is opened. Otherwise the answer must have the kernel drop them.
     pub(crate) drops: Option<Drops>,
     /// The file changes elsewhere all the time. Between its pages and the length that it knows the kernel keeps no order: while
@@ -60,18 +60,18 @@ pub(crate) struct Seen {
 #[derive(Default)]
 pub(crate) struct Drops {
     number: AtomicU64,
-    told: Arc<OnceCell<()>>,
+    announced: Arc<OnceCell<()>>,
 }
 
 impl Drops {
-    fn new(number: u64, told: &Arc<OnceCell<()>>) -> Self {
-        Self { number: AtomicU64::new(number), told: Arc::clone(told) }
+    fn new(number: u64, announced: &Arc<OnceCell<()>>) -> Self {
+        Self { number: AtomicU64::new(number), announced: Arc::clone(announced) }
     }
 
     /// Has `tell` tell the kernel that its attributes are out of date, once for a version: an answer that is on its way while it
     /// is told again is thrown away, and whoever has asked goes on with an old length. Returns when it is told, by whomever.
     pub(crate) async fn tell(&self, tell: impl Future<Output = ()>) {
-        self.told.get_or_init(|| tell).await;
+        self.announced.get_or_init(|| tell).await;
     }
 }
 
@@ -79,39 +79,39 @@ impl Drops {
 static NUMBERS: AtomicU64 = AtomicU64::new(0);
 
 impl Pages {
-    fn put(&self, ino: Ino, known: Known) {
-        let mut map = self.known.lock();
+    fn put(&self, ino: Ino, paged: Paged) {
+        let mut map = self.files.lock();
         if map.len() >= REMEMBERED_MAX {
             map.clear();
         }
-        map.insert(ino, known);
+        map.insert(ino, paged);
     }
 
     /// A file is new and has no pages, unless somebody has opened it already.
     pub(crate) fn created(&self, ino: Ino, version: Version) {
-        if !self.known.lock().contains_key(&ino) {
-            let (told, met) = (Arc::default(), Instant::now());
-            self.put(ino, Known { version, pending: None, told, met, row: 0, replaced: None });
+        if !self.files.lock().contains_key(&ino) {
+            let (announced, met) = (Arc::default(), Instant::now());
+            self.put(ino, Paged { version, pending: None, announced, met, row: 0, replaced: None });
         }
     }
 
     /// A file is opened at a version. From here on no page of an older one may come to be, but through requests that have begun.
-    pub(crate) fn open(&self, ino: Ino, version: Version) -> Seen {
+    pub(crate) fn open(&self, ino: Ino, version: Version) -> Opening {
         let (mut row, mut replaced) = (0, None);
-        if let Some(k) = self.known.lock().get(&ino) {
+        if let Some(k) = self.files.lock().get(&ino) {
             if k.version == version {
-                return Seen { drops: k.pending.map(|n| Drops::new(n, &k.told)), busy: k.is_busy() };
+                return Opening { drops: k.pending.map(|n| Drops::new(n, &k.announced)), busy: k.is_busy() };
             }
             row = if k.met.elapsed() < BUSY.0 { k.row + 1 } else { 0 };
             replaced = Some(k.version);
         }
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed) + 1;
-        let told = Arc::default();
-        let drops = Drops::new(number, &told);
-        let known = Known { version, pending: Some(number), told, met: Instant::now(), row, replaced };
-        let busy = known.is_busy();
-        self.put(ino, known);
-        Seen { drops: Some(drops), busy }
+        let announced = Arc::default();
+        let drops = Drops::new(number, &announced);
+        let paged = Paged { version, pending: Some(number), announced, met: Instant::now(), row, replaced };
+        let busy = paged.is_busy();
+        self.put(ino, paged);
+        Opening { drops: Some(drops), busy }
     }
 
     /// The kernel uses a handle, so it has done what the answer to its open asked for.
@@ -120,18 +120,14 @@ impl Pages {
             return;
         }
         let number = drops.number.swap(0, Ordering::Relaxed);
-        if let Some(k) = self.known.lock().get_mut(&ino).filter(|k| k.pending == Some(number)) {
+        if let Some(k) = self.files.lock().get_mut(&ino).filter(|k| k.pending == Some(number)) {
             k.pending = None;
         }
     }
 
-    /// This mount has changed a file, and the kernel's pages with it.
-    pub(crate) fn changed(&self, ino: Ino, changed: &Changed) {
-        self.moved(ino, changed.before, Version::of(&changed.attr));
-    }
-
-    fn moved(&self, ino: Ino, before: Version, after: Version) {
-        let mut map = self.known.lock();
+    /// This mount has made one version out of another, and the kernel's pages with it.
+    pub(crate) fn moved(&self, ino: Ino, before: Version, after: Version) {
+        let mut map = self.files.lock();
         let Some(k) = map.get_mut(&ino) else { return };
         if k.version == before {
             k.version = after;
@@ -148,7 +144,7 @@ impl Pages {
 
     /// The kernel's pages are not what the file holds, or nobody knows.
     pub(crate) fn forget(&self, ino: Ino) {
-        self.known.lock().remove(&ino);
+        self.files.lock().remove(&ino);
     }
 }
 

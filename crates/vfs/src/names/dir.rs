@@ -10,7 +10,7 @@ use ciderfs_handover::Place;
 use ciderfs_meta::store::{DirCursor, DirEntry};
 use ciderfs_meta::{Caller, Errno, HeldDir, Result, SeenNames};
 
-use crate::content::file::moment;
+use crate::content::moment::Moment;
 use crate::vfs::Vfs;
 
 /// Entries asked for at first, and by readers that take their time: attributes are given along only while they are fresh.
@@ -37,6 +37,10 @@ pub struct DirItem<'a> {
     pub kind: FileType,
     /// Attributes, if asked for, known and current.
     pub attr: Option<&'a Attr>,
+    /// Blocks and names, as in [`Stat`](crate::Stat), if there are attributes.
+    pub blocks: u64,
+    /// See above.
+    pub links: u32,
     /// How old they may be.
     pub age: Duration,
     /// Where to go on after this entry.
@@ -58,7 +62,7 @@ pub(crate) struct DirStream {
     /// Number of the first entry of the page fetched last, and when that was.
     page: (u64, Instant),
     /// That moment, in changes of files.
-    moment: u64,
+    moment: Moment,
     /// Changes made here in the directory when that page was fetched.
     fetched_at: u64,
     /// Names given out, where the engine may repeat them.
@@ -93,7 +97,7 @@ impl DirStream {
             ready: VecDeque::new(),
             first: 0,
             page: (0, Instant::now()),
-            moment: moment(),
+            moment: Moment::now(),
             fetched_at: 0,
             seen: SeenNames::default(),
             changes,
@@ -180,7 +184,7 @@ impl DirStream {
         let size = if is_quick { PAGE_MAX } else { PAGE };
         self.page = (self.end(), Instant::now());
         self.page_cursor = self.cursor.clone();
-        self.moment = moment();
+        self.moment = Moment::now();
         let list = async |attrs| vfs.meta.list_dir(&self.caller, self.ino, &self.cursor, size, attrs).await;
         let page = match list(attrs).await {
             // The names may be read, but not what they lead to.
@@ -257,6 +261,8 @@ impl DirStream {
                 ino: *ino,
                 kind: *kind,
                 attr: None,
+                blocks: 0,
+                links: 0,
                 age: Duration::ZERO,
                 next_offset: at + 1,
             };
@@ -281,16 +287,20 @@ impl DirStream {
             let current = self.changes.load(Ordering::Acquire) == self.fetched_at && when.elapsed() < FRESH;
             for e in self.ready.iter().skip((number - self.first) as usize) {
                 let attr = e.attr.as_ref().filter(|_| plus && current && number >= page);
-                let attr = attr.filter(|a| !vfs.told.is_newer(e.edge.ino, a));
+                let attr = attr.filter(|a| !vfs.kernel.was_told_newer(e.edge.ino, a));
                 let attr = attr.and_then(|a| vfs.merged_since(e.edge.ino, a, self.moment, when));
                 if let Some(a) = &attr {
-                    vfs.told.note(e.edge.ino, a);
+                    vfs.kernel.answered(e.edge.ino, a);
                 }
+                let (blocks, links) =
+                    attr.as_ref().map_or((0, 0), |a| (vfs.blocks(e.edge.ino, a), vfs.links(e.edge.ino, a)));
                 let item = DirItem {
                     name: &e.name,
                     ino: e.edge.ino,
                     kind: e.edge.kind,
                     attr: attr.as_ref(),
+                    blocks,
+                    links,
                     age: when.elapsed(),
                     next_offset: fixed_len + number + 1,
                 };

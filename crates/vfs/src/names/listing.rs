@@ -91,8 +91,8 @@ impl Vfs {
         Ok(out)
     }
 
-    pub(crate) fn changed_dir(&self, dir: Ino) {
-        self.changed.note(dir);
+    /// Whoever is listing a directory has to know that it has changed.
+    pub(crate) fn count_listing_change(&self, dir: Ino) {
         if let Some(a) = self.listed.lock().get(&dir).and_then(Weak::upgrade) {
             a.fetch_add(1, Ordering::AcqRel);
         }

@@ -7,36 +7,44 @@ use bytes::Bytes;
 use ciderfs_format::{FileType, Ino};
 use ciderfs_meta::{Caller, Errno, NewNode, Result};
 
-use crate::content::file::moment;
+use crate::closing::Change;
+use crate::content::moment::Moment;
 use crate::vfs::{Entry, Opened, Vfs};
 
 /// Times that a name is looked up which other mounts keep giving to other files, until a file is opened by it.
 const LOOKS_MAX: u32 = 16;
 
 impl Vfs {
-    /// Finds a name.
+    /// Finds a name, and tells of its node whole.
     pub async fn lookup(&self, c: &Caller, dir: Ino, name: &[u8]) -> Result<Entry> {
+        let Entry { ino, attr, .. } = self.find(c, dir, name).await?;
+        self.measure(ino, &attr).await;
+        Ok(self.entry(ino, attr))
+    }
+
+    /// Finds a name.
+    async fn find(&self, c: &Caller, dir: Ino, name: &[u8]) -> Result<Entry> {
         if let Some(e) = self.virtual_entry(dir, name) {
             return Ok(e);
         }
-        let (asked, since) = (Instant::now(), moment());
+        let (asked, since) = (Instant::now(), Moment::now());
         let (ino, attr) = self.meta.lookup(c, dir, name).await?;
         let attr = match self.merged_since(ino, &attr, since, asked) {
             Some(attr) => attr,
             None => self.getattr(ino).await?,
         };
-        self.told.note(ino, &attr);
-        self.stale.found(c.pid, ino, &attr);
-        Ok(Entry { ino, attr })
+        self.kernel.answered(ino, &attr);
+        self.looks.found(c.pid, ino, &attr);
+        Ok(self.entry(ino, attr))
     }
 
     /// Makes a node.
     pub async fn create(&self, c: &Caller, dir: Ino, name: &[u8], node: &NewNode<'_>) -> Result<Entry> {
         self.refuse_virtual(dir, name, Errno::EEXIST)?;
         let (ino, attr) = self.meta.create(c, dir, name, node).await?;
-        self.changed_dir(dir);
-        self.told.note(ino, &attr);
-        Ok(Entry { ino, attr })
+        self.done(dir, Change::Listing).await;
+        self.kernel.answered(ino, &attr);
+        Ok(self.entry(ino, attr))
     }
 
     /// Makes a regular file and opens it; an existing one is opened unless `exclusive`.
@@ -55,7 +63,7 @@ impl Vfs {
             match self.create(c, dir, name, &node).await {
                 Ok(entry) => {
                     self.meta.opened(entry.ino);
-                    let opened = self.open_new(entry.ino, &entry.attr, flags);
+                    let opened = self.open_new(entry.ino, &entry.attr, flags).await;
                     return Ok((entry, opened));
                 }
                 Err(e) if e.errno() == Errno::EEXIST && flags & libc::O_EXCL == 0 => {}
@@ -77,13 +85,13 @@ impl Vfs {
         name: &[u8],
         flags: i32,
     ) -> Result<(Entry, Opened)> {
-        let entry = self.lookup(c, dir, name).await?;
+        let entry = self.find(c, dir, name).await?;
         if !entry.attr.is_file() {
             return Err(Errno::EEXIST.into());
         }
         let opened = self.open(c, entry.ino, flags).await?;
         match self.getattr(entry.ino).await {
-            Ok(attr) => Ok((Entry { attr, ..entry }, opened)),
+            Ok(attr) => Ok((self.entry(entry.ino, attr), opened)),
             Err(e) => {
                 self.release(opened.fh).await;
                 Err(e)
@@ -101,9 +109,9 @@ impl Vfs {
         flags: i32,
     ) -> Result<(Entry, Opened)> {
         let (ino, attr) = self.meta.create_nameless(c, dir, mode, umask).await?;
-        self.told.note(ino, &attr);
-        let opened = self.open_new(ino, &attr, flags | libc::O_TMPFILE);
-        Ok((Entry { ino, attr }, opened))
+        self.kernel.answered(ino, &attr);
+        let opened = self.open_new(ino, &attr, flags | libc::O_TMPFILE).await;
+        Ok((self.entry(ino, attr), opened))
     }
 
     /// Gives a node another name.
@@ -115,15 +123,17 @@ impl Vfs {
         if self.meta.has_dir_limits() {
             self.settle_writes(|file, _| file == ino).await;
         }
-        let (asked, since) = (Instant::now(), moment());
+        let (asked, since) = (Instant::now(), Moment::now());
         let attr = self.meta.link(c, ino, dir, name).await?;
-        self.changed_dir(dir);
+        self.done(dir, Change::Listing).await;
         let attr = match self.merged_since(ino, &attr, since, asked) {
             Some(attr) => attr,
             None => self.getattr(ino).await?,
         };
-        self.note_change(ino);
-        Ok(Entry { ino, attr })
+        let since = self.done(ino, Change::Names).await.as_of;
+        self.measure(ino, &attr).await;
+        let attr = self.still(ino, attr, since).await;
+        Ok(self.entry(ino, attr))
     }
 
     /// Removes a name.
@@ -131,8 +141,8 @@ impl Vfs {
         self.refuse_virtual(dir, name, Errno::EPERM)?;
         let _room = self.room_for_trash(dir).await;
         let removed = self.meta.unlink(c, dir, name).await?;
-        self.note_change(removed.ino);
-        self.changed_dir(dir);
+        self.done(removed.ino, Change::Names).await;
+        self.done(dir, Change::Listing).await;
         Ok(())
     }
 
@@ -141,7 +151,7 @@ impl Vfs {
         self.refuse_virtual(dir, name, Errno::EPERM)?;
         let _room = self.room_for_trash(dir).await;
         self.meta.rmdir(c, dir, name).await?;
-        self.changed_dir(dir);
+        self.done(dir, Change::Listing).await;
         Ok(())
     }
 
@@ -162,10 +172,10 @@ impl Vfs {
         let _room = self.room_for_trash(ddir).await;
         let renamed = self.meta.rename(c, sdir, sname, ddir, dname, flags).await?;
         for ino in renamed.moved.into_iter().chain(renamed.replaced.map(|r| r.ino)) {
-            self.note_change(ino);
+            self.done(ino, Change::Names).await;
         }
-        self.changed_dir(sdir);
-        self.changed_dir(ddir);
+        self.done(sdir, Change::Listing).await;
+        self.done(ddir, Change::Listing).await;
         Ok(())
     }
 

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ciderfs_format::{Attr, Ino};
-use ciderfs_meta::{Caller, Errno, Result, SetAttr, Version, VolumeStat, set_unrecorded};
+use ciderfs_meta::{Caller, Errno, Result, SetAttr, VolumeStat, set_unrecorded};
 
-use crate::content::file::{moment, next_moment};
+use crate::closing::Change;
+use crate::content::moment::Moment;
 use crate::io::handles::Handle;
 use crate::vfs::Vfs;
 
@@ -20,7 +21,7 @@ impl Vfs {
     /// late as they are remembered ([`OpenCache`](crate::OpenCache)), others as [`Meta::getattr_within`] tells them.
     pub async fn getattr_within(&self, ino: Ino, age: Duration) -> Result<(Attr, Duration)> {
         let Some((attr, left)) = self.attr_in_memory(ino) else { return self.ask_attr(ino, age).await };
-        self.told.note(ino, &attr);
+        self.kernel.answered(ino, &attr);
         Ok((self.with_atime(ino, attr), age.saturating_sub(left)))
     }
 
@@ -29,9 +30,9 @@ impl Vfs {
             return Ok((a, Duration::ZERO));
         }
         let mut elapsed = Duration::ZERO;
-        let (asked, since) = (Instant::now(), moment());
+        let (asked, since) = (Instant::now(), Moment::now());
         let file = self.files.get(ino);
-        let generation = file.as_ref().map_or(0, |f| f.generation());
+        let as_of = file.as_ref().map_or(since, |f| f.as_of());
         let told = self.meta.getattr_within(ino, age).await.map(|(attr, of)| {
             elapsed = of;
             attr
@@ -43,7 +44,7 @@ impl Vfs {
         }
         let attr = match (told, file) {
             (Ok(attr), None) => attr,
-            (Ok(attr), Some(file)) => file.refresh(&attr, generation),
+            (Ok(attr), Some(file)) => file.refresh(&attr, as_of),
             // Whoever still holds a removed node may ask for its attributes, whoever removed it.
             (Err(e), file) if e.errno() == Errno::ENOENT => match (file, self.meta.departed(ino)) {
                 (Some(file), _) => file.state.lock().orphaned(),
@@ -52,19 +53,14 @@ impl Vfs {
             },
             (Err(e), _) => return Err(e),
         };
-        self.told.note(ino, &attr);
+        self.kernel.answered(ino, &attr);
         Ok((self.with_atime(ino, attr), elapsed))
     }
 
-    /// Now, for [`Vfs::still`].
-    pub fn moment(&self) -> u64 {
-        moment()
-    }
-
     /// Attributes that were right at a moment, or those of now if something happened to the inode since.
-    pub async fn still(&self, ino: Ino, attr: Attr, since: u64) -> Attr {
-        if ino.is_virtual() || !self.changed.since(ino, since) {
-            self.told.note(ino, &attr);
+    pub(crate) async fn still(&self, ino: Ino, attr: Attr, since: Moment) -> Attr {
+        if ino.is_virtual() || !self.is_overtaken(ino, since) {
+            self.kernel.answered(ino, &attr);
             return attr;
         }
         self.getattr(ino).await.unwrap_or(attr)
@@ -79,7 +75,7 @@ impl Vfs {
     pub fn mode_of_open(&self, ino: Ino) -> Option<(u16, u32)> {
         self.files.get(ino).map(|file| {
             let s = file.state.lock();
-            (s.attr.mode, s.attr.gid)
+            (s.attr().mode, s.attr().gid)
         })
     }
 
@@ -96,16 +92,16 @@ impl Vfs {
     }
 
     /// [`Vfs::setattr`] that also tells of which moment the attributes are, for [`Vfs::still`].
-    pub async fn setattr_at(
+    pub(crate) async fn setattr_at(
         self: &Arc<Self>,
         c: &Caller,
         ino: Ino,
         set: &SetAttr,
         size: Option<u64>,
         fh: Option<u64>,
-    ) -> Result<(Attr, u64)> {
+    ) -> Result<(Attr, Moment)> {
         if let Some(a) = self.virtual_attr_of(ino) {
-            return Ok((a, moment()));
+            return Ok((a, Moment::now()));
         }
         let by_handle = match fh.filter(|_| size.is_some()) {
             Some(fh) => match self.handles.get(fh)? {
@@ -123,7 +119,7 @@ impl Vfs {
         if let Some(size) = size {
             attr = Some(match self.truncate_file(c, ino, size, by_handle).await {
                 Err(e) if e.errno() == Errno::ENOENT && size == 0 && !by_handle => {
-                    (self.emptied_orphan(ino).ok_or(e)?, moment())
+                    (self.emptied_orphan(ino).ok_or(e)?, Moment::now())
                 }
                 other => other?,
             });
@@ -141,51 +137,33 @@ impl Vfs {
             self.forget_access(ino).await;
         }
         let _room = self.room_for_owners(c, ino, set).await?;
-        let since = moment();
+        let since = Moment::now();
         let changed = match self.meta.setattr(c, ino, set).await {
             Err(e) if e.errno() == Errno::ENOENT => {
                 if let Some(file) = file {
-                    let s = &mut *file.state.lock();
-                    set_unrecorded(c, &mut s.attr, set, self.meta.now())?;
-                    return Ok((s.orphaned(), moment()));
+                    let now = self.meta.now();
+                    let set_all = |attr: &mut Attr| set_unrecorded(c, attr, set, now);
+                    let attr = file.state.lock().set_orphan(set_all)?;
+                    return Ok((attr, Moment::now()));
                 }
-                return self.meta.set_departed(c, ino, set).unwrap_or(Err(e)).map(|a| (a, moment()));
+                return self.meta.set_departed(c, ino, set).unwrap_or(Err(e)).map(|a| (a, Moment::now()));
             }
             other => other?,
         };
-        self.pages.changed(ino, &changed);
-        self.note_change(ino);
-        let at = moment();
-        let Some(file) = file else {
-            self.catch_up_if_open(ino).await;
-            return Ok((changed.attr, at));
+        let change = match &file {
+            None => Change::Closed(&changed),
+            Some(file) => Change::Attributes { file, changed: &changed, since },
         };
-        {
-            let mut s = file.state.lock();
-            if s.generation <= since {
-                if s.version == changed.before {
-                    // Only the time was set: the content is still what it was.
-                    s.version = Version::of(&changed.attr);
-                }
-                s.adopt(&changed.attr);
-                // What was fetched before does not know the new mode or owner.
-                s.generation = next_moment();
-                return Ok((s.attr.clone(), at));
-            }
-        }
-        // What was committed meanwhile counts as well, if it can be found out: the change is made.
-        let at = moment();
-        Ok((self.getattr(ino).await.unwrap_or(changed.attr), at))
+        let done = self.done(ino, change).await;
+        Ok((done.attr.unwrap_or(changed.attr), done.as_of))
     }
 
     /// An open file whose record is gone, emptied: an open with `O_TRUNC` truncates when it is through, and another mount may
     /// have given the name to another file since.
     fn emptied_orphan(&self, ino: Ino) -> Option<Attr> {
         let file = self.files.get(ino).filter(|file| !file.is_dirty())?;
-        let mut s = file.state.lock();
-        s.attr.length = 0;
-        s.changed();
-        Some(s.orphaned())
+        let attr = file.state.lock().empty_orphan();
+        Some(attr)
     }
 
     /// Checks a permission.
@@ -204,10 +182,10 @@ impl Vfs {
 
     /// Attributes fetched since a moment, and a time, with the unflushed data of this mount; `None` if the file has changed since, so that
     /// they may be older than what the kernel knows already.
-    pub(crate) fn merged_since(&self, ino: Ino, attr: &Attr, since: u64, asked: Instant) -> Option<Attr> {
+    pub(crate) fn merged_since(&self, ino: Ino, attr: &Attr, since: Moment, asked: Instant) -> Option<Attr> {
         self.recall(ino, attr, asked);
         let attr = match self.files.get(ino) {
-            _ if self.changed.since(ino, since) => return None,
+            _ if self.is_overtaken(ino, since) => return None,
             Some(file) => file.current(attr, since)?,
             None => attr.clone(),
         };

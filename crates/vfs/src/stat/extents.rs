@@ -10,7 +10,9 @@ use ciderfs_format::slice::{Extent, chunk_at, chunk_count, chunk_start};
 use ciderfs_format::{Attr, CHUNK_SIZE, Ino, Time};
 use ciderfs_meta::{ChunkView, Errno, Result};
 
-use crate::content::file::{File, State};
+use crate::content::file::File;
+use crate::content::moment::Moment;
+use crate::content::state::State;
 use crate::io::handles::Handle;
 use crate::io::ranges::on_descriptor;
 use crate::io::read::OVERTAKEN_MAX;
@@ -20,7 +22,7 @@ use crate::vfs::Vfs;
 /// Lists read in one turn at most.
 const BATCH_MAX: u32 = 512;
 /// Of the lists read, so many stay known for the next call.
-const KEPT: u32 = 8;
+const KEPT: usize = 8;
 /// From so many chunks on without data, the existing lists are looked up instead of being tried one by one.
 const LONG_HOLE: u32 = 256;
 
@@ -65,7 +67,7 @@ fn ranges(what: What, chunk: u32, view: &ChunkView, pending: Option<&State>, len
     let at = |n: u64| base.saturating_add(n);
     let committed = view.extents.iter().filter(|e| what.is(e)).map(|e| (u64::from(e.pos), e.end()));
     let committed = committed.map(|(from, to)| (at(from), at(to).min(length)));
-    let unflushed = pending.into_iter().flat_map(|s| &s.pending);
+    let unflushed = pending.into_iter().flat_map(State::slices);
     let unflushed = unflushed.map(|p| (p.at.max(base), p.end().min(at(CHUNK_SIZE))));
     let mut all: Vec<(u64, u64)> = committed.chain(unflushed).filter(|(from, to)| from < to).collect();
     all.sort_unstable();
@@ -95,7 +97,7 @@ struct Walk<'a> {
     file: &'a File,
     what: What,
     views: HashMap<u32, ChunkView>,
-    generation: u64,
+    as_of: Moment,
     batch: u32,
     /// Fetches that commits have overtaken.
     overtaken: u32,
@@ -105,7 +107,7 @@ impl<'a> Walk<'a> {
     fn new(vfs: &'a Vfs, file: &'a File, what: What) -> Self {
         // A count needs all of them.
         let batch = if what == What::Allocated { BATCH_MAX } else { 1 };
-        Self { vfs, file, what, views: HashMap::new(), generation: file.generation(), batch, overtaken: 0 }
+        Self { vfs, file, what, views: HashMap::new(), as_of: file.as_of(), batch, overtaken: 0 }
     }
 
     /// The file's length, and what is looked for in a chunk.
@@ -113,12 +115,12 @@ impl<'a> Walk<'a> {
         loop {
             let last = {
                 let s = self.file.state.lock();
-                if s.generation != self.generation {
+                if s.as_of() != self.as_of {
                     self.views.clear();
-                    self.generation = s.generation;
+                    self.as_of = s.as_of();
                 }
-                let length = s.attr.length;
-                if let Some(view) = self.views.get(&indx).or_else(|| s.views.get(&indx)) {
+                let length = s.attr().length;
+                if let Some(view) = self.views.get(&indx).or_else(|| s.view(indx)) {
                     return Ok((length, ranges(self.what, indx, view, Some(&s), length)));
                 }
                 chunk_count(length).max(1)
@@ -128,22 +130,17 @@ impl<'a> Walk<'a> {
             let alone = self.overtaken >= OVERTAKEN_MAX;
             let _alone = if alone { Some(self.file.flushing.lock().await) } else { None };
             self.file.placed().await;
-            let generation = self.file.generation();
+            let as_of = self.file.as_of();
             let (attr, views) = self.vfs.meta.read_chunks_and_attr(self.file.ino, indx..end).await?;
             let mut s = self.file.state.lock();
-            if s.generation != generation || s.is_placing() {
+            let kept = (indx..end).zip(views.iter().cloned()).take(KEPT);
+            if !s.learn_chunks(&attr, as_of, kept) {
                 self.overtaken = self.overtaken.saturating_add(1);
                 continue;
             }
-            s.adopt(&attr);
-            self.generation = s.generation;
+            self.as_of = s.as_of();
             self.views.clear();
-            for (n, view) in (indx..end).zip(views) {
-                if n.saturating_sub(indx) < KEPT {
-                    s.keep_view(n, view.clone());
-                }
-                self.views.insert(n, view);
-            }
+            self.views.extend((indx..end).zip(views));
         }
     }
 
@@ -152,20 +149,17 @@ impl<'a> Walk<'a> {
         loop {
             {
                 let s = self.file.state.lock();
-                if let Some(known) = &s.chunks {
+                if let Some(known) = s.chunks() {
                     let listed = known.get(known.partition_point(|n| *n < from)).copied();
                     let begins = chunk_start(from);
-                    let pending = s.pending.iter().filter(|p| p.end() > begins);
+                    let pending = s.slices().iter().filter(|p| p.end() > begins);
                     let pending = pending.map(|p| chunk_at(p.at.max(begins)));
                     return Ok(listed.into_iter().chain(pending).min());
                 }
-                self.generation = s.generation;
+                self.as_of = s.as_of();
             }
             let known = Arc::from(self.vfs.meta.chunk_indexes(self.file.ino).await?);
-            let mut s = self.file.state.lock();
-            if s.generation == self.generation {
-                s.chunks = Some(known);
-            }
+            self.file.state.lock().learn_chunk_indexes(known, self.as_of);
         }
     }
 }
@@ -195,7 +189,7 @@ impl Vfs {
         let mut walk = Walk::new(self, file, What::Data);
         let mut at = off;
         loop {
-            if off >= file.state.lock().attr.length {
+            if off >= file.attr().length {
                 return Err(Errno::ENXIO.into());
             }
             let chunk = chunk_at(at);
@@ -231,7 +225,7 @@ impl Vfs {
 
     /// Blocks of 512 bytes that `stat` tells (`st_blocks`): data and what was reserved for some, of files that were counted; else
     /// the length, as the official client tells it.
-    pub fn blocks(&self, ino: Ino, attr: &Attr) -> u64 {
+    pub(crate) fn blocks(&self, ino: Ino, attr: &Attr) -> u64 {
         self.allocated.bytes(ino, attr).min(attr.length).div_ceil(512)
     }
 
@@ -241,7 +235,7 @@ impl Vfs {
     }
 
     /// Counts the data of a file if that is due.
-    pub async fn count_blocks(&self, ino: Ino, attr: &Attr) {
+    pub(crate) async fn count_blocks(&self, ino: Ino, attr: &Attr) {
         if !self.is_count_due(ino, attr) {
             return;
         }
@@ -323,7 +317,7 @@ impl Vfs {
             }
             if chunk_start(chunk) >= length {
                 let s = file.state.lock();
-                return Ok((s.attr.length, s.attr.mtime, bytes));
+                return Ok((s.attr().length, s.attr().mtime, bytes));
             }
         }
     }

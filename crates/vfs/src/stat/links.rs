@@ -48,7 +48,7 @@ impl Vfs {
     }
 
     /// Finds out how many names of these files are in the trash, in one turn if that is not known; for [`Vfs::links`].
-    pub async fn count_links(&self, files: impl Iterator<Item = (Ino, &Attr)> + Send) {
+    pub(crate) async fn count_links(&self, files: impl Iterator<Item = (Ino, &Attr)> + Send) {
         let unknown: Vec<(Ino, Time)> =
             files.filter(|(ino, a)| self.names_unknown(*ino, a)).map(|(ino, a)| (ino, a.ctime)).collect();
         if unknown.is_empty() {
@@ -67,7 +67,7 @@ impl Vfs {
 
     /// The link count that `stat` tells: names outside the trash. What is only in the trash has the names that it has
     /// there, except for those who hold it since before it went there: to them it is deleted.
-    pub fn links(&self, ino: Ino, attr: &Attr) -> u32 {
+    pub(crate) fn links(&self, ino: Ino, attr: &Attr) -> u32 {
         let outside = if has_several_names(attr) {
             attr.nlink.saturating_sub(self.trashed.get(ino, attr.ctime).unwrap_or(0))
         } else if attr.in_trash() {

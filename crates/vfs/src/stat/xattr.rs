@@ -5,7 +5,7 @@ use ciderfs_format::Ino;
 use ciderfs_meta::store::Name;
 use ciderfs_meta::{Caller, Errno, Result, XattrSet};
 
-use crate::content::file::next_moment;
+use crate::closing::Change;
 use crate::vfs::Vfs;
 
 impl Vfs {
@@ -44,13 +44,7 @@ impl Vfs {
             result = self.meta.set_xattr(c, ino, name, value, set).await;
         }
         let attr = result?;
-        self.note_change(ino);
-        if let (Some(attr), Some(file)) = (attr, self.files.get(ino)) {
-            // An access ACL changes the mode too. The rest of these attributes may be older than what the file knows.
-            let mut s = file.state.lock();
-            (s.attr.mode, s.attr.access_acl) = (attr.mode, attr.access_acl);
-            s.generation = next_moment();
-        }
+        self.done(ino, Change::Xattr(attr.as_ref())).await;
         Ok(())
     }
 
@@ -73,7 +67,7 @@ impl Vfs {
         if self.departs(ino, &result) {
             result = self.meta.remove_xattr(c, ino, name).await;
         }
-        self.note_change(ino);
+        self.done(ino, Change::Xattr(None)).await;
         result
     }
 }

@@ -34,7 +34,7 @@ impl Vfs {
             .iter()
             .chain([&CONTROL, &ACCESS_LOG])
             .find(|(names, _, _)| names[form] == name)
-            .map(|(_, ino, mode)| Entry { ino: *ino, attr: self.virtual_attr(*ino, *mode) })
+            .map(|(_, ino, mode)| self.entry(*ino, self.virtual_attr(*ino, *mode)))
     }
 
     /// Names of the root that no one may create or remove.

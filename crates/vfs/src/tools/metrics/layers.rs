@@ -145,7 +145,7 @@ pub(crate) fn look(vfs: &Vfs, runtime: &RuntimeMetrics) -> Mounted {
 fn backlog(vfs: &Vfs) -> Backlog {
     let mut backlog = Backlog::default();
     for file in vfs.files.all() {
-        for p in &file.state.lock().pending {
+        for p in file.state.lock().slices() {
             backlog.bytes += u64::from(p.len);
             backlog.slices += 1;
             backlog.oldest = backlog.oldest.max(p.created.elapsed().as_secs_f64());
