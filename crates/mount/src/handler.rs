@@ -9,7 +9,7 @@ use ciderfs_fuse::{
     CopyRange, DirBuffer, DirPlusBuffer, Entry, FileLock, Handler, Negotiated, Op, Opened, Reply, Request,
     Statfs, abi::UNIQUE_RESEND, abi::init as cap, dtype_of_mode,
 };
-use ciderfs_meta::{Caller, Errno, Error, NewNode, SetAttr};
+use ciderfs_meta::{Caller, Errno, Error, NewNode};
 use ciderfs_vfs::{DirItem, Stat, Vfs};
 use tokio::runtime::Handle;
 
@@ -275,30 +275,9 @@ impl Bridge {
         });
     }
 
-    /// Takes set-user-ID and set-group-ID away, as the kernel asks when somebody who may not keep them changes the content.
+    /// Takes special bits away, as the kernel asks.
     async fn kill_suidgid(&self, c: &Caller, ino: Ino) -> Answer<()> {
-        let (mode, gid) = match self.vfs.mode_of_open(ino) {
-            Some(known) => known,
-            None => {
-                let a = self.vfs.getattr(ino).await?;
-                (a.mode, a.gid)
-            }
-        };
-        // Who is not in the group may not keep its bit, whether the group may execute or not.
-        let group = match mode & 0o2010 {
-            0o2000 if Identity::is_member(c, gid) => 0,
-            _ => 0o2000,
-        };
-        let kept = mode & !(0o4000 | group);
-        if kept != mode {
-            // The caller may write but need not own the file.
-            let system = Caller { uid: 0, gid: 0, check: false, ..c.clone() };
-            let set = SetAttr { mode: Some(kept), ..SetAttr::default() };
-            self.vfs.setattr(&system, ino, &set, None, None).await?;
-            // The kernel forgets times and sizes after a write, not the mode.
-            self.vfs.attributes_changed(ino).await;
-        }
-        Ok(())
+        self.vfs.clear_special_bits(c, ino, |gid| Identity::is_member(c, gid)).await
     }
 
     /// The same where the kernel leaves it to us to know when.
@@ -440,8 +419,8 @@ impl Bridge {
                 }
                 let (append, direct) =
                     (flags & libc::O_APPEND as u32 != 0, flags & libc::O_DIRECT as u32 != 0);
-                if append && !cached {
-                    self.kill_capability(ino).await?;
+                if append && !cached && self.xattr.enabled {
+                    vfs.clear_capability(ino).await?;
                 }
                 let unique = req.header().unique & !UNIQUE_RESEND;
                 let n = if append && !cached && req.is_resend() && vfs.has_appended(unique) {

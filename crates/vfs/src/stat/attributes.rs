@@ -71,14 +71,6 @@ impl Vfs {
         self.meta.seems_searchable(c, dir)
     }
 
-    /// Permission bits and group of a file that is open here, as last seen.
-    pub fn mode_of_open(&self, ino: Ino) -> Option<(u16, u32)> {
-        self.files.get(ino).map(|file| {
-            let s = file.state.lock();
-            (s.attr().mode, s.attr().gid)
-        })
-    }
-
     /// Changes attributes and, if given, the length.
     pub async fn setattr(
         self: &Arc<Self>,
