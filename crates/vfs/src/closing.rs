@@ -146,7 +146,7 @@ impl Vfs {
         let stale = self.disbelieve_and_note(ino, fact);
         drop(under_way);
         if !known {
-            self.find_out(file).await;
+            self.catch_up_alone(file).await;
         }
         self.kernel.tell(ino, stale);
     }
@@ -166,7 +166,7 @@ impl Vfs {
         let at = Moment::now();
         drop(under_way);
         if !known {
-            self.find_out(file).await;
+            self.catch_up_alone(file).await;
         }
         self.kernel.tell(ino, stale);
         at

@@ -198,3 +198,80 @@ impl Vfs {
         opening
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ciderfs_format::Time;
+
+    use super::*;
+
+    const INO: Ino = Ino(7);
+
+    /// Notes what it must not believe.
+    #[derive(Default)]
+    struct Notes(Mutex<Vec<Stale>>);
+
+    impl Kernel for Notes {
+        fn invalidate(&self, ino: Ino, what: Stale) {
+            assert_eq!(ino, INO);
+            self.0.lock().push(what);
+        }
+
+        fn forget(&self, _: Ino, _: u64, _: u64) -> BoxFuture<'static, ()> {
+            Box::pin(std::future::ready(()))
+        }
+
+        fn grow(&self, _: Growth) -> BoxFuture<'static, bool> {
+            Box::pin(std::future::ready(false))
+        }
+    }
+
+    fn version(n: i64) -> Version {
+        Version { mtime: Time { sec: n, nsec: 0 }, length: 5 }
+    }
+
+    fn own(before: i64, after: i64, unseen: Option<Stale>) -> Fact {
+        Fact::Own { before: version(before), after: version(after), unseen }
+    }
+
+    #[test]
+    fn a_fact_becomes_a_message_and_decides_about_the_pages() {
+        let (content, attributes) = (Some(Stale::Content), Some(Stale::Attributes));
+        // What happens to pages of version 1, what is told, and the version that may be opened with them then.
+        for (fact, told, kept) in [
+            (own(1, 2, None), None, Some(2)),
+            (own(1, 2, attributes), attributes, Some(2)),
+            // Others came between, and nobody knows what the pages are of.
+            (own(3, 4, content), content, None),
+            (Fact::Unknown, content, None),
+            (Fact::Foreign, attributes, Some(1)),
+            (Fact::Unanswered(Stale::Attributes), attributes, Some(1)),
+            (Fact::Unanswered(Stale::Content), content, Some(1)),
+            (Fact::Entry, None, Some(1)),
+            (Fact::Made(version(3)), None, Some(1)),
+        ] {
+            let view = View::new(Duration::from_secs(1));
+            let notes = Arc::new(Notes::default());
+            *view.kernel.lock() = Some(Arc::clone(&notes) as Arc<dyn Kernel>);
+            view.used(INO, &view.pages.open(INO, version(1)).drops.unwrap());
+            let stale = view.happened(INO, fact);
+            assert!(notes.0.lock().is_empty(), "{fact:?}: the kernel is told when the change has ended");
+            view.tell(INO, stale);
+            assert_eq!(*notes.0.lock(), Vec::from_iter(told), "{fact:?}");
+            let keeps = |n| view.pages.open(INO, version(n)).drops.is_none();
+            match kept {
+                Some(n) => assert!(keeps(n), "{fact:?}"),
+                None => assert!(!keeps(1) && !keeps(4), "{fact:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn after_an_open_that_has_failed_nobody_relies_on_pages() {
+        let view = View::new(Duration::from_secs(1));
+        view.used(INO, &view.pages.open(INO, version(1)).drops.unwrap());
+        assert!(view.pages.open(INO, version(1)).drops.is_none());
+        view.not_opened(INO);
+        assert!(view.pages.open(INO, version(1)).drops.is_some());
+    }
+}

@@ -14,7 +14,7 @@ impl Vfs {
         loop {
             let _alone = if overtaken >= OVERTAKEN_MAX { Some(file.flushing.lock().await) } else { None };
             file.settled().await;
-            if enough.is_some_and(|version| file.version() == version) || self.look(file).await? {
+            if enough.is_some_and(|version| file.version() == version) || self.catch_up_once(file).await? {
                 return Ok(());
             }
             overtaken += 1;
@@ -22,7 +22,7 @@ impl Vfs {
     }
 
     /// Asks the engine for the attributes of an open file; false if something came between.
-    async fn look(&self, file: &File) -> Result<bool> {
+    async fn catch_up_once(&self, file: &File) -> Result<bool> {
         let as_of = file.as_of();
         match self.meta.getattr(file.ino).await {
             Ok(attr) => Ok(file.learn(&attr, as_of) || file.knows(Version::of(&attr))),
@@ -36,9 +36,9 @@ impl Vfs {
     }
 
     /// Finds out what became of a file of which this mount does not know. For the holder of [`File::flushing`].
-    pub(crate) async fn find_out(&self, file: &File) {
+    pub(crate) async fn catch_up_alone(&self, file: &File) {
         loop {
-            match self.look(file).await {
+            match self.catch_up_once(file).await {
                 Ok(false) => {}
                 Ok(true) => return file.state.lock().settle_claim(),
                 // Nothing of what was known is believed any more.

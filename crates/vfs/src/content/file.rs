@@ -39,7 +39,7 @@ impl File {
 
     /// Takes attributes from the engine that were fetched as of a moment, and returns them with what is not flushed yet. Content that
     /// changed elsewhere is forgotten.
-    pub(crate) fn refresh(&self, attr: &Attr, as_of: Moment) -> Attr {
+    pub(crate) fn tell(&self, attr: &Attr, as_of: Moment) -> Attr {
         let mut s = self.state.lock();
         let current = s.as_of() == as_of;
         if !current && attr.ctime <= s.attr().ctime {
@@ -55,7 +55,7 @@ impl File {
     }
 
     /// Attributes fetched since a moment, with what is not flushed yet; `None` if the content has changed since.
-    pub(crate) fn current(&self, attr: &Attr, since: Moment) -> Option<Attr> {
+    pub(crate) fn tell_since(&self, attr: &Attr, since: Moment) -> Option<Attr> {
         let mut s = self.state.lock();
         if s.as_of() > since {
             return None;
@@ -64,7 +64,7 @@ impl File {
     }
 
     /// Attributes as the engine told them some time ago, with what is not flushed yet; `None` if anything else is known by now.
-    pub(crate) fn as_told(&self, attr: &Attr) -> Option<Attr> {
+    pub(crate) fn tell_remembered(&self, attr: &Attr) -> Option<Attr> {
         let s = self.state.lock();
         let known = s.knows(Version::of(attr)) && !s.is_behind();
         known.then(|| s.overlay(attr))

@@ -178,7 +178,7 @@ impl Vfs {
         }
         let attr = match self.files.get(ino) {
             None => kept.attr,
-            Some(file) => file.as_told(&kept.attr)?,
+            Some(file) => file.tell_remembered(&kept.attr)?,
         };
         Some((attr, left))
     }

@@ -83,7 +83,7 @@ impl State {
     }
 
     /// Believes fresh attributes.
-    pub(crate) fn adopt(&mut self, attr: &Attr) {
+    fn adopt(&mut self, attr: &Attr) {
         if self.believed.meet(Version::of(attr)) {
             self.forget_content();
         }

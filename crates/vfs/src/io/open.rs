@@ -82,7 +82,7 @@ impl Vfs {
     /// Opens a file as the engine knows it now.
     async fn open_asking(self: &Arc<Self>, c: &Caller, ino: Ino, flags: i32, how: OpenFlags) -> Result<Met> {
         // Attributes fetched before a commit of this mount must not undo what the commit told.
-        let known = self.files.get(ino).map(|f| f.as_of());
+        let as_of = self.files.get(ino).map(|f| f.as_of());
         let (asked, began) = (Instant::now(), Moment::now());
         let (attr, first, gone) = match self.meta.open_looking_in(c, ino, how).await {
             Ok((attr, first)) => {
@@ -105,7 +105,7 @@ impl Vfs {
             !self.is_overtaken(ino, began)
         } else {
             // What is known of one that is gone may be older than what others have it open with.
-            !gone && known.is_some_and(|as_of| file.learn(&attr, as_of))
+            !gone && as_of.is_some_and(|as_of| file.learn(&attr, as_of))
         };
         let enough = Some(version).filter(|_| !first_handle);
         if !as_fetched
@@ -218,8 +218,8 @@ impl Vfs {
         if at.is_some_and(|at| at != offset)
             && let Ok(Handle::File(h)) = self.handles.get(fh)
         {
-            let pages = h.file.paged.load(Ordering::Relaxed);
-            let stale = if pages { Stale::Content } else { Stale::Attributes };
+            let paged = h.file.paged.load(Ordering::Relaxed);
+            let stale = if paged { Stale::Content } else { Stale::Attributes };
             self.done(h.file.ino, Change::Unanswered(stale)).await;
         }
         Ok(data.len() as u32)
@@ -266,11 +266,11 @@ impl Vfs {
         match self.handles.get(fh)? {
             Handle::File(h) => {
                 self.flush_handle(&h).await?;
-                let told = h.take_error();
-                if told.is_err() {
+                let error = h.take_error();
+                if error.is_err() {
                     self.carry.reported(fh);
                 }
-                Ok(told?)
+                Ok(error?)
             }
             Handle::Lost => Err(Errno::ESTALE.into()),
             _ => Ok(()),

@@ -294,7 +294,7 @@ impl Vfs {
         Self::detached(async move {
             let file = vfs.files.get(ino);
             let before = file.as_ref().map(|f| f.attr().length);
-            let told = match file {
+            let cut = match file {
                 None => {
                     let changed = vfs.meta.truncate(&c, ino, length, by_handle).await?;
                     let done = vfs.done(ino, Change::Closed(&changed)).await;
@@ -316,7 +316,7 @@ impl Vfs {
                 Some(before) if length <= before => {}
                 _ => vfs.allocated.suspect(ino),
             }
-            Ok(told)
+            Ok(cut)
         })
         .await
     }

@@ -288,7 +288,7 @@ impl DirStream {
             for e in self.ready.iter().skip((number - self.first) as usize) {
                 let attr = e.attr.as_ref().filter(|_| plus && current && number >= page);
                 let attr = attr.filter(|a| !vfs.kernel.was_told_newer(e.edge.ino, a));
-                let attr = attr.and_then(|a| vfs.merged_since(e.edge.ino, a, self.moment, when));
+                let attr = attr.and_then(|a| vfs.tell_since(e.edge.ino, a, self.moment, when));
                 if let Some(a) = &attr {
                     vfs.kernel.answered(e.edge.ino, a);
                 }

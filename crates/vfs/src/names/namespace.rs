@@ -29,7 +29,7 @@ impl Vfs {
         }
         let (asked, since) = (Instant::now(), Moment::now());
         let (ino, attr) = self.meta.lookup(c, dir, name).await?;
-        let attr = match self.merged_since(ino, &attr, since, asked) {
+        let attr = match self.tell_since(ino, &attr, since, asked) {
             Some(attr) => attr,
             None => self.getattr(ino).await?,
         };
@@ -126,13 +126,13 @@ impl Vfs {
         let (asked, since) = (Instant::now(), Moment::now());
         let attr = self.meta.link(c, ino, dir, name).await?;
         self.done(dir, Change::Listing).await;
-        let attr = match self.merged_since(ino, &attr, since, asked) {
+        let attr = match self.tell_since(ino, &attr, since, asked) {
             Some(attr) => attr,
             None => self.getattr(ino).await?,
         };
         let since = self.done(ino, Change::Names).await.as_of;
         self.measure(ino, &attr).await;
-        let attr = self.still(ino, attr, since).await;
+        let attr = self.tell_now(ino, attr, since).await;
         Ok(self.entry(ino, attr))
     }
 

@@ -33,18 +33,18 @@ impl Vfs {
         let (asked, since) = (Instant::now(), Moment::now());
         let file = self.files.get(ino);
         let as_of = file.as_ref().map_or(since, |f| f.as_of());
-        let told = self.meta.getattr_within(ino, age).await.map(|(attr, of)| {
+        let answer = self.meta.getattr_within(ino, age).await.map(|(attr, of)| {
             elapsed = of;
             attr
         });
-        match (&told, &file) {
+        match (&answer, &file) {
             (Ok(attr), None) => self.recall(ino, attr, asked),
             (Ok(attr), Some(_)) => self.remember(ino, attr, asked, since),
             (Err(e), _) => self.disbelieve(ino, e),
         }
-        let attr = match (told, file) {
+        let attr = match (answer, file) {
             (Ok(attr), None) => attr,
-            (Ok(attr), Some(file)) => file.refresh(&attr, as_of),
+            (Ok(attr), Some(file)) => file.tell(&attr, as_of),
             // Whoever still holds a removed node may ask for its attributes, whoever removed it.
             (Err(e), file) if e.errno() == Errno::ENOENT => match (file, self.meta.departed(ino)) {
                 (Some(file), _) => file.state.lock().orphaned(),
@@ -58,7 +58,7 @@ impl Vfs {
     }
 
     /// Attributes that were right at a moment, or those of now if something happened to the inode since.
-    pub(crate) async fn still(&self, ino: Ino, attr: Attr, since: Moment) -> Attr {
+    pub(crate) async fn tell_now(&self, ino: Ino, attr: Attr, since: Moment) -> Attr {
         if ino.is_virtual() || !self.is_overtaken(ino, since) {
             self.kernel.answered(ino, &attr);
             return attr;
@@ -83,7 +83,7 @@ impl Vfs {
         Ok(self.setattr_at(c, ino, set, size, fh).await?.0)
     }
 
-    /// [`Vfs::setattr`] that also tells of which moment the attributes are, for [`Vfs::still`].
+    /// [`Vfs::setattr`] that also tells of which moment the attributes are, for [`Vfs::tell_now`].
     pub(crate) async fn setattr_at(
         self: &Arc<Self>,
         c: &Caller,
@@ -117,8 +117,8 @@ impl Vfs {
             });
         }
         let only_size = *set == SetAttr::default();
-        if let Some(told) = attr.filter(|_| only_size) {
-            return Ok(told);
+        if let Some(cut) = attr.filter(|_| only_size) {
+            return Ok(cut);
         }
         let file = self.files.get(ino);
         if let Some(file) = file.as_ref().filter(|f| set.mtime.is_some() && f.is_dirty()) {
@@ -174,11 +174,11 @@ impl Vfs {
 
     /// Attributes fetched since a moment, and a time, with the unflushed data of this mount; `None` if the file has changed since, so that
     /// they may be older than what the kernel knows already.
-    pub(crate) fn merged_since(&self, ino: Ino, attr: &Attr, since: Moment, asked: Instant) -> Option<Attr> {
+    pub(crate) fn tell_since(&self, ino: Ino, attr: &Attr, since: Moment, asked: Instant) -> Option<Attr> {
         self.recall(ino, attr, asked);
         let attr = match self.files.get(ino) {
             _ if self.is_overtaken(ino, since) => return None,
-            Some(file) => file.current(attr, since)?,
+            Some(file) => file.tell_since(attr, since)?,
             None => attr.clone(),
         };
         Some(self.with_atime(ino, attr))

@@ -41,7 +41,7 @@ impl Vfs {
     ) -> Result<Stat> {
         let (attr, since) = self.setattr_at(c, ino, set, size, fh).await?;
         self.measure(ino, &attr).await;
-        let attr = self.still(ino, attr, since).await;
+        let attr = self.tell_now(ino, attr, since).await;
         Ok(self.stat_at_hand(ino, attr))
     }
 

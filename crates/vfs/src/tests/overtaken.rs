@@ -155,7 +155,7 @@ async fn a_change_that_is_overtaken_does_not_come_back() {
         let told = changing.await.unwrap().unwrap();
         if let Some((attr, since)) = told {
             // What the answer tells the kernel, which takes it whatever it was told before.
-            assert_eq!(b.vfs.still(ino, attr, since).await.length, 2 * SIZE as u64);
+            assert_eq!(b.vfs.tell_now(ino, attr, since).await.length, 2 * SIZE as u64);
         }
         assert!(b.read(fresh, 0, 2 * SIZE).await == [3; 2 * SIZE], "deed {deed}");
         assert_eq!(b.length(ino).await, 2 * SIZE, "deed {deed}");
