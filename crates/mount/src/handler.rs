@@ -10,7 +10,7 @@ use ciderfs_fuse::{
     Statfs, abi::UNIQUE_RESEND, abi::init as cap, dtype_of_mode,
 };
 use ciderfs_meta::{Caller, Errno, Error, NewNode};
-use ciderfs_vfs::{DirItem, Stat, Vfs};
+use ciderfs_vfs::{DirItem, Stat, Vfs, WriteRequest, Writer};
 use tokio::runtime::Handle;
 
 use crate::begun::{Begun, Ticket};
@@ -275,20 +275,9 @@ impl Bridge {
         });
     }
 
-    /// Takes special bits away, as the kernel asks.
-    async fn kill_suidgid(&self, c: &Caller, ino: Ino) -> Answer<()> {
-        self.vfs.clear_special_bits(c, ino, |gid| Identity::is_member(c, gid)).await
-    }
-
-    /// The same where the kernel leaves it to us to know when.
-    async fn kill_suidgid_unasked(&self, c: &Caller, ino: Ino) -> Answer<()> {
-        if c.uid == 0 { Ok(()) } else { self.kill_suidgid(c, ino).await }
-    }
-
-    async fn copy(&self, c: &Caller, r: &CopyRange, len: u64) -> Answer<u64> {
+    async fn copy(&self, by: Writer<'_>, r: &CopyRange, len: u64) -> Answer<u64> {
         let (from, to) = ((r.fh_in, r.off_in), (r.fh_out, r.off_out));
-        self.kill_suidgid_unasked(c, Ino(r.node_out)).await?;
-        self.vfs.copy_file_range(c, from, to, len, r.flags).await
+        self.vfs.copy_by(by, from, (Ino(r.node_out), to), len, r.flags).await
     }
 
     /// Runs a request; where it meets a node that another mount has removed, the name by which it came is looked up again.
@@ -307,6 +296,8 @@ impl Bridge {
         let ino = Ino(req.header().nodeid);
         let c = self.caller(req);
         let op = req.op().map_err(|e| Errno(e.errno()))?;
+        let in_group = |gid| Identity::is_member(&c, gid);
+        let by = |loses_bits| Writer { caller: &c, in_group: &in_group, loses_bits };
         Ok(match op {
             Op::Lookup { name } => match vfs.lookup(&c, ino, name).await {
                 Ok(e) => Answered::Entry(self.entry_in(ino, &e, Duration::ZERO)),
@@ -322,12 +313,7 @@ impl Bridge {
             Op::Getattr { .. } => self.attr(ino, &vfs.stat(ino, self.valid.attr).await?),
             Op::Setattr(s) => {
                 let set = convert::set_attr(&s);
-                // A change of owner takes these bits in its own commit.
-                let chown = set.uid.is_some() || set.gid.is_some();
-                if s.kill_suidgid && set.mode.is_none() && !chown {
-                    self.kill_suidgid(&c, ino).await?;
-                }
-                self.attr(ino, &vfs.set_stat(&c, ino, &set, s.size, s.fh).await?)
+                self.attr(ino, &vfs.set_stat_by(by(s.kill_suidgid), ino, &set, s.size, s.fh).await?)
             }
             Op::Readlink => Answered::Link(vfs.readlink(ino).await?),
             Op::Symlink { name, target } => {
@@ -388,15 +374,7 @@ impl Bridge {
                 Answered::Entry(self.entry_in(ino, &e, Duration::ZERO))
             }
             Op::Open { flags, kill_suidgid } => {
-                let opened = vfs.open(&c, ino, flags as i32).await?;
-                if kill_suidgid
-                    && flags as i32 & libc::O_TRUNC != 0
-                    && let Err(e) = self.kill_suidgid(&c, ino).await
-                {
-                    vfs.release(opened.fh).await;
-                    return Err(e);
-                }
-                Answered::Open(Self::opened(&opened))
+                Answered::Open(Self::opened(&vfs.open_by(by(kill_suidgid), ino, flags as i32).await?))
             }
             Op::Read { fh, offset, size, lock_owner, .. } => {
                 // Only what goes past the kernel's pages names its owner.
@@ -411,29 +389,17 @@ impl Bridge {
                 Answered::Written(vfs.write_control(&c, fh, data)?)
             }
             Op::Write { fh, offset, data, flags, cached, kill_suidgid, .. } => {
-                if !cached {
-                    vfs.may_write(fh, flags as i32)?;
-                }
-                if kill_suidgid {
-                    self.kill_suidgid(&c, ino).await?;
-                }
-                let (append, direct) =
-                    (flags & libc::O_APPEND as u32 != 0, flags & libc::O_DIRECT as u32 != 0);
-                if append && !cached && self.xattr.enabled {
-                    vfs.clear_capability(ino).await?;
-                }
-                let unique = req.header().unique & !UNIQUE_RESEND;
-                let n = if append && !cached && req.is_resend() && vfs.has_appended(unique) {
-                    data.len() as u32
-                } else if append && !cached && !direct {
-                    vfs.append_once(fh, offset, data, unique).await?
-                } else {
-                    // The kernel sends the parts of a long direct write all at once: only their offsets tell the order.
-                    vfs.write(fh, offset, data).await?
+                let write = WriteRequest {
+                    fh,
+                    offset,
+                    data,
+                    flags: flags as i32,
+                    cached,
+                    has_capabilities: self.xattr.enabled,
+                    unique: req.header().unique & !UNIQUE_RESEND,
+                    is_resent: req.is_resend(),
                 };
-                if direct {
-                    vfs.written_past_the_cache(fh, offset, u64::from(n)).await;
-                }
+                let n = vfs.write_by(by(kill_suidgid), ino, write).await?;
                 vfs.metrics().written(u64::from(n));
                 Answered::Written(n)
             }
@@ -504,13 +470,12 @@ impl Bridge {
             | Op::Setxattr { .. }
             | Op::Removexattr { .. }) => self.xattr(&c, ino, op).await?,
             Op::Fallocate { fh, offset, length, mode } => {
-                self.kill_suidgid_unasked(&c, ino).await?;
-                vfs.fallocate(&c, fh, mode, offset, length).await?;
+                vfs.fallocate_by(by(false), (ino, fh), mode, offset, length).await?;
                 Answered::Empty
             }
             Op::Lseek { fh, offset, whence } => Answered::Offset(vfs.lseek(fh, offset, whence).await?),
-            Op::CopyFileRange(r) => Answered::Copied(self.copy(&c, &r, r.len.min(COPY_32_MAX)).await?),
-            Op::CopyFileRange64(r) => Answered::Copied(self.copy(&c, &r, r.len).await?),
+            Op::CopyFileRange(r) => Answered::Copied(self.copy(by(false), &r, r.len.min(COPY_32_MAX)).await?),
+            Op::CopyFileRange64(r) => Answered::Copied(self.copy(by(false), &r, r.len).await?),
             Op::Tmpfile { mode, umask, flags, .. } => {
                 let mode = (mode & 0o7777) as u16;
                 let (e, o) = vfs.create_nameless(&c, ino, mode, self.umask(umask), flags as i32).await?;

@@ -10,5 +10,6 @@ pub(crate) mod ranges;
 pub(crate) mod read;
 pub(crate) mod readahead;
 pub(crate) mod remover;
+pub(crate) mod request;
 pub(crate) mod resume;
 pub(crate) mod write;

@@ -29,6 +29,7 @@ mod vfs;
 
 pub use io::locks::LockRequest;
 pub use io::remover::BlockRemover;
+pub use io::request::{WriteRequest, Writer};
 pub use io::resume::Resumed;
 pub use kernel::{Growth, Kernel, Stale};
 pub use names::dir::DirItem;

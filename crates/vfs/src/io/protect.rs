@@ -8,20 +8,15 @@ use ciderfs_format::attr::flags;
 use ciderfs_meta::{Caller, Errno, Error, Result, SetAttr};
 
 use crate::io::handles::Handle;
+use crate::io::request::Writer;
 use crate::vfs::Vfs;
 
 impl Vfs {
     /// Takes set-user-ID and set-group-ID away, as the kernel asks when somebody who may not keep them changes the content.
-    /// `in_group`: is the caller in a group, if only by a supplementary one?
     ///
     /// # Errors
     /// Those of [`Vfs::setattr`].
-    pub async fn clear_special_bits(
-        self: &Arc<Self>,
-        c: &Caller,
-        ino: Ino,
-        in_group: impl Fn(u32) -> bool + Send,
-    ) -> Result<()> {
+    pub(super) async fn clear_special_bits(self: &Arc<Self>, by: Writer<'_>, ino: Ino) -> Result<()> {
         let (mode, gid) = match self.files.get(ino) {
             Some(file) => {
                 let s = file.state.lock();
@@ -34,13 +29,13 @@ impl Vfs {
         };
         // Who is not in the group may not keep its bit, whether the group may execute or not.
         let group = match mode & 0o2010 {
-            0o2000 if in_group(gid) => 0,
+            0o2000 if (by.in_group)(gid) => 0,
             _ => 0o2000,
         };
         let kept = mode & !(0o4000 | group);
         if kept != mode {
             // The caller may write but need not own the file.
-            let system = Caller { uid: 0, gid: 0, check: false, ..c.clone() };
+            let system = Caller { uid: 0, gid: 0, check: false, ..by.caller.clone() };
             let set = SetAttr { mode: Some(kept), ..SetAttr::default() };
             self.setattr(&system, ino, &set, None, None).await?;
             // The kernel forgets times and sizes after a write, not the mode.
@@ -54,7 +49,7 @@ impl Vfs {
     ///
     /// # Errors
     /// Those of [`Vfs::remove_xattr`].
-    pub async fn clear_capability(&self, ino: Ino) -> Result<()> {
+    pub(super) async fn clear_capability(&self, ino: Ino) -> Result<()> {
         let (root, name) = (Caller::root(), b"security.capability");
         let gone = |e: &Error| matches!(e.errno(), Errno::ENODATA | Errno::ENOENT);
         match self.get_xattr(&root, ino, name).await {
