@@ -4,12 +4,37 @@ use std::sync::Arc;
 
 use ciderfs_format::{FileType, Ino};
 use ciderfs_meta::{Caller, Errno, NewNode};
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
 use super::support::*;
+use crate::{Growth, Kernel, Stale};
 
 fn user(uid: u32) -> Caller {
     Caller { uid, gid: uid, groups: Vec::new(), pid: 1, check: true }
+}
+
+/// A kernel that is told of names.
+#[derive(Default)]
+struct Names {
+    forgotten: Mutex<Vec<(Ino, Vec<u8>)>>,
+}
+
+impl Kernel for Names {
+    fn invalidate(&self, _: Ino, _: Stale) {}
+
+    fn forget(&self, _: Ino, _: u64, _: u64) -> BoxFuture<'static, ()> {
+        Box::pin(async {})
+    }
+
+    fn forget_name(&self, dir: Ino, name: &[u8]) -> BoxFuture<'static, ()> {
+        self.forgotten.lock().push((dir, name.to_vec()));
+        Box::pin(async {})
+    }
+
+    fn grow(&self, _: Growth) -> BoxFuture<'static, bool> {
+        Box::pin(async { true })
+    }
 }
 
 /// Runs a command and gives its status, and what it told last of its progress.
@@ -82,12 +107,8 @@ async fn tree(c: &Client, name: &str) -> Ino {
 async fn clones_hold_what_was_written() {
     let w = World::new(1).await;
     let c = w.client().await;
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let hears = Arc::clone(&told);
-    c.vfs.set_name_forgetter(move |dir, name| {
-        hears.lock().push((dir, name.to_vec()));
-        Box::pin(async {})
-    });
+    let kernel = Arc::<Names>::default();
+    c.vfs.set_kernel(kernel.clone());
     let root = Caller::root();
     let (ino, fh) = c.create("a").await;
     c.write(fh, 0, &pattern(1, 100 * KIB)).await;
@@ -101,7 +122,7 @@ async fn clones_hold_what_was_written() {
     clone(&c, &root, dir, Ino::ROOT, "e").await.unwrap();
     let e = c.vfs.lookup(&root, Ino::ROOT, b"e").await.unwrap().ino;
     assert_eq!(c.vfs.lookup(&root, e, b"f").await.unwrap().attr.length, 5);
-    assert_eq!(*told.lock(), [(Ino::ROOT, b"b".to_vec()), (Ino::ROOT, b"e".to_vec())]);
+    assert_eq!(*kernel.forgotten.lock(), [(Ino::ROOT, b"b".to_vec()), (Ino::ROOT, b"e".to_vec())]);
     // Writing to one of them leaves the other one as it is.
     c.write(read, 0, b"other").await;
     assert_eq!(c.read(fh, 0, MIB).await, pattern(1, 100 * KIB));
