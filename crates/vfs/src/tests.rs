@@ -23,5 +23,4 @@ mod room;
 mod sharing;
 mod support;
 mod tiers;
-mod trees;
 mod unordered;
