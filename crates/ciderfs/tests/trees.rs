@@ -134,7 +134,8 @@ fn both_tools_work_on_both_mounts(engine: Engine) {
     assert_same("the last one", &want, &Tree::read(&ours.join("on-ours-ours")).without_inodes());
     ours.unmount();
     volume.repair_statistics(&official);
-    volume.check();
+    // It may have ended before the data of all that it removed was gone.
+    volume.check_but_for_pending();
 }
 
 /// Users clone what they may read, and remove what they may remove; what cannot be done is said.
