@@ -21,6 +21,8 @@ use support::client::{PATIENCE, program, run_within, wait_for};
 use support::volume::NAME;
 use support::{Engine, Volume};
 
+/// The driver waits so long for a pod to be ready.
+const READY: Duration = Duration::from_secs(60);
 /// How long a pod may take to end that is deleted.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -76,7 +78,7 @@ impl Node {
         let dir = self.volume.dir.path().display();
         let script = format!(
             "{dir}/juicefs format --no-update --storage=file --bucket={dir}/objects/ --access-key=ak \
-             --secret-key=${{secretkey}} ${{metaurl}} {NAME} --trash-days=0\nexec {dir}/mount.juicefs ${{metaurl}} {} \
+             --secret-key=\"${{secretkey}}\" ${{metaurl}} {NAME} --trash-days=0\nexec {dir}/mount.juicefs ${{metaurl}} {} \
              -o metrics=127.0.0.1:0,cache-dir={dir}/cache,cache-size=100,buffer-size=100",
             self.mountpoint.display()
         );
@@ -139,7 +141,7 @@ impl Pod<'_> {
             if serves && fs::metadata(&self.node.mountpoint).is_ok_and(|m| m.ino() == 1) {
                 return;
             }
-            assert!(since.elapsed() < PATIENCE, "not ready:\n{}", self.node.log());
+            assert!(since.elapsed() < READY, "not ready:\n{}", self.node.log());
             std::thread::sleep(Duration::from_millis(10));
         }
     }
