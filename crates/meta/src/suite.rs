@@ -108,6 +108,7 @@ macro_rules! suite {
                 record_locks flock_rules waiting_for_locks readers_let_a_writer_go_first deadlocks deadlocks_between_clients
                 locks_contended
                 locks_with_lost_replies locks_end_with_the_session nothing_is_written_under_lost_locks
+                lost_locks_are_known_as_early_as_others_may_have_them a_late_heartbeat_does_not_hide_lost_locks
                 kept_locks_survive_a_lost_row writes_beside_changing_locks
                 rename_moves rename_replaces rename_hard_links rename_below_itself
                 rename_race_makes_no_loop rename_refused rename_contended rename_of_the_same
