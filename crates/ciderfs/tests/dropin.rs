@@ -39,6 +39,13 @@ struct Node {
 
 impl Node {
     fn new(engine: Engine) -> Self {
+        let node = Self::without_driver(engine);
+        node.driver.listen();
+        node
+    }
+
+    /// The node plugin does not run.
+    fn without_driver(engine: Engine) -> Self {
         let volume = Volume::unformatted(engine);
         let dir = volume.dir.path();
         fs::create_dir(dir.join("tmp")).unwrap();
@@ -128,6 +135,11 @@ impl Pod<'_> {
     fn config(&self) -> Value {
         let text = fs::read_to_string(self.node.mountpoint.join(".config"));
         serde_json::from_str(&text.unwrap_or_default()).unwrap_or_default()
+    }
+
+    /// Where the driver asks it.
+    fn comm(&self) -> PathBuf {
+        PathBuf::from(format!("/tmp/fuse_fd_comm.{}", self.pid()))
     }
 
     /// As the driver looks whether it is ready, and whether this one serves.
@@ -287,6 +299,22 @@ fn a_mount_goes_on_from_pod_to_pod() {
     assert!(node.driver.kept().is_none());
     assert_eq!(node.left(), 0);
     node.volume.check_after_crash();
+}
+
+#[test]
+fn a_driver_that_comes_later_fetches_the_mount() {
+    let node = Node::without_driver(Engine::Sqlite);
+    let mut first = node.pod(&[]);
+    let mut app = App::start(&node.mountpoint);
+    node.driver.fetch(&first.comm());
+    signal(first.pid(), Signal::TERM);
+    assert_eq!(first.ends_within(GRACE).code(), Some(0), "{}", node.log());
+    assert!(node.is_in_table(), "{}", node.log());
+    app.go();
+    node.driver.listen();
+    let _second = node.pod(&[]);
+    app.hears("round 0");
+    app.end();
 }
 
 #[test]

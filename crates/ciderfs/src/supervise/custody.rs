@@ -124,8 +124,9 @@ impl Custody {
     }
 
     fn new(socket: PathBuf, voucher: Voucher) -> Self {
-        let desk = Desk::open(PathBuf::from(comm_path(std::process::id())));
-        Self { socket, desk, voucher, held: Arc::default() }
+        let held = Arc::<AtomicBool>::default();
+        let desk = Desk::open(PathBuf::from(comm_path(std::process::id())), Arc::clone(&held));
+        Self { socket, desk, voucher, held }
     }
 
     /// Gives the driver a copy of the connection of a new mount.
@@ -143,6 +144,10 @@ impl Custody {
         // It may have to wait for the driver.
         std::thread::Builder::new().name("custody".into()).spawn(move || {
             for n in 0..TRIES {
+                if held.load(Ordering::Acquire) {
+                    // It has fetched one.
+                    return;
+                }
                 match give(&socket, &settings, fuse.as_fd()) {
                     Ok(()) => return held.store(true, Ordering::Release),
                     Err(e) if n == 0 => tracing::warn!(

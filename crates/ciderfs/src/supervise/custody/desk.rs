@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -105,10 +106,10 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    /// Without one the mount goes on all the same.
-    pub fn open(path: PathBuf) -> Self {
+    /// Without one the mount goes on all the same. What is `held` is told once the driver has fetched a copy that it keeps.
+    pub fn open(path: PathBuf, held: Arc<AtomicBool>) -> Self {
         let given = Arc::<Mutex<Given>>::default();
-        let inode = serve(&path, Arc::clone(&given));
+        let inode = serve(&path, Arc::clone(&given), held);
         let inode = inode.inspect_err(|e| tracing::warn!("the driver cannot ask at {}: {e}", shown(&path)));
         Self { given, path, inode: inode.ok() }
     }
@@ -133,7 +134,7 @@ impl Desk {
     }
 }
 
-fn serve(path: &Path, given: Arc<Mutex<Given>>) -> io::Result<u64> {
+fn serve(path: &Path, given: Arc<Mutex<Given>>, held: Arc<AtomicBool>) -> io::Result<u64> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     let _ = std::fs::remove_file(path);
     bind(&socket, &SocketAddrUnix::new(path)?)?;
@@ -142,7 +143,7 @@ fn serve(path: &Path, given: Arc<Mutex<Given>>) -> io::Result<u64> {
     let inode = std::fs::symlink_metadata(path)?.ino();
     std::thread::Builder::new().name("desk".into()).spawn(move || {
         while let Ok(from) = accept_with(&socket, SocketFlags::CLOEXEC) {
-            if let Err(e) = answer(from, &given) {
+            if let Err(e) = answer(from, &given, &held) {
                 tracing::debug!("giving the driver a copy of the connection: {e}");
             }
         }
@@ -151,7 +152,7 @@ fn serve(path: &Path, given: Arc<Mutex<Given>>) -> io::Result<u64> {
 }
 
 /// Gives a copy, and hears whether ours is still needed.
-fn answer(from: OwnedFd, given: &Mutex<Given>) -> io::Result<()> {
+fn answer(from: OwnedFd, given: &Mutex<Given>, held: &AtomicBool) -> io::Result<()> {
     check_peer(&from)?;
     let wire = Wire::over(from)?;
     let copy = {
@@ -168,6 +169,9 @@ fn answer(from: OwnedFd, given: &Mutex<Given>) -> io::Result<()> {
     if said == CLOSE {
         tracing::info!("the driver wants another pod to go on with this mount");
         *given.lock().unwrap_or_else(PoisonError::into_inner) = Given { copy: None, released: true };
+    } else if copy.is_some() && !said.is_empty() {
+        // A driver that was away when the mount was made: it has one now.
+        held.store(true, Ordering::Release);
     }
     Ok(())
 }
