@@ -181,6 +181,11 @@ impl Custody {
         self.desk.is_released()
     }
 
+    /// The worker leaves the mount. If the driver has wanted that, it is for good.
+    pub fn leaves(&self) {
+        self.desk.leaves();
+    }
+
     /// The mount is over: nobody goes on with it.
     pub fn end(&self) {
         if self.held.load(Ordering::Acquire) {
