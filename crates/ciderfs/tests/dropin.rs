@@ -314,6 +314,10 @@ fn a_driver_that_comes_later_fetches_the_mount() {
     node.driver.listen();
     let _second = node.pod(&[]);
     app.hears("round 0");
+    for round in ["round 1", "round 2"] {
+        app.go();
+        app.hears(round);
+    }
     app.end();
 }
 
