@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ciderfs_format::slice::chunk_count;
 use ciderfs_format::{Edge, FileType, Ino, Time};
@@ -76,8 +76,8 @@ struct Cloning {
     /// What the nodes take that were made.
     space: AtomicI64,
     inodes: AtomicI64,
-    /// The top, if it has no name yet, and when it was marked.
-    detached: Option<(Ino, Mutex<Instant>)>,
+    /// The top, if it has no name yet, and when it was marked, by the steady clock.
+    detached: Option<(Ino, Mutex<Duration>)>,
 }
 
 impl Meta {
@@ -310,7 +310,7 @@ impl Cloning {
             linked: tokio::sync::Mutex::default(),
             space: AtomicI64::new(0),
             inodes: AtomicI64::new(0),
-            detached: detached.map(|top| (top, Mutex::new(Instant::now()))),
+            detached: detached.map(|top| (top, Mutex::new(meta.clock.steady()))),
         })
     }
 
@@ -445,11 +445,11 @@ impl Cloning {
     async fn mark_again(&self) -> Result<()> {
         let Some((top, marked)) = &self.detached else { return Ok(()) };
         {
-            let mut marked = marked.lock();
-            if marked.elapsed() < MARKED_EVERY {
+            let (mut marked, now) = (marked.lock(), self.meta.clock.steady());
+            if now.saturating_sub(*marked) < MARKED_EVERY {
                 return Ok(());
             }
-            *marked = Instant::now();
+            *marked = now;
         }
         self.meta.mark_detached(*top).await
     }

@@ -8,7 +8,7 @@ use ciderfs_format::{Attr, FileType, Ino};
 
 use super::lifetime::until;
 use crate::error::Errno;
-use crate::store::{QuotaKey, Read, Scan, Value, Write};
+use crate::store::{QuotaKey, Read, Scan, Scanned, Value, Write};
 use crate::suite::Engine;
 use crate::suite::flaky::{Flaky, When};
 use crate::suite::world::*;
@@ -389,6 +389,51 @@ pub async fn clones_killed(engine: Engine) {
     w.check().await;
     assert!(left > 3, "{left}");
     assert_eq!(w.recorder.take(), []);
+}
+
+/// A clone that takes long is marked again, until somebody takes it for abandoned.
+pub async fn clones_that_take_long(engine: Engine) {
+    let w = World::new(engine).await;
+    let c = w.client().await;
+    let (top, _) = tree(&c, "t").await;
+    let want = shape(&c, top, true).await;
+    // More than the time between two marks passes, at each call.
+    let (between, builder) = w.client_behind(5).await;
+    for call in 0.. {
+        let clock = Arc::clone(&w.clock);
+        between.at(When::Call(call), async move { clock.advance(400) });
+        let made = cloned(&builder, top, "u").await.unwrap();
+        if between.give_up().await {
+            break;
+        }
+        assert_eq!(shape(&c, made, true).await, want);
+        remove(&c, "u").await;
+    }
+    remove(&c, "u").await;
+    nothing_is_detached(&w).await;
+    let marked_before = async |at: i64| w.store.scan(&Scan::Detached(at), 10).await.unwrap();
+    let mut unfinished = Vec::new();
+    for call in 0.. {
+        assert!(killed_at(&w, call, top), "no tree was begun");
+        unfinished = marked_before(i64::MAX >> 1).await;
+        if !unfinished.is_empty() {
+            break;
+        }
+    }
+    let [Scanned::Ino(made)] = unfinished[..] else { panic!("{unfinished:?}") };
+    w.clock.advance(400);
+    let before = c.meta.clock.now().sec;
+    assert_eq!(marked_before(before).await, [Scanned::Ino(made)]);
+    w.clock.advance(400);
+    c.meta.mark_detached(made).await.unwrap();
+    assert_eq!(marked_before(before).await, [], "it was marked again");
+    assert_eq!(marked_before(i64::MAX >> 1).await, [Scanned::Ino(made)]);
+    assert!(c.meta.disown(made, |parent| parent.0 == 0).await.unwrap());
+    assert_eq!(errno(c.meta.mark_detached(made).await), Errno::ENOENT);
+    w.clock.advance(25 * 3600);
+    c.meta.run_hourly_jobs().await.unwrap();
+    nothing_is_detached(&w).await;
+    w.check().await;
 }
 
 /// Somebody takes a clone for abandoned while it is built: it is refused, and all of it goes. One that is dropped goes at once.
