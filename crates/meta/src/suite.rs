@@ -100,7 +100,7 @@ macro_rules! suite {
                 copies copies_with_trash copies_of_many_chunks copies_contended changes_tell_what_they_changed
                 nameless nameless_linked
                 clones_are_copies clones_belong_to_the_caller clones_refused clones_appear_whole clones_with_lost_replies
-                clones_of_what_changes clones_killed clones_abandoned clones_of_others clones_and_acls
+                clones_of_what_changes clones_of_what_is_compacted clones_killed clones_that_take_long clones_abandoned clones_of_others clones_and_acls
                 unlinked_but_open replaced_but_open open_races_unlink session_ends stale_session
                 heartbeat deletion_is_resumed hourly_jobs_after_a_clock_ahead shared_slices unlink_without_session read_only_client
                 jobs_contended
