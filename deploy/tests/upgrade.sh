@@ -17,7 +17,7 @@ last() {
   repository fetch --quiet --depth=2 origin "$(repository rev-parse HEAD)" || return
   repository rev-parse --quiet --verify 'HEAD^1^{commit}'
 }
-# Not in the same target directory: cargo would take the crates of one tree for those of the other one.
+# With a test, for the features of the dependencies that `cargo test` has built. Not in the same target directory: cargo would take the crates of one tree for those of the other one.
 build() {
   local part
   rm -rf "$previous"
@@ -30,7 +30,7 @@ build() {
   find "$target/debug/deps" -maxdepth 1 \( -name 'lib*' -o -name '*.d' \) ! -name '*ciderfs*' \
     -exec cp -al -t "$previous/target/debug/deps" {} +
   (cd "$previous/tree" && CARGO_TARGET_DIR=$previous/target CARGO_INCREMENTAL=0 \
-    cargo build --workspace --locked --bin ciderfs)
+    cargo build --workspace --locked --bin ciderfs --test supervised)
   mv "$previous/target/debug/ciderfs" "$previous/ciderfs"
   rm -rf "$previous/tree" "$previous/target"
   echo "$1" >"$previous/commit"
