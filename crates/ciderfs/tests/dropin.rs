@@ -2,17 +2,20 @@
 //! while the pods that serve them come and go.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[path = "supervised/app.rs"]
+mod app;
 #[path = "dropin/driver.rs"]
 mod driver;
 mod support;
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use app::App;
 use driver::{CLOSE, Driver};
 use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
@@ -195,46 +198,6 @@ impl Drop for Pod<'_> {
 fn children(pid: u64) -> Vec<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
-}
-
-/// A program that has things open, and says after each `go` whether all is as it should be.
-struct App {
-    child: Child,
-    said: BufReader<std::process::ChildStdout>,
-}
-
-impl App {
-    fn start(dir: &Path) -> Self {
-        let mut child = Command::new("python3")
-            .args(["-c", include_str!("supervised/app.py")])
-            .arg(dir)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let said = BufReader::new(child.stdout.take().unwrap());
-        let mut app = Self { child, said };
-        app.hears("ready");
-        app
-    }
-
-    #[track_caller]
-    fn hears(&mut self, what: &str) {
-        let mut line = String::new();
-        self.said.read_line(&mut line).unwrap();
-        assert_eq!(line.trim(), what);
-    }
-
-    fn go(&mut self) {
-        writeln!(self.child.stdin.as_ref().unwrap(), "go").unwrap();
-    }
-
-    #[track_caller]
-    fn end(mut self) {
-        drop(self.child.stdin.take());
-        self.hears("end");
-        assert!(self.child.wait().unwrap().success());
-    }
 }
 
 #[test]

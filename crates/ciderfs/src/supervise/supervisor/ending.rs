@@ -23,6 +23,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 impl Supervisor {
     pub(super) fn worker_ended(&mut self, status: ExitStatus) -> Option<Result<()>> {
+        if self.leaving.is_some() && !self.ended {
+            return Some(Ok(()));
+        }
         let left = std::mem::take(&mut self.left) && !self.ended;
         if left && self.stops > 0 || !self.ended && self.is_another_pods() {
             tracing::info!("the mount is left to another pod");
@@ -35,9 +38,6 @@ impl Supervisor {
         }
         if self.ended || !self.served || self.stops > 1 {
             return Some(self.result(status));
-        }
-        if self.leaving.is_some() {
-            return Some(Ok(()));
         }
         match self.upgrade.as_ref().map(|u| u.stage) {
             Some(Stage::Leaving | Stage::Starting) => {
