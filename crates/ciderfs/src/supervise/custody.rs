@@ -80,21 +80,18 @@ impl Custody {
     pub fn begin(socket: PathBuf, args: &Args) -> Result<Begun> {
         let mountpoint = absolute(args.place(1)).unwrap_or_else(|_| args.place(1).to_owned());
         let scope = voucher::scope(&mountpoint, &config::subdir(args).unwrap_or_default());
-        let mut why = None;
-        let taken = take(&socket, |settings| {
-            let fit = fits(settings, scope);
-            fit.inspect_err(|refused| why = Some(*refused)).is_ok()
-        });
+        let mut fit = None;
+        let taken = take(&socket, |settings| fit.insert(fits(settings, scope)).is_ok());
         let taken = taken.unwrap_or_else(|e| {
             tracing::warn!("the driver cannot be asked for the connection at {}: {e}", shown(&socket));
             None
         });
-        if let Some(why) = why {
+        if let Some(Err(why)) = fit {
             tracing::warn!("the mount of the pod before this one does not go on: {why}; it is made anew");
         }
-        if let Some((settings, fuse)) = taken {
-            match resumed(&socket, &settings, &mountpoint, scope) {
-                Ok((voucher, state, begun)) => {
+        if let (Some((settings, fuse)), Some(Ok(voucher))) = (taken, fit) {
+            match resumed(&socket, &voucher, &mountpoint) {
+                Ok((state, begun)) => {
                     let custody = Self::new(socket, voucher);
                     // From now on again, and with what it was given before: the driver has no copy since it was asked.
                     custody.give(&settings, &fuse)?;
@@ -241,14 +238,8 @@ fn fits(settings: &[u8], scope: u64) -> std::result::Result<Voucher, &'static st
 }
 
 /// What the pod before this one has left.
-fn resumed(
-    socket: &Path,
-    settings: &[u8],
-    mountpoint: &Path,
-    scope: u64,
-) -> Result<(Voucher, OwnedFd, File)> {
+fn resumed(socket: &Path, voucher: &Voucher, mountpoint: &Path) -> Result<(OwnedFd, File)> {
     let fail = |why: &str| Err(Failure::new(why));
-    let voucher = fits(settings, scope).map_err(Failure::new)?;
     let there = find_mount(mountpoint)?;
     if there.is_none_or(|m| (m.major, m.minor) != voucher.device) {
         return fail("it is not mounted any more");
@@ -260,7 +251,7 @@ fn resumed(
     if Negotiated::from_bytes(&state.negotiated()).is_none() {
         return fail("what was agreed with the kernel cannot be read");
     }
-    Ok((voucher, state.fd().try_clone_to_owned()?, open(&files[1])?))
+    Ok((state.fd().try_clone_to_owned()?, open(&files[1])?))
 }
 
 /// Files for what is left to the next pod.

@@ -1,7 +1,6 @@
 //! Where a supervisor gives copies to the driver, and what goes over those sockets: one message each way, bytes and descriptors.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -10,12 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ciderfs_format::shown;
+use ciderfs_handover::descriptors;
 use ciderfs_handover::link::check_peer;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind,
-    connect, listen, recvmsg, sendmsg, shutdown, socket_with,
+    AddressFamily, RecvFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect,
+    listen, shutdown, socket_with,
 };
 
 use super::CLOSE;
@@ -32,7 +31,6 @@ const RELEASED: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(100);
 /// More bytes than either side sends.
 const LEN_MAX: usize = 256;
-const FDS_MAX: usize = 4;
 /// What is told before there is a mount.
 const NOTHING: &[u8] = b"FUSE";
 /// Mode of the socket, as the official client has it. Who may ask is looked at when he does.
@@ -56,12 +54,7 @@ impl Wire {
     }
 
     pub fn send(&self, text: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if !control.push(SendAncillaryMessage::ScmRights(fds)) {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        match sendmsg(&self.0, &[IoSlice::new(text)], &mut control, SendFlags::NOSIGNAL)? {
+        match descriptors::send(&self.0, &[IoSlice::new(text)], fds)? {
             sent if sent == text.len() => Ok(()),
             _ => Err(io::ErrorKind::WriteZero.into()),
         }
@@ -75,22 +68,10 @@ impl Wire {
     }
 
     pub fn receive(&self) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut text = vec![0; LEN_MAX];
-        let got = loop {
-            match recvmsg(&self.0, &mut [IoSliceMut::new(&mut text)], &mut control, RecvFlags::CMSG_CLOEXEC) {
-                Err(rustix::io::Errno::INTR) => {}
-                other => break other?,
-            }
-        };
-        let fds = control.drain().filter_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
-            _ => None,
-        });
-        let fds = fds.flatten().collect();
+        let got = descriptors::receive(&self.0, &mut [IoSliceMut::new(&mut text)], RecvFlags::empty())?;
         text.truncate(got.bytes);
-        Ok((text, fds))
+        Ok((text, got.fds))
     }
 }
 

@@ -26,7 +26,7 @@ const PAGE: usize = 1000;
 const DIRS_AT_ONCE: usize = 4;
 /// Passes over a directory to which others keep adding.
 const PASSES_MAX: usize = 20;
-/// Between looks how far a clone is.
+/// Between looks how far a clone or a removal is.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// The fields of a request, from the front.
@@ -72,6 +72,20 @@ fn status(result: Result<()>) -> Vec<u8> {
     vec![result.map_or_else(|e| e.errno().0 as u8, |()| 0)]
 }
 
+/// Waits for work, and tells now and then, and at the end, how far it is.
+async fn watched<T>(work: impl Future<Output = T>, tell: impl Fn()) -> T {
+    let mut work = Box::pin(work);
+    loop {
+        tokio::select! {
+            result = &mut work => {
+                tell();
+                return result;
+            }
+            () = tokio::time::sleep(LOOK) => tell(),
+        }
+    }
+}
+
 async fn try_clone(vfs: &Arc<Vfs>, c: &Caller, body: &[u8], progress: &Progress) -> Result<()> {
     let mut fields = Fields(body);
     let (from, _, dir) = (fields.ino()?, fields.ino()?, fields.ino()?);
@@ -102,15 +116,7 @@ async fn try_clone(vfs: &Arc<Vfs>, c: &Caller, body: &[u8], progress: &Progress)
         let [done, total] = [&counted.done, &counted.total].map(|n| n.load(Ordering::Relaxed));
         progress.set(done, total.max(done).max(1));
     };
-    let mut work = vfs.meta.clone_tree(c, from, dir, name, &options, &counted).boxed();
-    let result = loop {
-        tokio::select! {
-            result = &mut work => break result,
-            () = tokio::time::sleep(LOOK) => tell(),
-        }
-    };
-    tell();
-    let made = result?;
+    let made = watched(vfs.meta.clone_tree(c, from, dir, name, &options, &counted), tell).await?;
     vfs.done(made, Change::Names).await;
     vfs.done(dir, Change::ByTool(name)).await;
     Ok(())
@@ -140,17 +146,11 @@ async fn try_remove(vfs: &Arc<Vfs>, c: &Caller, body: &[u8], progress: &Progress
     });
     let removed = Arc::clone(&removal.removed);
     let (_, attr) = vfs.meta.lookup(c, dir, name).await?;
-    let mut work = match attr.is_dir() {
+    let work = match attr.is_dir() {
         true => removal.tree(dir, name.to_vec()).boxed(),
         false => removal.leaf(dir, name.to_vec()).boxed(),
     };
-    let result = loop {
-        tokio::select! {
-            result = &mut work => break result,
-            () = tokio::time::sleep(LOOK) => progress.set(removed.load(Ordering::Relaxed), 0),
-        }
-    };
-    progress.set(removed.load(Ordering::Relaxed), 0);
+    let result = watched(work, || progress.set(removed.load(Ordering::Relaxed), 0)).await;
     // Also of what could not be removed whole: the kernel would show what is gone.
     vfs.done(dir, Change::ByTool(name)).await;
     result
