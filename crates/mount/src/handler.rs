@@ -482,7 +482,7 @@ impl Bridge {
                 Answered::Create(self.entry(&e), Self::opened(&o))
             }
             Op::Syncfs => {
-                vfs.flush_all().await;
+                vfs.flush_all_stored().await?;
                 Answered::Empty
             }
             _ => return Err(Errno::ENOSYS.into()),

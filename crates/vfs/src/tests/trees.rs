@@ -112,6 +112,36 @@ async fn tree(c: &Client, name: &str) -> Ino {
     top
 }
 
+/// A command that is given up half-way has removed something: the kernel is told all the same.
+#[tokio::test]
+async fn the_kernel_hears_of_what_was_given_up() {
+    let w = World::new(0).await;
+    let c = w.client().await;
+    let kernel = Arc::<Names>::default();
+    c.vfs.set_kernel(kernel.clone());
+    let root = Caller::root();
+    let dir = make(&c, Ino::ROOT, "t", FileType::Directory).await;
+    for n in 0..100 {
+        make(&c, dir, &n.to_string(), FileType::File).await;
+    }
+    let control = c.vfs.lookup(&root, Ino::ROOT, b".control").await.unwrap();
+    let fh = c.vfs.open(&root, control.ino, RW).await.unwrap().fh;
+    let one_at_a_time = [0, 1];
+    let body = [&Ino::ROOT.0.to_be_bytes()[..], &[1], b"t", &one_at_a_time].concat();
+    let request = [&1002_u32.to_be_bytes()[..], &(body.len() as u32).to_be_bytes(), &body].concat();
+    c.vfs.write_control(&root, fh, &request).unwrap();
+    let files = (0..100).map(|n| n.to_string()).cycle();
+    for name in files {
+        tokio::task::yield_now().await;
+        if c.vfs.lookup(&root, dir, name.as_bytes()).await.is_err() {
+            break;
+        }
+    }
+    c.vfs.release(fh).await;
+    c.vfs.lookup(&root, Ino::ROOT, b"t").await.expect("the command has ended before it was given up");
+    until("the kernel to hear", async || kernel.forgotten.lock().contains(&(Ino::ROOT, b"t".to_vec()))).await;
+}
+
 /// What was written and is not stored yet is part of a clone; the kernel is told of the name.
 #[tokio::test]
 async fn clones_hold_what_was_written() {

@@ -86,6 +86,34 @@ async fn watched<T>(work: impl Future<Output = T>, tell: impl Fn()) -> T {
     }
 }
 
+/// What a command does to a name. The kernel hears of it when the command has ended, also where it was given up in the middle:
+/// part of it, or all, may be committed.
+struct Ending {
+    vfs: Arc<Vfs>,
+    dir: Ino,
+    name: Option<Vec<u8>>,
+}
+
+impl Ending {
+    fn of(vfs: &Arc<Vfs>, dir: Ino, name: &[u8]) -> Self {
+        Self { vfs: Arc::clone(vfs), dir, name: Some(name.to_vec()) }
+    }
+
+    async fn told(mut self) {
+        if let Some(name) = self.name.take() {
+            self.vfs.done(self.dir, Change::ByTool(&name)).await;
+        }
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let (Some(name), Ok(runtime)) = (self.name.take(), tokio::runtime::Handle::try_current()) else { return };
+        let ending = Self { vfs: Arc::clone(&self.vfs), dir: self.dir, name: Some(name) };
+        runtime.spawn(ending.told());
+    }
+}
+
 async fn try_clone(vfs: &Arc<Vfs>, c: &Caller, body: &[u8], progress: &Progress) -> Result<()> {
     let mut fields = Fields(body);
     let (from, _, dir) = (fields.ino()?, fields.ino()?, fields.ino()?);
@@ -116,10 +144,13 @@ async fn try_clone(vfs: &Arc<Vfs>, c: &Caller, body: &[u8], progress: &Progress)
         let [done, total] = [&counted.done, &counted.total].map(|n| n.load(Ordering::Relaxed));
         progress.set(done, total.max(done).max(1));
     };
-    let made = watched(vfs.meta.clone_tree(c, from, dir, name, &options, &counted), tell).await?;
-    vfs.done(made, Change::Names).await;
-    vfs.done(dir, Change::ByTool(name)).await;
-    Ok(())
+    let ending = Ending::of(vfs, dir, name);
+    let made = watched(vfs.meta.clone_tree(c, from, dir, name, &options, &counted), tell).await;
+    if let Ok(made) = made {
+        vfs.done(made, Change::Names).await;
+    }
+    ending.told().await;
+    made.map(drop)
 }
 
 async fn try_remove(vfs: &Arc<Vfs>, c: &Caller, body: &[u8], progress: &Progress) -> Result<()> {
@@ -150,9 +181,10 @@ async fn try_remove(vfs: &Arc<Vfs>, c: &Caller, body: &[u8], progress: &Progress
         true => removal.tree(dir, name.to_vec()).boxed(),
         false => removal.leaf(dir, name.to_vec()).boxed(),
     };
+    let ending = Ending::of(vfs, dir, name);
     let result = watched(work, || progress.set(removed.load(Ordering::Relaxed), 0)).await;
     // Also of what could not be removed whole: the kernel would show what is gone.
-    vfs.done(dir, Change::ByTool(name)).await;
+    ending.told().await;
     result
 }
 
