@@ -97,7 +97,7 @@ impl MemoryStore {
             inner.faults.pass -= 1;
         } else if inner.faults.unavailable > 0 {
             inner.faults.unavailable -= 1;
-            return Err(StoreError::Unavailable("injected: engine unavailable".into()));
+            return Err(StoreError::unavailable("injected: engine unavailable"));
         }
         f(&mut inner)
     }
@@ -169,10 +169,10 @@ impl Store for MemoryStore {
             }
             match i.fate() {
                 Fate::Normal => i.commit(commit),
-                Fate::LoseRequest => Err(StoreError::Ambiguous("injected: request lost".into())),
+                Fate::LoseRequest => Err(StoreError::ambiguous("injected: request lost")),
                 Fate::LoseReply => {
                     i.commit(commit)?;
-                    Err(StoreError::Ambiguous("injected: reply lost".into()))
+                    Err(StoreError::ambiguous("injected: reply lost"))
                 }
             }
         });

@@ -5,6 +5,7 @@
 //! guard does not hold nothing is written and the answer carries the true value of every guarded record, so that the
 //! operation can run again on the truth. No POSIX rule lives below this trait; no engine layout lives above it.
 
+mod error;
 mod guard;
 mod record;
 mod walk;
@@ -15,43 +16,11 @@ use std::ops::Range;
 use async_trait::async_trait;
 use ciderfs_format::Ino;
 
+pub use error::{Reason, StoreError};
 pub use guard::{AttrMask, Guard};
 pub use record::{Counter, DirStat, Job, LockKind, LockOwner, Name, QuotaKey, Read, Value};
 pub use walk::{DirCursor, DirEntry, LeftOut, Passed, Scan, Scanned};
 pub use write::{AttrPatch, Commit, Outcome, Output, Write};
-
-/// Why a store could not answer.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum StoreError {
-    /// The engine could not be reached or refused for now; nothing was applied. Worth a retry.
-    #[error("{0}")]
-    Unavailable(String),
-    /// The reply was lost; a commit may or may not have been applied.
-    #[error("{0}")]
-    Ambiguous(String),
-    /// The engine is out of memory or disk.
-    #[error("{0}")]
-    NoSpace(String),
-    /// A stored value makes no sense.
-    #[error("damaged metadata: {0}")]
-    Corrupt(String),
-    /// Wrong password, wrong address, wrong version: no retry helps. The text names cause and remedy.
-    #[error("{0}")]
-    Fatal(String),
-}
-
-impl StoreError {
-    /// The answer of an engine has another shape than the question asks for.
-    pub(crate) fn another_question() -> Self {
-        Self::Corrupt("the engine answered another question".into())
-    }
-}
-
-impl From<ciderfs_format::FormatError> for StoreError {
-    fn from(e: ciderfs_format::FormatError) -> Self {
-        Self::Corrupt(e.to_string())
-    }
-}
 
 /// Memory of an engine that keeps everything there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -161,7 +161,7 @@ impl Flaky {
             self.inner.commit(&commit).await?;
         }
         if self.rng.lock().per_mille(self.faults()) {
-            return Err(StoreError::Unavailable("injected: away".into()));
+            return Err(StoreError::unavailable("injected: away"));
         }
         Ok(())
     }
@@ -201,7 +201,7 @@ impl Store for Flaky {
                 _ => Fate::Made,
             })
         });
-        let lost = Err(StoreError::Ambiguous("injected: lost".into()));
+        let lost = Err(StoreError::ambiguous("injected: lost"));
         match fate {
             Some(Fate::Dropped) => return lost,
             Some(Fate::Late(others)) => {

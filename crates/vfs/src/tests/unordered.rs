@@ -58,7 +58,7 @@ impl Store for Unordered {
             DirCursor::Start => 0,
             DirCursor::Scan(from) => *from,
             DirCursor::End => return Ok((Vec::new(), DirCursor::End)),
-            DirCursor::After(_) => return Err(StoreError::Fatal("no order".into())),
+            DirCursor::After(_) => return Err(StoreError::fatal("no order")),
         };
         let (mut all, _) = self.0.list_dir(dir, &DirCursor::Start, usize::MAX, attrs).await?;
         all.sort_by_key(|e| place(&e.name));
