@@ -12,8 +12,8 @@ use std::thread::JoinHandle;
 use async_trait::async_trait;
 use ciderfs_format::Ino;
 use ciderfs_meta::store::{
-    Commit, Counter, DirCursor, DirEntry, Job, LeftOut, Outcome, Read, Scan, Scanned, Store, StoreError,
-    Value,
+    Commit, Counter, DirCursor, DirEntry, EngineMemory, Job, LeftOut, Outcome, Read, Scan, Scanned, Store,
+    StoreError, Value,
 };
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
@@ -213,6 +213,10 @@ impl Store for SqliteStore {
         "sqlite3"
     }
 
+    fn lists_in_order(&self) -> bool {
+        true
+    }
+
     fn describe(&self) -> String {
         self.shared.address.to_string()
     }
@@ -250,6 +254,14 @@ impl Store for SqliteStore {
 
     async fn create_schema(&self) -> Result<(), StoreError> {
         self.tell(WriteTask::Schema).await
+    }
+
+    async fn now(&self) -> Result<Option<i64>, StoreError> {
+        Ok(None)
+    }
+
+    async fn memory(&self) -> Result<Option<EngineMemory>, StoreError> {
+        Ok(None)
     }
 
     fn turns(&self) -> u64 {

@@ -13,7 +13,8 @@ use ciderfs_format::Ino;
 use parking_lot::Mutex;
 
 use crate::store::{
-    Commit, Counter, DirCursor, DirEntry, Job, Outcome, Read, Scan, Scanned, Store, StoreError, Value,
+    Commit, Counter, DirCursor, DirEntry, EngineMemory, Job, Outcome, Read, Scan, Scanned, Store, StoreError,
+    Value,
 };
 use tables::Tables;
 
@@ -150,6 +151,10 @@ impl Store for MemoryStore {
         "memory"
     }
 
+    fn lists_in_order(&self) -> bool {
+        true
+    }
+
     fn describe(&self) -> String {
         "memory".into()
     }
@@ -207,6 +212,14 @@ impl Store for MemoryStore {
 
     async fn create_schema(&self) -> Result<(), StoreError> {
         self.enter(|_| Ok(()))
+    }
+
+    async fn now(&self) -> Result<Option<i64>, StoreError> {
+        Ok(None)
+    }
+
+    async fn memory(&self) -> Result<Option<EngineMemory>, StoreError> {
+        Ok(None)
     }
 
     fn turns(&self) -> u64 {

@@ -6,6 +6,7 @@
 //! operation can run again on the truth. No POSIX rule lives below this trait; no engine layout lives above it.
 
 mod error;
+mod forward;
 mod guard;
 mod record;
 mod walk;
@@ -35,15 +36,15 @@ pub struct EngineMemory {
 ///
 /// Methods may be called concurrently. Retrying is the caller's business: a store reports `Unavailable` promptly (within
 /// its own time-outs) and reconnects by itself on the next call.
+///
+/// No method has a default body: a store in front of another has to decide about each, see [`forward_store`](crate::forward_store).
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Short engine name for messages and metrics: `redis`, `sqlite3`, `memory`.
     fn engine(&self) -> &'static str;
 
     /// Are directories listed in order of names, so that a listing can go on after any name?
-    fn lists_in_order(&self) -> bool {
-        true
-    }
+    fn lists_in_order(&self) -> bool;
 
     /// The address without secrets, for messages.
     fn describe(&self) -> String;
@@ -79,14 +80,10 @@ pub trait Store: Send + Sync + 'static {
     async fn create_schema(&self) -> Result<(), StoreError>;
 
     /// Unix seconds by the engine's own clock, if it has one that all clients share.
-    async fn now(&self) -> Result<Option<i64>, StoreError> {
-        Ok(None)
-    }
+    async fn now(&self) -> Result<Option<i64>, StoreError>;
 
     /// How full the engine's memory is, where that limits it and it tells. Cheap, but not for every second.
-    async fn memory(&self) -> Result<Option<EngineMemory>, StoreError> {
-        Ok(None)
-    }
+    async fn memory(&self) -> Result<Option<EngineMemory>, StoreError>;
 
     /// Number of turns made so far, for tests and metrics.
     fn turns(&self) -> u64;
