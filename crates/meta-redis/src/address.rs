@@ -79,7 +79,7 @@ pub struct Address {
 }
 
 fn bad(text: impl fmt::Display) -> StoreError {
-    StoreError::Fatal(format!(
+    StoreError::fatal(format!(
         "{text}; use redis://[[user]:password@]host[:port][/db], rediss://..., unix:///socket?db=N"
     ))
 }

@@ -107,36 +107,40 @@ impl Refusal {
 
 /// What an error means. `sent` tells whether a commit may have been applied when the connection broke.
 pub(crate) fn explain(server: &str, e: &RedisError, sent: bool) -> StoreError {
+    meaning(server, e, sent).because(e.clone())
+}
+
+fn meaning(server: &str, e: &RedisError, sent: bool) -> StoreError {
     let text = e.to_string();
     let code = e.code().unwrap_or_default();
     let says = |words: &[&str]| words.iter().any(|w| code == *w || text.contains(&format!("{w} ")));
     if says(&["OOM", "command not allowed when used memory > 'maxmemory'"]) {
-        return StoreError::NoSpace(format!("{server} is out of memory; raise its maxmemory: {text}"));
+        return StoreError::no_space(format!("{server} is out of memory; raise its maxmemory: {text}"));
     }
     if says(&["MISCONF"]) {
-        return StoreError::NoSpace(format!("{server} cannot save to its disk and refuses writes: {text}"));
+        return StoreError::no_space(format!("{server} cannot save to its disk and refuses writes: {text}"));
     }
     if let Some(refusal) = Refusal::of(e) {
-        return StoreError::Fatal(refusal.explain(server));
+        return StoreError::fatal(refusal.explain(server));
     }
     if says(&["NOAUTH", "WRONGPASS"]) || text.contains("invalid password") {
         return refused_login(server, &text);
     }
     if says(&PASSING) || PASSING_TEXT.iter().any(|w| text.contains(w)) {
-        return StoreError::Unavailable(format!("{server}: {text}"));
+        return StoreError::unavailable(format!("{server}: {text}"));
     }
     if e.code().is_some() {
-        return StoreError::Corrupt(format!("{server}: {text}"));
+        return StoreError::corrupt(format!("{server}: {text}"));
     }
     if sent {
-        StoreError::Ambiguous(format!("{server}: {text}"))
+        StoreError::ambiguous(format!("{server}: {text}"))
     } else {
-        StoreError::Unavailable(format!("{server}: {text}"))
+        StoreError::unavailable(format!("{server}: {text}"))
     }
 }
 
 fn refused_login(server: &str, text: &str) -> StoreError {
-    StoreError::Fatal(format!(
+    StoreError::fatal(format!(
         "{server} refuses us: {text}; check user and password in the address, or META_PASSWORD"
     ))
 }
@@ -144,7 +148,7 @@ fn refused_login(server: &str, text: &str) -> StoreError {
 /// What the answer to `AUTH` means: unless it passes, user and password are wrong.
 pub(crate) fn explain_auth(server: &str, e: &RedisError) -> StoreError {
     match explain(server, e, false) {
-        StoreError::Corrupt(_) => refused_login(server, &e.to_string()),
+        StoreError::Corrupt(_) => refused_login(server, &e.to_string()).because(e.clone()),
         other => other,
     }
 }
@@ -152,12 +156,12 @@ pub(crate) fn explain_auth(server: &str, e: &RedisError) -> StoreError {
 /// What an error means that came while connecting.
 pub(crate) fn explain_connect(server: &str, e: &RedisError) -> StoreError {
     match explain(server, e, false) {
-        StoreError::Corrupt(text) => StoreError::Fatal(text),
+        StoreError::Corrupt(reason) => StoreError::Fatal(reason),
         StoreError::Unavailable(_) if e.kind() == redis::ErrorKind::InvalidClientConfig => {
-            StoreError::Fatal(format!("{server}: {e}"))
+            StoreError::fatal(format!("{server}: {e}")).because(e.clone())
         }
-        StoreError::Unavailable(text) if e.is_io_error() => {
-            StoreError::Unavailable(format!("{text}{NOBODY}"))
+        StoreError::Unavailable(reason) if e.is_io_error() => {
+            StoreError::unavailable(format!("{reason}{NOBODY}")).because(e.clone())
         }
         other => other,
     }
@@ -168,7 +172,7 @@ const NOBODY: &str = "; is Redis running there, and can this machine reach it?";
 
 /// Did no server answer?
 pub(crate) fn is_nobody(e: &StoreError) -> bool {
-    matches!(e, StoreError::Unavailable(text) if text.ends_with(NOBODY))
+    matches!(e, StoreError::Unavailable(reason) if reason.ends_with(NOBODY))
 }
 
 #[cfg(test)]

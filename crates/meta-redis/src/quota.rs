@@ -52,7 +52,7 @@ pub(crate) fn row(limits: Reply, space: Reply, inodes: Reply) -> Result<Option<Q
 /// A quota as the truth about a guard: one answer of three parts.
 pub(crate) fn truth(v: Reply) -> Result<Option<Quota>> {
     let mut parts = reply::array(v)?.into_iter();
-    let mut part = || parts.next().ok_or_else(|| StoreError::Corrupt("an answer is cut short".into()));
+    let mut part = || parts.next().ok_or_else(|| StoreError::corrupt("an answer is cut short"));
     row(part()?, part()?, part()?)
 }
 

@@ -95,7 +95,7 @@ pub(crate) fn commands(keys: &Keys, read: &Read) -> Vec<Ask> {
 
 /// The value of a read from the answers to its commands.
 pub(crate) fn value(read: &Read, replies: &mut impl Iterator<Item = Reply>) -> Result<Value> {
-    let mut next = || replies.next().ok_or_else(|| StoreError::Corrupt("an answer is missing".into()));
+    let mut next = || replies.next().ok_or_else(|| StoreError::corrupt("an answer is missing"));
     if matches!(read, Read::DirStat(_)) {
         return dir_stat(next()?, next()?, next()?);
     }
@@ -182,6 +182,6 @@ fn plain(read: &Read, v: Reply) -> Result<Value> {
 
 fn owner(field: &[u8]) -> Result<LockOwner> {
     std::str::from_utf8(field).ok().and_then(parse_lock_owner_field).ok_or_else(|| {
-        StoreError::Corrupt(format!("lock owner {:?}", excerpt(&String::from_utf8_lossy(field))))
+        StoreError::corrupt(format!("lock owner {:?}", excerpt(&String::from_utf8_lossy(field))))
     })
 }

@@ -15,7 +15,7 @@ const OVERLONG: &str = "OVERLONG ";
 
 fn overlong(said: &str) -> Option<StoreError> {
     let (bytes, key) = said.strip_prefix(OVERLONG)?.split_once(' ')?;
-    Some(StoreError::Corrupt(format!(
+    Some(StoreError::corrupt(format!(
         "a record ({}) takes {} bytes, more than any sound one; it was not fetched",
         excerpt(key),
         excerpt(bytes)
@@ -32,7 +32,7 @@ pub(crate) fn odd(what: &str, got: &Reply) -> StoreError {
         Reply::Nil => "nothing".to_owned(),
         _ => "something".to_owned(),
     };
-    StoreError::Corrupt(format!("the server answered {got:?} where {what} was expected"))
+    StoreError::corrupt(format!("the server answered {got:?} where {what} was expected"))
 }
 
 /// A string, or nothing.
@@ -60,7 +60,7 @@ pub(crate) fn int(v: Reply) -> Result<Option<i64>> {
 pub(crate) fn number<T: std::str::FromStr>(b: &[u8]) -> Result<T> {
     let parsed = std::str::from_utf8(b).ok().and_then(|s| s.trim().parse().ok());
     parsed.ok_or_else(|| {
-        StoreError::Corrupt(format!(
+        StoreError::corrupt(format!(
             "{:?} is not a number",
             excerpt(&String::from_utf8_lossy(b.get(..ODD_MAX).unwrap_or(b)))
         ))

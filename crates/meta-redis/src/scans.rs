@@ -293,7 +293,7 @@ fn text(b: &[u8]) -> Option<&str> {
 /// Scores are doubles in text; ours are whole seconds.
 fn score(b: &[u8]) -> Result<i64> {
     let v: f64 = reply::number(b)?;
-    if v.is_finite() { Ok(v as i64) } else { Err(StoreError::Corrupt(format!("{v} is no time"))) }
+    if v.is_finite() { Ok(v as i64) } else { Err(StoreError::corrupt(format!("{v} is no time"))) }
 }
 
 fn count(limit: usize) -> i64 {

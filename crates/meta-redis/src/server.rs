@@ -84,7 +84,7 @@ pub(crate) async fn check(
     let info = String::from_utf8_lossy(&raw).into_owned();
     let field = |name: &str| field(&info, name);
     if let (Some(oldest), Some(version)) = (too_old(&info), field("redis_version")) {
-        return Err(StoreError::Fatal(format!(
+        return Err(StoreError::fatal(format!(
             "{shown} runs Redis {version}; CiderFS needs {oldest} or later, or Valkey"
         )));
     }

@@ -151,7 +151,7 @@ impl RedisStore {
 
     fn refuse_if_read_only(&self) -> Result<()> {
         if self.options.read_only {
-            return Err(StoreError::Fatal(format!("{} is open read-only", self.shown)));
+            return Err(StoreError::fatal(format!("{} is open read-only", self.shown)));
         }
         Ok(())
     }
@@ -249,12 +249,12 @@ async fn look(servers: &Servers, shown: &str, read_only: bool) -> Result<Server>
         (Some(master), _) if read_only => tracing::debug!("{shown} is a replica of {master}"),
         // The sentinels have not agreed on another master yet, or this one does not know that it is one.
         (Some(master), Place::Sentinel { .. }) => {
-            return Err(StoreError::Unavailable(format!(
+            return Err(StoreError::unavailable(format!(
                 "{shown}: the master is still a replica of {master}"
             )));
         }
         (Some(master), _) => {
-            return Err(StoreError::Fatal(format!(
+            return Err(StoreError::fatal(format!(
                 "{shown} is a read-only replica of {master}; use the address of its master"
             )));
         }
@@ -295,8 +295,7 @@ struct Truths {
 
 fn outputs(reports: &[Reports], answers: Vec<Reply>) -> Result<Vec<Output>> {
     let mut answers = answers.into_iter();
-    let mut next =
-        || answers.next().ok_or_else(|| StoreError::Corrupt("an output of a commit is missing".into()));
+    let mut next = || answers.next().ok_or_else(|| StoreError::corrupt("an output of a commit is missing"));
     reports
         .iter()
         .map(|r| {
@@ -357,7 +356,7 @@ impl Store for RedisStore {
                 }
             }
         }
-        Err(StoreError::Corrupt(format!(
+        Err(StoreError::corrupt(format!(
             "a record in {} is stored in a form that cannot be compared",
             self.shown
         )))
@@ -374,7 +373,7 @@ impl Store for RedisStore {
             DirCursor::Start => 0,
             DirCursor::Scan(at) => *at,
             DirCursor::After(_) => {
-                return Err(StoreError::Corrupt("a listing goes on at a cursor of another engine".into()));
+                return Err(StoreError::corrupt("a listing goes on at a cursor of another engine"));
             }
             DirCursor::End => return Ok((Vec::new(), DirCursor::End)),
         };
@@ -407,7 +406,7 @@ impl Store for RedisStore {
             // 0 and 1 are no numbers of new inodes, 0 is no slice.
             Counter::NextInode => 2,
             Counter::NextChunk => 1,
-            other => return Err(StoreError::Corrupt(format!("{other:?} hands out no numbers"))),
+            other => return Err(StoreError::corrupt(format!("{other:?} hands out no numbers"))),
         };
         loop {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
@@ -415,7 +414,7 @@ impl Store for RedisStore {
             let ask = Commit { guards: Vec::new(), writes: vec![Write::AddCounter(counter, count)] };
             let answer = self.run(&ask, &[], &Existing::new()).await.map_err(|e| match e {
                 // A lost reply burns numbers, nothing more.
-                StoreError::Ambiguous(text) => StoreError::Unavailable(text),
+                StoreError::Ambiguous(reason) => StoreError::Unavailable(reason),
                 other => other,
             })?;
             let last = match answer.unwrap_or_default().first() {
@@ -430,7 +429,7 @@ impl Store for RedisStore {
                 let back = Commit { guards: Vec::new(), writes: vec![back] };
                 drop(self.run(&back, &[], &Existing::new()).await);
                 let text = format!("the counter {counter:?} is damaged: it must be above all numbers in use");
-                return Err(StoreError::Corrupt(text));
+                return Err(StoreError::corrupt(text));
             };
             let end = last.saturating_add(1);
             let range = before.saturating_add(1).max(first)..end;

@@ -126,7 +126,7 @@ async fn clock(conn: &mut MultiplexedConnection) -> Result<(Duration, Option<(Sy
         let answer = conn.send_packed_command(&cmd("TIME")).await;
         let took = started.elapsed();
         turns.push(took);
-        let answer = answer.map_err(|e| StoreError::Unavailable(e.to_string()))?;
+        let answer = answer.map_err(|e| StoreError::unavailable(e.to_string()).because(e))?;
         let parts = answer.extract_error().ok().and_then(|answer| reply::strings(answer).ok());
         let parts: Vec<u64> = parts.iter().flatten().filter_map(|part| reply::number(part).ok()).collect();
         if let [seconds, micros] = parts[..] {

@@ -1,5 +1,7 @@
 //! Which server to talk to: asked anew for every connection, so that failovers and moved slots are followed.
 
+use std::error::Error;
+
 use ciderfs_bounded::KEY_FILE_MAX;
 use ciderfs_format::{Secret, shown};
 use ciderfs_meta::store::StoreError;
@@ -39,7 +41,7 @@ impl Servers {
         };
         let read = |path: &std::path::Path| {
             ciderfs_bounded::read(path, KEY_FILE_MAX)
-                .map_err(|e| StoreError::Fatal(format!("TLS file {}: {e}", shown(path))))
+                .map_err(|e| StoreError::fatal(format!("TLS file {}: {e}", shown(path))).because(e))
         };
         if address.tls.is_some() {
             // The one that the S3 client uses; an error means that the program has chosen one already.
@@ -128,7 +130,7 @@ impl Servers {
         let client = info.and_then(|info| {
             if tls { Client::build_with_tls(info, self.tls.clone()) } else { Client::open(info) }
         });
-        let client = client.map_err(|e| StoreError::Fatal(format!("{shown}: {e}")))?;
+        let client = client.map_err(|e| StoreError::fatal(format!("{shown}: {e}")).because(e))?;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.address.connect_timeout))
             .set_response_timeout(Some(self.address.read_timeout));
@@ -146,7 +148,7 @@ impl Servers {
         master: &str,
         sentinels: &[Node],
     ) -> Result<MultiplexedConnection, StoreError> {
-        let mut error = StoreError::Fatal("the address names no sentinel".into());
+        let mut error = StoreError::fatal("the address names no sentinel");
         for sentinel in sentinels {
             match self.ask_sentinel(master, sentinel).await {
                 Ok(node) => return self.node(&node, true).await,
@@ -166,14 +168,14 @@ impl Servers {
         let parts = reply::strings(answer.map_err(|e| explain(&shown, &e, false))?)?;
         let [host, port] = parts.as_slice() else {
             // A sentinel that was just started may not know its masters yet.
-            return Err(StoreError::Unavailable(format!("{shown} does not know a master named {master:?}")));
+            return Err(StoreError::unavailable(format!("{shown} does not know a master named {master:?}")));
         };
         Ok((String::from_utf8_lossy(host).into_owned(), reply::number(port)?))
     }
 
     /// Asks the nodes, in turn, who holds the slot of our keys.
     async fn connect_slot(&self, nodes: &[Node]) -> Result<MultiplexedConnection, StoreError> {
-        let mut error = StoreError::Fatal("the address names no node".into());
+        let mut error = StoreError::fatal("the address names no node");
         for seed in nodes {
             match self.find_owner(seed).await {
                 Ok((node, conn)) if node == *seed => return Ok(conn),
@@ -211,7 +213,7 @@ impl Servers {
             let port = u16::try_from(port).map_err(|_| reply::odd("a port", &Reply::Int(port)))?;
             return Ok(((host, port), conn));
         }
-        Err(StoreError::Unavailable(format!("{shown}: no node of the cluster serves slot {slot}")))
+        Err(StoreError::unavailable(format!("{shown}: no node of the cluster serves slot {slot}")))
     }
 }
 
@@ -260,14 +262,12 @@ impl Login<'_> {
     /// Servers repeat in an error what they were sent.
     fn silent(&self, e: StoreError) -> StoreError {
         let Some(password) = self.password else { return e };
-        let hide = |text: String| password.hidden_in(&text);
-        match e {
-            StoreError::Fatal(text) => StoreError::Fatal(hide(text)),
-            StoreError::Unavailable(text) => StoreError::Unavailable(hide(text)),
-            StoreError::Ambiguous(text) => StoreError::Ambiguous(hide(text)),
-            StoreError::NoSpace(text) => StoreError::NoSpace(hide(text)),
-            StoreError::Corrupt(text) => StoreError::Corrupt(hide(text)),
-        }
+        let tells = |e: &dyn Error| {
+            let text = e.to_string();
+            password.hidden_in(&text) != text
+        };
+        let is_silent = !tells(&e) && !e.source().is_some_and(tells);
+        if is_silent { e } else { e.reworded(|text| password.hidden_in(text)) }
     }
 }
 
@@ -282,8 +282,32 @@ fn password_from_environment() -> Result<Option<Secret>, StoreError> {
     match std::env::var(PASSWORD_FILE_ENV) {
         Ok(path) if !path.is_empty() => match ciderfs_bounded::read_text(&path, KEY_FILE_MAX) {
             Ok(text) => Ok(Some(text.trim().into())),
-            Err(e) => Err(StoreError::Fatal(format!("{PASSWORD_FILE_ENV}={path}: {e}"))),
+            Err(e) => Err(StoreError::fatal(format!("{PASSWORD_FILE_ENV}={path}: {e}")).because(e)),
         },
         _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::{ErrorKind, RedisError};
+
+    use super::*;
+
+    /// The words of the driver's error are not shown, but whoever asks for the source of an error sees them.
+    #[test]
+    fn an_error_with_the_password_is_not_kept() {
+        let password = "s3cret".to_owned().into();
+        let login = Login { user: None, password: Some(&password), db: 1 };
+        let told = |said: &str| {
+            let e = RedisError::from((ErrorKind::Extension, "ERR", said.to_owned()));
+            login.silent(explain("server", &e, false))
+        };
+        for said in ["unknown command 'AUTH', with args beginning with: 's3cret'", "s3cret: what is this?"] {
+            let e = told(said);
+            assert!(e.source().is_none() && !format!("{e:?}").contains("s3cret"), "{e:?}");
+        }
+        let e = told("no idea");
+        assert!(e.source().is_some_and(|e| e.to_string().contains("no idea")), "{e:?}");
     }
 }

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::error::Error as _;
 use std::process::{Child, Command, Stdio};
 
 use ciderfs_format::Ino;
@@ -48,6 +49,10 @@ async fn nobody_answers() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let e = RedisStore::open(&format!("redis://127.0.0.1:{port}"), Options::default()).await.err().unwrap();
     assert!(matches!(e, StoreError::Unavailable(_)), "{e:?}");
+    let said = "Connection refused (os error 111); is Redis running there, and can this machine reach it?";
+    assert_eq!(e.to_string(), format!("127.0.0.1:{port}: {said}"));
+    let driver = e.source().and_then(|e| e.downcast_ref::<redis::RedisError>());
+    assert!(driver.is_some_and(redis::RedisError::is_connection_refusal), "{driver:?}");
     // A server that accepts and then says nothing.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port();

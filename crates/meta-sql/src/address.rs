@@ -92,7 +92,7 @@ impl Address {
         let rest = match scheme.map(|at| text.split_at(at)) {
             Some((b"sqlite3" | b"sqlite", rest)) => &rest[3..],
             Some((other, _)) => {
-                return Err(StoreError::Fatal(format!(
+                return Err(StoreError::fatal(format!(
                     "{}:// is not a SQLite address; use sqlite3://PATH",
                     shown_address(OsStr::from_bytes(other))
                 )));
@@ -103,17 +103,17 @@ impl Address {
         let (path, query) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         let query = query.to_str().ok_or_else(|| {
             let address = OsStr::from_bytes(text);
-            StoreError::Fatal(format!(
+            StoreError::fatal(format!(
                 "options of the SQLite address are not UTF-8: {}",
                 shown_address(address)
             ))
         })?;
         if path.is_empty() {
-            return Err(StoreError::Fatal("the address names no file; use sqlite3://PATH".into()));
+            return Err(StoreError::fatal("the address names no file; use sqlite3://PATH"));
         }
         if path == ":memory:" {
-            return Err(StoreError::Fatal(
-                "a volume cannot live in SQLite's :memory: database; use sqlite3://PATH with a file".into(),
+            return Err(StoreError::fatal(
+                "a volume cannot live in SQLite's :memory: database; use sqlite3://PATH with a file",
             ));
         }
         let mut out = Self {
@@ -134,7 +134,7 @@ impl Address {
 
     fn option(&mut self, key: &str, value: &str) -> Result<(), StoreError> {
         let bad = |allowed: &str| {
-            Err(StoreError::Fatal(format!("option {key}={value} of the SQLite address: use {allowed}")))
+            Err(StoreError::fatal(format!("option {key}={value} of the SQLite address: use {allowed}")))
         };
         match key {
             "table_prefix" => {

@@ -52,7 +52,7 @@ impl Failure {
     pub fn into_store(self, path: &Path) -> StoreError {
         match self {
             Self::Store(e) => e,
-            Self::Sql(e) => explain(&e, path),
+            Self::Sql(e) => explain(&e, path).because(e),
         }
     }
 }
@@ -76,41 +76,41 @@ fn missing_table(e: &Sql) -> bool {
 fn explain(e: &Sql, path: &Path) -> StoreError {
     let file = shown(path);
     if is_damage(e) {
-        return StoreError::Corrupt(format!("{file}: {e}"));
+        return StoreError::corrupt(format!("{file}: {e}"));
     }
     if missing_table(e) {
-        return StoreError::Fatal(format!(
+        return StoreError::fatal(format!(
             "{file} holds no volume: the database is not formatted; create one with `format` or check the table prefix"
         ));
     }
     match e.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Unavailable(format!(
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::unavailable(format!(
             "{file} is locked by another process; a larger _timeout in the address waits longer"
         )),
         Some(
             ErrorCode::FileLockingProtocolFailed | ErrorCode::SchemaChanged | ErrorCode::OperationInterrupted,
-        ) => StoreError::Unavailable(format!("{file}: {e}")),
+        ) => StoreError::unavailable(format!("{file}: {e}")),
         Some(ErrorCode::SystemIoFailure) => {
-            StoreError::Unavailable(format!("{file}: {e}; check the disk and the system log"))
+            StoreError::unavailable(format!("{file}: {e}; check the disk and the system log"))
         }
         Some(ErrorCode::DiskFull) => {
-            StoreError::NoSpace(format!("no space left for {file}; free space on its file system"))
+            StoreError::no_space(format!("no space left for {file}; free space on its file system"))
         }
-        Some(ErrorCode::OutOfMemory) => StoreError::NoSpace(format!("SQLite is out of memory on {file}")),
+        Some(ErrorCode::OutOfMemory) => StoreError::no_space(format!("SQLite is out of memory on {file}")),
         Some(ErrorCode::NotADatabase) => {
-            StoreError::Fatal(format!("{file} is not a SQLite database; check the path in the address"))
+            StoreError::fatal(format!("{file} is not a SQLite database; check the path in the address"))
         }
-        Some(ErrorCode::DatabaseCorrupt) => StoreError::Corrupt(format!(
+        Some(ErrorCode::DatabaseCorrupt) => StoreError::corrupt(format!(
             "{file}: {e}; stop all clients, then restore a backup or try `sqlite3 {file} .recover`"
         )),
-        Some(ErrorCode::ReadOnly) => StoreError::Fatal(format!(
+        Some(ErrorCode::ReadOnly) => StoreError::fatal(format!(
             "{file} cannot be written; give the user write permission on the file and its directory, or mount read-only"
         )),
-        Some(ErrorCode::CannotOpen) => StoreError::Fatal(cannot_open(path)),
+        Some(ErrorCode::CannotOpen) => StoreError::fatal(cannot_open(path)),
         Some(ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied) => {
-            StoreError::Fatal(format!("no permission for {file}"))
+            StoreError::fatal(format!("no permission for {file}"))
         }
-        _ => StoreError::Fatal(format!("{file}: {e}")),
+        _ => StoreError::fatal(format!("{file}: {e}")),
     }
 }
 

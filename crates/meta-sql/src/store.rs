@@ -12,8 +12,8 @@ use std::thread::JoinHandle;
 use async_trait::async_trait;
 use ciderfs_format::Ino;
 use ciderfs_meta::store::{
-    Commit, Counter, DirCursor, DirEntry, Job, LeftOut, Outcome, Read, Scan, Scanned, Store, StoreError,
-    Value,
+    Commit, Counter, DirCursor, DirEntry, EngineMemory, Job, LeftOut, Outcome, Read, Scan, Scanned, Store,
+    StoreError, Value,
 };
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
@@ -84,7 +84,7 @@ impl SqliteStore {
         let mut threads = Vec::new();
         if !read_only {
             if options.must_exist && !shared.address.path.exists() {
-                return Err(StoreError::Fatal(format!(
+                return Err(StoreError::fatal(format!(
                     "no volume at {a}: the database is not formatted; create it first with `ciderfs format {a} NAME`",
                     a = shared.address
                 )));
@@ -134,14 +134,14 @@ impl SqliteStore {
 
     async fn tell<T>(&self, task: impl FnOnce(Answer<T>) -> WriteTask) -> Result<T, StoreError> {
         if self.read_only {
-            return Err(StoreError::Fatal(format!("{} is open read-only", self.shared.address)));
+            return Err(StoreError::fatal(format!("{} is open read-only", self.shared.address)));
         }
         self.turns.fetch_add(1, Ordering::Relaxed);
         let (tx, rx) = oneshot::channel();
         if !self.writes.push(task(tx)).await {
             return Err(closed());
         }
-        rx.await.map_err(|_| StoreError::Ambiguous("the writer of the SQLite file ended".into()))?
+        rx.await.map_err(|e| StoreError::ambiguous("the writer of the SQLite file ended").because(e))?
     }
 }
 
@@ -157,14 +157,14 @@ fn empty_wal(conn: &Connection, address: &Address) {
 }
 
 fn closed() -> StoreError {
-    StoreError::Fatal("the SQLite store is closed".into())
+    StoreError::fatal("the SQLite store is closed")
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(work)
-        .map_err(|e| StoreError::Fatal(format!("cannot start a thread: {e}")))
+        .map_err(|e| StoreError::fatal(format!("cannot start a thread: {e}")).because(e))
 }
 
 /// Creates the file if it is missing, so that only its owner may read it: it holds names, attributes and keys of everybody.
@@ -213,6 +213,10 @@ impl Store for SqliteStore {
         "sqlite3"
     }
 
+    fn lists_in_order(&self) -> bool {
+        true
+    }
+
     fn describe(&self) -> String {
         self.shared.address.to_string()
     }
@@ -250,6 +254,14 @@ impl Store for SqliteStore {
 
     async fn create_schema(&self) -> Result<(), StoreError> {
         self.tell(WriteTask::Schema).await
+    }
+
+    async fn now(&self) -> Result<Option<i64>, StoreError> {
+        Ok(None)
+    }
+
+    async fn memory(&self) -> Result<Option<EngineMemory>, StoreError> {
+        Ok(None)
     }
 
     fn turns(&self) -> u64 {

@@ -102,8 +102,9 @@ fn apply(conn: &Connection, s: &Statements, w: &Write) -> Result<Output> {
         | Write::DelQuota(_)
         | Write::DropOwnerQuotas => quota::apply(conn, s, w),
         Write::PutSetting(raw) => {
-            let text = std::str::from_utf8(raw)
-                .map_err(|e| Failure::Store(StoreError::Corrupt(format!("settings are not text: {e}"))))?;
+            let text = std::str::from_utf8(raw).map_err(|e| {
+                Failure::Store(StoreError::corrupt(format!("settings are not text: {e}")).because(e))
+            })?;
             run(conn, &s.put_setting, [text])
         }
         Write::DelSetting => run(conn, &s.del_setting, []),
@@ -206,12 +207,12 @@ fn add_counter(conn: &Connection, s: &Statements, c: Counter, n: i64) -> Result<
 /// A counter that cannot say which number is free.
 pub(crate) fn damaged_counter(c: Counter) -> Failure {
     let text = format!("the counter {c:?} is damaged: it must be above all numbers in use");
-    Failure::Store(StoreError::Corrupt(text))
+    Failure::Store(StoreError::corrupt(text))
 }
 
 /// Splits an encoded rule into the columns of `acl`.
 fn put_acl(conn: &Connection, s: &Statements, id: u32, rule: &Bytes) -> Result<Output> {
-    let bad = || Failure::Store(StoreError::Corrupt("an ACL rule is cut short".into()));
+    let bad = || Failure::Store(StoreError::corrupt("an ACL rule is cut short"));
     let u16_at = |i: usize| Some(i64::from(u16::from_be_bytes([*rule.get(i)?, *rule.get(i + 1)?])));
     let list_at = |i: usize| {
         let n = u32::from_be_bytes(rule.get(i..i + 4)?.try_into().ok()?) as usize;

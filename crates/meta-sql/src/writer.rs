@@ -76,7 +76,7 @@ pub(crate) fn run(conn: &Connection, shared: &Arc<Shared>, queue: &Arc<Queue<Wri
             }
         }
         let failed = if conn.is_autocommit() {
-            let lost = || StoreError::Unavailable("SQLite gave up the transaction".into());
+            let lost = || StoreError::unavailable("SQLite gave up the transaction");
             Some(done.last().and_then(Done::error).unwrap_or_else(lost))
         } else {
             finish(conn, shared)
@@ -94,9 +94,11 @@ fn finish(conn: &Connection, shared: &Shared) -> Option<StoreError> {
     if !conn.is_autocommit() {
         let _ = conn.execute_batch("ROLLBACK");
     }
-    let e = shared.error(e);
-    // The records may have reached the file before the disk failed; a recovery would find them.
-    Some(if unsure { StoreError::Ambiguous(e.to_string()) } else { e })
+    Some(match shared.error(e) {
+        // The records may have reached the file before the disk failed; a recovery would find them.
+        StoreError::Unavailable(reason) if unsure => StoreError::Ambiguous(reason),
+        e => e,
+    })
 }
 
 fn refuse(task: WriteTask, e: StoreError) {
@@ -162,7 +164,7 @@ fn allocate(conn: &Connection, shared: &Shared, c: Counter, count: u64) -> Inner
     let start = match c {
         Counter::NextInode => FIRST_INODE,
         Counter::NextChunk => FIRST_SLICE,
-        _ => return Err(Failure::Store(StoreError::Fatal(format!("{c:?} is not handed out in ranges")))),
+        _ => return Err(Failure::Store(StoreError::fatal(format!("{c:?} is not handed out in ranges")))),
     };
     let name = names::counter(c);
     let s = &shared.statements;
@@ -195,7 +197,7 @@ fn allocate(conn: &Connection, shared: &Shared, c: Counter, count: u64) -> Inner
     let text = format!(
         "the counter {c:?} was set back: numbers up to {last} and beyond are in use; set it above them"
     );
-    Err(Failure::Store(StoreError::Corrupt(text)))
+    Err(Failure::Store(StoreError::corrupt(text)))
 }
 
 /// Official clients hold the file's lock for short moments; the busy handler covers most of it.

@@ -122,7 +122,7 @@ async fn read_only() {
 
 fn refusal(url: &str) -> String {
     match SqliteStore::open(url, Options::default()) {
-        Err(StoreError::Fatal(text)) => text,
+        Err(StoreError::Fatal(text)) => text.to_string(),
         Err(other) => panic!("{other:?}"),
         Ok(_) => panic!("{url} was opened"),
     }

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::error::Error as _;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -101,7 +102,13 @@ async fn locked_by_another() {
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let hasty = open(&format!("{}?_timeout=50", url(&path)));
     match hasty.commit(&step(1)).await {
-        Err(StoreError::Unavailable(text)) => assert!(text.contains("_timeout"), "{text}"),
+        Err(e @ StoreError::Unavailable(_)) => {
+            let said = "is locked by another process; a larger _timeout in the address waits longer";
+            assert_eq!(e.to_string(), format!("{} {said}", path.display()));
+            let driver = e.source().and_then(|e| e.downcast_ref::<rusqlite::Error>());
+            let code = driver.and_then(rusqlite::Error::sqlite_error_code);
+            assert_eq!(code, Some(rusqlite::ErrorCode::DatabaseBusy), "{e:?}");
+        }
         other => panic!("{other:?}"),
     }
     other.execute_batch("ROLLBACK").unwrap();

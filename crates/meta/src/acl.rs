@@ -109,7 +109,7 @@ impl Meta {
     pub(crate) fn keep_rule(&self, id: u32, raw: Option<Bytes>) -> Result<Arc<AclRule>, StoreError> {
         match raw {
             Some(raw) => self.rules.learn(id, &raw),
-            None => Err(StoreError::Corrupt(format!("ACL rule {id} is missing"))),
+            None => Err(StoreError::corrupt(format!("ACL rule {id} is missing"))),
         }
     }
 }

@@ -72,7 +72,7 @@ impl IdPool {
         if self.counter == Counter::NextInode && range.end > Ino::VIRTUAL.0 {
             let text =
                 format!("the counter of inode numbers is damaged: no file can have number {}", range.end);
-            return Err(StoreError::Corrupt(text));
+            return Err(StoreError::corrupt(text));
         }
         Ok(range)
     }
@@ -90,7 +90,7 @@ impl IdPool {
             tracing::warn!("the counter {:?} was set back: numbers below {given} are in use", self.counter);
         }
         let text = format!("the counter {:?} was set back: numbers below {given} are in use", self.counter);
-        Err(StoreError::Corrupt(text))
+        Err(StoreError::corrupt(text))
     }
 
     async fn refill(&self) {

@@ -263,7 +263,7 @@ impl Meta {
                 other => return other,
             }
         }
-        Err(StoreError::Unavailable("the locks of the file change all the time".into()).into())
+        Err(StoreError::unavailable("the locks of the file change all the time").into())
     }
 
     fn request_lock(self: &Arc<Self>, ino: Ino, by: LockCaller, ask: Ask, wait: bool) -> Awaited {

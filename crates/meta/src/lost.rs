@@ -66,7 +66,7 @@ fn follow(old: &[Guard], new: &[Guard]) -> Result<()> {
             && !new.starts_with(old)
         {
             let why = "a reply was lost, and somebody rewrote the records before it could be found out";
-            return Err(StoreError::Ambiguous(why.into()).into());
+            return Err(StoreError::ambiguous(why).into());
         }
     }
     Ok(())

@@ -13,7 +13,8 @@ use ciderfs_format::Ino;
 use parking_lot::Mutex;
 
 use crate::store::{
-    Commit, Counter, DirCursor, DirEntry, Job, Outcome, Read, Scan, Scanned, Store, StoreError, Value,
+    Commit, Counter, DirCursor, DirEntry, EngineMemory, Job, Outcome, Read, Scan, Scanned, Store, StoreError,
+    Value,
 };
 use tables::Tables;
 
@@ -97,7 +98,7 @@ impl MemoryStore {
             inner.faults.pass -= 1;
         } else if inner.faults.unavailable > 0 {
             inner.faults.unavailable -= 1;
-            return Err(StoreError::Unavailable("injected: engine unavailable".into()));
+            return Err(StoreError::unavailable("injected: engine unavailable"));
         }
         f(&mut inner)
     }
@@ -150,6 +151,10 @@ impl Store for MemoryStore {
         "memory"
     }
 
+    fn lists_in_order(&self) -> bool {
+        true
+    }
+
     fn describe(&self) -> String {
         "memory".into()
     }
@@ -169,10 +174,10 @@ impl Store for MemoryStore {
             }
             match i.fate() {
                 Fate::Normal => i.commit(commit),
-                Fate::LoseRequest => Err(StoreError::Ambiguous("injected: request lost".into())),
+                Fate::LoseRequest => Err(StoreError::ambiguous("injected: request lost")),
                 Fate::LoseReply => {
                     i.commit(commit)?;
-                    Err(StoreError::Ambiguous("injected: reply lost".into()))
+                    Err(StoreError::ambiguous("injected: reply lost"))
                 }
             }
         });
@@ -207,6 +212,14 @@ impl Store for MemoryStore {
 
     async fn create_schema(&self) -> Result<(), StoreError> {
         self.enter(|_| Ok(()))
+    }
+
+    async fn now(&self) -> Result<Option<i64>, StoreError> {
+        Ok(None)
+    }
+
+    async fn memory(&self) -> Result<Option<EngineMemory>, StoreError> {
+        Ok(None)
     }
 
     fn turns(&self) -> u64 {

@@ -101,7 +101,7 @@ impl Proof {
     /// # Errors
     /// [`StoreError::Ambiguous`] if the attempt may have been applied, and what shows it be gone again.
     pub(crate) fn pin(&self, values: Vec<Value>) -> Result<Vec<Guard>, StoreError> {
-        let ambiguous = |why: &str| Err(StoreError::Ambiguous(format!("a reply was lost, and {why}")));
+        let ambiguous = |why: &str| Err(StoreError::ambiguous(format!("a reply was lost, and {why}")));
         match self {
             Self::Made(ino) => {
                 return Ok(vec![Guard::Attr { ino: *ino, expect: None, mask: AttrMask::EXISTS }]);

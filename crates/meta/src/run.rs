@@ -168,9 +168,9 @@ impl Meta {
                         self.fetch(&mut known, commit.guards.iter().map(Guard::read)).await?;
                     }
                 }
-                Err(StoreError::Unavailable(why)) => {
+                Err(e @ StoreError::Unavailable(_)) => {
                     self.counters.retries.fetch_add(1, Ordering::Relaxed);
-                    patience.pause(StoreError::Unavailable(why)).await?;
+                    patience.pause(e).await?;
                 }
                 Err(StoreError::Ambiguous(why)) => {
                     self.counters.retries.fetch_add(1, Ordering::Relaxed);

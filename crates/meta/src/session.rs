@@ -191,7 +191,7 @@ impl Meta {
                 // Else the next to ask would find it sound.
                 drop(self.store.commit(&add(-1)).await);
                 let text = format!("the counter NextSession is damaged: no session can have the number {n}");
-                return Err(StoreError::Corrupt(text).into());
+                return Err(StoreError::corrupt(text).into());
             };
             match self.read(&[Read::Session(sid)]).await?.first() {
                 Some(Value::Bool(false)) => return Ok(sid),
@@ -202,7 +202,7 @@ impl Meta {
             }
         }
         let text = "the counter NextSession was set back: the numbers of many living sessions lie above it";
-        Err(StoreError::Corrupt(text.into()).into())
+        Err(StoreError::corrupt(text).into())
     }
 
     /// Seconds that this client's session lives without a refresh.

@@ -5,6 +5,8 @@
 //! guard does not hold nothing is written and the answer carries the true value of every guarded record, so that the
 //! operation can run again on the truth. No POSIX rule lives below this trait; no engine layout lives above it.
 
+mod error;
+mod forward;
 mod guard;
 mod record;
 mod walk;
@@ -15,43 +17,11 @@ use std::ops::Range;
 use async_trait::async_trait;
 use ciderfs_format::Ino;
 
+pub use error::{Reason, StoreError};
 pub use guard::{AttrMask, Guard};
 pub use record::{Counter, DirStat, Job, LockKind, LockOwner, Name, QuotaKey, Read, Value};
 pub use walk::{DirCursor, DirEntry, LeftOut, Passed, Scan, Scanned};
 pub use write::{AttrPatch, Commit, Outcome, Output, Write};
-
-/// Why a store could not answer.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum StoreError {
-    /// The engine could not be reached or refused for now; nothing was applied. Worth a retry.
-    #[error("{0}")]
-    Unavailable(String),
-    /// The reply was lost; a commit may or may not have been applied.
-    #[error("{0}")]
-    Ambiguous(String),
-    /// The engine is out of memory or disk.
-    #[error("{0}")]
-    NoSpace(String),
-    /// A stored value makes no sense.
-    #[error("damaged metadata: {0}")]
-    Corrupt(String),
-    /// Wrong password, wrong address, wrong version: no retry helps. The text names cause and remedy.
-    #[error("{0}")]
-    Fatal(String),
-}
-
-impl StoreError {
-    /// The answer of an engine has another shape than the question asks for.
-    pub(crate) fn another_question() -> Self {
-        Self::Corrupt("the engine answered another question".into())
-    }
-}
-
-impl From<ciderfs_format::FormatError> for StoreError {
-    fn from(e: ciderfs_format::FormatError) -> Self {
-        Self::Corrupt(e.to_string())
-    }
-}
 
 /// Memory of an engine that keeps everything there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,15 +36,15 @@ pub struct EngineMemory {
 ///
 /// Methods may be called concurrently. Retrying is the caller's business: a store reports `Unavailable` promptly (within
 /// its own time-outs) and reconnects by itself on the next call.
+///
+/// No method has a default body: a store in front of another has to decide about each, see [`forward_store`](crate::forward_store).
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Short engine name for messages and metrics: `redis`, `sqlite3`, `memory`.
     fn engine(&self) -> &'static str;
 
     /// Are directories listed in order of names, so that a listing can go on after any name?
-    fn lists_in_order(&self) -> bool {
-        true
-    }
+    fn lists_in_order(&self) -> bool;
 
     /// The address without secrets, for messages.
     fn describe(&self) -> String;
@@ -110,14 +80,10 @@ pub trait Store: Send + Sync + 'static {
     async fn create_schema(&self) -> Result<(), StoreError>;
 
     /// Unix seconds by the engine's own clock, if it has one that all clients share.
-    async fn now(&self) -> Result<Option<i64>, StoreError> {
-        Ok(None)
-    }
+    async fn now(&self) -> Result<Option<i64>, StoreError>;
 
     /// How full the engine's memory is, where that limits it and it tells. Cheap, but not for every second.
-    async fn memory(&self) -> Result<Option<EngineMemory>, StoreError> {
-        Ok(None)
-    }
+    async fn memory(&self) -> Result<Option<EngineMemory>, StoreError>;
 
     /// Number of turns made so far, for tests and metrics.
     fn turns(&self) -> u64;

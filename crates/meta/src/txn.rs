@@ -104,7 +104,7 @@ impl<'a> Txn<'a> {
             let text = format!(
                 "inode {ino} is in use, and was to be given to a new file: the counter of inode numbers was set back"
             );
-            return Err(StoreError::Corrupt(text).into());
+            return Err(StoreError::corrupt(text).into());
         }
         self.guard(Guard::Attr { ino, expect: None, mask: AttrMask::EXISTS });
         Ok(())

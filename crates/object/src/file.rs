@@ -305,4 +305,8 @@ impl ObjectStore for FileStore {
     fn describe(&self) -> String {
         format!("file://{}", self.root.display())
     }
+
+    fn supports_range(&self) -> bool {
+        true
+    }
 }

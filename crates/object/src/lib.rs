@@ -9,6 +9,7 @@ mod buffers;
 mod direct;
 pub mod error;
 mod file;
+mod forward;
 pub mod layers;
 mod memory;
 mod open;

@@ -76,4 +76,12 @@ impl ObjectStore for MemoryStore {
     fn describe(&self) -> String {
         "mem://".into()
     }
+
+    fn supports_range(&self) -> bool {
+        true
+    }
+
+    fn device(&self) -> Option<u64> {
+        None
+    }
 }

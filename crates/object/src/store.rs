@@ -38,6 +38,8 @@ pub(crate) fn too_long(key: &str, most: u64) -> ObjectError {
 }
 
 /// An object store or a layer over one. Keys have no leading `/`.
+///
+/// Only methods that are built of others have a default body: a layer has to decide about each, see `forward!`.
 #[async_trait]
 pub trait ObjectStore: Send + Sync + Debug {
     /// Stores a whole object with class and tag of a storage tier, see [`crate::StoreConfig::tiers`]. Readers see the old or the
@@ -85,13 +87,9 @@ pub trait ObjectStore: Send + Sync + Debug {
     fn describe(&self) -> String;
 
     /// Can parts of objects be read without reading the whole?
-    fn supports_range(&self) -> bool {
-        true
-    }
+    fn supports_range(&self) -> bool;
 
     /// The number of the local file system that holds the bodies as they are, if one does. Then more requests at a time
     /// bring no more bytes, and a copy of a large one on the same file system is no faster to read.
-    fn device(&self) -> Option<u64> {
-        None
-    }
+    fn device(&self) -> Option<u64>;
 }

@@ -207,6 +207,8 @@ struct Grudging {
 
 #[async_trait::async_trait]
 impl ObjectStore for Grudging {
+    crate::forward::forward! { |self| self.inner => get, head, delete, list, create_bucket, supports_range, device }
+
     async fn put_in_tier(&self, key: &str, body: Bytes, tier: u8) -> Result<(), ObjectError> {
         tokio::time::sleep(Duration::from_millis(20)).await;
         if self.takes_none || !self.asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(3) {
@@ -215,26 +217,6 @@ impl ObjectStore for Grudging {
         // Longer than a request waits in vain.
         tokio::time::sleep(Duration::from_secs(5)).await;
         self.inner.put_in_tier(key, body, tier).await
-    }
-
-    async fn get(&self, key: &str, range: Option<std::ops::Range<u64>>) -> Result<Bytes, ObjectError> {
-        self.inner.get(key, range).await
-    }
-
-    async fn head(&self, key: &str) -> Result<crate::Meta, ObjectError> {
-        self.inner.head(key).await
-    }
-
-    async fn delete(&self, key: &str) -> Result<(), ObjectError> {
-        self.inner.delete(key).await
-    }
-
-    async fn list(&self, prefix: &str, after: &str, limit: usize) -> Result<Vec<crate::Entry>, ObjectError> {
-        self.inner.list(prefix, after, limit).await
-    }
-
-    async fn create_bucket(&self, key: &str) -> Result<(), ObjectError> {
-        self.inner.create_bucket(key).await
     }
 
     fn describe(&self) -> String {

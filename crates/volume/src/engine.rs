@@ -78,7 +78,7 @@ impl Engine<'_> {
                 })?;
                 let store = RedisStore::open(url, options).await;
                 Ok(Arc::new(store.map_err(|e| match e {
-                    StoreError::Unavailable(text) => Error::Away(text),
+                    StoreError::Unavailable(reason) => Error::Away(reason.to_string()),
                     other => Error::Engine(other.to_string()),
                 })?))
             }

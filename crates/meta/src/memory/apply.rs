@@ -18,7 +18,7 @@ fn is_number(w: &Write) -> bool {
 
 /// A counter that cannot say which number is free.
 pub(super) fn damaged(c: Counter) -> StoreError {
-    StoreError::Corrupt(format!("the counter {c:?} is damaged: it must be above all numbers in use"))
+    StoreError::corrupt(format!("the counter {c:?} is damaged: it must be above all numbers in use"))
 }
 
 impl Tables {
@@ -229,7 +229,7 @@ impl Tables {
     fn replace(&mut self, ino: Ino, indx: u32, drop: usize, insert: &[Slice]) -> Result<Output, StoreError> {
         let old = self.chunks.get(&(ino, indx)).map_or(&[][..], Vec::as_slice);
         let rest = old.get(drop..).ok_or_else(|| {
-            StoreError::Corrupt(format!("chunk {indx} of inode {ino} has {} records, not {drop}", old.len()))
+            StoreError::corrupt(format!("chunk {indx} of inode {ino} has {} records, not {drop}", old.len()))
         })?;
         let list = [insert, rest].concat();
         if list.is_empty() {

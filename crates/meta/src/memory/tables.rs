@@ -127,7 +127,7 @@ impl Tables {
             DirCursor::After(name) => Bound::Excluded((dir, name.clone())),
             DirCursor::End => return Ok((Vec::new(), DirCursor::End)),
             DirCursor::Scan(_) => {
-                return Err(StoreError::Fatal("a directory cursor of another engine was used".into()));
+                return Err(StoreError::fatal("a directory cursor of another engine was used"));
             }
         };
         let limit = limit.max(1);
@@ -155,7 +155,7 @@ impl Tables {
             Counter::NextInode => 2,
             Counter::NextChunk => 1,
             other => {
-                return Err(StoreError::Fatal(format!("{other:?} is not handed out in ranges")));
+                return Err(StoreError::fatal(format!("{other:?} is not handed out in ranges")));
             }
         };
         let before = self.counter(counter);

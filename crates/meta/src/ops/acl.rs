@@ -137,7 +137,7 @@ impl Meta {
         }
         let last = t.counter_or(Counter::AclMaxId, i64::from(self.rules.last()));
         let last = u32::try_from(last).map_err(|_| {
-            StoreError::Corrupt(format!("the counter aclMaxId is damaged: it cannot be {last}"))
+            StoreError::corrupt(format!("the counter aclMaxId is damaged: it cannot be {last}"))
         })?;
         // Somebody else may have stored the same rule since.
         let seen = self.rules.last().max(last.saturating_sub(LOOKED_AT_MAX));

@@ -68,7 +68,7 @@ impl Meta {
                 let next =
                     n.checked_add(1).filter(|n| *n > 0).and_then(|n| Ino::TRASH.0.checked_add(n as u64));
                 let ino = next.filter(|n| *n <= i64::MAX as u64).map(Ino).ok_or_else(|| {
-                    StoreError::Corrupt(format!("the counter nextTrash is damaged: it cannot be {n}"))
+                    StoreError::corrupt(format!("the counter nextTrash is damaged: it cannot be {n}"))
                 })?;
                 t.write(Write::AddCounter(Counter::NextTrash, 1));
                 t.write(Write::PutAttr(ino, hour_attr(t.now)));

@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 
 use super::rng::Rng;
 use crate::store::{
-    Commit, Counter, DirCursor, DirEntry, Job, Outcome, Read, Scan, Scanned, Store, StoreError, Value,
+    Commit, Counter, DirCursor, DirEntry, EngineMemory, Job, Outcome, Read, Scan, Scanned, Store, StoreError,
+    Value,
 };
 
 /// Most times that a call lets others go first.
@@ -161,7 +162,7 @@ impl Flaky {
             self.inner.commit(&commit).await?;
         }
         if self.rng.lock().per_mille(self.faults()) {
-            return Err(StoreError::Unavailable("injected: away".into()));
+            return Err(StoreError::unavailable("injected: away"));
         }
         Ok(())
     }
@@ -169,17 +170,7 @@ impl Flaky {
 
 #[async_trait]
 impl Store for Flaky {
-    fn engine(&self) -> &'static str {
-        self.inner.engine()
-    }
-
-    fn lists_in_order(&self) -> bool {
-        self.inner.lists_in_order()
-    }
-
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
+    crate::forward_store! { |self| self.inner => engine, lists_in_order, describe, create_schema, turns }
 
     async fn read(&self, reads: &[Read]) -> Result<Vec<Value>, StoreError> {
         self.enter().await?;
@@ -201,7 +192,7 @@ impl Store for Flaky {
                 _ => Fate::Made,
             })
         });
-        let lost = Err(StoreError::Ambiguous("injected: lost".into()));
+        let lost = Err(StoreError::ambiguous("injected: lost"));
         match fate {
             Some(Fate::Dropped) => return lost,
             Some(Fate::Late(others)) => {
@@ -246,11 +237,12 @@ impl Store for Flaky {
         self.inner.scan(scan, limit).await
     }
 
-    async fn create_schema(&self) -> Result<(), StoreError> {
-        self.inner.create_schema().await
+    // As an engine that has no clock and tells of no limit: every call here is one of an operation.
+    async fn now(&self) -> Result<Option<i64>, StoreError> {
+        Ok(None)
     }
 
-    fn turns(&self) -> u64 {
-        self.inner.turns()
+    async fn memory(&self) -> Result<Option<EngineMemory>, StoreError> {
+        Ok(None)
     }
 }

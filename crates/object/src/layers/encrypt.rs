@@ -9,7 +9,8 @@ use bytes::Bytes;
 use ciderfs_format::envelope::Envelope;
 
 use crate::error::{ObjectError, Result};
-use crate::store::{Entry, MAX_OBJECT, Meta, ObjectStore};
+use crate::forward::forward;
+use crate::store::{MAX_OBJECT, ObjectStore};
 
 /// Seals and opens whole objects.
 pub trait Cipher: Send + Sync + 'static {
@@ -68,6 +69,8 @@ impl fmt::Debug for Encrypted {
 
 #[async_trait]
 impl ObjectStore for Encrypted {
+    forward! { |self| self.inner => head, delete, list, create_bucket }
+
     async fn put_in_tier(&self, key: &str, body: Bytes, tier: u8) -> Result<()> {
         self.inner.put_in_tier(key, self.seal(key, body).await?, tier).await
     }
@@ -95,27 +98,16 @@ impl ObjectStore for Encrypted {
         Ok(Bytes::from(plain))
     }
 
-    async fn head(&self, key: &str) -> Result<Meta> {
-        self.inner.head(key).await
-    }
-
-    async fn delete(&self, key: &str) -> Result<()> {
-        self.inner.delete(key).await
-    }
-
-    async fn list(&self, prefix: &str, start_after: &str, limit: usize) -> Result<Vec<Entry>> {
-        self.inner.list(prefix, start_after, limit).await
-    }
-
-    async fn create_bucket(&self, key: &str) -> Result<()> {
-        self.inner.create_bucket(key).await
-    }
-
     fn describe(&self) -> String {
         format!("{}, encrypted", self.inner.describe())
     }
 
     fn supports_range(&self) -> bool {
         false
+    }
+
+    /// What is there is not the bodies as they are.
+    fn device(&self) -> Option<u64> {
+        None
     }
 }

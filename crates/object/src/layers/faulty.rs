@@ -11,6 +11,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::error::{ObjectError, Result};
+use crate::forward::forward;
 use crate::store::{Entry, Meta, ObjectStore};
 
 /// What goes wrong. All rates are probabilities from 0 to 1.
@@ -96,6 +97,8 @@ impl Faulty {
 
 #[async_trait]
 impl ObjectStore for Faulty {
+    forward! { |self| self.inner => create_bucket, describe, supports_range, device }
+
     async fn put_in_tier(&self, key: &str, body: Bytes, tier: u8) -> Result<()> {
         self.run("PUT", self.inner.put_in_tier(key, body, tier)).await
     }
@@ -118,21 +121,5 @@ impl ObjectStore for Faulty {
 
     async fn list(&self, prefix: &str, start_after: &str, limit: usize) -> Result<Vec<Entry>> {
         self.run("LIST", self.inner.list(prefix, start_after, limit)).await
-    }
-
-    async fn create_bucket(&self, key: &str) -> Result<()> {
-        self.inner.create_bucket(key).await
-    }
-
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-
-    fn supports_range(&self) -> bool {
-        self.inner.supports_range()
-    }
-
-    fn device(&self) -> Option<u64> {
-        self.inner.device()
     }
 }

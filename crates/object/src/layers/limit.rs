@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::gate::Gate;
 use crate::bandwidth::within;
 use crate::error::{ObjectError, Result};
+use crate::forward::forward;
 use crate::store::{Entry, Meta, ObjectStore};
 
 /// Bounds of a client.
@@ -72,6 +73,8 @@ async fn bounded<T>(gate: &Gate, deadline: Duration, call: impl Future<Output = 
 
 #[async_trait]
 impl ObjectStore for Limited {
+    forward! { |self| self.inner => describe, supports_range, device }
+
     async fn put_in_tier(&self, key: &str, body: Bytes, tier: u8) -> Result<()> {
         bounded(&self.uploads, self.limits.put_timeout, self.inner.put_in_tier(key, body, tier)).await
     }
@@ -102,17 +105,5 @@ impl ObjectStore for Limited {
 
     async fn create_bucket(&self, key: &str) -> Result<()> {
         bounded(&self.others, self.limits.put_timeout, self.inner.create_bucket(key)).await
-    }
-
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-
-    fn supports_range(&self) -> bool {
-        self.inner.supports_range()
-    }
-
-    fn device(&self) -> Option<u64> {
-        self.inner.device()
     }
 }

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::error::{ObjectError, Result};
+use crate::forward::forward;
 use crate::store::{Entry, Meta, ObjectStore};
 
 /// A finished request.
@@ -63,6 +64,8 @@ impl fmt::Debug for Metered {
 
 #[async_trait]
 impl ObjectStore for Metered {
+    forward! { |self| self.inner => create_bucket, describe, supports_range, device }
+
     async fn put_in_tier(&self, key: &str, body: Bytes, tier: u8) -> Result<()> {
         let size = body.len() as u64;
         self.observe("PUT", |()| size, self.inner.put_in_tier(key, body, tier)).await
@@ -91,21 +94,5 @@ impl ObjectStore for Metered {
 
     async fn list(&self, prefix: &str, start_after: &str, limit: usize) -> Result<Vec<Entry>> {
         self.observe("LIST", |_| 0, self.inner.list(prefix, start_after, limit)).await
-    }
-
-    async fn create_bucket(&self, key: &str) -> Result<()> {
-        self.inner.create_bucket(key).await
-    }
-
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-
-    fn supports_range(&self) -> bool {
-        self.inner.supports_range()
-    }
-
-    fn device(&self) -> Option<u64> {
-        self.inner.device()
     }
 }

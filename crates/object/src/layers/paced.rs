@@ -8,7 +8,8 @@ use bytes::Bytes;
 
 use crate::bandwidth::{Bandwidth, Waits};
 use crate::error::Result;
-use crate::store::{Entry, MAX_OBJECT, Meta, ObjectStore};
+use crate::forward::forward;
+use crate::store::{MAX_OBJECT, ObjectStore};
 
 /// A store whose bodies wait until they may pass as a whole.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ impl Paced {
 
 #[async_trait]
 impl ObjectStore for Paced {
+    forward! { |self| self.inner => head, delete, list, create_bucket, describe, supports_range, device }
+
     async fn put_in_tier(&self, key: &str, body: Bytes, tier: u8) -> Result<()> {
         Waits::current().during(self.bandwidth.upload.take(body.len() as u64)).await;
         self.inner.put_in_tier(key, body, tier).await
@@ -55,33 +58,5 @@ impl ObjectStore for Paced {
     async fn get_whole(&self, key: &str, most: u64) -> Result<Bytes> {
         self.wait_for(key, |size| size.min(most)).await?;
         self.inner.get_whole(key, most).await
-    }
-
-    async fn head(&self, key: &str) -> Result<Meta> {
-        self.inner.head(key).await
-    }
-
-    async fn delete(&self, key: &str) -> Result<()> {
-        self.inner.delete(key).await
-    }
-
-    async fn list(&self, prefix: &str, start_after: &str, limit: usize) -> Result<Vec<Entry>> {
-        self.inner.list(prefix, start_after, limit).await
-    }
-
-    async fn create_bucket(&self, key: &str) -> Result<()> {
-        self.inner.create_bucket(key).await
-    }
-
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-
-    fn supports_range(&self) -> bool {
-        self.inner.supports_range()
-    }
-
-    fn device(&self) -> Option<u64> {
-        self.inner.device()
     }
 }

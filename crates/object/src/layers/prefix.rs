@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::error::Result;
+use crate::forward::forward;
 use crate::store::{Entry, Meta, ObjectStore};
 
 /// A store whose keys all begin with `{name}/`.
@@ -29,6 +30,8 @@ impl Prefixed {
 
 #[async_trait]
 impl ObjectStore for Prefixed {
+    forward! { |self| self.inner => supports_range, device }
+
     async fn put_in_tier(&self, key: &str, body: Bytes, tier: u8) -> Result<()> {
         self.inner.put_in_tier(&self.full(key), body, tier).await
     }
@@ -70,13 +73,5 @@ impl ObjectStore for Prefixed {
 
     fn describe(&self) -> String {
         format!("{}, prefix {}", self.inner.describe(), self.prefix)
-    }
-
-    fn supports_range(&self) -> bool {
-        self.inner.supports_range()
-    }
-
-    fn device(&self) -> Option<u64> {
-        self.inner.device()
     }
 }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::gate::{HOLD_MAX, PATIENCE, Patience};
 use crate::error::{ObjectError, Result};
+use crate::forward::forward;
 use crate::store::{Entry, Meta, ObjectStore};
 
 /// First pause; it doubles after each attempt.
@@ -79,6 +80,8 @@ impl Retried {
 
 #[async_trait]
 impl ObjectStore for Retried {
+    forward! { |self| self.inner => describe, supports_range, device }
+
     async fn put_in_tier(&self, key: &str, body: Bytes, tier: u8) -> Result<()> {
         self.run("PUT", key, || self.inner.put_in_tier(key, body.clone(), tier)).await
     }
@@ -110,17 +113,5 @@ impl ObjectStore for Retried {
 
     async fn create_bucket(&self, key: &str) -> Result<()> {
         self.run("CREATE", "", || self.inner.create_bucket(key)).await
-    }
-
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-
-    fn supports_range(&self) -> bool {
-        self.inner.supports_range()
-    }
-
-    fn device(&self) -> Option<u64> {
-        self.inner.device()
     }
 }

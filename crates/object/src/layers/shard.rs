@@ -1,15 +1,14 @@
 //! Spreads objects over several buckets by a hash of their full key (`docs/format/objects.md#shards`).
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use ciderfs_format::objname::shard_of;
 use futures_util::future::try_join_all;
 
 use crate::error::Result;
-use crate::store::{Entry, Meta, ObjectStore};
+use crate::forward::forward;
+use crate::store::{Entry, ObjectStore};
 
 /// Several buckets as one.
 #[derive(Debug)]
@@ -33,28 +32,9 @@ impl Sharded {
 
 #[async_trait]
 impl ObjectStore for Sharded {
-    async fn put_in_tier(&self, key: &str, body: Bytes, tier: u8) -> Result<()> {
-        self.shard(key).put_in_tier(key, body, tier).await
-    }
-
-    async fn put_new(&self, key: &str, body: Bytes) -> Result<bool> {
-        self.shard(key).put_new(key, body).await
-    }
-
-    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes> {
-        self.shard(key).get(key, range).await
-    }
-
-    async fn get_whole(&self, key: &str, most: u64) -> Result<Bytes> {
-        self.shard(key).get_whole(key, most).await
-    }
-
-    async fn head(&self, key: &str) -> Result<Meta> {
-        self.shard(key).head(key).await
-    }
-
-    async fn delete(&self, key: &str) -> Result<()> {
-        self.shard(key).delete(key).await
+    forward! {
+        |self, key| self.shard(key) =>
+            put_in_tier, put_new, get, get_whole, head, delete, create_bucket
     }
 
     async fn list(&self, prefix: &str, start_after: &str, limit: usize) -> Result<Vec<Entry>> {
@@ -63,10 +43,6 @@ impl ObjectStore for Sharded {
         all.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         all.truncate(limit);
         Ok(all)
-    }
-
-    async fn create_bucket(&self, key: &str) -> Result<()> {
-        self.shard(key).create_bucket(key).await
     }
 
     fn describe(&self) -> String {

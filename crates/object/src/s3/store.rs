@@ -387,4 +387,12 @@ impl ObjectStore for S3Store {
     fn describe(&self) -> String {
         format!("bucket {} at {}", self.address.bucket, self.address.endpoint)
     }
+
+    fn supports_range(&self) -> bool {
+        true
+    }
+
+    fn device(&self) -> Option<u64> {
+        None
+    }
 }

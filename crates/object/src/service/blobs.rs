@@ -338,4 +338,8 @@ impl ObjectStore for Blobs {
     fn supports_range(&self) -> bool {
         !self.sends_whole.load(Ordering::Relaxed)
     }
+
+    fn device(&self) -> Option<u64> {
+        None
+    }
 }

@@ -253,4 +253,12 @@ impl ObjectStore for RedisStore {
     fn describe(&self) -> String {
         self.name.clone()
     }
+
+    fn supports_range(&self) -> bool {
+        true
+    }
+
+    fn device(&self) -> Option<u64> {
+        None
+    }
 }

@@ -1,14 +1,11 @@
 //! Answers that come late: what was learnt meanwhile counts.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use ciderfs_format::Ino;
-use ciderfs_meta::store::{
-    Commit, Counter, DirCursor, DirEntry, Job, Outcome, Read, Scan, Scanned, Store, StoreError, Value,
-};
+use ciderfs_meta::store::{Commit, Outcome, Store, StoreError};
 use ciderfs_meta::{Caller, Lock, SetAttr};
 use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
@@ -52,16 +49,10 @@ impl Late {
 
 #[async_trait]
 impl Store for Late {
-    fn engine(&self) -> &'static str {
-        self.inner.engine()
-    }
-
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-
-    async fn read(&self, reads: &[Read]) -> Result<Vec<Value>, StoreError> {
-        self.inner.read(reads).await
+    ciderfs_meta::forward_store! {
+        |self| self.inner =>
+            engine, lists_in_order, describe, read, list_dir, allocate, claim, scan, create_schema,
+            now, memory, turns
     }
 
     async fn commit(&self, commit: &Commit) -> Result<Outcome, StoreError> {
@@ -71,36 +62,6 @@ impl Store for Late {
             self.go.acquire().await.unwrap().forget();
         }
         result
-    }
-
-    async fn list_dir(
-        &self,
-        dir: Ino,
-        cursor: &DirCursor,
-        limit: usize,
-        attrs: bool,
-    ) -> Result<(Vec<DirEntry>, DirCursor), StoreError> {
-        self.inner.list_dir(dir, cursor, limit, attrs).await
-    }
-
-    async fn allocate(&self, counter: Counter, count: u64) -> Result<Range<u64>, StoreError> {
-        self.inner.allocate(counter, count).await
-    }
-
-    async fn claim(&self, job: Job, now: i64, interval: i64) -> Result<bool, StoreError> {
-        self.inner.claim(job, now, interval).await
-    }
-
-    async fn scan(&self, scan: &Scan, limit: usize) -> Result<Vec<Scanned>, StoreError> {
-        self.inner.scan(scan, limit).await
-    }
-
-    async fn create_schema(&self) -> Result<(), StoreError> {
-        self.inner.create_schema().await
-    }
-
-    fn turns(&self) -> u64 {
-        self.inner.turns()
     }
 }
 

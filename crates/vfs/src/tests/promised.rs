@@ -1,16 +1,12 @@
 //! What was accepted has room: whatever one client does, no commit of its data is refused, and nothing stays claimed.
 //! `CIDERFS_SEED=N` repeats a failed run.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use ciderfs_format::{Attr, Ino};
-use ciderfs_meta::store::{
-    Commit, Counter, DirCursor, DirEntry, Job, Outcome, QuotaKey, Read, Scan, Scanned, Store, StoreError,
-    Value,
-};
+use ciderfs_meta::store::{Commit, Counter, Outcome, QuotaKey, Read, Store, StoreError, Value};
 use ciderfs_meta::{Caller, Errno, Error, Result, SetAttr};
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
@@ -43,12 +39,10 @@ impl Jittery {
 
 #[async_trait]
 impl Store for Jittery {
-    fn engine(&self) -> &'static str {
-        self.inner.engine()
-    }
-
-    fn describe(&self) -> String {
-        self.inner.describe()
+    ciderfs_meta::forward_store! {
+        |self| self.inner =>
+            engine, lists_in_order, describe, list_dir, allocate, claim, scan, create_schema, now,
+            memory, turns
     }
 
     async fn read(&self, reads: &[Read]) -> Result<Vec<Value>, StoreError> {
@@ -63,36 +57,6 @@ impl Store for Jittery {
         let result = self.inner.commit(commit).await;
         self.wait().await;
         result
-    }
-
-    async fn list_dir(
-        &self,
-        dir: Ino,
-        cursor: &DirCursor,
-        limit: usize,
-        attrs: bool,
-    ) -> Result<(Vec<DirEntry>, DirCursor), StoreError> {
-        self.inner.list_dir(dir, cursor, limit, attrs).await
-    }
-
-    async fn allocate(&self, counter: Counter, count: u64) -> Result<Range<u64>, StoreError> {
-        self.inner.allocate(counter, count).await
-    }
-
-    async fn claim(&self, job: Job, now: i64, interval: i64) -> Result<bool, StoreError> {
-        self.inner.claim(job, now, interval).await
-    }
-
-    async fn scan(&self, scan: &Scan, limit: usize) -> Result<Vec<Scanned>, StoreError> {
-        self.inner.scan(scan, limit).await
-    }
-
-    async fn create_schema(&self) -> Result<(), StoreError> {
-        self.inner.create_schema().await
-    }
-
-    fn turns(&self) -> u64 {
-        self.inner.turns()
     }
 }
 

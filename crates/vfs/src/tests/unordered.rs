@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -10,9 +9,7 @@ use ciderfs_format::Ino;
 use ciderfs_handover::State;
 use ciderfs_meta::Caller;
 use ciderfs_meta::memory::MemoryStore;
-use ciderfs_meta::store::{
-    Commit, Counter, DirCursor, DirEntry, Job, Outcome, Read, Scan, Scanned, Store, StoreError, Value,
-};
+use ciderfs_meta::store::{DirCursor, DirEntry, Store, StoreError};
 
 use super::resume::list;
 use super::support::*;
@@ -27,24 +24,14 @@ fn place(name: &[u8]) -> u64 {
 
 #[async_trait]
 impl Store for Unordered {
-    fn engine(&self) -> &'static str {
-        self.0.engine()
+    ciderfs_meta::forward_store! {
+        |self| self.0 =>
+            engine, describe, read, commit, allocate, claim, scan, create_schema, now, memory,
+            turns
     }
 
     fn lists_in_order(&self) -> bool {
         false
-    }
-
-    fn describe(&self) -> String {
-        self.0.describe()
-    }
-
-    async fn read(&self, reads: &[Read]) -> Result<Vec<Value>, StoreError> {
-        self.0.read(reads).await
-    }
-
-    async fn commit(&self, commit: &Commit) -> Result<Outcome, StoreError> {
-        self.0.commit(commit).await
     }
 
     async fn list_dir(
@@ -58,7 +45,7 @@ impl Store for Unordered {
             DirCursor::Start => 0,
             DirCursor::Scan(from) => *from,
             DirCursor::End => return Ok((Vec::new(), DirCursor::End)),
-            DirCursor::After(_) => return Err(StoreError::Fatal("no order".into())),
+            DirCursor::After(_) => return Err(StoreError::fatal("no order")),
         };
         let (mut all, _) = self.0.list_dir(dir, &DirCursor::Start, usize::MAX, attrs).await?;
         all.sort_by_key(|e| place(&e.name));
@@ -69,26 +56,6 @@ impl Store for Unordered {
         };
         all.truncate(limit);
         Ok((all, next))
-    }
-
-    async fn allocate(&self, counter: Counter, count: u64) -> Result<Range<u64>, StoreError> {
-        self.0.allocate(counter, count).await
-    }
-
-    async fn claim(&self, job: Job, now: i64, interval: i64) -> Result<bool, StoreError> {
-        self.0.claim(job, now, interval).await
-    }
-
-    async fn scan(&self, scan: &Scan, limit: usize) -> Result<Vec<Scanned>, StoreError> {
-        self.0.scan(scan, limit).await
-    }
-
-    async fn create_schema(&self) -> Result<(), StoreError> {
-        self.0.create_schema().await
-    }
-
-    fn turns(&self) -> u64 {
-        self.0.turns()
     }
 }
 
