@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ciderfs_format::{Attr, Ino};
-use ciderfs_meta::{Caller, ChunkView, Errno, OpenFlags, Result, Version};
+use ciderfs_meta::{Caller, ChunkView, Errno, OpenFlags, Version};
 use parking_lot::Mutex;
 
 use crate::content::file::File;
 use crate::content::moment::Moment;
+use crate::error::Result;
 use crate::io::open::Met;
 use crate::vfs::{OpenCache, Vfs};
 

@@ -11,12 +11,13 @@ use bytes::{Bytes, BytesMut};
 use ciderfs_block::{BlockError, BudgetKind, ReadHint, SlicePart};
 use ciderfs_format::compaction::{self, Plan};
 use ciderfs_format::{Ino, Slice};
-use ciderfs_meta::{ChunkView, Error, Result};
+use ciderfs_meta::ChunkView;
 use futures_util::{StreamExt as _, stream};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::content::file::File;
+use crate::error::Result;
 use crate::vfs::Vfs;
 
 /// Compactions that run at a time; more are not begun, somebody will see the list again.
@@ -138,11 +139,7 @@ impl Vfs {
         if let Err(e) = self.copy_plan(id, &plan, tier).await {
             self.discard(id, plan.size).await;
             // Somebody else has compacted the chunk and deleted what we were about to copy.
-            return if e.is_not_found() || self.compactions.closing() {
-                Ok(None)
-            } else {
-                Err(Error::Volume(e.to_string()))
-            };
+            return if e.is_not_found() || self.compactions.closing() { Ok(None) } else { Err(e.into()) };
         }
         let raw = &list[..plan.skipped + plan.taken];
         let new = Slice { pos: plan.pos, id, size: plan.size, off: 0, len: plan.size };

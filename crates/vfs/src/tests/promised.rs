@@ -11,12 +11,14 @@ use ciderfs_meta::store::{
     Commit, Counter, DirCursor, DirEntry, Job, Outcome, QuotaKey, Read, Scan, Scanned, Store, StoreError,
     Value,
 };
-use ciderfs_meta::{Caller, Errno, Error, Result, SetAttr};
+use ciderfs_meta::{Caller, Errno, SetAttr};
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::support::*;
+
+use crate::error::{Error, Result};
 
 /// What the volume may hold, in bytes.
 const CAPACITY: usize = 1_200 * KIB;
@@ -133,7 +135,7 @@ impl Full {
     fn may_be_refused<T>(&self, what: &str, r: Result<T>) -> Option<T> {
         match r {
             Ok(v) => Some(v),
-            Err(Error::Errno(Errno::ENOSPC | Errno::EDQUOT)) => {
+            Err(Error::Posix(Errno::ENOSPC | Errno::EDQUOT)) => {
                 self.refused.fetch_add(1, Ordering::Relaxed);
                 None
             }

@@ -10,9 +10,10 @@ use ciderfs_format::lock::LockRecord;
 use ciderfs_format::objname::{block_key, block_len, full_key};
 use ciderfs_format::slice::{chunk_count, chunk_start};
 use ciderfs_format::{CHUNK_SIZE, Extent, Ino, shown};
-use ciderfs_meta::{Caller, Errno, Error, Result, TreeUsage};
+use ciderfs_meta::{Caller, Errno, TreeUsage};
 use serde_json::{Value, json};
 
+use crate::error::{Error, Result};
 use crate::tools::control::Progress;
 use crate::vfs::Vfs;
 
@@ -102,7 +103,7 @@ impl Vfs {
             .collect();
         let mut records = Vec::new();
         for ((sid, owner), list) in &plocks {
-            for r in LockRecord::decode_list(list).map_err(|e| Error::Volume(e.to_string()))? {
+            for r in LockRecord::decode_list(list)? {
                 records.push(json!({
                     "Sid": sid, "Owner": owner, "Type": r.kind, "Pid": r.pid, "Start": r.start, "End": r.end,
                 }));
