@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::{Bytes, BytesMut};
 use ciderfs_block::{BlockError, BudgetKind, ReadHint, SlicePart};
 use ciderfs_format::compaction::{self, Plan};
-use ciderfs_format::{Ino, Slice};
+use ciderfs_format::{Ino, Slice, SliceId};
 use ciderfs_meta::ChunkView;
 use futures_util::{StreamExt as _, stream};
 use parking_lot::Mutex;
@@ -151,13 +151,13 @@ impl Vfs {
         Ok(None)
     }
 
-    async fn discard(&self, id: u64, size: u32) {
+    async fn discard(&self, id: SliceId, size: u32) {
         if let Err(e) = self.blocks.delete_slice(id, size).await {
             tracing::warn!("objects of the unused slice {id} are left to garbage collection: {e}");
         }
     }
 
-    async fn copy_plan(&self, id: u64, plan: &Plan, tier: u8) -> std::result::Result<(), BlockError> {
+    async fn copy_plan(&self, id: SliceId, plan: &Plan, tier: u8) -> std::result::Result<(), BlockError> {
         let block = self.blocks.block_size();
         let copies: Vec<_> = (0..plan.size.div_ceil(block))
             .map(|n| {
@@ -187,7 +187,7 @@ impl Vfs {
     /// Bytes `range` of the new slice.
     async fn gather(&self, plan: &Plan, range: Range<u32>) -> std::result::Result<Bytes, BlockError> {
         let (mut parts, mut places) = (Vec::new(), Vec::new());
-        for piece in plan.pieces.iter().filter(|p| p.id > 0) {
+        for piece in plan.pieces.iter().filter(|p| p.id.is_data()) {
             let start = (piece.pos - plan.pos).max(range.start);
             let end = (piece.pos - plan.pos + piece.len).min(range.end);
             if start < end {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ciderfs_block::{BlockError, ReadHint, SlicePart};
-use ciderfs_format::CHUNK_SIZE;
 use ciderfs_format::slice::MAX_FILE_SIZE;
+use ciderfs_format::{CHUNK_SIZE, SliceId};
 use ciderfs_meta::ChunkView;
 
 use crate::content::file::File;
@@ -25,7 +25,7 @@ static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 /// Where a piece of a read comes from.
 enum Source {
     Zeros,
-    Slice { id: u64, size: u32, off: u32 },
+    Slice { id: SliceId, size: u32, off: u32 },
     Ready(Bytes),
 }
 
@@ -237,7 +237,7 @@ impl Vfs {
                     next_list = next_list.or(Some(chunk));
                     continue;
                 };
-                for e in view.extents.iter().filter(|e| e.id > 0) {
+                for e in view.extents.iter().filter(|e| e.id.is_data()) {
                     let start = (base + u64::from(e.pos)).max(from);
                     let end = (base + e.end()).min(to);
                     if start < end {
@@ -270,7 +270,7 @@ impl Vfs {
 
 fn paint_view(pieces: &mut Vec<Piece>, chunk: u32, view: &ChunkView, off: u64, end: u64) {
     let base = u64::from(chunk) * CHUNK_SIZE;
-    for e in view.extents.iter().filter(|e| e.id > 0) {
+    for e in view.extents.iter().filter(|e| e.id.is_data()) {
         let from = (base + u64::from(e.pos)).max(off);
         let to = (base + e.end()).min(end);
         if from < to {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ciderfs_format::Ino;
 use ciderfs_format::slice::{chunk_at, chunk_count};
+use ciderfs_format::{Ino, SliceId};
 use ciderfs_handover::{Kind, Logged, Record, State, Written};
 use ciderfs_meta::store::LockKind;
 use ciderfs_meta::{Caller, Errno, Holder};
@@ -222,7 +222,7 @@ impl Vfs {
                 found.lost_writes += 1;
                 continue;
             }
-            let Some(file) = file.filter(|_| !committed.contains(&written.slice)) else {
+            let Some(file) = file.filter(|_| !committed.contains(&SliceId(written.slice))) else {
                 state.release([ticket]);
                 continue;
             };
@@ -275,7 +275,7 @@ impl Vfs {
     }
 
     /// The slices, of those that some writes were to go into, that a file has.
-    async fn committed_of(&self, ino: Ino, writes: &[Written]) -> Result<HashSet<u64>> {
+    async fn committed_of(&self, ino: Ino, writes: &[Written]) -> Result<HashSet<SliceId>> {
         let ends = writes.iter().any(|w| w.append);
         let chunks = if ends { chunk_count(self.files.get(ino).map_or(0, |f| f.attr().length)) } else { 0 };
         let mut indexes: BTreeSet<u32> = BTreeSet::new();

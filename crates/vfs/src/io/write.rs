@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ciderfs_block::{BlockError, BudgetKind, Permit};
 use ciderfs_format::slice::MAX_FILE_SIZE;
-use ciderfs_format::{CHUNK_SIZE, Time};
+use ciderfs_format::{CHUNK_SIZE, SliceId, Time};
 use ciderfs_meta::{Clock as _, Errno, NewSlice, SystemClock};
 
 use crate::closing::{Change, Commit};
@@ -112,7 +112,7 @@ impl Vfs {
         offset: Option<u64>,
         data: &[u8],
         (permit, log): (&mut Option<Permit>, &mut LogPlace<'_>),
-        id: Option<u64>,
+        id: Option<SliceId>,
     ) -> Result<Option<(u64, bool)>> {
         let now = SystemClock.now();
         let mut s = file.state.lock();
@@ -230,7 +230,7 @@ impl Vfs {
     ) -> Vec<(u32, usize)> {
         let mut slices: Vec<NewSlice> = Vec::new();
         let mut believed: Vec<u64> = Vec::new();
-        let mut failed: Vec<(u64, u32)> = Vec::new();
+        let mut failed: Vec<(SliceId, u32)> = Vec::new();
         let mut mtime = Time::default();
         let mut error = None;
         let under_way = UnderWay::begin(file, stored.len());

@@ -55,7 +55,7 @@ enum What {
 impl What {
     fn is(self, e: &Extent) -> bool {
         match self {
-            Self::Data => e.id > 0,
+            Self::Data => e.id.is_data(),
             Self::Allocated => e.is_allocated(),
         }
     }

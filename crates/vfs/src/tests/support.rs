@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ciderfs_block::{BlockConfig, BlockStore};
-use ciderfs_format::{Attr, FileType, Ino, Settings, Time};
+use ciderfs_format::{Attr, FileType, Ino, SessionId, Settings, Time};
 use ciderfs_handover::State;
 use ciderfs_meta::memory::MemoryStore;
 use ciderfs_meta::store::Store;
@@ -94,7 +94,7 @@ impl World {
         let cfg = MetaConfig { heartbeat: Duration::ZERO, ..MetaConfig::default() };
         let meta = Meta::load(store, cfg).await.unwrap();
         let lives = match resume {
-            true => meta.take_over_session(state.sid()).await.unwrap(),
+            true => meta.take_over_session(SessionId(state.sid())).await.unwrap(),
             false => meta.start_session().await.map(|()| true).unwrap(),
         };
         let client = self.client_of(meta, OpenCache::default(), Some(state));
