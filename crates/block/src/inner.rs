@@ -1,5 +1,6 @@
 //! What the parts of the store share.
 
+use ciderfs_format::SliceId;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
@@ -60,7 +61,7 @@ impl Inner {
         self.memory.contains(block) || self.flights.find(block).is_some() || self.disk.contains(block)
     }
 
-    pub fn evict_slice(&self, id: u64, size: u32) {
+    pub fn evict_slice(&self, id: SliceId, size: u32) {
         for block in BlockId::all(id, size, self.cfg.block_size) {
             self.memory.remove(&block);
             self.disk.remove(&block);
@@ -73,7 +74,7 @@ impl Inner {
         self.disk.maintain(|| self.closed.load(Relaxed));
     }
 
-    pub async fn put_block(&self, id: u64, indx: u32, data: Bytes, tier: u8) -> Result<(), BlockError> {
+    pub async fn put_block(&self, id: SliceId, indx: u32, data: Bytes, tier: u8) -> Result<(), BlockError> {
         if self.cfg.read_only {
             return Err(BlockError::ReadOnly);
         }

@@ -1,5 +1,6 @@
 //! How blocks are identified, and which blocks a piece of a slice touches.
 
+use ciderfs_format::SliceId;
 use ciderfs_format::objname::{block_count, block_key, block_len};
 
 use crate::BlockError;
@@ -8,7 +9,7 @@ use crate::BlockError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct BlockId {
     /// Slice id.
-    pub id: u64,
+    pub id: SliceId,
     /// Index of the block in its slice.
     pub indx: u32,
     /// Bytes of the block before compression and encryption.
@@ -17,18 +18,18 @@ pub(crate) struct BlockId {
 
 impl BlockId {
     /// Block `indx` of a slice of `size` bytes; `None` beyond its end.
-    pub fn of(id: u64, size: u32, indx: u32, block_size: u32) -> Option<Self> {
+    pub fn of(id: SliceId, size: u32, indx: u32, block_size: u32) -> Option<Self> {
         let len = block_len(size, indx, block_size);
         (len > 0).then_some(Self { id, indx, len })
     }
 
     /// Its place, without the length.
-    pub fn key(&self) -> (u64, u32) {
+    pub fn key(&self) -> (SliceId, u32) {
         (self.id, self.indx)
     }
 
     /// All blocks of a slice.
-    pub fn all(id: u64, size: u32, block_size: u32) -> impl Iterator<Item = Self> {
+    pub fn all(id: SliceId, size: u32, block_size: u32) -> impl Iterator<Item = Self> {
         (0..block_count(size, block_size)).filter_map(move |indx| Self::of(id, size, indx, block_size))
     }
 
@@ -39,7 +40,7 @@ impl BlockId {
 
     /// A well-mixed number for choosing places.
     pub fn mix(&self) -> u64 {
-        mix(self.id ^ mix(u64::from(self.indx) << 32 | u64::from(self.len)))
+        mix(self.id.0 ^ mix(u64::from(self.indx) << 32 | u64::from(self.len)))
     }
 }
 
@@ -64,7 +65,7 @@ pub(crate) struct Piece {
 
 impl Piece {
     /// Cuts bytes `[off, off+len)` of a slice of `size` bytes into pieces of blocks.
-    pub fn cut(id: u64, size: u32, off: u32, len: u32, block_size: u32) -> Result<Vec<Self>, BlockError> {
+    pub fn cut(id: SliceId, size: u32, off: u32, len: u32, block_size: u32) -> Result<Vec<Self>, BlockError> {
         let end = off.checked_add(len).filter(|&end| end <= size).ok_or_else(|| {
             BlockError::Invalid(format!("bytes {off}+{len} are beyond slice {id} of {size} bytes"))
         })?;

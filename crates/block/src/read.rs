@@ -8,6 +8,7 @@
 //! large blocks, or a small budget) is copied out piece by piece instead: scratch memory for the copy first, then one
 //! block at a time. Scratch may wait for read memory, read memory never waits for scratch.
 
+use ciderfs_format::SliceId;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -72,7 +73,7 @@ struct Allowed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SlicePart {
     /// Slice id.
-    pub id: u64,
+    pub id: SliceId,
     /// Stored length of the slice in bytes.
     pub size: u32,
     /// First byte of the part in the slice.

@@ -1,5 +1,6 @@
 //! The block store: what the file system above calls.
 
+use ciderfs_format::SliceId;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -118,7 +119,7 @@ impl BlockStore {
     /// Uploads one block and returns when the object is stored. `data` must have the block's exact length, which
     /// becomes part of its name. `tier` is the storage tier of its file, which decides about class and tag of the object. The
     /// caller's permit should cover `data` until this returns.
-    pub async fn put_block(&self, id: u64, indx: u32, data: Bytes, tier: u8) -> Result<(), BlockError> {
+    pub async fn put_block(&self, id: SliceId, indx: u32, data: Bytes, tier: u8) -> Result<(), BlockError> {
         self.inner.put_block(id, indx, data, tier).await
     }
 
@@ -135,7 +136,7 @@ impl BlockStore {
     /// [`BlockError::NotFound`] means that the slice was compacted or deleted: fetch the slice list again.
     pub async fn read(
         &self,
-        id: u64,
+        id: SliceId,
         size: u32,
         off: u32,
         len: u32,
@@ -157,7 +158,7 @@ impl BlockStore {
 
     /// Fetches a block into the caches in the background; `BlockConfig::prefetch` at a time. Dropped when too many
     /// wait or memory is short.
-    pub fn prefetch(&self, id: u64, size: u32, indx: u32) {
+    pub fn prefetch(&self, id: SliceId, size: u32, indx: u32) {
         let inner = &self.inner;
         let workers = inner.cfg.prefetch;
         let Some(block) = BlockId::of(id, size, indx, inner.cfg.block_size).filter(|_| workers > 0) else {
@@ -179,7 +180,7 @@ impl BlockStore {
 
     /// Starts fetching a block that a sequential reader will want soon. Unlike [`BlockStore::prefetch`] it waits for
     /// no worker. False: not started, because memory is short or enough is under way; try again later.
-    pub fn read_ahead(&self, id: u64, size: u32, indx: u32) -> bool {
+    pub fn read_ahead(&self, id: SliceId, size: u32, indx: u32) -> bool {
         let inner = &self.inner;
         let Some(block) = BlockId::of(id, size, indx, inner.cfg.block_size) else { return true };
         if inner.has(&block) {
@@ -196,13 +197,13 @@ impl BlockStore {
     }
 
     /// Is the block in a cache or on its way there?
-    pub fn is_cached(&self, id: u64, size: u32, indx: u32) -> bool {
+    pub fn is_cached(&self, id: SliceId, size: u32, indx: u32) -> bool {
         BlockId::of(id, size, indx, self.inner.cfg.block_size).is_some_and(|block| self.inner.has(&block))
     }
 
     /// Deletes all blocks of a slice, from the caches first. Missing objects are fine. All blocks are tried; the first
     /// error is returned, and calling again is safe.
-    pub async fn delete_slice(&self, id: u64, size: u32) -> Result<(), BlockError> {
+    pub async fn delete_slice(&self, id: SliceId, size: u32) -> Result<(), BlockError> {
         let inner = &self.inner;
         if inner.cfg.read_only {
             return Err(BlockError::ReadOnly);
@@ -219,7 +220,7 @@ impl BlockStore {
     }
 
     /// Forgets all blocks of a slice in the caches. May block on the cache disk.
-    pub fn evict_slice(&self, id: u64, size: u32) {
+    pub fn evict_slice(&self, id: SliceId, size: u32) {
         self.inner.evict_slice(id, size);
     }
 

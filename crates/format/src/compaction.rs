@@ -1,6 +1,6 @@
 //! Which records of a chunk a compaction merges (`docs/format/chunks-and-slices.md#compaction`).
 
-use crate::slice::{Extent, Slice, resolve};
+use crate::slice::{Extent, Slice, SliceId, resolve};
 
 /// Records of one chunk that a compaction looks at.
 pub const MAX_RECORDS: usize = 1000;
@@ -38,7 +38,7 @@ impl Plan {
 }
 
 fn is_reserved(s: &Slice) -> bool {
-    s.id == 0 && s.is_allocated()
+    s.id == SliceId::ZEROS && s.is_allocated()
 }
 
 /// Chooses what to merge among the first [`MAX_RECORDS`] records of a chunk; `None` when there is nothing to gain.
@@ -46,7 +46,7 @@ pub fn plan(list: &[Slice]) -> Option<Plan> {
     let list = list.get(..MAX_RECORDS).unwrap_or(list);
     // What is reserved stays so, as long as that does not keep the list long; later records hide what has become data. Zeros
     // below or between hide nothing.
-    let zeros = list.iter().take_while(|s| s.id == 0).count();
+    let zeros = list.iter().take_while(|s| s.id == SliceId::ZEROS).count();
     let reserved: Vec<Extent> = resolve(&list[..zeros]).into_iter().filter(is_reserved).collect();
     if zeros >= MANY_RESERVED
         && let Some(whole) = joined(&reserved)
@@ -63,7 +63,8 @@ pub fn plan(list: &[Slice]) -> Option<Plan> {
             return None;
         }
         let visible = resolve(rest);
-        let is_reservation = visible.iter().all(|p| p.id == 0) && visible.iter().any(is_reserved);
+        let is_reservation =
+            visible.iter().all(|p| p.id == SliceId::ZEROS) && visible.iter().any(is_reserved);
         if is_reservation && rest.len() <= RESERVED_MAX {
             return None;
         }
@@ -91,13 +92,14 @@ fn joined(pieces: &[Extent]) -> Option<Slice> {
 
 /// Visible content without the holes around it.
 fn merge(mut pieces: Vec<Extent>) -> Merged {
-    let leading = pieces.iter().take_while(|p| p.id == 0).count().min(pieces.len().saturating_sub(1));
+    let leading =
+        pieces.iter().take_while(|p| p.id == SliceId::ZEROS).count().min(pieces.len().saturating_sub(1));
     pieces.drain(..leading);
-    while pieces.len() > 1 && pieces.last().is_some_and(|p| p.id == 0) {
+    while pieces.len() > 1 && pieces.last().is_some_and(|p| p.id == SliceId::ZEROS) {
         pieces.pop();
     }
     if let [only] = &mut pieces[..]
-        && only.id == 0
+        && only.id == SliceId::ZEROS
     {
         *only = Slice::zeros(only.pos, 1);
     }
@@ -107,7 +109,7 @@ fn merge(mut pieces: Vec<Extent>) -> Merged {
 /// Is the first record big, untouched by the others and worth keeping?
 fn stays(list: &[Slice], merged: &Merged) -> bool {
     let Some((first, later)) = list.split_first() else { return false };
-    first.id > 0
+    first.id.is_data()
         && first.len >= BIG
         && u64::from(first.len) * 5 >= u64::from(merged.size)
         && merged.pieces.first() == Some(first)
@@ -121,7 +123,7 @@ mod tests {
     use super::*;
 
     fn write(pos: u32, id: u64, len: u32) -> Slice {
-        Slice { pos, id, size: len, off: 0, len }
+        Slice { pos, id: SliceId(id), size: len, off: 0, len }
     }
 
     /// The three cases proven against the official client (`docs/format/chunks-and-slices.md#compaction`).
@@ -211,7 +213,7 @@ mod tests {
         let mut out = vec![(0, 0); cells];
         for s in list {
             for i in 0..s.len / unit {
-                let value = if s.id == 0 { (0, 0) } else { (s.id, s.off + i * unit) };
+                let value = if s.id == SliceId::ZEROS { (0, 0) } else { (s.id.0, s.off + i * unit) };
                 out[(s.pos / unit + i) as usize] = value;
             }
         }
@@ -230,7 +232,7 @@ mod tests {
             let list: Vec<_> = records
                 .iter()
                 .map(|&(pos, id, len, off)| Slice {
-                    pos: pos * UNIT, id, size: 64 << 20, off: off * UNIT, len: len * UNIT,
+                    pos: pos * UNIT, id: SliceId(id), size: 64 << 20, off: off * UNIT, len: len * UNIT,
                 })
                 .collect();
             if let Some(p) = plan(&list) {

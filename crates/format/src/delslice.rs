@@ -1,12 +1,13 @@
 //! Lists of slices whose removal is delayed (`docs/format/chunks-and-slices.md#delayed-slices`).
 
 use crate::FormatError;
+use crate::slice::SliceId;
 
 /// A slice to be dereferenced later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DelayedSlice {
     /// Slice id, never 0.
-    pub id: u64,
+    pub id: SliceId,
     /// Stored length of the slice.
     pub size: u32,
 }
@@ -18,7 +19,7 @@ impl DelayedSlice {
     /// The 12 stored bytes.
     pub fn encode(&self) -> [u8; Self::RECORD] {
         let mut out = [0; Self::RECORD];
-        out[..8].copy_from_slice(&self.id.to_be_bytes());
+        out[..8].copy_from_slice(&self.id.0.to_be_bytes());
         out[8..].copy_from_slice(&self.size.to_be_bytes());
         out
     }
@@ -41,7 +42,7 @@ impl DelayedSlice {
         Ok(records
             .iter()
             .map(|&[a, b, c, d, e, f, g, h, s @ ..]| Self {
-                id: u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+                id: SliceId(u64::from_be_bytes([a, b, c, d, e, f, g, h])),
                 size: u32::from_be_bytes(s),
             })
             .collect())
@@ -58,7 +59,7 @@ mod tests {
     fn captured() {
         // `delSlices` 11_1795340435 of `docs/format/chunks-and-slices.md#delayed-slices`.
         let raw = [0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 3, 0xe8, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0xc8];
-        let list = [DelayedSlice { id: 7, size: 1000 }, DelayedSlice { id: 8, size: 200 }];
+        let list = [DelayedSlice { id: SliceId(7), size: 1000 }, DelayedSlice { id: SliceId(8), size: 200 }];
         assert_eq!(DelayedSlice::decode_list(&raw).unwrap(), list);
         assert_eq!(DelayedSlice::encode_list(&list), raw);
     }

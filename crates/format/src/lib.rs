@@ -34,9 +34,10 @@ pub use codec::Compression;
 pub use edge::Edge;
 pub use ino::Ino;
 pub use secret::Secret;
+pub use session::SessionId;
 pub use settings::Settings;
 pub use shown::{excerpt, is_password_cut, is_secret_name, shown, shown_address, shown_bucket};
-pub use slice::{CHUNK_SIZE, Extent, Slice};
+pub use slice::{CHUNK_SIZE, Extent, Slice, SliceId};
 
 /// A stored value that cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

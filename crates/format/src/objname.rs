@@ -1,5 +1,7 @@
 //! Names of objects and how slices are cut into them (`docs/format/objects.md#names`).
 
+use crate::slice::SliceId;
+
 /// Object with the volume's UUID, relative to the volume prefix.
 pub const UUID_KEY: &str = "juicefs_uuid";
 /// Prefix of the objects by which a store is tried out; 10 letters or digits follow.
@@ -13,7 +15,7 @@ pub const CHUNKS_PREFIX: &str = "chunks/";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BlockName {
     /// Slice id.
-    pub id: u64,
+    pub id: SliceId,
     /// Index of the block in its slice.
     pub indx: u32,
     /// Bytes of the block before compression and encryption.
@@ -21,12 +23,12 @@ pub struct BlockName {
 }
 
 /// Key of a block relative to the volume prefix. `blen` is the length before compression and encryption.
-pub fn block_key(id: u64, indx: u32, blen: u32, hash_prefix: bool) -> String {
-    let million = id / 1_000_000;
+pub fn block_key(id: SliceId, indx: u32, blen: u32, hash_prefix: bool) -> String {
+    let million = id.0 / 1_000_000;
     if hash_prefix {
-        format!("chunks/{:02X}/{million}/{id}_{indx}_{blen}", id % 256)
+        format!("chunks/{:02X}/{million}/{id}_{indx}_{blen}", id.0 % 256)
     } else {
-        format!("chunks/{million}/{}/{id}_{indx}_{blen}", id / 1000)
+        format!("chunks/{million}/{}/{id}_{indx}_{blen}", id.0 / 1000)
     }
 }
 
@@ -41,7 +43,7 @@ pub fn parse_block_key(key: &str) -> Option<BlockName> {
     let (_, file) = key.strip_prefix(CHUNKS_PREFIX)?.rsplit_once('/')?;
     let mut parts = file.split('_');
     let name = BlockName {
-        id: parts.next()?.parse().ok()?,
+        id: SliceId(parts.next()?.parse().ok()?),
         indx: parts.next()?.parse().ok()?,
         len: parts.next()?.parse().ok()?,
     };
@@ -60,7 +62,12 @@ pub fn block_len(size: u32, indx: u32, block_size: u32) -> u32 {
 }
 
 /// All relative keys of a slice, in order.
-pub fn slice_keys(id: u64, size: u32, block_size: u32, hash_prefix: bool) -> impl Iterator<Item = String> {
+pub fn slice_keys(
+    id: SliceId,
+    size: u32,
+    block_size: u32,
+    hash_prefix: bool,
+) -> impl Iterator<Item = String> {
     (0..block_count(size, block_size))
         .map(move |indx| block_key(id, indx, block_len(size, indx, block_size), hash_prefix))
 }
@@ -109,15 +116,18 @@ mod tests {
     fn names_of_the_official_client() {
         let keys = |id, size, bs, hash| slice_keys(id, size, bs, hash).collect::<Vec<_>>();
         assert_eq!(
-            keys(6, 10_000_000, 4 << 20, false),
+            keys(SliceId(6), 10_000_000, 4 << 20, false),
             ["chunks/0/0/6_0_4194304", "chunks/0/0/6_1_4194304", "chunks/0/0/6_2_1611392"]
         );
-        assert_eq!(full_key("vhash", &block_key(10, 33, 65536, true)), "vhash/chunks/0A/0/10_33_65536");
-        assert_eq!(block_key(4097, 0, 5000, false), "chunks/0/4/4097_0_5000");
-        assert_eq!(block_key(1_234_567_890, 7, 1, false), "chunks/1234/1234567/1234567890_7_1");
-        assert_eq!(keys(1, 1 << 26, 4 << 20, false).len(), 16);
-        assert_eq!(keys(9, 0, 4 << 20, false).len(), 0);
-        assert_eq!(keys(9, 65537, 65536, false), ["chunks/0/0/9_0_65536", "chunks/0/0/9_1_1"]);
+        assert_eq!(
+            full_key("vhash", &block_key(SliceId(10), 33, 65536, true)),
+            "vhash/chunks/0A/0/10_33_65536"
+        );
+        assert_eq!(block_key(SliceId(4097), 0, 5000, false), "chunks/0/4/4097_0_5000");
+        assert_eq!(block_key(SliceId(1_234_567_890), 7, 1, false), "chunks/1234/1234567/1234567890_7_1");
+        assert_eq!(keys(SliceId(1), 1 << 26, 4 << 20, false).len(), 16);
+        assert_eq!(keys(SliceId(9), 0, 4 << 20, false).len(), 0);
+        assert_eq!(keys(SliceId(9), 65537, 65536, false), ["chunks/0/0/9_0_65536", "chunks/0/0/9_1_1"]);
     }
 
     #[test]
@@ -166,6 +176,7 @@ mod tests {
     proptest! {
         #[test]
         fn round_trip(id: u64, indx: u32, len: u32, hash: bool) {
+            let id = SliceId(id);
             prop_assert_eq!(parse_block_key(&block_key(id, indx, len, hash)), Some(BlockName { id, indx, len }));
         }
 

@@ -4,6 +4,8 @@
 use std::fmt::Display;
 
 use crate::Ino;
+use crate::session::SessionId;
+use crate::slice::SliceId;
 
 /// Inodes claimed by one `INCRBY nextinode`.
 pub const INODE_BATCH: u64 = 1024;
@@ -224,12 +226,12 @@ impl Keys {
     }
 
     /// Set: inodes that a session keeps open after their last unlink.
-    pub fn sustained(&self, sid: u64) -> String {
+    pub fn sustained(&self, sid: SessionId) -> String {
         self.key(format_args!("session{sid}"))
     }
 
     /// Set: lock keys, with prefix, in which a session has a field.
-    pub fn locked(&self, sid: u64) -> String {
+    pub fn locked(&self, sid: SessionId) -> String {
         self.key(format_args!("locked{sid}"))
     }
 
@@ -293,14 +295,14 @@ fn decimal(text: &str) -> Option<u64> {
 }
 
 /// Field of `sliceRef`.
-pub fn slice_ref_field(id: u64, size: u32) -> String {
+pub fn slice_ref_field(id: SliceId, size: u32) -> String {
     format!("k{id}_{size}")
 }
 
 /// Slice id and size in a field of `sliceRef`.
-pub fn parse_slice_ref_field(field: &str) -> Option<(u64, u32)> {
+pub fn parse_slice_ref_field(field: &str) -> Option<(SliceId, u32)> {
     let (id, size) = field.strip_prefix('k')?.split_once('_')?;
-    Some((decimal(id)?, u32::try_from(decimal(size)?).ok()?))
+    Some((SliceId(decimal(id)?), u32::try_from(decimal(size)?).ok()?))
 }
 
 /// Member of `delfiles`.
@@ -315,14 +317,14 @@ pub fn parse_delfile_member(member: &str) -> Option<(Ino, u64)> {
 }
 
 /// Field of `delSlices`: the new slice and the time of the compaction, unix seconds.
-pub fn delayed_slices_field(new_id: u64, unix: i64) -> String {
+pub fn delayed_slices_field(new_id: SliceId, unix: i64) -> String {
     format!("{new_id}_{unix}")
 }
 
 /// New slice and time in a field of `delSlices`.
-pub fn parse_delayed_slices_field(field: &str) -> Option<(u64, i64)> {
+pub fn parse_delayed_slices_field(field: &str) -> Option<(SliceId, i64)> {
     let (id, unix) = field.split_once('_')?;
-    Some((decimal(id)?, i64::try_from(decimal(unix)?).ok()?))
+    Some((SliceId(decimal(id)?), i64::try_from(decimal(unix)?).ok()?))
 }
 
 #[cfg(test)]
@@ -350,8 +352,8 @@ mod tests {
                 keys.plock(i),
                 keys.all_sessions(),
                 keys.session_infos(),
-                keys.sustained(s),
-                keys.locked(s),
+                keys.sustained(SessionId(s)),
+                keys.locked(SessionId(s)),
                 keys.delfiles(),
                 keys.slice_ref(),
                 keys.del_slices(),
@@ -392,9 +394,9 @@ mod tests {
 
     #[test]
     fn fields() {
-        assert_eq!(slice_ref_field(12, 3_000_000), "k12_3000000");
+        assert_eq!(slice_ref_field(SliceId(12), 3_000_000), "k12_3000000");
         assert_eq!(delfile_member(Ino(7), 3), "7:3");
-        assert_eq!(delayed_slices_field(11, 1_795_340_435), "11_1795340435");
+        assert_eq!(delayed_slices_field(SliceId(11), 1_795_340_435), "11_1795340435");
         assert_eq!(parse_slice_ref_field("k1_4294967296"), None);
         assert_eq!(parse_slice_ref_field("1_2"), None);
         assert_eq!(parse_delfile_member("7"), None);
@@ -406,11 +408,12 @@ mod tests {
     proptest! {
         #[test]
         fn round_trips(id: u64, n: u64, size: u32, time in 0..i64::MAX) {
+            let (ino, id) = (Ino(id), SliceId(id));
             prop_assert_eq!(parse_slice_ref_field(&slice_ref_field(id, size)), Some((id, size)));
-            prop_assert_eq!(parse_delfile_member(&delfile_member(Ino(id), n)), Some((Ino(id), n)));
+            prop_assert_eq!(parse_delfile_member(&delfile_member(ino, n)), Some((ino, n)));
             prop_assert_eq!(parse_delayed_slices_field(&delayed_slices_field(id, time)), Some((id, time)));
             let keys = Keys::plain();
-            prop_assert_eq!(keys.parse_chunk(&keys.chunk(Ino(id), n)), Some((Ino(id), n)));
+            prop_assert_eq!(keys.parse_chunk(&keys.chunk(ino, n)), Some((ino, n)));
         }
 
         #[test]

@@ -1,9 +1,32 @@
 //! Session records and the owners of locks (`docs/format/sessions-and-locks.md#session-document`).
 
+use std::fmt;
+
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::civil::Civil;
 use crate::{FormatError, Time};
+
+/// The number of a session.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct SessionId(pub u64);
+
+impl SessionId {
+    /// Of a client without a session.
+    pub const NONE: SessionId = SessionId(0);
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionId({})", self.0)
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// What a client tells about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -56,18 +79,18 @@ pub fn mount_time(t: Time) -> String {
 }
 
 /// The field that names the owner of a lock: `<sid>_<16 upper-case hex digits>`.
-pub fn lock_owner_field(sid: u64, owner: u64) -> String {
+pub fn lock_owner_field(sid: SessionId, owner: u64) -> String {
     format!("{sid}_{owner:016X}")
 }
 
 /// Reads the field that names the owner of a lock: session id and owner.
-pub fn parse_lock_owner_field(field: &str) -> Option<(u64, u64)> {
+pub fn parse_lock_owner_field(field: &str) -> Option<(SessionId, u64)> {
     let (sid, owner) = field.split_once('_')?;
     // `from_str_radix` alone would take a sign.
     if sid.starts_with('+') || owner.starts_with('+') {
         return None;
     }
-    Some((sid.parse().ok()?, u64::from_str_radix(owner, 16).ok()?))
+    Some((SessionId(sid.parse().ok()?), u64::from_str_radix(owner, 16).ok()?))
 }
 
 #[cfg(test)]
@@ -100,9 +123,9 @@ mod tests {
     #[test]
     fn owners() {
         // The fields of lockf12 and lockp12 in `docs/format/sessions-and-locks.md#examples`.
-        assert_eq!(lock_owner_field(1, 0xD4AA_9D3E_F1D5_8DA5), "1_D4AA9D3EF1D58DA5");
-        assert_eq!(parse_lock_owner_field("1_57D589CF3D5BF1F1"), Some((1, 0x57D5_89CF_3D5B_F1F1)));
-        assert_eq!(lock_owner_field(7, 0x2a), "7_000000000000002A");
+        assert_eq!(lock_owner_field(SessionId(1), 0xD4AA_9D3E_F1D5_8DA5), "1_D4AA9D3EF1D58DA5");
+        assert_eq!(parse_lock_owner_field("1_57D589CF3D5BF1F1"), Some((SessionId(1), 0x57D5_89CF_3D5B_F1F1)));
+        assert_eq!(lock_owner_field(SessionId(7), 0x2a), "7_000000000000002A");
         for bad in ["", "1", "1_", "_2", "x_2", "1_g", "+1_2", "1_+2", "1_2_3", "1_123456789ABCDEF01"] {
             assert_eq!(parse_lock_owner_field(bad), None, "{bad}");
         }
@@ -111,6 +134,7 @@ mod tests {
     proptest! {
         #[test]
         fn owner_round_trip(sid: u64, owner: u64) {
+            let sid = SessionId(sid);
             prop_assert_eq!(parse_lock_owner_field(&lock_owner_field(sid, owner)), Some((sid, owner)));
         }
 

@@ -2,6 +2,8 @@
 //! `docs/format/chunks-and-slices.md#resolving-a-chunk`).
 #![deny(clippy::arithmetic_side_effects, reason = "users and damaged records control these numbers")]
 
+use std::fmt;
+
 use crate::FormatError;
 
 /// Bytes of a chunk: 64 MiB.
@@ -29,6 +31,32 @@ pub const fn chunk_start(indx: u32) -> u64 {
     (indx as u64).saturating_mul(CHUNK_SIZE)
 }
 
+/// The number of a slice, which names its objects. Numbers are never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct SliceId(pub u64);
+
+impl SliceId {
+    /// Of zeros, which are no slice.
+    pub const ZEROS: SliceId = SliceId(0);
+
+    /// Is it the number of a slice, and not [`SliceId::ZEROS`]?
+    pub const fn is_data(self) -> bool {
+        self.0 > 0
+    }
+}
+
+impl fmt::Debug for SliceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SliceId({})", self.0)
+    }
+}
+
+impl fmt::Display for SliceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// One record of a chunk's list.
 ///
 /// Bytes `[pos, pos+len)` of the chunk come from bytes `[off, off+len)` of slice `id`, whose objects hold `size`
@@ -38,7 +66,7 @@ pub struct Slice {
     /// Offset in the chunk.
     pub pos: u32,
     /// Slice id; 0 for zeros.
-    pub id: u64,
+    pub id: SliceId,
     /// Length of the stored slice; with the id it names the objects.
     pub size: u32,
     /// First visible byte of the slice.
@@ -62,19 +90,19 @@ impl Slice {
 
     /// Does `stat` count it: data, or space reserved for data?
     pub fn is_allocated(&self) -> bool {
-        self.id > 0 || self.size == Self::RESERVED
+        self.id.is_data() || self.size == Self::RESERVED
     }
 
     /// A record of zeros.
     pub fn zeros(pos: u32, len: u32) -> Self {
-        Self { pos, id: 0, size: 0, off: 0, len }
+        Self { pos, id: SliceId::ZEROS, size: 0, off: 0, len }
     }
 
     /// The 24 stored bytes.
     pub fn encode(&self) -> [u8; Self::RECORD] {
         let mut out = [0; Self::RECORD];
         out[..4].copy_from_slice(&self.pos.to_be_bytes());
-        out[4..12].copy_from_slice(&self.id.to_be_bytes());
+        out[4..12].copy_from_slice(&self.id.0.to_be_bytes());
         out[12..16].copy_from_slice(&self.size.to_be_bytes());
         out[16..20].copy_from_slice(&self.off.to_be_bytes());
         out[20..].copy_from_slice(&self.len.to_be_bytes());
@@ -90,7 +118,7 @@ impl Slice {
         })?;
         let words = raw.as_chunks::<4>().0;
         let word = |i: usize| u32::from_be_bytes(words[i]);
-        let id = (u64::from(word(1)) << 32) | u64::from(word(2));
+        let id = SliceId((u64::from(word(1)) << 32) | u64::from(word(2)));
         Ok(Self { pos: word(0), id, size: word(3), off: word(4), len: word(5) })
     }
 
@@ -119,7 +147,7 @@ impl Slice {
             let part = ((at / CHUNK_SIZE) as u32, Self { pos: pos as u32, len, ..self });
             at = at.saturating_add(u64::from(len));
             self.len = self.len.saturating_sub(len);
-            if self.id > 0 {
+            if self.id.is_data() {
                 self.off = self.off.saturating_add(len);
             }
             (len > 0).then_some(part)
@@ -187,7 +215,7 @@ pub fn resolve(list: &[Slice]) -> Vec<Extent> {
 fn cut_front(e: Extent, pos: u32) -> Extent {
     let cut = pos.saturating_sub(e.pos);
     // The offset of a record of zeros means nothing and may be anything; never let it overflow.
-    let off = if e.id == 0 { e.off } else { e.off.saturating_add(cut) };
+    let off = if e.id == SliceId::ZEROS { e.off } else { e.off.saturating_add(cut) };
     Slice { pos, off, len: e.len.saturating_sub(cut), ..e }
 }
 

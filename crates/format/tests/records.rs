@@ -14,7 +14,7 @@ use ciderfs_format::lock::LockRecord;
 use ciderfs_format::quota::QuotaLimits;
 use ciderfs_format::session::SessionInfo;
 use ciderfs_format::settings::Settings;
-use ciderfs_format::{Attr, Edge, FileType, Ino, Slice, Time};
+use ciderfs_format::{Attr, Edge, FileType, Ino, Slice, SliceId, Time};
 use decoders::{TARGETS, every_decoder};
 use proptest::prelude::*;
 
@@ -43,7 +43,7 @@ fn sound() -> Vec<Vec<u8>> {
         tier: 1,
     };
     let slices: Vec<Slice> =
-        (0..5).map(|i| Slice { pos: i * 1000, id: 7, size: 5000, off: i, len: 2000 }).collect();
+        (0..5).map(|i| Slice { pos: i * 1000, id: SliceId(7), size: 5000, off: i, len: 2000 }).collect();
     let entry = AclEntry { id: 7, perm: 6 };
     let rule = AclRule {
         owner: 6,
@@ -58,7 +58,7 @@ fn sound() -> Vec<Vec<u8>> {
         attr.encode(),
         Edge { kind: FileType::Directory, ino: Ino(9) }.encode().to_vec(),
         Slice::encode_list(&slices),
-        DelayedSlice::encode_list(&[DelayedSlice { id: 7, size: 5000 }]),
+        DelayedSlice::encode_list(&[DelayedSlice { id: SliceId(7), size: 5000 }]),
         LockRecord::encode_list(&[LockRecord { kind: 1, pid: 2, start: 3, end: 9 }; 3]),
         QuotaLimits { max_space: 1 << 30, max_inodes: 5 }.encode().to_vec(),
         rule.encode(),

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use ciderfs_format::Ino;
 use ciderfs_format::delslice::DelayedSlice;
 use ciderfs_format::redis_keys::{
     QuotaKind, parse_delayed_slices_field, parse_delfile_member, parse_slice_ref_field,
 };
+use ciderfs_format::{Ino, SessionId};
 use ciderfs_meta::store::{Scan, Scanned, StoreError};
 use redis::cmd;
 
@@ -125,7 +125,7 @@ impl RedisStore {
                 // What a session tells about itself is for people: one that tells nonsense still has its locks.
                 let info = rows.keep(reply::bytes(info)).flatten();
                 let info = info.unwrap_or_else(|| Bytes::from_static(b"{}"));
-                out.push(Scanned::Session(*sid, *expire, info));
+                out.push(Scanned::Session(SessionId(*sid), *expire, info));
             }
         }
         Ok(out)

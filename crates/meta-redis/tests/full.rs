@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use ciderfs_format::lock::LockRecord;
 use ciderfs_format::settings::Settings;
-use ciderfs_format::{Attr, Edge, FileType, Ino, Slice};
+use ciderfs_format::{Attr, Edge, FileType, Ino, SessionId, Slice, SliceId};
 use ciderfs_meta::store::{Commit, DirCursor, LockKind, Read, Scan, Store, Value, Write};
 use ciderfs_meta::{
     Caller, Errno, Lock, LockCaller, Meta, MetaConfig, NewNode, NewSlice, OpenFlags, SetAttr, SliceRemover,
@@ -26,7 +26,7 @@ struct Objects;
 
 #[async_trait]
 impl SliceRemover for Objects {
-    async fn remove_slice(&self, _: u64, _: u32) -> Result<(), String> {
+    async fn remove_slice(&self, _: SliceId, _: u32) -> Result<(), String> {
         Ok(())
     }
 }
@@ -134,7 +134,7 @@ async fn what_frees_room_works(trash_days: u32) {
     late.unlink(&c, d, b"short").await.unwrap();
     late.close_session().await.unwrap();
     m.close_session().await.unwrap();
-    let left: Vec<u64> = m.sessions().await.unwrap().iter().map(|s| s.sid).collect();
+    let left: Vec<SessionId> = m.sessions().await.unwrap().iter().map(|s| s.sid).collect();
     assert!(left.is_empty(), "{left:?}");
 }
 

@@ -5,7 +5,7 @@
 mod common;
 
 use ciderfs_format::session::lock_owner_field;
-use ciderfs_format::{Attr, Edge, FileType, Ino, Slice};
+use ciderfs_format::{Attr, Edge, FileType, Ino, SessionId, Slice, SliceId};
 use ciderfs_meta::store::{
     AttrMask, AttrPatch, Commit, Counter, DirCursor, DirEntry, Guard, LockKind, Outcome, QuotaKey, Read,
     Scan, Store, StoreError, Value, Write,
@@ -66,7 +66,7 @@ async fn records_that_are_too_long_are_not_fetched() {
         ("'HSET','p5','7',L", Read::Parents(ino)),
         ("'SET','usedSpace',L", Read::Counter(Counter::UsedSpace)),
         ("'SET','setting',L", Read::Setting),
-        ("'HSET','sliceRef','k7_9',L", Read::SliceRefs(7, 9)),
+        ("'HSET','sliceRef','k7_9',L", Read::SliceRefs(SliceId(7), 9)),
         ("'HSET','dirUsedSpace','5',L", Read::DirStat(ino)),
         ("'HSET','dirQuotaUsedInodes','5',L", Read::Quota(QuotaKey::Dir(ino))),
         ("'HSET','acl','7',L", Read::Acl(7)),
@@ -77,12 +77,12 @@ async fn records_that_are_too_long_are_not_fetched() {
         damage(&redis, &format!("redis.call({command})"));
         refused(command, small(command, store.read(std::slice::from_ref(read))).await);
         // In a batch, as most reads are.
-        refused(command, small(command, store.read(&[Read::Session(1), read.clone()])).await);
+        refused(command, small(command, store.read(&[Read::Session(SessionId(1)), read.clone()])).await);
     }
     // What only asks whether there is something, or how long it is, is answered.
-    let owner = lock_owner_field(1, 1);
+    let owner = lock_owner_field(SessionId(1), 1);
     damage(&redis, &format!("redis.call('HSET','x5','n',L) redis.call('HSET','lockf5','{owner}',L)"));
-    let asked = [Read::XattrSizes(ino, b"n".to_vec()), Read::Holds(ino, LockKind::Flock, (1, 1))];
+    let asked = [Read::XattrSizes(ino, b"n".to_vec()), Read::Holds(ino, LockKind::Flock, (SessionId(1), 1))];
     let answers = small("sizes", store.read(&asked)).await.unwrap();
     assert_eq!(answers, [Value::XattrSizes(0, Some(LONG)), Value::Bool(true)]);
 }
@@ -93,7 +93,7 @@ async fn what_a_commit_tells_is_bounded() {
     let store = open(&redis.url_db(0)).await;
     let ino = Ino(5);
     let edge = Edge { kind: FileType::File, ino };
-    let slice = Slice { pos: 0, id: 7, size: 9, off: 0, len: 9 };
+    let slice = Slice { pos: 0, id: SliceId(7), size: 9, off: 0, len: 9 };
     let guards = [
         ("'SET','i5',L", Guard::Attr { ino, expect: Some(attr(Ino(1))), mask: AttrMask::ALL }),
         ("'HSET','d5','n',L", Guard::Edge { dir: ino, name: b"n".to_vec(), expect: Some(edge) }),
@@ -172,8 +172,8 @@ async fn listings_and_walks_leave_it_out() {
             Scan::Sessions,
             1,
         ),
-        ("redis.call('SADD','session7',L,'5')", Scan::Sustained(7), 1),
-        ("redis.call('SADD','locked7',L,'lockf5')", Scan::Locked(7), 1),
+        ("redis.call('SADD','session7',L,'5')", Scan::Sustained(SessionId(7)), 1),
+        ("redis.call('SADD','locked7',L,'lockf5')", Scan::Locked(SessionId(7)), 1),
         ("redis.call('ZADD','delfiles',7,L,7,'5:9')", Scan::Delfiles(far), 1),
         ("redis.call('HSET','sliceRef',L,'-1','k7_9',L,'k8_9','-1')", Scan::DeadSlices, 1),
         ("redis.call('HSET','delSlices',L,'','7_8',L,'8_8','')", Scan::DelayedSlices, 1),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ciderfs_format::settings::Settings;
-use ciderfs_format::{FileType, Ino};
+use ciderfs_format::{FileType, Ino, SessionId};
 use ciderfs_meta::store::{Commit, Counter, Guard, Job, Read, Scan, Store, StoreError, Write};
 use ciderfs_meta::{Meta, MetaConfig};
 use ciderfs_meta_redis::{Options, RedisStore};
@@ -37,11 +37,11 @@ async fn use_all(store: &dyn Store) {
     }
     for scan in [
         Scan::Sessions,
-        Scan::Sustained(1),
+        Scan::Sustained(SessionId(1)),
         Scan::Delfiles(i64::MAX >> 1),
         Scan::DeadSlices,
         Scan::DelayedSlices,
-        Scan::Locked(1),
+        Scan::Locked(SessionId(1)),
         Scan::Chunks(Ino(2)),
         Scan::DirQuotas,
         Scan::OwnerQuotas,
@@ -56,7 +56,7 @@ async fn use_all(store: &dyn Store) {
     }
     store.commit(&put(2)).await.unwrap();
     for ino in [3, 4] {
-        let guards = vec![Guard::DirEmpty(Ino(ino)), Guard::Session(1)];
+        let guards = vec![Guard::DirEmpty(Ino(ino)), Guard::Session(SessionId(1))];
         store.commit(&Commit { guards, writes: vec![Write::TellAttr(Ino(ino))] }).await.unwrap();
     }
     assert!(matches!(store.read(&[Read::Attr(Ino(2))]).await.unwrap()[..], [_]));

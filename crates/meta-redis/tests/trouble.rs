@@ -3,7 +3,7 @@
 
 mod common;
 
-use ciderfs_format::{Edge, FileType, Ino, Slice};
+use ciderfs_format::{Edge, FileType, Ino, Slice, SliceId};
 use ciderfs_meta::store::{
     AttrMask, AttrPatch, Commit, DirCursor, Guard, Outcome, Output, Read, Store, StoreError, Value, Write,
 };
@@ -162,7 +162,7 @@ async fn numbers_beyond_doubles() {
         let name = ino.to_string().into_bytes();
         let mut want = attr(Ino(1));
         want.uid = ino.0 as u32;
-        let slice = Slice { pos: 0, id: ino.0, size: u32::MAX, off: 0, len: 5 };
+        let slice = Slice { pos: 0, id: SliceId(ino.0), size: u32::MAX, off: 0, len: 5 };
         let writes = vec![
             Write::PutAttr(ino, want.clone()),
             Write::PutEdge(Ino(1), name.clone(), edge),
@@ -176,7 +176,7 @@ async fn numbers_beyond_doubles() {
         assert_eq!(page.iter().find(|e| e.name == name).unwrap().attr, Some(want));
         let take = Commit { guards: Vec::new(), writes: vec![Write::TakeSlices(ino, 3)] };
         let Outcome::Done(outputs) = store.commit(&take).await.unwrap() else { panic!("a conflict") };
-        let bare = Slice { id: ino.0, size: u32::MAX, ..Slice::default() };
+        let bare = Slice { id: SliceId(ino.0), size: u32::MAX, ..Slice::default() };
         assert_eq!(outputs, [Output::Slices(vec![(bare, 0), (bare, -1)])]);
         assert_eq!(redis.command(&["HGET", "sliceRef", &format!("k{}_4294967295", ino.0)]).unwrap(), "-2");
     }
@@ -188,7 +188,7 @@ async fn appends_to_ranges_of_chunks() {
     let redis = server(&[]);
     let store = open(&redis.url()).await;
     let there = [1, 2, 70, 5_000, 300_000, u32::MAX - 1];
-    let first = Slice { pos: 0, id: 9, size: 4, off: 0, len: 4 };
+    let first = Slice { pos: 0, id: SliceId(9), size: 4, off: 0, len: 4 };
     let writes = there.iter().map(|&i| Write::AppendSlices(Ino(2), i, vec![first])).collect();
     store.commit(&Commit { guards: Vec::new(), writes }).await.unwrap();
     let zeros = Slice::zeros(0, 1 << 26);

@@ -1,7 +1,7 @@
 //! Answers to reads.
 
 use bytes::Bytes;
-use ciderfs_format::{Attr, Edge, Ino, Slice};
+use ciderfs_format::{Attr, Edge, Ino, SessionId, Slice};
 use ciderfs_meta::store::{Counter, DirCursor, DirEntry, DirStat, LockKind, Passed, Read, Value};
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, params};
@@ -98,7 +98,7 @@ pub(crate) fn read(conn: &Connection, s: &Statements, r: &Read) -> Result<Value>
             }
         }
         Read::SliceRefs(id, size) => {
-            let refs = first(conn, &s.get_refs, params![*id as i64, size], |r| codec::sum(r, 0))?;
+            let refs = first(conn, &s.get_refs, params![id.0 as i64, size], |r| codec::sum(r, 0))?;
             Value::Int(refs.unwrap_or(0))
         }
         Read::DirStat(ino) => Value::DirStat(first(conn, &s.get_dir_stat, [ino.0 as i64], |r| {
@@ -106,20 +106,20 @@ pub(crate) fn read(conn: &Connection, s: &Statements, r: &Read) -> Result<Value>
         })?),
         Read::Quota(key) => Value::Quota(quota::get(conn, s, *key)?),
         Read::Acl(id) => Value::Bytes(first(conn, &s.get_acl, [id], acl_record)?),
-        Read::Session(sid) => Value::Bool(first(conn, &s.get_session, [*sid as i64], |_| Ok(()))?.is_some()),
+        Read::Session(sid) => Value::Bool(first(conn, &s.get_session, [sid.0 as i64], |_| Ok(()))?.is_some()),
         Read::Holds(ino, kind, (sid, owner)) => {
             let sql = match kind {
                 LockKind::Flock => &s.has_flock,
                 LockKind::Record => &s.has_plock,
             };
-            Value::Bool(first(conn, sql, [ino.0 as i64, *sid as i64, *owner as i64], |_| Ok(()))?.is_some())
+            Value::Bool(first(conn, sql, [ino.0 as i64, sid.0 as i64, *owner as i64], |_| Ok(()))?.is_some())
         }
         Read::Flocks(ino) => Value::Flocks(all(conn, &s.get_flocks, [ino.0 as i64], |r| {
-            let owner = (r.get::<_, i64>(0)? as u64, r.get::<_, i64>(1)? as u64);
+            let owner = (SessionId(r.get::<_, i64>(0)? as u64), r.get::<_, i64>(1)? as u64);
             Ok((owner, r.get::<_, i64>(2)? == i64::from(b'W')))
         })?),
         Read::Plocks(ino) => Value::Plocks(all(conn, &s.get_plocks, [ino.0 as i64], |r| {
-            let owner = (r.get::<_, i64>(0)? as u64, r.get::<_, i64>(1)? as u64);
+            let owner = (SessionId(r.get::<_, i64>(0)? as u64), r.get::<_, i64>(1)? as u64);
             Ok((owner, codec::blob(r, 2)?))
         })?),
     })

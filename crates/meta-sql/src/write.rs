@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use ciderfs_format::{Ino, Slice};
+use ciderfs_format::{Ino, Slice, SliceId};
 use ciderfs_meta::store::{AttrPatch, Commit, Counter, Outcome, Output, StoreError, Write};
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, params, params_from_iter};
@@ -67,24 +67,24 @@ fn apply(conn: &Connection, s: &Statements, w: &Write) -> Result<Output> {
             run(conn, &s.put_slices, params![ino(i), indx, raw])
         }
         Write::TakeSlices(i, indx) => take(conn, s, *i, *indx),
-        Write::NewSliceRef(id, size) => run(conn, &s.new_ref, params![*id as i64, size]),
+        Write::NewSliceRef(id, size) => run(conn, &s.new_ref, params![id.0 as i64, size]),
         Write::AddSliceRef(id, size, n) => Ok(Output::Int(add_refs(conn, s, *id, *size, *n)?)),
-        Write::DropSliceRef(id, size) => run(conn, &s.del_ref, params![*id as i64, size]),
+        Write::DropSliceRef(id, size) => run(conn, &s.del_ref, params![id.0 as i64, size]),
         Write::PutDelayedSlices(id, at, list) => {
             let raw: Vec<u8> = list
                 .iter()
-                .flat_map(|(id, size)| [&id.to_be_bytes()[..], &size.to_be_bytes()[..]].concat())
+                .flat_map(|(id, size)| [&id.0.to_be_bytes()[..], &size.to_be_bytes()[..]].concat())
                 .collect();
-            run(conn, &s.put_delayed, params![*id as i64, at, raw])
+            run(conn, &s.put_delayed, params![id.0 as i64, at, raw])
         }
-        Write::DelDelayedSlices(id, at) => run(conn, &s.del_delayed, params![*id as i64, at]),
+        Write::DelDelayedSlices(id, at) => run(conn, &s.del_delayed, params![id.0 as i64, at]),
         Write::AddCounter(c, n) => add_counter(conn, s, *c, *n),
         Write::PutDelfile(i, length, at) => run(conn, &s.put_delfile, params![ino(i), *length as i64, at]),
         Write::DelDelfile(i, _) => run(conn, &s.del_delfile, [ino(i)]),
         Write::PutDetached(i, at) => run(conn, &s.put_detached, [ino(i), *at]),
         Write::DelDetached(i) => run(conn, &s.del_detached, [ino(i)]),
-        Write::PutSustained(sid, i) => run(conn, &s.put_sustained, [*sid as i64, ino(i)]),
-        Write::DelSustained(sid, i) => run(conn, &s.del_sustained, [*sid as i64, ino(i)]),
+        Write::PutSustained(sid, i) => run(conn, &s.put_sustained, [sid.0 as i64, ino(i)]),
+        Write::DelSustained(sid, i) => run(conn, &s.del_sustained, [sid.0 as i64, ino(i)]),
         Write::InitDirStat(i) => run(conn, &s.put_dir_stat, [ino(i), 0, 0, 0]),
         Write::AddDirStat(i, d) => {
             let n = conn.prepare_cached(&s.add_dir_stat)?.execute([ino(i), d.length, d.space, d.inodes])?;
@@ -115,22 +115,22 @@ fn apply(conn: &Connection, s: &Statements, w: &Write) -> Result<Output> {
             Ok(Output::None)
         }
         Write::PutSession(sid, expire, info) => {
-            let there = first(conn, &s.get_session, [*sid as i64], |_| Ok(()))?.is_some();
-            run(conn, &s.put_session, params![*sid as i64, expire, &info[..]])?;
+            let there = first(conn, &s.get_session, [sid.0 as i64], |_| Ok(()))?.is_some();
+            run(conn, &s.put_session, params![sid.0 as i64, expire, &info[..]])?;
             Ok(Output::Int(i64::from(there)))
         }
-        Write::DelSession(sid) => run(conn, &s.del_session, [*sid as i64]),
+        Write::DelSession(sid) => run(conn, &s.del_session, [sid.0 as i64]),
         Write::PutAcl(id, rule) => put_acl(conn, s, *id, rule),
         Write::PutFlock(i, o, Some(write)) => {
             let kind = if *write { b'W' } else { b'R' };
-            run(conn, &s.put_flock, params![ino(i), o.0 as i64, o.1 as i64, kind])
+            run(conn, &s.put_flock, params![ino(i), o.0.0 as i64, o.1 as i64, kind])
         }
-        Write::PutFlock(i, o, None) => run(conn, &s.del_flock, [ino(i), o.0 as i64, o.1 as i64]),
+        Write::PutFlock(i, o, None) => run(conn, &s.del_flock, [ino(i), o.0.0 as i64, o.1 as i64]),
         Write::TellAttr(i) => Ok(Output::Attr(read::get_attr(conn, s, *i)?)),
         Write::PutPlock(i, o, Some(list)) if !list.is_empty() => {
-            run(conn, &s.put_plock, params![ino(i), o.0 as i64, o.1 as i64, &list[..]])
+            run(conn, &s.put_plock, params![ino(i), o.0.0 as i64, o.1 as i64, &list[..]])
         }
-        Write::PutPlock(i, o, _) => run(conn, &s.del_plock, [ino(i), o.0 as i64, o.1 as i64]),
+        Write::PutPlock(i, o, _) => run(conn, &s.del_plock, [ino(i), o.0.0 as i64, o.1 as i64]),
     }
 }
 
@@ -172,15 +172,15 @@ fn patch(conn: &Connection, s: &Statements, ino: Ino, p: &AttrPatch) -> Result<O
     Ok(Output::Attr(read::get_attr(conn, s, ino)?))
 }
 
-fn add_refs(conn: &Connection, s: &Statements, id: u64, size: u32, n: i64) -> Result<i64> {
-    Ok(first(conn, &s.add_refs, params![id as i64, size, n], |r| Ok(r.get::<_, i64>(0)?))?.unwrap_or(0))
+fn add_refs(conn: &Connection, s: &Statements, id: SliceId, size: u32, n: i64) -> Result<i64> {
+    Ok(first(conn, &s.add_refs, params![id.0 as i64, size, n], |r| Ok(r.get::<_, i64>(0)?))?.unwrap_or(0))
 }
 
 fn take(conn: &Connection, s: &Statements, ino: Ino, indx: u32) -> Result<Output> {
     let raw = first(conn, &s.take_slices, params![ino.0 as i64, indx], |r| codec::blob(r, 0))?;
     let list = Slice::decode_list(&raw.unwrap_or_default())?;
-    let mut uses: BTreeMap<(u64, u32), i64> = BTreeMap::new();
-    for slice in list.iter().filter(|s| s.id > 0) {
+    let mut uses: BTreeMap<(SliceId, u32), i64> = BTreeMap::new();
+    for slice in list.iter().filter(|s| s.id.is_data()) {
         *uses.entry((slice.id, slice.size)).or_default() += 1;
     }
     let mut out = Vec::with_capacity(uses.len());

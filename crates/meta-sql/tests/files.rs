@@ -6,7 +6,7 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ciderfs_format::{Ino, Slice};
+use ciderfs_format::{Ino, Slice, SliceId};
 use ciderfs_meta::store::{Commit, Counter, Outcome, Output, Read, Store, StoreError, Value, Write};
 use ciderfs_meta_sql::{Options, SqliteStore};
 use common::{agreed, name, open, step, steps, url};
@@ -191,18 +191,21 @@ async fn lists_stored_as_text() {
         guards: Vec::new(),
         writes: vec![Write::NewSliceRef(id, 10), Write::AppendSlices(Ino(7), 0, vec![slice(id)])],
     };
-    store.commit(&append(1)).await.unwrap();
+    store.commit(&append(SliceId(1))).await.unwrap();
     let other = Connection::open(&path).unwrap();
     other
-        .execute("UPDATE jfs_chunk SET slices=slices||?1 WHERE inode=7", [slice(2).encode().to_vec()])
+        .execute(
+            "UPDATE jfs_chunk SET slices=slices||?1 WHERE inode=7",
+            [slice(SliceId(2)).encode().to_vec()],
+        )
         .unwrap();
     let kind: String = other.query_row("SELECT typeof(slices) FROM jfs_chunk", [], |r| r.get(0)).unwrap();
     assert_eq!(kind, "text");
     let list = async || store.read(&[Read::Slices(Ino(7), 0)]).await.unwrap().remove(0);
-    assert_eq!(list().await, Value::Slices(vec![slice(1), slice(2)]));
-    let Outcome::Done(out) = store.commit(&append(3)).await.unwrap() else { panic!() };
+    assert_eq!(list().await, Value::Slices(vec![slice(SliceId(1)), slice(SliceId(2))]));
+    let Outcome::Done(out) = store.commit(&append(SliceId(3))).await.unwrap() else { panic!() };
     assert_eq!(out[1], Output::Int(3));
-    assert_eq!(list().await, Value::Slices(vec![slice(1), slice(2), slice(3)]));
+    assert_eq!(list().await, Value::Slices(vec![slice(SliceId(1)), slice(SliceId(2)), slice(SliceId(3))]));
 }
 
 /// A store closes while calls wait: they are answered, none hangs.
@@ -242,7 +245,7 @@ async fn a_counter_of_slices_that_was_set_back() {
     let used = s.allocate(Counter::NextChunk, 100).await.unwrap();
     // Not all in a row, and one in the middle of nowhere.
     let ids = used.clone().step_by(3).chain([250, 5000]);
-    let writes = ids.clone().map(|id| Write::NewSliceRef(id, 10)).collect();
+    let writes = ids.clone().map(|id| Write::NewSliceRef(SliceId(id), 10)).collect();
     s.commit(&Commit { guards: Vec::new(), writes }).await.unwrap();
     let db = Connection::open(&path).unwrap();
     let set = |n: i64| db.execute("UPDATE jfs_counter SET value=?1 WHERE name='nextChunk'", [n]).unwrap();

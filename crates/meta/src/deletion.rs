@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ciderfs_format::Ino;
 use ciderfs_format::slice::chunk_count;
+use ciderfs_format::{Ino, SliceId};
 use futures_util::{StreamExt as _, stream};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -39,7 +39,7 @@ pub(crate) struct Queue {
 #[derive(Default)]
 struct Waiting {
     files: VecDeque<(Ino, u64)>,
-    slices: VecDeque<(u64, u32)>,
+    slices: VecDeque<(SliceId, u32)>,
 }
 
 impl Queue {
@@ -53,7 +53,7 @@ impl Queue {
     }
 
     /// Slices whose last reference is gone.
-    pub(crate) fn push_slices(&self, slices: impl IntoIterator<Item = (u64, u32)>) {
+    pub(crate) fn push_slices(&self, slices: impl IntoIterator<Item = (SliceId, u32)>) {
         let mut w = self.state.lock();
         for s in slices {
             if w.slices.len() < SLICES_MAX {
@@ -69,7 +69,7 @@ impl Queue {
     }
 
     /// The dead ones among slices and the outputs of their `Write::AddSliceRef`.
-    pub(crate) fn push_counted<'a>(&self, counted: impl Iterator<Item = ((u64, u32), &'a Output)>) {
+    pub(crate) fn push_counted<'a>(&self, counted: impl Iterator<Item = ((SliceId, u32), &'a Output)>) {
         self.push_slices(counted.filter(|(_, o)| matches!(o, Output::Int(n) if *n <= 0)).map(|(s, _)| s));
     }
 
@@ -85,11 +85,11 @@ impl Queue {
     }
 }
 
-fn dead_of<'a>(outputs: impl Iterator<Item = &'a Output>) -> Vec<(u64, u32)> {
-    let mut dead: Vec<(u64, u32)> = outputs
+fn dead_of<'a>(outputs: impl Iterator<Item = &'a Output>) -> Vec<(SliceId, u32)> {
+    let mut dead: Vec<(SliceId, u32)> = outputs
         .filter_map(|o| if let Output::Slices(list) = o { Some(list) } else { None })
         .flatten()
-        .filter(|(s, refs)| s.id > 0 && *refs <= 0)
+        .filter(|(s, refs)| s.id.is_data() && *refs <= 0)
         .map(|(s, _)| (s.id, s.size))
         .collect();
     dead.sort_unstable();
@@ -204,7 +204,7 @@ impl Meta {
     }
 
     /// Deletes the objects of dead slices, then their records.
-    pub(crate) async fn remove_slices(&self, slices: Vec<(u64, u32)>) {
+    pub(crate) async fn remove_slices(&self, slices: Vec<(SliceId, u32)>) {
         let remover = self.remover.lock().clone();
         let Some(remover) = remover.filter(|_| self.cfg.max_deletes > 0 && !self.cfg.read_only) else {
             return;
@@ -213,7 +213,8 @@ impl Meta {
             // Each future owns what it needs: borrowing from the batch across the stream defeats the Send check.
             let calls: Vec<_> = batch.iter().map(|&slice| remove_one(Arc::clone(&remover), slice)).collect();
             let gone = stream::iter(calls).buffer_unordered(self.cfg.max_deletes);
-            let gone: Vec<Option<(u64, u32)>> = gone.inspect(|_| self.counters.progress()).collect().await;
+            let gone: Vec<Option<(SliceId, u32)>> =
+                gone.inspect(|_| self.counters.progress()).collect().await;
             let writes: Vec<Write> =
                 gone.into_iter().flatten().map(|(id, size)| Write::DropSliceRef(id, size)).collect();
             if !writes.is_empty()
@@ -225,7 +226,7 @@ impl Meta {
     }
 }
 
-async fn remove_one(remover: Arc<dyn SliceRemover>, (id, size): (u64, u32)) -> Option<(u64, u32)> {
+async fn remove_one(remover: Arc<dyn SliceRemover>, (id, size): (SliceId, u32)) -> Option<(SliceId, u32)> {
     match remover.remove_slice(id, size).await {
         Ok(()) => Some((id, size)),
         Err(e) => {
@@ -236,7 +237,7 @@ async fn remove_one(remover: Arc<dyn SliceRemover>, (id, size): (u64, u32)) -> O
 }
 
 impl Queue {
-    fn take_slices(&self) -> Vec<(u64, u32)> {
+    fn take_slices(&self) -> Vec<(SliceId, u32)> {
         std::mem::take(&mut self.state.lock().slices).into()
     }
 }

@@ -4,6 +4,7 @@
 //! counts ([`Store::now`](crate::store::Store::now)); else a session is dead when what it last stored has not changed for its
 //! whole life while this client looked.
 
+use ciderfs_format::SessionId;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ pub(crate) struct Liveness {
     engine: Mutex<Option<(i64, Duration)>>,
     /// The engine's clock has jumped (another server took over): nobody is declared dead by it before this.
     jumped_until: Mutex<Duration>,
-    seen: Mutex<HashMap<u64, Seen>>,
+    seen: Mutex<HashMap<SessionId, Seen>>,
 }
 
 /// How a session was seen.
@@ -103,7 +104,7 @@ impl Meta {
     }
 
     /// Looks at all sessions. Those that are dead, and whether somebody else should have ended them long ago.
-    pub(crate) fn look_at(&self, rows: &[SessionRow], engine: Option<i64>) -> Vec<(u64, bool)> {
+    pub(crate) fn look_at(&self, rows: &[SessionRow], engine: Option<i64>) -> Vec<(SessionId, bool)> {
         let now = self.clock.steady();
         let engine = engine.filter(|_| now >= *self.liveness.jumped_until.lock());
         let most = self.cfg.heartbeat * LOOK_MAX;
@@ -154,7 +155,7 @@ mod tests {
     use super::*;
 
     fn row(expire: i64, info: &str) -> SessionRow {
-        SessionRow { sid: 1, expire, info: info.to_owned().into() }
+        SessionRow { sid: SessionId(1), expire, info: info.to_owned().into() }
     }
 
     fn seen(step: Option<i64>, unchanged: u64) -> Seen {

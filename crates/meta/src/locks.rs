@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ciderfs_format::lock::LockRecord;
-use ciderfs_format::{Attr, Ino};
+use ciderfs_format::{Attr, Ino, SessionId};
 use rand::RngExt as _;
 use tokio::sync::oneshot;
 
@@ -137,7 +137,7 @@ impl Meta {
         if self.cfg.read_only {
             return Err(Errno::EROFS.into());
         }
-        if self.sid() == 0 {
+        if self.sid() == SessionId::NONE {
             return Err(Errno::ENOLCK.into());
         }
         let ask = match lock {

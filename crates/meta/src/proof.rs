@@ -1,7 +1,7 @@
 //! How an attempt whose reply was lost is recognised, and kept from being applied twice.
 
 use bytes::Bytes;
-use ciderfs_format::{Edge, Ino, Time};
+use ciderfs_format::{Edge, Ino, SliceId, Time};
 
 use crate::store::{AttrMask, Guard, LockOwner, Name, Read, StoreError, Value};
 
@@ -29,10 +29,10 @@ pub(crate) enum Proof {
     Gone(Ino),
     /// The chunk's list holds this slice id only if it was; and if it was, length or mtime of the file changed. (inode, chunk,
     /// id, length and mtime of the file before.)
-    SliceId(Ino, u32, u64, (u64, Time)),
+    SliceId(Ino, u32, SliceId, (u64, Time)),
     /// The same of a slice for the end of the file, which was at this position of the chunk: (inode, chunk, id, position and bytes
     /// there, length and mtime of the file before). Written once more it would be there twice.
-    Appended(Ino, u32, u64, (u32, u32), (u64, Time)),
+    Appended(Ino, u32, SliceId, (u32, u32), (u64, Time)),
     /// These holders, whose locks nobody else changes, have these locks on the file (`None`: none) only if it was.
     Locks(Ino, Vec<(LockOwner, Option<bool>)>, Vec<(LockOwner, Option<Bytes>)>),
 }
@@ -151,7 +151,7 @@ impl Proof {
         // A compaction puts a slice there that is no shorter, or begins earlier.
         cut || list
             .iter()
-            .filter(|s| ![0, *id].contains(&s.id) && s.end() > u64::from(*pos))
+            .filter(|s| ![SliceId::ZEROS, *id].contains(&s.id) && s.end() > u64::from(*pos))
             .any(|s| s.pos < *pos || (s.pos == *pos && s.len >= *len))
     }
 }
@@ -174,24 +174,28 @@ mod tests {
     /// After a lost reply an append is repeated only where it cannot have been applied.
     #[test]
     fn an_append_is_not_repeated_blindly() {
-        let proof = Proof::Appended(Ino(2), 0, 7, (100, 10), (100, Time { sec: 1, nsec: 0 }));
+        let proof = Proof::Appended(Ino(2), 0, SliceId(7), (100, 10), (100, Time { sec: 1, nsec: 0 }));
         let record = |pos, id, len| Slice { pos, id, size: len, off: 0, len };
         let look = |list: &[Slice], a| look(&proof, vec![Value::Slices(list.to_vec()), Value::Attr(Some(a))]);
-        let old = record(0, 1, 100);
-        assert_eq!(look(&[old, record(100, 7, 10)], attr(110, 2)), (true, true), "it is there");
+        let old = record(0, SliceId(1), 100);
+        assert_eq!(look(&[old, record(100, SliceId(7), 10)], attr(110, 2)), (true, true), "it is there");
         assert_eq!(look(&[old], attr(100, 1)), (false, true), "nothing has happened");
         assert_eq!(
-            look(&[old, record(100, 8, 5)], attr(105, 2)),
+            look(&[old, record(100, SliceId(8), 5)], attr(105, 2)),
             (false, true),
             "somebody else has appended"
         );
-        assert_eq!(look(&[record(0, 9, 110)], attr(110, 2)), (false, false), "it may have been compacted");
-        let shared = [Slice::reserved(0, 4096), record(90, 9, 30)];
+        assert_eq!(
+            look(&[record(0, SliceId(9), 110)], attr(110, 2)),
+            (false, false),
+            "it may have been compacted"
+        );
+        let shared = [Slice::reserved(0, 4096), record(90, SliceId(9), 30)];
         assert_eq!(look(&shared, attr(120, 2)), (false, false));
-        assert_eq!(look(&[record(100, 9, 30)], attr(130, 2)), (false, false));
+        assert_eq!(look(&[record(100, SliceId(9), 30)], attr(130, 2)), (false, false));
         assert_eq!(look(&[], attr(0, 2)), (false, false), "the file was cut, and the slice may be deleted");
         assert_eq!(
-            look(&[old, record(100, 9, 10)], attr(110, 2)),
+            look(&[old, record(100, SliceId(9), 10)], attr(110, 2)),
             (false, false),
             "behind a record that stays"
         );
@@ -200,13 +204,13 @@ mod tests {
     /// A write is repeated only if nobody else has changed the file: its slice may have been in the list, and be deleted.
     #[test]
     fn a_write_is_not_repeated_blindly() {
-        let proof = Proof::SliceId(Ino(2), 0, 7, (100, Time { sec: 1, nsec: 0 }));
+        let proof = Proof::SliceId(Ino(2), 0, SliceId(7), (100, Time { sec: 1, nsec: 0 }));
         let look = |list: &[Slice], a| look(&proof, vec![Value::Slices(list.to_vec()), Value::Attr(Some(a))]);
         let slice = |id| Slice { pos: 0, id, size: 100, off: 0, len: 100 };
-        assert_eq!(look(&[slice(1)], attr(100, 1)), (false, true), "nothing has happened");
-        assert!(look(&[slice(1), slice(7)], attr(100, 2)).0, "it is there");
+        assert_eq!(look(&[slice(SliceId(1))], attr(100, 1)), (false, true), "nothing has happened");
+        assert!(look(&[slice(SliceId(1)), slice(SliceId(7))], attr(100, 2)).0, "it is there");
         assert_eq!(look(&[], attr(0, 3)), (false, false), "somebody cut the file");
-        assert_eq!(look(&[slice(8)], attr(100, 2)), (false, false), "it was compacted");
+        assert_eq!(look(&[slice(SliceId(8))], attr(100, 2)), (false, false), "it was compacted");
     }
 
     /// A move is recognised where others have used its old name or changed the node, and not where they exchanged the two.

@@ -1,5 +1,6 @@
 //! The client's session: registration, heartbeat, settings reload, end (`docs/format/sessions-and-locks.md#sessions`).
 
+use ciderfs_format::SessionId;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -70,8 +71,8 @@ impl Meta {
     /// gone, as for a client that was frozen.
     ///
     /// Before anything else: no file is open yet. What was open and locked is told next ([`Meta::reopen`], [`Meta::adopt_locks`]).
-    pub async fn take_over_session(self: &Arc<Self>, sid: u64) -> Result<bool> {
-        self.begin_session(Some(sid).filter(|sid| *sid != 0)).await
+    pub async fn take_over_session(self: &Arc<Self>, sid: SessionId) -> Result<bool> {
+        self.begin_session(Some(sid).filter(|sid| *sid != SessionId::NONE)).await
     }
 
     /// Stops background work, and leaves the session with all that it holds to the process that takes it over.
@@ -82,7 +83,7 @@ impl Meta {
         self.settle_locking().await;
     }
 
-    async fn begin_session(self: &Arc<Self>, taken: Option<u64>) -> Result<bool> {
+    async fn begin_session(self: &Arc<Self>, taken: Option<SessionId>) -> Result<bool> {
         self.compare_clocks().await?;
         let addresses = interfaces::addresses(&self.cfg.network_interfaces)?;
         let mut lives = true;
@@ -103,7 +104,7 @@ impl Meta {
             };
             let info = serde_json::to_vec(&info).map_err(|e| Error::Volume(e.to_string()))?;
             *self.session_info.lock() = Bytes::from(info);
-            self.sid.store(sid, Ordering::Relaxed);
+            self.sid.store(sid.0, Ordering::Relaxed);
             let (lease, registered) = self.refresh_session().await?;
             *self.lease.lock() = Some(lease);
             if taken.is_some() {
@@ -147,8 +148,8 @@ impl Meta {
         }
         self.recompute_dir_stats().await;
         self.end_locking().await;
-        let sid = self.sid.swap(0, Ordering::Relaxed);
-        if sid != 0 {
+        let sid = SessionId(self.sid.swap(0, Ordering::Relaxed));
+        if sid != SessionId::NONE {
             self.clean_session(sid).await?;
         }
         self.drain_deletions().await;
@@ -177,7 +178,7 @@ impl Meta {
     }
 
     /// A number for a session that no other one has, also where the counter was set back.
-    async fn new_sid(&self) -> Result<u64> {
+    async fn new_sid(&self) -> Result<SessionId> {
         let add = |n| Commit { guards: Vec::new(), writes: vec![Write::AddCounter(Counter::NextSession, n)] };
         for _ in 0..SESSIONS_PASSED {
             // A lost reply burns a number, nothing more.
@@ -187,7 +188,7 @@ impl Meta {
             let Some(&Output::Int(n)) = out.first() else {
                 return Err(StoreError::another_question().into());
             };
-            let Some(sid) = u64::try_from(n).ok().filter(|sid| *sid > 0) else {
+            let Some(sid) = u64::try_from(n).ok().filter(|sid| *sid > 0).map(SessionId) else {
                 // Else the next to ask would find it sound.
                 drop(self.store.commit(&add(-1)).await);
                 let text = format!("the counter NextSession is damaged: no session can have the number {n}");
@@ -215,7 +216,7 @@ impl Meta {
     async fn refresh_session(&self) -> Result<(Lease, bool)> {
         let sid = self.sid();
         let lease = Lease { at: self.clock.steady() };
-        if sid == 0 {
+        if sid == SessionId::NONE {
             return Ok((lease, true));
         }
         let now = self.engine_now().await?.unwrap_or_else(|| self.clock.now().sec);
@@ -341,7 +342,7 @@ impl Meta {
     }
 
     /// Releases what a session holds and removes it. An error keeps it listed, so that somebody tries again.
-    pub(crate) async fn clean_session(&self, sid: u64) -> Result<()> {
+    pub(crate) async fn clean_session(&self, sid: SessionId) -> Result<()> {
         let mut before = Vec::new();
         loop {
             let items = self.scan(Scan::Locked(sid), CLEAN_BATCH).await?;
@@ -372,7 +373,7 @@ impl Meta {
         Ok(())
     }
 
-    async fn release_locks(&self, sid: u64, items: &[Scanned]) -> Result<()> {
+    async fn release_locks(&self, sid: SessionId, items: &[Scanned]) -> Result<()> {
         let inodes = items.iter().filter_map(|i| if let Scanned::Ino(ino) = i { Some(*ino) } else { None });
         for ino in inodes {
             let values = self.read(&[Read::Flocks(ino), Read::Plocks(ino)]).await?;

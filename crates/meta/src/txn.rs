@@ -11,7 +11,7 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 use ciderfs_format::quota::Quota;
-use ciderfs_format::{Attr, Edge, Ino, Slice, Time};
+use ciderfs_format::{Attr, Edge, Ino, SessionId, Slice, Time};
 
 use crate::beliefs::{Beliefs, Flocks, Plocks};
 use crate::charges::Charges;
@@ -275,7 +275,7 @@ impl<'a> Txn<'a> {
     }
 
     /// Requires that the session is registered: guarded, and false if it is known not to be.
-    pub(crate) fn session(&mut self, sid: u64) -> bool {
+    pub(crate) fn session(&mut self, sid: SessionId) -> bool {
         self.guard(Guard::Session(sid));
         self.fetched(&Read::Session(sid)) != Some(&Value::Bool(false))
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ciderfs_format::{Attr, Extent, Ino, Slice, Time};
+use ciderfs_format::{Attr, Extent, Ino, SessionId, Slice, Time};
 
 use crate::store::{DirCursor, DirEntry};
 
@@ -262,7 +262,7 @@ pub struct VolumeStat {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionRow {
     /// Session id.
-    pub sid: u64,
+    pub sid: SessionId,
     /// Unix seconds of expiry.
     pub expire: i64,
     /// Info document.

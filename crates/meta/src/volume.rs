@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use bytes::Bytes;
 use ciderfs_format::settings::Settings;
-use ciderfs_format::{Attr, Ino, Time, shown};
+use ciderfs_format::{Attr, Ino, SessionId, SliceId, Time, shown};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
@@ -106,7 +106,7 @@ impl Default for MetaConfig {
 #[async_trait]
 pub trait SliceRemover: Send + Sync {
     /// Deletes every object of slice `id` of `size` bytes; objects that are missing are no error.
-    async fn remove_slice(&self, id: u64, size: u32) -> std::result::Result<(), String>;
+    async fn remove_slice(&self, id: SliceId, size: u32) -> std::result::Result<(), String>;
 }
 
 /// Where the time comes from.
@@ -279,8 +279,8 @@ impl Meta {
     }
 
     /// This client's session id, 0 without a session.
-    pub fn sid(&self) -> u64 {
-        self.sid.load(Ordering::Relaxed)
+    pub fn sid(&self) -> SessionId {
+        SessionId(self.sid.load(Ordering::Relaxed))
     }
 
     /// Short name of the metadata engine.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ciderfs_format::acl::{AclEntry, AclRule, XATTR_ACCESS};
 use ciderfs_format::settings::Settings;
-use ciderfs_format::{FileType, Ino, Slice, Time};
+use ciderfs_format::{FileType, Ino, Slice, SliceId, Time};
 use ciderfs_meta::memory::{FaultPlan, MemoryStore};
 use ciderfs_meta::store::{Commit, Counter, Guard, Read, Scan, Store, Value, Write};
 use ciderfs_meta::{Caller, Errno, Meta, MetaConfig, NewNode, NewSlice, Result, SetAttr, XattrSet};
@@ -35,7 +35,7 @@ async fn create(m: &Meta, name: &str, kind: FileType) -> Result<Ino> {
 }
 
 async fn put(m: &Arc<Meta>, ino: Ino, id: u64) -> Result<()> {
-    let new = NewSlice::at(0, Slice { pos: 0, id, size: 10, off: 0, len: 10 });
+    let new = NewSlice::at(0, Slice { pos: 0, id: SliceId(id), size: 10, off: 0, len: 10 });
     m.write(ino, &[new], Time { sec: 1, nsec: 0 }).await.map(|_| ())
 }
 
@@ -61,7 +61,7 @@ async fn every_operation_happens_once() {
         let d = create(&m, "d", FileType::Directory).await.unwrap();
         assert_eq!(m.getattr(ROOT).await.unwrap().nlink, 3);
         arm();
-        put(&m, f, id).await.unwrap();
+        put(&m, f, id.0).await.unwrap();
         assert_eq!(m.read_raw_chunk(f, 0).await.unwrap().len(), 1);
         arm();
         assert_eq!(m.link(&root, f, d, b"g").await.unwrap().nlink, 2);
@@ -94,7 +94,7 @@ async fn appends_happen_once() {
         let (store, _) = volume().await;
         let (a, b) = (client(&store).await, client(&store).await);
         let f = create(&a, "f", FileType::File).await.unwrap();
-        put(&a, f, a.new_slice_id().await.unwrap()).await.unwrap();
+        put(&a, f, a.new_slice_id().await.unwrap().0).await.unwrap();
         let mut end = 10;
         assert_eq!(b.getattr(f).await.unwrap().length, end);
         for round in 1..4 {
@@ -124,7 +124,7 @@ async fn lost_removal_of_what_another_moved() {
     let d = create(&a, "d", FileType::Directory).await.unwrap();
     let victim = create(&a, "victim", FileType::File).await.unwrap();
     for ino in [f, victim] {
-        put(&a, ino, a.new_slice_id().await.unwrap()).await.unwrap();
+        put(&a, ino, a.new_slice_id().await.unwrap().0).await.unwrap();
     }
     for name in ["f", "d", "victim"] {
         let moved = format!("moved-{name}");
@@ -223,7 +223,7 @@ async fn compaction_with_lost_replies() {
         let name = format!("f{}{pass}", plan.lost_reply);
         let f = create(&m, &name, FileType::File).await.unwrap();
         for _ in 0..3 {
-            put(&m, f, m.new_slice_id().await.unwrap()).await.unwrap();
+            put(&m, f, m.new_slice_id().await.unwrap().0).await.unwrap();
         }
         let raw = m.read_raw_chunk(f, 0).await.unwrap();
         let new = Slice { pos: 0, id: m.new_slice_id().await.unwrap(), size: 10, off: 0, len: 10 };

@@ -9,8 +9,8 @@ use ciderfs_fuse::{
     CopyRange, DirBuffer, DirPlusBuffer, Entry, FileLock, Handler, Negotiated, Op, Opened, Reply, Request,
     Statfs, abi::UNIQUE_RESEND, abi::init as cap, dtype_of_mode,
 };
-use ciderfs_meta::{Caller, Errno, Error, NewNode};
-use ciderfs_vfs::{DirItem, Stat, Vfs, WriteRequest, Writer};
+use ciderfs_meta::{Caller, Errno, NewNode};
+use ciderfs_vfs::{DirItem, Error, Stat, Vfs, WriteRequest, Writer};
 use tokio::runtime::Handle;
 
 use crate::begun::{Begun, Ticket};
@@ -201,8 +201,10 @@ impl From<Answer<Answered>> for Answered {
         match result {
             Ok(a) => a,
             Err(e) => {
-                if !matches!(e, Error::Errno(_)) {
-                    tracing::warn!("{e}");
+                match &e {
+                    Error::Posix(_) => {}
+                    Error::Unreadable { .. } => tracing::error!("{e}"),
+                    e => tracing::warn!("{e}"),
                 }
                 Self::Error(e.errno())
             }
@@ -288,7 +290,7 @@ impl Bridge {
         }
         let ino = Ino(req.header().nodeid);
         let answer = if self.vfs.met_gone(&self.caller(req), ino) { self.run(req).await } else { answer };
-        answer.map_err(|e| if e.errno() == Errno::ENOENT { Errno::ESTALE.into() } else { e })
+        answer.map_err(Error::when_held)
     }
 
     async fn run(&self, req: &Request) -> Answer<Answered> {

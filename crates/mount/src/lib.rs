@@ -2,7 +2,7 @@
 //!
 //! What needs no waiting at all (closing a directory, requests that are not served) is answered on the thread that read the request;
 //! everything else moves to the runtime, so that a slow object store never keeps the kernel's queue waiting. Every error becomes an errno here, by
-//! [`ciderfs_meta::Error::errno`].
+//! [`ciderfs_vfs::Error::errno`].
 #![forbid(unsafe_code)]
 
 mod access;

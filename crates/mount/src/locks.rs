@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use ciderfs_format::lock::{F_UNLCK, F_WRLCK, LockRecord};
 use ciderfs_fuse::{FileLock, LockArgs, Reply, Request};
-use ciderfs_meta::{Errno, Error, Lock};
-use ciderfs_vfs::LockRequest;
+use ciderfs_meta::{Errno, Lock};
+use ciderfs_vfs::{Error, LockRequest};
 use tokio::sync::Notify;
 
 use crate::access;
@@ -48,7 +48,7 @@ impl Bridge {
             let result = self.vfs.lock(request, wait, interrupted).await;
             let errno = result.as_ref().err().map(Error::errno);
             if let Err(e) = &result
-                && !matches!(e, Error::Errno(_))
+                && !matches!(e, Error::Posix(_))
             {
                 tracing::warn!("locking inode {ino}: {e}");
             }

@@ -20,6 +20,7 @@
 mod aging;
 mod closing;
 mod content;
+mod error;
 mod io;
 mod kernel;
 mod names;
@@ -27,6 +28,7 @@ mod stat;
 mod tools;
 mod vfs;
 
+pub use error::{Error, Result};
 pub use io::locks::LockRequest;
 pub use io::remover::BlockRemover;
 pub use io::request::{WriteRequest, Writer};

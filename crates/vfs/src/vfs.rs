@@ -201,7 +201,7 @@ impl Vfs {
     ///
     /// # Errors
     /// The first failure; the files after it are flushed as well.
-    pub async fn flush_all_stored(self: &Arc<Self>) -> ciderfs_meta::Result<()> {
+    pub async fn flush_all_stored(self: &Arc<Self>) -> crate::error::Result<()> {
         let mut result = Ok(());
         for file in self.files.all() {
             if let Err(e) = self.flush_stored(&file).await {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use ciderfs_block::{BlockConfig, BlockStore};
 use ciderfs_format::lock::{F_WRLCK, LockRecord};
-use ciderfs_format::{Ino, Settings};
+use ciderfs_format::{Ino, SessionId, Settings};
 use ciderfs_handover::State;
 use ciderfs_meta::store::Store;
 use ciderfs_meta::{Caller, Lock, Meta, MetaConfig, SetAttr};
@@ -54,7 +54,7 @@ async fn store(dir: &Path) -> Arc<dyn Store> {
 async fn mount(dir: &Path, state: Option<Arc<State>>, resume: bool) -> (Arc<Vfs>, Arc<Meta>) {
     let meta = Meta::load(store(dir).await, MetaConfig::default()).await.unwrap();
     let lives = match (&state, resume) {
-        (Some(state), true) => meta.take_over_session(state.sid()).await.unwrap(),
+        (Some(state), true) => meta.take_over_session(SessionId(state.sid())).await.unwrap(),
         _ => meta.start_session().await.map(|()| true).unwrap(),
     };
     assert!(lives);

@@ -1,5 +1,6 @@
 //! One cache directory: its lock, its index, its files.
 
+use ciderfs_format::SliceId;
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -179,7 +180,7 @@ impl CacheDir {
     pub fn parse_name(name: &str) -> Option<BlockId> {
         let mut parts = name.split('_');
         let block = BlockId {
-            id: parts.next()?.parse().ok()?,
+            id: SliceId(parts.next()?.parse().ok()?),
             indx: parts.next()?.parse().ok()?,
             len: parts.next()?.parse().ok()?,
         };

@@ -42,7 +42,7 @@ fn trailer(block: &BlockId, data: &[u8]) -> Vec<u8> {
         out.extend_from_slice(&crc32c::crc32c(piece).to_be_bytes());
     }
     out.extend_from_slice(MAGIC);
-    out.extend_from_slice(&block.id.to_be_bytes());
+    out.extend_from_slice(&block.id.0.to_be_bytes());
     out.extend_from_slice(&block.indx.to_be_bytes());
     out.extend_from_slice(&block.len.to_be_bytes());
     let sum = crc32c::crc32c(&out);
@@ -110,7 +110,7 @@ impl BlockFile {
         let footer = &covered[covered.len() - (FOOTER - 4)..];
         let mut expected = [0; FOOTER - 4];
         expected[..8].copy_from_slice(MAGIC);
-        expected[8..16].copy_from_slice(&block.id.to_be_bytes());
+        expected[8..16].copy_from_slice(&block.id.0.to_be_bytes());
         expected[16..20].copy_from_slice(&block.indx.to_be_bytes());
         expected[20..24].copy_from_slice(&block.len.to_be_bytes());
         if footer != expected {

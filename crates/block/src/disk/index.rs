@@ -14,6 +14,7 @@
 //!
 //! All numbers are big-endian. Records say what any policy of eviction wants to know, so another one can go on with them.
 
+use ciderfs_format::SliceId;
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -65,7 +66,7 @@ impl Change {
         out[2] = main.into();
         out[4..8].copy_from_slice(&block.indx.to_be_bytes());
         out[8..12].copy_from_slice(&block.len.to_be_bytes());
-        out[12..20].copy_from_slice(&block.id.to_be_bytes());
+        out[12..20].copy_from_slice(&block.id.0.to_be_bytes());
         out[20..24].copy_from_slice(&second.to_be_bytes());
         let sum = crc32c::crc32c(&out[..24]);
         out[24..].copy_from_slice(&sum.to_be_bytes());
@@ -83,7 +84,7 @@ impl Change {
         if u32_at(24) != crc32c::crc32c(&raw[..24]) {
             return None;
         }
-        let block = BlockId { id, indx: u32_at(4), len: u32_at(8) };
+        let block = BlockId { id: SliceId(id), indx: u32_at(4), len: u32_at(8) };
         let kept = Kept { block, second: u32_at(20), uses: raw[1], main: raw[2] != 0 };
         Some(Self { kept, present })
     }

@@ -1,6 +1,7 @@
 //! Who leaves a full cache: one rule per file. A policy only keeps an order; the blocks themselves are in
 //! [`super::blocks`].
 
+use ciderfs_format::SliceId;
 use std::collections::HashMap;
 
 use crate::Eviction;
@@ -22,7 +23,7 @@ pub(crate) fn cost(len: u32) -> u64 {
 }
 
 /// Slice id and index: the place of a block, which has one length at a time.
-pub(crate) type Key = (u64, u32);
+pub(crate) type Key = (SliceId, u32);
 
 /// What is known of a block.
 #[derive(Debug, Clone, Copy)]

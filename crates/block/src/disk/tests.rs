@@ -1,5 +1,6 @@
 //! Tests of the pieces of the disk cache.
 
+use ciderfs_format::SliceId;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
@@ -14,7 +15,7 @@ use crate::Eviction;
 use crate::key::BlockId;
 
 const fn block(id: u64) -> BlockId {
-    BlockId { id, indx: 0, len: 1000 }
+    BlockId { id: SliceId(id), indx: 0, len: 1000 }
 }
 
 fn put(temp: &Path, path: &Path, block: &BlockId, data: &[u8]) {
@@ -36,7 +37,7 @@ proptest! {
     fn no_damage_of_a_file_goes_unnoticed(at in 0..70_000_usize, flip in 1..=255_u8, len in 60_000..70_000_u32) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
-        let id = BlockId { id: 7, indx: 3, len };
+        let id = BlockId { id: SliceId(7), indx: 3, len };
         let data: Vec<u8> = (0..len).map(|i| (i * 7 % 251) as u8).collect();
         put(&dir.path().join("temp"), &path, &id, &data);
         let at = at % file_len(len) as usize;
@@ -58,7 +59,7 @@ fn a_file_reads_back_in_all_parts() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
     for len in [1, PIECE - 1, PIECE, PIECE + 1, 5 * PIECE] {
-        let id = BlockId { id: u64::MAX, indx: 3, len };
+        let id = BlockId { id: SliceId(u64::MAX), indx: 3, len };
         let data: Vec<u8> = (0..len).map(|i| (i * 7 % 251) as u8).collect();
         put(&dir.path().join("temp"), &path, &id, &data);
         let open = BlockFile::open(&path, &id).unwrap();
@@ -83,7 +84,7 @@ fn a_file_reads_back_in_all_parts() {
 fn a_file_cut_short_while_open_is_damaged_not_a_disk_error() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
-    let id = BlockId { id: 1, indx: 0, len: 100_000 };
+    let id = BlockId { id: SliceId(1), indx: 0, len: 100_000 };
     put(&dir.path().join("temp"), &path, &id, &[1; 100_000]);
     let open = BlockFile::open(&path, &id).unwrap();
     std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(50_000).unwrap();
@@ -99,7 +100,7 @@ fn opened(dir: &Path, eviction: Eviction) -> (Index, Loaded, Clock, Blocks) {
 
 fn reopen(dir: &Path) -> (Index, Loaded, Vec<u64>) {
     let (index, loaded, _, blocks) = opened(dir, Eviction::S3Fifo);
-    let mut ids: Vec<_> = blocks.export().into_iter().map(|kept| kept.block.id).collect();
+    let mut ids: Vec<_> = blocks.export().into_iter().map(|kept| kept.block.id.0).collect();
     ids.sort_unstable();
     (index, loaded, ids)
 }

@@ -1,5 +1,6 @@
 //! The memory bound holds, and nobody waits for ever.
 
+use ciderfs_format::SliceId;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,7 +104,7 @@ async fn storm(blocks: Arc<BlockStore>, readers: u64, len: u32, hint: ReadHint) 
                 let id = i % SLICES + 1;
                 for step in 0..4_u32 {
                     let off = (step * 977 * 1024 + i as u32 * 333) % (size - len);
-                    let read = blocks.read(id, size, off, len, hint).await.unwrap();
+                    let read = blocks.read(SliceId(id), size, off, len, hint).await.unwrap();
                     tokio::time::sleep(Duration::from_micros(200)).await;
                     assert!(join(&read) == data[off as usize..(off + len) as usize]);
                 }
@@ -126,7 +127,7 @@ async fn sixty_four_readers_of_4_mib_blocks_stay_within_32_mib() {
         assert!(stats.buffer_peak <= 32 * M, "{compression:?}: {} bytes", stats.buffer_peak);
         assert!(stats.buffer_peak > 8 * M, "the test is not hard enough: {}", stats.buffer_peak);
         blocks.shutdown().await;
-        (1..=SLICES).for_each(|id| blocks.evict_slice(id, 16 * MIB));
+        (1..=SLICES).for_each(|id| blocks.evict_slice(SliceId(id), 16 * MIB));
         until("all memory is given back", || blocks.budget().used() == 0).await;
     }
 }
@@ -149,7 +150,8 @@ async fn blocks_half_as_large_as_the_budget_work() {
         .map(|_| {
             let (blocks, data) = (blocks.clone(), data.clone());
             tokio::spawn(async move {
-                let read = blocks.read(1, 17 * MIB, 15 * MIB, 2 * MIB, ReadHint::Random).await.unwrap();
+                let read =
+                    blocks.read(SliceId(1), 17 * MIB, 15 * MIB, 2 * MIB, ReadHint::Random).await.unwrap();
                 assert!(join(&read) == data[15 << 20..]);
             })
         })
@@ -175,7 +177,7 @@ async fn fragmented_reads_do_not_block_each_other() {
                 tokio::spawn(async move {
                     let parts: Vec<_> = (0..40_u32)
                         .map(|i| SlicePart {
-                            id: u64::from(i % 5 + 1),
+                            id: SliceId(u64::from(i % 5 + 1)),
                             size: 8 * MIB,
                             off: i / 5 * MIB + r * 1000,
                             len: 4096,
@@ -201,7 +203,7 @@ async fn parts_come_in_order_whatever_their_size() {
     let blocks = BlockStore::new(TestStore::new(), config(64 * KIB)).unwrap();
     let data = content(1, 200 * KIB);
     upload(&blocks, 1, &data).await;
-    let part = |off, len| SlicePart { id: 1, size: 200 * KIB, off, len };
+    let part = |off, len| SlicePart { id: SliceId(1), size: 200 * KIB, off, len };
     let parts = [part(100, 150 * KIB), part(0, 0), part(0, 1), part(199 * KIB, KIB)];
     let read = blocks.read_parts(&parts, ReadHint::Random).await.unwrap();
     for (part, bytes) in parts.iter().zip(&read) {

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
 
-use ciderfs_format::Compression;
+use ciderfs_format::{Compression, SliceId};
 
 use super::support::*;
 use crate::{BlockConfig, BlockStore, ReadHint};
@@ -19,7 +19,10 @@ async fn filled(dir: &Path, n: u32) -> (std::sync::Arc<TestStore>, std::sync::Ar
     upload(&BlockStore::new(store.clone(), config(64 * KIB)).unwrap(), 1, &data).await;
     let blocks = BlockStore::new(store.clone(), cached(64 * KIB, dir)).unwrap();
     for indx in 0..n {
-        blocks.read(1, data.len() as u32, indx * 64 * KIB, 64 * KIB, ReadHint::Sequential).await.unwrap();
+        blocks
+            .read(SliceId(1), data.len() as u32, indx * 64 * KIB, 64 * KIB, ReadHint::Sequential)
+            .await
+            .unwrap();
         // The writers may drop what comes too fast.
         until("it is on disk", || blocks.stats().cache_blocks > u64::from(indx)).await;
     }
@@ -37,7 +40,7 @@ async fn a_stream_leaves_little_in_memory_in_whatever_order_its_requests_come() 
     for indx in 0..n {
         // The last piece of a block before the others.
         for off in [3, 0, 2, 1].map(|i| indx * block + i * piece) {
-            blocks.read(1, data.len() as u32, off, piece, ReadHint::Sequential).await.unwrap();
+            blocks.read(SliceId(1), data.len() as u32, off, piece, ReadHint::Sequential).await.unwrap();
         }
     }
     assert!(blocks.stats().memory_blocks <= 2, "{:?}", blocks.stats());
@@ -53,7 +56,7 @@ async fn reads_come_from_disk() {
     for (off, len) in [(0, size), (1, 1), (65_535, 2), (40_000, 500_000), (size - 1, 1), (32_768, 32_768)] {
         forget_memory(&blocks);
         let before = blocks.stats();
-        let read = blocks.read(1, size, off, len, ReadHint::Random).await.unwrap();
+        let read = blocks.read(SliceId(1), size, off, len, ReadHint::Random).await.unwrap();
         assert!(join(&read) == data[off as usize..(off + len) as usize]);
         let after = blocks.stats();
         assert_eq!(after.hit_bytes - before.hit_bytes, u64::from(len));
@@ -222,7 +225,7 @@ async fn eviction_keeps_the_size() {
     let data = content(1, 100 * 64 * KIB);
     for indx in 0..100_u32 {
         let at = (indx * 64 * KIB) as usize;
-        blocks.put_block(1, indx, data.slice(at..at + 65_536), 0).await.unwrap();
+        blocks.put_block(SliceId(1), indx, data.slice(at..at + 65_536), 0).await.unwrap();
         until("it is written", || blocks.stats().cache_writes > u64::from(indx)).await;
         assert!(blocks.stats().cache_bytes <= cache_size + 65_536 + 4096);
     }
@@ -324,7 +327,7 @@ async fn several_directories_share_the_blocks() {
     let data = content(1, 60 * 64 * KIB);
     for indx in 0..60_u32 {
         let at = (indx * 64 * KIB) as usize;
-        blocks.put_block(1, indx, data.slice(at..at + 65_536), 0).await.unwrap();
+        blocks.put_block(SliceId(1), indx, data.slice(at..at + 65_536), 0).await.unwrap();
         until("it is written", || blocks.stats().cache_blocks > u64::from(indx)).await;
     }
     for dir in &dirs {
@@ -343,7 +346,10 @@ async fn what_enters_the_cache_follows_the_settings() {
     let data = content(1, 64 * KIB + 100);
     upload(&blocks, 1, &data).await;
     until("the partial block is cached", || blocks.stats().cache_blocks == 1).await;
-    assert!(blocks.is_cached(1, data.len() as u32, 1) && !blocks.is_cached(1, data.len() as u32, 0));
+    assert!(
+        blocks.is_cached(SliceId(1), data.len() as u32, 1)
+            && !blocks.is_cached(SliceId(1), data.len() as u32, 0)
+    );
     expect(&blocks, 1, &data, ReadHint::Random).await;
     assert_eq!(store.counts(), (1, 0));
 
@@ -353,7 +359,10 @@ async fn what_enters_the_cache_follows_the_settings() {
     expect(&blocks, 1, &data, ReadHint::Sequential).await;
     until("only the partial block is cached", || blocks.stats().cache_blocks == 1).await;
     forget_memory(&blocks);
-    assert!(blocks.is_cached(1, data.len() as u32, 1) && !blocks.is_cached(1, data.len() as u32, 0));
+    assert!(
+        blocks.is_cached(SliceId(1), data.len() as u32, 1)
+            && !blocks.is_cached(SliceId(1), data.len() as u32, 0)
+    );
 
     // Streams of a store on the same file system leave it alone, unless blocks must be unpacked.
     let here = std::fs::metadata(std::env::temp_dir()).unwrap().dev();
@@ -375,9 +384,9 @@ async fn what_enters_the_cache_follows_the_settings() {
         expect(&blocks, id, &data, ReadHint::Sequential).await;
         until("what is to be cached is", || blocks.stats().cache_blocks == cached_blocks).await;
         forget_memory(&blocks);
-        assert!(blocks.is_cached(id, data.len() as u32, 1), "the partial block");
-        assert_eq!(blocks.is_cached(id, data.len() as u32, 0), cached_blocks == 2);
-        blocks.prefetch(id, data.len() as u32, 0);
+        assert!(blocks.is_cached(SliceId(id), data.len() as u32, 1), "the partial block");
+        assert_eq!(blocks.is_cached(SliceId(id), data.len() as u32, 0), cached_blocks == 2);
+        blocks.prefetch(SliceId(id), data.len() as u32, 0);
         until("a prefetched block is cached", || blocks.stats().cache_blocks == 2).await;
     }
     store.device.store(0, SeqCst);

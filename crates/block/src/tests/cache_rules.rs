@@ -1,5 +1,6 @@
 //! Which blocks the disk cache keeps, and for how long: through the store, with real directories, across restarts.
 
+use ciderfs_format::SliceId;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -165,7 +166,7 @@ async fn a_block_that_is_read_is_not_lost_by_its_eviction() {
         let blocks = volume.open(cfg);
         volume.read(&blocks, 0).await;
         let cache = blocks.inner.disk.dirs()[0].clone();
-        let block = BlockId { id: 1, indx: 0, len: BLOCK };
+        let block = BlockId { id: SliceId(1), indx: 0, len: BLOCK };
         let open = cache.open_file(&block).unwrap();
         cache.remove(&block);
         assert!(files(dir.path()).is_empty());
@@ -181,7 +182,8 @@ async fn a_block_that_is_read_is_not_lost_by_its_eviction() {
                         let indx = crate::key::mix(u64::from(reader << 16 | i)) as u32 % 12;
                         forget_memory(&blocks);
                         let (size, off) = (volume.data.len() as u32, indx * BLOCK);
-                        let read = blocks.read(1, size, off, BLOCK, ReadHint::Sequential).await.unwrap();
+                        let read =
+                            blocks.read(SliceId(1), size, off, BLOCK, ReadHint::Sequential).await.unwrap();
                         assert!(join(&read) == volume.data[off as usize..][..BLOCK as usize], "{eviction}");
                         assert!(blocks.stats().cache_blocks <= 3);
                     }

@@ -1,5 +1,6 @@
 //! Random sequences against a model: a map from slice to content.
 
+use ciderfs_format::SliceId;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -80,7 +81,7 @@ async fn run(steps: Vec<Step>, compression: ciderfs_format::Compression, disk: b
                 let range = from as usize..(from + len) as usize;
                 let mut tries = 0;
                 let read = loop {
-                    match blocks.read(id, size, from, len, hint).await {
+                    match blocks.read(SliceId(id), size, from, len, hint).await {
                         Ok(read) => break read,
                         // Only an injected fault may do that, or a prefetch that met one and that this read joined.
                         Err(BlockError::Store { .. } | BlockError::Corrupt { .. }) if tries < 4 => {
@@ -94,17 +95,17 @@ async fn run(steps: Vec<Step>, compression: ciderfs_format::Compression, disk: b
             }
             Step::Prefetch { slice, indx } => {
                 if let Some((id, data)) = pick(&model, slice) {
-                    blocks.prefetch(id, data.len() as u32, indx);
+                    blocks.prefetch(SliceId(id), data.len() as u32, indx);
                 }
             }
             Step::Evict { slice } => {
                 if let Some((id, data)) = pick(&model, slice) {
-                    blocks.evict_slice(id, data.len() as u32);
+                    blocks.evict_slice(SliceId(id), data.len() as u32);
                 }
             }
             Step::Delete { slice } => {
                 if let Some((id, data)) = pick(&model, slice) {
-                    blocks.delete_slice(id, data.len() as u32).await.unwrap();
+                    blocks.delete_slice(SliceId(id), data.len() as u32).await.unwrap();
                     model.remove(&id);
                 }
             }

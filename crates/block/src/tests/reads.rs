@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
-use ciderfs_format::Compression;
+use ciderfs_format::{Compression, SliceId};
 
 use super::support::*;
 use crate::{BlockConfig, BlockError, BlockStore, ReadHint};
@@ -22,7 +22,8 @@ async fn many_readers_of_one_block_download_it_once() {
                 let (blocks, data) = (blocks.clone(), data.clone());
                 tokio::spawn(async move {
                     let off = i * 1000;
-                    let read = blocks.read(1, MIB, off, 700_000, ReadHint::Sequential).await.unwrap();
+                    let read =
+                        blocks.read(SliceId(1), MIB, off, 700_000, ReadHint::Sequential).await.unwrap();
                     assert!(join(&read) == data[off as usize..off as usize + 700_000]);
                 })
             })
@@ -44,7 +45,7 @@ async fn a_reader_that_gives_up_does_not_take_the_block_from_the_others() {
     upload(&blocks, 1, &data).await;
     store.shut();
     let reader = |blocks: Arc<BlockStore>| {
-        tokio::spawn(async move { blocks.read(1, MIB, 0, MIB, ReadHint::Random).await })
+        tokio::spawn(async move { blocks.read(SliceId(1), MIB, 0, MIB, ReadHint::Random).await })
     };
     let first = reader(blocks.clone());
     until("a GET is under way", || store.running.load(SeqCst) == 1).await;
@@ -67,7 +68,7 @@ async fn errors_reach_every_reader_and_are_not_kept() {
     let reads: Vec<_> = (0..4)
         .map(|_| {
             let blocks = blocks.clone();
-            tokio::spawn(async move { blocks.read(1, MIB, 0, MIB, ReadHint::Random).await })
+            tokio::spawn(async move { blocks.read(SliceId(1), MIB, 0, MIB, ReadHint::Random).await })
         })
         .collect();
     until("a GET is under way", || store.running.load(SeqCst) == 1).await;
@@ -91,9 +92,9 @@ async fn a_retry_right_after_an_error_does_not_meet_the_same_error_again() {
     upload(&blocks, 1, &data).await;
     for _ in 0..500 {
         store.get_faults.lock().push(Fault::Error);
-        assert!(blocks.read(1, 64 * KIB, 0, 100, ReadHint::Sequential).await.is_err());
+        assert!(blocks.read(SliceId(1), 64 * KIB, 0, 100, ReadHint::Sequential).await.is_err());
         expect(&blocks, 1, &data, ReadHint::Sequential).await;
-        blocks.evict_slice(1, 64 * KIB);
+        blocks.evict_slice(SliceId(1), 64 * KIB);
     }
 }
 
@@ -101,7 +102,7 @@ async fn a_retry_right_after_an_error_does_not_meet_the_same_error_again() {
 async fn a_missing_block_is_told_from_other_errors() {
     let blocks = BlockStore::new(TestStore::new(), config(64 * KIB)).unwrap();
     for (len, hint) in [(10, ReadHint::Random), (1000, ReadHint::Sequential)] {
-        let error = blocks.read(1, 1000, 0, len, hint).await.unwrap_err();
+        let error = blocks.read(SliceId(1), 1000, 0, len, hint).await.unwrap_err();
         assert!(error.is_not_found(), "{error}");
     }
     assert_eq!(blocks.stats().errors, 0);
@@ -116,7 +117,7 @@ async fn small_random_reads_use_ranges_until_the_block_is_popular() {
     let read = |off: u32, len: u32| {
         let (blocks, data) = (blocks.clone(), data.clone());
         async move {
-            let read = blocks.read(1, 2 * MIB, off, len, ReadHint::Random).await.unwrap();
+            let read = blocks.read(SliceId(1), 2 * MIB, off, len, ReadHint::Random).await.unwrap();
             assert!(join(&read) == data[off as usize..(off + len) as usize]);
         }
     };
@@ -153,7 +154,7 @@ async fn no_ranges_where_they_cost_the_whole_object() {
         let data = content(1, MIB);
         upload(&blocks, 1, &data).await;
         for off in [500_000, 0, 900_000] {
-            let read = blocks.read(1, MIB, off, 100, hint).await.unwrap();
+            let read = blocks.read(SliceId(1), MIB, off, 100, hint).await.unwrap();
             assert!(join(&read) == data[off as usize..off as usize + 100]);
         }
         assert_eq!(store.counts(), (1, 0), "{compression:?} {ranges} {hint:?}");
@@ -171,9 +172,9 @@ async fn a_short_object_is_fetched_again_once() {
         expect(&blocks, 1, &data, ReadHint::Sequential).await;
         assert_eq!(store.counts(), (2, 0));
         assert_eq!(blocks.stats().corrupt, 1);
-        blocks.evict_slice(1, 300_000);
+        blocks.evict_slice(SliceId(1), 300_000);
         store.get_faults.lock().extend([Fault::Short(1), Fault::Short(1)]);
-        let error = blocks.read(1, 300_000, 0, 300_000, ReadHint::Sequential).await.unwrap_err();
+        let error = blocks.read(SliceId(1), 300_000, 0, 300_000, ReadHint::Sequential).await.unwrap_err();
         assert!(matches!(error, BlockError::Corrupt { .. }), "{error}");
         assert_eq!(store.counts(), (4, 0));
         assert_eq!(blocks.budget().used(), 0);
@@ -198,7 +199,7 @@ async fn blocks_up_to_128_kib_come_whole() {
     let blocks = BlockStore::new(store.clone(), config(MIB)).unwrap();
     let data = content(1, 128 * KIB);
     upload(&blocks, 1, &data).await;
-    let read = blocks.read(1, 128 * KIB, 5, 10, ReadHint::Random).await.unwrap();
+    let read = blocks.read(SliceId(1), 128 * KIB, 5, 10, ReadHint::Random).await.unwrap();
     assert!(join(&read) == data[5..15]);
     assert_eq!(store.counts(), (1, 0));
 }
@@ -219,7 +220,7 @@ async fn a_block_brings_no_more_into_memory_than_it_has_room_for() {
     let blocks = BlockStore::new(store.clone(), config(MIB)).unwrap();
     let long = vec![1; 5000 + (65 << 10)];
     store.objects.lock().insert("chunks/0/0/1_0_5000".to_owned(), long.into());
-    let e = blocks.read(1, 5000, 0, 5000, ReadHint::Sequential).await.unwrap_err();
+    let e = blocks.read(SliceId(1), 5000, 0, 5000, ReadHint::Sequential).await.unwrap_err();
     assert!(e.to_string().contains("more than the 70536 bytes"), "{e}");
 }
 
@@ -231,7 +232,7 @@ async fn a_failed_range_falls_back_to_the_whole_block() {
         let data = content(1, MIB);
         upload(&blocks, 1, &data).await;
         store.get_faults.lock().push(fault);
-        let read = blocks.read(1, MIB, 1000, 10, ReadHint::Random).await.unwrap();
+        let read = blocks.read(SliceId(1), MIB, 1000, 10, ReadHint::Random).await.unwrap();
         assert!(join(&read) == data[1000..1010]);
         assert_eq!(store.counts(), (1, 1));
     }
@@ -244,17 +245,17 @@ async fn prefetch_brings_blocks_and_knows_its_limits() {
     let size = 64 * KIB * 100;
     let data = content(1, size);
     upload(&blocks, 1, &data).await;
-    blocks.prefetch(1, size, 3);
+    blocks.prefetch(SliceId(1), size, 3);
     until("block 3 is there", || blocks.stats().memory_blocks == 1).await;
     assert_eq!(store.counts(), (1, 0));
-    blocks.prefetch(1, size, 3);
-    blocks.prefetch(1, size, 100);
-    let read = blocks.read(1, size, 3 * 64 * KIB, 64 * KIB, ReadHint::Sequential).await.unwrap();
+    blocks.prefetch(SliceId(1), size, 3);
+    blocks.prefetch(SliceId(1), size, 100);
+    let read = blocks.read(SliceId(1), size, 3 * 64 * KIB, 64 * KIB, ReadHint::Sequential).await.unwrap();
     assert!(join(&read) == data[3 * 65536..4 * 65536]);
     assert_eq!(store.counts(), (1, 0));
     store.shut();
     for indx in 10..100 {
-        blocks.prefetch(1, size, indx);
+        blocks.prefetch(SliceId(1), size, indx);
     }
     until("one worker works", || store.counts().0 == 2).await;
     // A worker and ten places.
@@ -273,7 +274,7 @@ async fn read_ahead_runs_in_parallel_and_leaves_memory_for_readers() {
     upload(&blocks, 1, &data).await;
     store.shut();
     let mut started = 0;
-    while blocks.read_ahead(1, size, started) {
+    while blocks.read_ahead(SliceId(1), size, started) {
         started += 1;
         let want = started as usize;
         until("it is under way", || store.running.load(SeqCst) == want).await;
@@ -282,7 +283,7 @@ async fn read_ahead_runs_in_parallel_and_leaves_memory_for_readers() {
     assert_eq!(started, 15);
     let reader = {
         let blocks = blocks.clone();
-        tokio::spawn(async move { blocks.read(1, size, 30 * MIB, MIB, ReadHint::Random).await })
+        tokio::spawn(async move { blocks.read(SliceId(1), size, 30 * MIB, MIB, ReadHint::Random).await })
     };
     until("the reader is under way", || store.running.load(SeqCst) == 16).await;
     store.open();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use ciderfs_format::Compression;
+use ciderfs_format::{Compression, SliceId};
 use ciderfs_object::{Entry, MemoryStore, Meta, ObjectError, ObjectStore, Result};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -226,7 +226,7 @@ pub async fn upload(blocks: &BlockStore, id: u64, data: &Bytes) {
     let bs = blocks.block_size() as usize;
     for (indx, start) in (0..data.len()).step_by(bs).enumerate() {
         let end = (start + bs).min(data.len());
-        blocks.put_block(id, indx as u32, data.slice(start..end), 0).await.unwrap();
+        blocks.put_block(SliceId(id), indx as u32, data.slice(start..end), 0).await.unwrap();
     }
 }
 
@@ -238,7 +238,7 @@ pub fn join(pieces: &[Bytes]) -> Vec<u8> {
 /// Reads a slice whole and compares it.
 pub async fn expect(blocks: &BlockStore, id: u64, data: &Bytes, hint: ReadHint) {
     let size = data.len() as u32;
-    let read = blocks.read(id, size, 0, size, hint).await.unwrap();
+    let read = blocks.read(SliceId(id), size, 0, size, hint).await.unwrap();
     assert!(join(&read) == data[..], "slice {id} of {size} bytes differs");
 }
 
@@ -301,7 +301,8 @@ impl Volume {
     pub async fn read(&self, blocks: &BlockStore, indx: u32) {
         forget_memory(blocks);
         let before = blocks.stats();
-        let read = blocks.read(1, self.data.len() as u32, indx * BLOCK, BLOCK, ReadHint::Sequential).await;
+        let read =
+            blocks.read(SliceId(1), self.data.len() as u32, indx * BLOCK, BLOCK, ReadHint::Sequential).await;
         assert!(join(&read.unwrap()) == self.data[(indx * BLOCK) as usize..][..BLOCK as usize]);
         forget_memory(blocks);
         if blocks.stats().misses > before.misses {
@@ -316,7 +317,7 @@ impl Volume {
     pub fn cached(&self, blocks: &BlockStore) -> BTreeSet<u32> {
         forget_memory(blocks);
         let size = self.data.len() as u32;
-        (0..size / BLOCK).filter(|&indx| blocks.is_cached(1, size, indx)).collect()
+        (0..size / BLOCK).filter(|&indx| blocks.is_cached(SliceId(1), size, indx)).collect()
     }
 }
 

@@ -1,5 +1,6 @@
 //! `ciderfs status META-URL`.
 
+use ciderfs_format::SessionId;
 use ciderfs_format::lock::LockRecord;
 use ciderfs_meta::{Holdings, Meta, MetaConfig};
 use ciderfs_volume::Purpose;
@@ -20,7 +21,7 @@ pub fn run(args: &Args) -> Result<()> {
         let setting: Value = serde_json::from_str(&meta.settings().to_display_json()?)?;
         let mut sessions = Vec::new();
         for row in meta.sessions().await? {
-            let mut shown = json!({ "Sid": row.sid, "Expire": stamp(row.expire) });
+            let mut shown = json!({ "Sid": row.sid.0, "Expire": stamp(row.expire) });
             if let (Some(shown), Ok(Value::Object(info))) =
                 (shown.as_object_mut(), serde_json::from_slice(&row.info))
             {
@@ -31,7 +32,7 @@ pub fn run(args: &Args) -> Result<()> {
         if let Some(sid) = args.find(SESSION) {
             let row = sessions.into_iter().find(|s| s["Sid"] == sid);
             let mut row = row.ok_or_else(|| Failure::new(format!("there is no session {sid}")))?;
-            let kept = kept(&meta.holdings(sid).await?)?;
+            let kept = kept(&meta.holdings(SessionId(sid)).await?)?;
             if let (Some(row), Value::Object(kept)) = (row.as_object_mut(), kept) {
                 row.extend(kept.into_iter().filter(|(_, list)| list != &json!([])));
             }

@@ -4,7 +4,7 @@ use super::*;
 use crate::testing::hex;
 
 fn record(pos: u32, id: u64, size: u32, off: u32, len: u32) -> Slice {
-    Slice { pos, id, size, off, len }
+    Slice { pos, id: SliceId(id), size, off, len }
 }
 
 /// Records of `docs/format/chunks-and-slices.md#examples`.
@@ -66,7 +66,7 @@ fn odd_records() {
     // Zero records may carry any offset.
     let zeros = resolve(&[record(0, 0, 9, u32::MAX, 100), record(10, 3, 5, 0, 5)]);
     assert_eq!(
-        zeros.iter().map(|e| (e.pos, e.id, e.len)).collect::<Vec<_>>(),
+        zeros.iter().map(|e| (e.pos, e.id.0, e.len)).collect::<Vec<_>>(),
         [(0, 0, 10), (10, 3, 5), (15, 0, 85)]
     );
 }
@@ -81,7 +81,7 @@ fn paint(list: &[Slice]) -> Vec<(u64, u32)> {
     let mut out = vec![(0, 0); 128];
     for s in list {
         for i in 0..s.len {
-            out[(s.pos + i) as usize] = if s.id == 0 { (0, 0) } else { (s.id, s.off + i) };
+            out[(s.pos + i) as usize] = if s.id == SliceId(0) { (0, 0) } else { (s.id.0, s.off + i) };
         }
     }
     out

@@ -228,7 +228,7 @@ fn resolved(list: &[Slice]) {
         assert!(u64::from(plan.pos) + u64::from(plan.size) <= CHUNK_SIZE);
     }
     for s in list {
-        let at = s.id >> 7;
+        let at = s.id.0 >> 7;
         let parts: Vec<(u32, Slice)> = s.at_offset(at).collect();
         assert_eq!(parts.iter().map(|(_, p)| u64::from(p.len)).sum::<u64>(), u64::from(s.len));
         assert!(chunk_at(at) <= CHUNKS_MAX);

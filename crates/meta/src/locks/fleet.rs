@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ciderfs_format::Ino;
+use ciderfs_format::{Ino, SessionId};
 
 use super::waits::{Wait, to_give_up};
 use crate::error::Result;
@@ -41,7 +41,7 @@ pub(super) fn now() -> u64 {
 }
 
 /// Tells these waits instead of what the session has told before.
-pub(super) fn tell(t: &mut Txn<'_>, sid: u64, look: u64, waits: &[Wait]) {
+pub(super) fn tell(t: &mut Txn<'_>, sid: SessionId, look: u64, waits: &[Wait]) {
     t.write(Write::PutPlock(WAITS, (sid, OWNER), Wait::encode(look, waits)));
 }
 
@@ -50,7 +50,7 @@ pub(super) fn tell(t: &mut Txn<'_>, sid: u64, look: u64, waits: &[Wait]) {
 struct Watch {
     look: u64,
     /// The last look that each session has told, and how often in a row it was still the same.
-    told: HashMap<u64, (u64, u32)>,
+    told: HashMap<SessionId, (u64, u32)>,
     /// Waits that were the youngest of a circle, and how often in a row.
     suspects: HashMap<(LockOwner, u64), u32>,
 }
@@ -76,7 +76,7 @@ impl Watch {
     }
 
     /// The waits of session `sid` that have been the youngest of a circle for long enough.
-    fn sure<'a>(&mut self, all: &'a [Wait], sid: u64) -> Vec<&'a Wait> {
+    fn sure<'a>(&mut self, all: &'a [Wait], sid: SessionId) -> Vec<&'a Wait> {
         let found = to_give_up(all, sid);
         let looks = |w: &Wait| self.suspects.get(&(w.who, w.since)).map_or(1, |n| n + 1);
         self.suspects = found.iter().map(|w| ((w.who, w.since), looks(w))).collect();
@@ -165,9 +165,15 @@ mod tests {
 
     /// Two sessions that wait for each other; the second has the youngest wait.
     fn told(looks: [u64; 2]) -> Vec<(LockOwner, bytes::Bytes)> {
-        let wait = |sid, other, since| Wait { who: (sid, 5), pid: 1, since, on: vec![(other, 5)] };
+        let wait = |sid, other, since| Wait {
+            who: (SessionId(sid), 5),
+            pid: 1,
+            since,
+            on: vec![(SessionId(other), 5)],
+        };
         let waits = [wait(1, 2, 10), wait(2, 1, 20)];
-        let tell = |n: usize| (((n + 1) as u64, OWNER), Wait::encode(looks[n], &waits[n..=n]).unwrap());
+        let tell =
+            |n: usize| ((SessionId((n + 1) as u64), OWNER), Wait::encode(looks[n], &waits[n..=n]).unwrap());
         vec![tell(0), tell(1)]
     }
 
@@ -176,8 +182,8 @@ mod tests {
         let mut watch = Watch::default();
         let mut sure = |looks| {
             let all = watch.believed(&told(looks)).unwrap();
-            assert!(Watch::default().sure(&all, 1).is_empty());
-            watch.sure(&all, 2).len()
+            assert!(Watch::default().sure(&all, SessionId(1)).is_empty());
+            watch.sure(&all, SessionId(2)).len()
         };
         // The other is a little slower.
         assert_eq!([sure([1, 1]), sure([1, 2]), sure([2, 3]), sure([3, 4])], [0, 0, 1, 1]);
@@ -188,7 +194,7 @@ mod tests {
         let mut watch = Watch::default();
         for look in 1..10 {
             let all = watch.believed(&told([1, look])).unwrap();
-            assert!(watch.sure(&all, 2).is_empty(), "look {look}");
+            assert!(watch.sure(&all, SessionId(2)).is_empty(), "look {look}");
         }
     }
 }

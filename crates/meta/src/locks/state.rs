@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use ciderfs_format::{Attr, Ino};
+use ciderfs_format::{Attr, Ino, SessionId};
 use tokio::sync::{Notify, oneshot};
 
 use super::fleet::now;
@@ -238,7 +238,7 @@ impl State {
     pub(super) fn answer(
         &mut self,
         ino: Ino,
-        sid: u64,
+        sid: SessionId,
         batch: Batch,
         (d, attr): (Decided, Option<Attr>),
     ) -> After {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ciderfs_format::{Attr, Ino};
+use ciderfs_format::{Attr, Ino, SessionId};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -300,7 +300,7 @@ impl LockTable {
     pub(super) fn settle(
         &self,
         ino: Ino,
-        sid: u64,
+        sid: SessionId,
         mut batch: Batch,
         result: Result<(Decided, Option<Attr>)>,
     ) -> After {

@@ -3,6 +3,7 @@
 //! A client sees circles of its own holders at once. For circles through several clients, one that waits for another's lock
 //! tells its waits to the fleet ([`super::fleet`]).
 
+use ciderfs_format::SessionId;
 use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
@@ -45,20 +46,20 @@ impl Wait {
         let mut out = vec![LockRecord { kind: 0, pid: 0, start: look, end: 0 }];
         for w in waits {
             out.push(LockRecord { kind: w.on.len() as u32, pid: w.pid, start: w.who.1, end: w.since });
-            out.extend(w.on.iter().map(|&(start, end)| LockRecord { kind: 0, pid: 0, start, end }));
+            out.extend(w.on.iter().map(|&(sid, end)| LockRecord { kind: 0, pid: 0, start: sid.0, end }));
         }
         Some(LockRecord::encode_list(&out).into())
     }
 
     /// Reads back the look and the waits of session `sid`; what is cut off is left out.
-    pub(crate) fn decode(sid: u64, raw: &[u8]) -> Result<(u64, Vec<Self>)> {
+    pub(crate) fn decode(sid: SessionId, raw: &[u8]) -> Result<(u64, Vec<Self>)> {
         let mut out = Vec::new();
         let records = LockRecord::decode_list(raw)?;
         let Some((look, mut rest)) = records.split_first() else { return Ok((0, out)) };
         while let Some((head, tail)) = rest.split_first() {
             let Some((on, tail)) = tail.split_at_checked(head.kind as usize) else { break };
             rest = tail;
-            let on = on.iter().map(|r| (r.start, r.end)).collect();
+            let on = on.iter().map(|r| (SessionId(r.start), r.end)).collect();
             out.push(Self { who: (sid, head.start), pid: head.pid, since: head.end, on });
         }
         Ok((look.start, out))
@@ -91,7 +92,7 @@ fn reaches<'a>(
 }
 
 /// The waits of a session that are the youngest of a circle.
-pub(crate) fn to_give_up(all: &[Wait], sid: u64) -> Vec<&Wait> {
+pub(crate) fn to_give_up(all: &[Wait], sid: SessionId) -> Vec<&Wait> {
     let youngest = |w: &&Wait| reaches(all.iter(), &w.on, (w.who, w.pid), |other| other.rank() < w.rank());
     all.iter().filter(|w| w.who.0 == sid).filter(youngest).collect()
 }
@@ -147,7 +148,12 @@ mod tests {
 
     /// Owners of session 1.
     fn wait(owner: u64, pid: u32, on: &[u64]) -> Wait {
-        Wait { who: (1, owner), pid, since: owner, on: on.iter().map(|o| (1, *o)).collect() }
+        Wait {
+            who: (SessionId(1), owner),
+            pid,
+            since: owner,
+            on: on.iter().map(|o| (SessionId(1), *o)).collect(),
+        }
     }
 
     #[test]
@@ -177,19 +183,24 @@ mod tests {
         let w = |who, since, on: &[LockOwner]| Wait { who, pid: 7, since, on: on.to_vec() };
         // Processes of different machines may have the same number. The owner 5 of session 1 only waits for the circle.
         let all = [
-            w((1, 1), 10, &[(2, 1), (1, 9)]),
-            w((2, 1), 30, &[(3, 1)]),
-            w((3, 1), 20, &[(1, 1)]),
-            w((1, 5), 40, &[(1, 1)]),
+            w((SessionId(1), 1), 10, &[(SessionId(2), 1), (SessionId(1), 9)]),
+            w((SessionId(2), 1), 30, &[(SessionId(3), 1)]),
+            w((SessionId(3), 1), 20, &[(SessionId(1), 1)]),
+            w((SessionId(1), 5), 40, &[(SessionId(1), 1)]),
         ];
-        let victims =
-            |all: &[Wait]| (1..=3).flat_map(|sid| to_give_up(all, sid)).map(|w| w.who).collect::<Vec<_>>();
-        assert_eq!(victims(&all), [(2, 1)], "the youngest, and only it");
+        let victims = |all: &[Wait]| {
+            (1..=3).flat_map(|sid| to_give_up(all, SessionId(sid))).map(|w| w.who).collect::<Vec<_>>()
+        };
+        assert_eq!(victims(&all), [(SessionId(2), 1)], "the youngest, and only it");
         assert_eq!(victims(&all[..2]), []);
         assert_eq!(victims(&[all[0].clone(), all[2].clone(), all[3].clone()]), []);
         // Two circles over one holder.
-        let two = [w((1, 1), 10, &[(2, 1), (3, 1)]), w((2, 1), 20, &[(1, 1)]), w((3, 1), 20, &[(1, 1)])];
-        assert_eq!(victims(&two), [(2, 1), (3, 1)]);
+        let two = [
+            w((SessionId(1), 1), 10, &[(SessionId(2), 1), (SessionId(3), 1)]),
+            w((SessionId(2), 1), 20, &[(SessionId(1), 1)]),
+            w((SessionId(3), 1), 20, &[(SessionId(1), 1)]),
+        ];
+        assert_eq!(victims(&two), [(SessionId(2), 1), (SessionId(3), 1)]);
     }
 
     #[test]
@@ -197,11 +208,11 @@ mod tests {
         let waits = [wait(3, 4, &[]), wait(5, 6, &[7, 8]), wait(9, 9, &[1])];
         let raw = Wait::encode(17, &waits).unwrap();
         assert_eq!(raw.len() % LockRecord::RECORD, 0);
-        assert_eq!(Wait::decode(1, &raw).unwrap(), (17, waits.to_vec()));
-        let cut = Wait::decode(1, &raw[..raw.len() - LockRecord::RECORD]).unwrap();
+        assert_eq!(Wait::decode(SessionId(1), &raw).unwrap(), (17, waits.to_vec()));
+        let cut = Wait::decode(SessionId(1), &raw[..raw.len() - LockRecord::RECORD]).unwrap();
         assert_eq!(cut, (17, waits[..2].to_vec()));
-        assert!(Wait::decode(1, &raw[1..]).is_err());
+        assert!(Wait::decode(SessionId(1), &raw[1..]).is_err());
         assert_eq!(Wait::encode(17, &[]), None);
-        assert_eq!(Wait::decode(1, &[]).unwrap(), (0, Vec::new()));
+        assert_eq!(Wait::decode(SessionId(1), &[]).unwrap(), (0, Vec::new()));
     }
 }

@@ -1,7 +1,7 @@
 //! What each write does to the maps.
 
 use ciderfs_format::quota::{Quota, QuotaLimits};
-use ciderfs_format::{Ino, Slice};
+use ciderfs_format::{Ino, Slice, SliceId};
 
 use super::tables::Tables;
 use crate::store::{Counter, DirStat, Output, QuotaKey, StoreError, Write};
@@ -171,7 +171,7 @@ impl Tables {
             Write::ReplaceSlices { ino, indx, drop, insert } => self.replace(*ino, *indx, *drop, insert)?,
             Write::TakeSlices(ino, indx) => {
                 let list = self.chunks.remove(&(*ino, *indx)).unwrap_or_default();
-                let taken = list.iter().filter(|s| s.id > 0).map(|s| {
+                let taken = list.iter().filter(|s| s.id.is_data()).map(|s| {
                     let left = self.add_ref(s.id, s.size, -1);
                     (Slice { id: s.id, size: s.size, ..Slice::default() }, left)
                 });
@@ -220,7 +220,7 @@ impl Tables {
         })
     }
 
-    fn add_ref(&mut self, id: u64, size: u32, n: i64) -> i64 {
+    fn add_ref(&mut self, id: SliceId, size: u32, n: i64) -> i64 {
         let refs = self.refs.entry((id, size)).or_insert(1);
         *refs = refs.saturating_add(n);
         *refs

@@ -5,7 +5,7 @@ use std::ops::{Bound, Range};
 
 use bytes::Bytes;
 use ciderfs_format::quota::Quota;
-use ciderfs_format::{Attr, Edge, Ino, Slice};
+use ciderfs_format::{Attr, Edge, Ino, SessionId, Slice, SliceId};
 
 use super::apply::damaged;
 use crate::store::{
@@ -23,24 +23,24 @@ pub(super) struct Tables {
     pub parents: BTreeMap<(Ino, Ino), i64>,
     pub chunks: BTreeMap<(Ino, u32), Vec<Slice>>,
     /// True counts; a slice without a record has one user.
-    pub refs: BTreeMap<(u64, u32), i64>,
-    pub delayed: BTreeMap<(u64, i64), Vec<(u64, u32)>>,
+    pub refs: BTreeMap<(SliceId, u32), i64>,
+    pub delayed: BTreeMap<(SliceId, i64), Vec<(SliceId, u32)>>,
     pub counters: HashMap<Counter, i64>,
     pub stamps: HashMap<Job, i64>,
     pub setting: Option<Bytes>,
     pub delfiles: BTreeMap<(Ino, u64), i64>,
     pub detached: BTreeMap<Ino, i64>,
-    pub sustained: BTreeSet<(u64, Ino)>,
+    pub sustained: BTreeSet<(SessionId, Ino)>,
     pub dir_stats: BTreeMap<Ino, DirStat>,
     pub quotas: BTreeMap<QuotaKey, Quota>,
-    pub sessions: BTreeMap<u64, (i64, Bytes)>,
+    pub sessions: BTreeMap<SessionId, (i64, Bytes)>,
     pub acls: BTreeMap<u32, Bytes>,
     pub flocks: BTreeMap<(Ino, LockOwner), bool>,
     pub plocks: BTreeMap<(Ino, LockOwner), Bytes>,
 }
 
-const FIRST_OWNER: LockOwner = (0, 0);
-const LAST_OWNER: LockOwner = (u64::MAX, u64::MAX);
+const FIRST_OWNER: LockOwner = (SessionId::NONE, 0);
+const LAST_OWNER: LockOwner = (SessionId(u64::MAX), u64::MAX);
 
 impl Tables {
     pub fn counter(&self, c: Counter) -> i64 {
@@ -176,8 +176,9 @@ impl Tables {
     }
 
     pub fn scan(&self, scan: &Scan, limit: usize) -> Vec<Scanned> {
-        let session =
-            |(sid, (expire, info)): (&u64, &(i64, Bytes))| Scanned::Session(*sid, *expire, info.clone());
+        let session = |(sid, (expire, info)): (&SessionId, &(i64, Bytes))| {
+            Scanned::Session(*sid, *expire, info.clone())
+        };
         let quotas = |of_dirs: bool| {
             self.quotas
                 .iter()

@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use ciderfs_format::slice::{MAX_FILE_SIZE, chunk_at, chunk_count, chunk_start, resolve};
-use ciderfs_format::{Attr, CHUNK_SIZE, Ino, Slice};
+use ciderfs_format::{Attr, CHUNK_SIZE, Ino, Slice, SliceId};
 
 use super::data::EMPTIED_CHUNKS_MAX;
 use super::fallocate::erase;
@@ -172,7 +172,9 @@ fn copy_records(
 fn pieces(list: &[Slice], base: u64, range: &Range<u64>) -> Vec<Slice> {
     let mut out: Vec<Slice> = Vec::new();
     let mut push = |piece: Slice| match out.last_mut() {
-        Some(last) if last.id == 0 && piece.id == 0 => last.len = last.len.saturating_add(piece.len),
+        Some(last) if last.id == SliceId::ZEROS && piece.id == SliceId::ZEROS => {
+            last.len = last.len.saturating_add(piece.len)
+        }
         _ => out.push(piece),
     };
     let mut at = range.start;
@@ -183,7 +185,7 @@ fn pieces(list: &[Slice], base: u64, range: &Range<u64>) -> Vec<Slice> {
             let cut = (from.saturating_sub(base) as u32).saturating_sub(e.pos);
             let len = to.saturating_sub(from) as u32;
             let off = e.off.saturating_add(cut);
-            push(if e.id == 0 { Slice::zeros(0, len) } else { Slice { off, len, ..e } });
+            push(if e.id == SliceId::ZEROS { Slice::zeros(0, len) } else { Slice { off, len, ..e } });
             at = to;
         }
     }
@@ -199,7 +201,7 @@ struct Records {
     /// Length of the target before; zeros beyond it need no record.
     length: u64,
     lists: BTreeMap<u32, Vec<Slice>>,
-    uses: BTreeMap<(u64, u32), i64>,
+    uses: BTreeMap<(SliceId, u32), i64>,
     count: usize,
 }
 
@@ -208,10 +210,10 @@ impl Records {
     fn put(&mut self, at: u64, piece: Slice) {
         for (indx, record) in piece.at_offset(at) {
             let begins = chunk_start(indx).saturating_add(u64::from(record.pos));
-            if record.id > 0 || begins < self.length {
+            if record.id.is_data() || begins < self.length {
                 self.lists.entry(indx).or_default().push(record);
                 self.count = self.count.saturating_add(1);
-                if record.id > 0 {
+                if record.id.is_data() {
                     let n = self.uses.entry((record.id, record.size)).or_default();
                     *n = i64::saturating_add(*n, 1);
                 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use ciderfs_format::slice::{MAX_FILE_SIZE, chunk_at, chunk_count, chunk_start, resolve};
-use ciderfs_format::{Attr, CHUNK_SIZE, Ino, Slice, Time, align4k};
+use ciderfs_format::{Attr, CHUNK_SIZE, Ino, Slice, SliceId, Time, align4k};
 
 use super::placing::place;
 use super::rules::{W, check_flags};
@@ -28,11 +28,11 @@ const TAKEN_CHUNKS_MAX: usize = 4096;
 
 impl Meta {
     /// The next slice id, unique in the volume for ever.
-    pub async fn new_slice_id(&self) -> Result<u64> {
+    pub async fn new_slice_id(&self) -> Result<SliceId> {
         if self.cfg.read_only {
             return Err(Errno::EROFS.into());
         }
-        self.retry(|| self.slices.next()).await
+        Ok(SliceId(self.retry(|| self.slices.next()).await?))
     }
 
     /// What a chunk holds now.
@@ -122,14 +122,14 @@ impl Meta {
                     return Err(Errno::EFBIG.into());
                 }
                 let records = || placed.lists.iter().flat_map(|(indx, list)| list.iter().map(|s| (*indx, s)));
-                let stored = records().find(|(_, s)| s.id > 0).map(|(indx, s)| (indx, s.id));
+                let stored = records().find(|(_, s)| s.id.is_data()).map(|(indx, s)| (indx, s.id));
                 // When it was written, not when it is committed: programs have seen that time, and would take
                 // a ctime that moves later for another change.
                 let ctime = if stored.is_some() { mtime.max(a.ctime) } else { t.now };
                 let (grown, longer) = growth(a.length, placed.length);
                 // A slice may be shared by several records; the first reference is its creation.
-                let mut uses: BTreeMap<(u64, u32), i64> = BTreeMap::new();
-                for (_, s) in records().filter(|(_, s)| s.id > 0) {
+                let mut uses: BTreeMap<(SliceId, u32), i64> = BTreeMap::new();
+                for (_, s) in records().filter(|(_, s)| s.id.is_data()) {
                     let n = uses.entry((s.id, s.size)).or_default();
                     *n = i64::saturating_add(*n, 1);
                 }
@@ -156,8 +156,10 @@ impl Meta {
                 t.charges.claimed = true;
                 t.charge(Some((a.uid, a.gid)), grown, 0);
                 t.grow_in_dirs(stats, (ino, &a), longer, grown)?;
-                let appends =
-                    slices.iter().zip(&placed.offsets).find(|(s, _)| s.place == Place::End && s.slice.id > 0);
+                let appends = slices
+                    .iter()
+                    .zip(&placed.offsets)
+                    .find(|(s, _)| s.place == Place::End && s.slice.id.is_data());
                 match stored {
                     Some(_) if let Some((new, at)) = appends => {
                         let (indx, pos) = (chunk_at(*at), (at % CHUNK_SIZE) as u32);
@@ -305,8 +307,8 @@ impl Meta {
         skipped: usize,
         new: Slice,
     ) -> Result<bool> {
-        let replaced: Vec<(u64, u32)> =
-            raw[skipped..].iter().filter(|s| s.id > 0).map(|s| (s.id, s.size)).collect();
+        let replaced: Vec<(SliceId, u32)> =
+            raw[skipped..].iter().filter(|s| s.id.is_data()).map(|s| (s.id, s.size)).collect();
         let keep = self.settings().trash_enabled();
         let now = self.fleet_now();
         let mut commit = crate::store::Commit {
@@ -318,7 +320,7 @@ impl Meta {
                 insert: raw[..skipped].iter().copied().chain([new]).collect(),
             }],
         };
-        if new.id > 0 {
+        if new.id.is_data() {
             commit.writes.push(Write::NewSliceRef(new.id, new.size));
         }
         let first_ref = commit.writes.len();

@@ -252,11 +252,13 @@ pub(super) fn erase(
 #[cfg(test)]
 #[allow(clippy::arithmetic_side_effects, reason = "tests")]
 mod tests {
+    use ciderfs_format::SliceId;
+
     use super::*;
 
     #[test]
     fn what_is_free_is_reserved_once() {
-        let data = |pos, len| Slice { pos, id: 7, size: len, off: 0, len };
+        let data = |pos, len| Slice { pos, id: SliceId(7), size: len, off: 0, len };
         assert_eq!(holes(&[], 5..20), [Slice::reserved(5, 15)]);
         assert_eq!(holes(&[data(0, 100)], 5..20), []);
         assert_eq!(

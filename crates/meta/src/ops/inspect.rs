@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use ciderfs_format::{Attr, Edge, Ino};
+use ciderfs_format::{Attr, Edge, Ino, SessionId};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use parking_lot::Mutex;
 
@@ -72,7 +72,7 @@ pub struct Holdings {
 
 impl Meta {
     /// What a session keeps.
-    pub async fn holdings(&self, sid: u64) -> Result<Holdings> {
+    pub async fn holdings(&self, sid: SessionId) -> Result<Holdings> {
         let inos = |items: Vec<Scanned>| -> Vec<Ino> {
             items
                 .into_iter()

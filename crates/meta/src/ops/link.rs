@@ -1,7 +1,7 @@
 //! Hard links and symbolic links.
 
 use bytes::Bytes;
-use ciderfs_format::{Attr, Edge, Ino, align4k};
+use ciderfs_format::{Attr, Edge, Ino, SessionId, align4k};
 
 use super::rules::check_new_name;
 use crate::error::{Errno, Result};
@@ -28,7 +28,7 @@ impl Meta {
         }
         let stats = self.settings().dir_stats;
         // Made without a name by this client; whether it may get one was decided when it was opened.
-        let nameless = self.sid() != 0 && self.open.is_linkable(ino);
+        let nameless = self.sid() != SessionId::NONE && self.open.is_linkable(ino);
         let ran = self
             .run("Link", |t| {
                 t.want([Read::Attr(dir), Read::Attr(ino), Read::Edge(dir, name.to_vec())])?;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use ciderfs_format::lock::{self, F_UNLCK, LockRecord, flock_allowed};
-use ciderfs_format::{Attr, Ino};
+use ciderfs_format::{Attr, Ino, SessionId};
 
 use crate::error::{Error, Result};
 use crate::proof::Proof;
@@ -148,7 +148,7 @@ impl Decided {
 
 /// The locks of a file while a batch is decided.
 struct Desk {
-    sid: u64,
+    sid: SessionId,
     flocks: Vec<(LockOwner, bool)>,
     records: Vec<(LockOwner, Vec<LockRecord>)>,
     /// Ranges that earlier requests of the batch wait for.
@@ -232,7 +232,7 @@ impl Desk {
 /// Decides about a batch of requests and buffers what it changes. `held` is what this client holds by its own account.
 pub(crate) fn decide(
     t: &mut Txn<'_>,
-    sid: u64,
+    sid: SessionId,
     ino: Ino,
     requests: &[Request],
     held: &Held,

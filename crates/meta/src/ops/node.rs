@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use ciderfs_format::attr::flags;
 use ciderfs_format::slice::chunk_count;
-use ciderfs_format::{Attr, Edge, FileType, Ino};
+use ciderfs_format::{Attr, Edge, FileType, Ino, SliceId};
 
 use super::clone::CloneOptions;
 use super::rules::{R, X};
@@ -170,14 +170,14 @@ fn lists_to_read(ino: Ino, a: &Attr, lists: &Lists) -> Result<Vec<u32>, Look> {
 
 /// Buffers the lists of a copy. They are those of the source, verbatim, and each record is one more reference.
 fn share(t: &mut Txn<'_>, (from, a): (Ino, &Attr), copy: Ino, lists: &Lists) -> Step<()> {
-    let mut uses: BTreeMap<(u64, u32), i64> = BTreeMap::new();
+    let mut uses: BTreeMap<(SliceId, u32), i64> = BTreeMap::new();
     // The caller has looked.
     for indx in lists_to_read(from, a, lists).unwrap_or_default() {
         let list = t.slices(from, indx)?;
         if list.is_empty() {
             continue;
         }
-        for slice in list.iter().filter(|s| s.id > 0) {
+        for slice in list.iter().filter(|s| s.id.is_data()) {
             let n = uses.entry((slice.id, slice.size)).or_default();
             *n = i64::saturating_add(*n, 1);
         }

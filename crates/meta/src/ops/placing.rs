@@ -48,12 +48,12 @@ impl Placed {
 mod tests {
     #![allow(clippy::arithmetic_side_effects, reason = "tests")]
 
-    use ciderfs_format::CHUNK_SIZE;
+    use ciderfs_format::{CHUNK_SIZE, SliceId};
 
     use super::*;
 
     fn slice(id: u64, pos: u32, len: u32) -> Slice {
-        Slice { pos, id, size: len, off: 0, len }
+        Slice { pos, id: SliceId(id), size: len, off: 0, len }
     }
 
     #[test]

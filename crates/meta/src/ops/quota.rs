@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use ciderfs_format::quota::{Quota, QuotaLimits};
 use ciderfs_format::settings::Settings;
-use ciderfs_format::{Attr, FileType, Ino};
+use ciderfs_format::{Attr, FileType, Ino, SessionId};
 
 use super::moving::Tears;
 use crate::charges::{Amount, add};
@@ -227,7 +227,7 @@ impl Meta {
         let mut living = sessions.iter().filter(|s| dead.iter().all(|(sid, _)| *sid != s.sid));
         let like_me = |info: &[u8]| String::from_utf8_lossy(info).contains(&self.cfg.version);
         let me = self.sid();
-        Ok(me != 0 && living.all(|s| s.sid >= me && like_me(&s.info)))
+        Ok(me != SessionId::NONE && living.all(|s| s.sid >= me && like_me(&s.info)))
     }
 
     /// Replaces the usage of a directory's quota by what is below it, at one moment; that is exact up to so many directories

@@ -2,7 +2,7 @@
 
 use ciderfs_format::attr::flags;
 use ciderfs_format::edge::trash_entry_name;
-use ciderfs_format::{Attr, Edge, FileType, Ino, align4k};
+use ciderfs_format::{Attr, Edge, FileType, Ino, SessionId, align4k};
 
 use super::rules::check_sticky;
 use crate::error::{Errno, Result};
@@ -85,7 +85,7 @@ impl Meta {
             if removing.as_ref().is_none_or(|r| r.ino() != e.ino) {
                 *removing = Some(self.open.removing(e.ino));
             }
-            if self.sid() != 0 && removing.as_ref().is_some_and(|r| r.is_open) {
+            if self.sid() != SessionId::NONE && removing.as_ref().is_some_and(|r| r.is_open) {
                 // The link count is guarded, so the addition ends at 0 exactly.
                 let patch =
                     AttrPatch { nlink: -(a.nlink as i32), ctime: Some(t.now), ..AttrPatch::default() };
@@ -141,7 +141,7 @@ impl Meta {
     }
 
     /// Ends an inode that was unlinked while open. An inode that is already gone is no error.
-    pub(crate) async fn remove_sustained(&self, sid: u64, ino: Ino) -> Result<()> {
+    pub(crate) async fn remove_sustained(&self, sid: SessionId, ino: Ino) -> Result<()> {
         let ran = self
             .run("Remove", |t| {
                 t.want([Read::Attr(ino)])?;

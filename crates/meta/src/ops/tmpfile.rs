@@ -3,7 +3,7 @@
 //! Such a file is what an unlinked open file is to every other client: an inode without links that the session sustains. It
 //! goes with its last close, or with the session.
 
-use ciderfs_format::{Attr, FileType, Ino};
+use ciderfs_format::{Attr, FileType, Ino, SessionId};
 
 use crate::error::{Errno, Result};
 use crate::proof::Proof;
@@ -33,7 +33,7 @@ impl Meta {
         if dir.is_trash() {
             return Err(Errno::EPERM.into());
         }
-        if sid == 0 {
+        if sid == SessionId::NONE {
             // Nobody would ever remove it.
             return Err(Errno::EOPNOTSUPP.into());
         }

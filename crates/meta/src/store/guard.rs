@@ -3,7 +3,7 @@
 use std::ops::BitOr;
 
 use bytes::Bytes;
-use ciderfs_format::{Attr, Edge, Ino, Slice};
+use ciderfs_format::{Attr, Edge, Ino, SessionId, Slice};
 
 use super::{Counter, LockKind, LockOwner, Name, QuotaKey, Read, Value};
 
@@ -150,7 +150,7 @@ pub enum Guard {
     /// The settings document is exactly this, or missing.
     Setting(Option<Bytes>),
     /// The session is registered.
-    Session(u64),
+    Session(SessionId),
     /// The hard-link parents are exactly these (only counts > 0 compared).
     Parents {
         /// Inode.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use ciderfs_format::quota::Quota;
-use ciderfs_format::{Attr, Edge, Ino, Slice};
+use ciderfs_format::{Attr, Edge, Ino, SessionId, Slice, SliceId};
 
 /// A name of an entry or an extended attribute, as raw bytes.
 pub type Name = Vec<u8>;
@@ -92,7 +92,7 @@ pub enum Read {
     /// The settings document, [`Value::Bytes`].
     Setting,
     /// Number of references to a slice, 1 for a slice nobody shares, [`Value::Int`].
-    SliceRefs(u64, u32),
+    SliceRefs(SliceId, u32),
     /// [`Value::DirStat`].
     DirStat(Ino),
     /// Limits and usage, [`Value::Quota`].
@@ -100,7 +100,7 @@ pub enum Read {
     /// Encoded ACL rule by id (`ciderfs_format::acl` record), [`Value::Bytes`].
     Acl(u32),
     /// Is the session registered? [`Value::Bool`].
-    Session(u64),
+    Session(SessionId),
     /// All flocks of an inode, [`Value::Flocks`].
     Flocks(Ino),
     /// All record locks of an inode, [`Value::Plocks`].
@@ -119,7 +119,7 @@ pub enum LockKind {
 }
 
 /// Who holds a lock: session id and the kernel's lock owner.
-pub type LockOwner = (u64, u64);
+pub type LockOwner = (SessionId, u64);
 
 /// The answer to a [`Read`].
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::fmt::Display;
 
 use bytes::Bytes;
 use ciderfs_format::quota::Quota;
-use ciderfs_format::{Attr, Edge, FileType, Ino};
+use ciderfs_format::{Attr, Edge, FileType, Ino, SessionId, SliceId};
 use parking_lot::Mutex;
 
 use super::{Name, QuotaKey};
@@ -48,7 +48,7 @@ pub enum Scan {
     /// Sessions whose expiry is at or before these unix seconds, [`Scanned::Session`].
     StaleSessions(i64),
     /// Inodes kept for a session, [`Scanned::Ino`].
-    Sustained(u64),
+    Sustained(SessionId),
     /// Files whose data must be removed and that were deleted at or before these unix seconds, [`Scanned::Delfile`].
     Delfiles(i64),
     /// Directories without a name that were noted at or before these unix seconds, [`Scanned::Ino`].
@@ -58,7 +58,7 @@ pub enum Scan {
     /// Delayed slices, [`Scanned::Delayed`].
     DelayedSlices,
     /// Inodes on which a session holds locks, [`Scanned::Ino`].
-    Locked(u64),
+    Locked(SessionId),
     /// Indexes of the existing chunk lists of a file, ascending, [`Scanned::Chunk`].
     Chunks(Ino),
     /// Quotas of directories, [`Scanned::Quota`].
@@ -71,15 +71,15 @@ pub enum Scan {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scanned {
     /// Session id, unix seconds of expiry, info JSON.
-    Session(u64, i64, Bytes),
+    Session(SessionId, i64, Bytes),
     /// An inode.
     Ino(Ino),
     /// Inode, length, unix seconds of deletion.
     Delfile(Ino, u64, i64),
     /// Slice id and size.
-    Slice(u64, u32),
+    Slice(SliceId, u32),
     /// New slice id, unix seconds, replaced (id, size) pairs.
-    Delayed(u64, i64, Vec<(u64, u32)>),
+    Delayed(SliceId, i64, Vec<(SliceId, u32)>),
     /// Chunk index.
     Chunk(u32),
     /// Whose, limits and usage.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use ciderfs_format::quota::QuotaLimits;
-use ciderfs_format::{Attr, Edge, Ino, Slice, Time};
+use ciderfs_format::{Attr, Edge, Ino, SessionId, Slice, SliceId, Time};
 
 use super::{AttrMask, Counter, DirStat, Guard, LockOwner, Name, QuotaKey, Value};
 
@@ -106,15 +106,15 @@ pub enum Write {
     /// pos, off and len zeroed) and the references left to each; 0 or less means that nobody uses the slice.
     TakeSlices(Ino, u32),
     /// Registers the first reference of a fresh slice. No-op where a missing count means one.
-    NewSliceRef(u64, u32),
+    NewSliceRef(SliceId, u32),
     /// Adds to the reference count of a slice (id, size). `Output::Int`: references left, 0 or less means dead.
-    AddSliceRef(u64, u32, i64),
+    AddSliceRef(SliceId, u32, i64),
     /// Removes the count of a dead slice after its objects are gone.
-    DropSliceRef(u64, u32),
+    DropSliceRef(SliceId, u32),
     /// Records the slices that a compaction replaced while the trash is on: new slice id, unix seconds, (id, size) list.
-    PutDelayedSlices(u64, i64, Vec<(u64, u32)>),
+    PutDelayedSlices(SliceId, i64, Vec<(SliceId, u32)>),
     /// Removes such a record.
-    DelDelayedSlices(u64, i64),
+    DelDelayedSlices(SliceId, i64),
     /// Adds to a counter. `Output::Int`: the new value.
     AddCounter(Counter, i64),
     /// Registers a file (inode, length) whose data must be removed; unix seconds.
@@ -126,9 +126,9 @@ pub enum Write {
     /// It has a name, or is gone.
     DelDetached(Ino),
     /// Keeps an unlinked inode for a session that has it open.
-    PutSustained(u64, Ino),
+    PutSustained(SessionId, Ino),
     /// No longer.
-    DelSustained(u64, Ino),
+    DelSustained(SessionId, Ino),
     /// Creates the usage record of a directory with zeros.
     InitDirStat(Ino),
     /// Adds to an existing usage record. `Output::Int`: 1 if it existed, else 0 and nothing was written.
@@ -158,9 +158,9 @@ pub enum Write {
     InitCounters,
     /// Registers or refreshes a session: id, unix seconds of expiry, info JSON. `Output::Int`: 1 if it was registered
     /// before, 0 if this created (or resurrected) it.
-    PutSession(u64, i64, Bytes),
+    PutSession(SessionId, i64, Bytes),
     /// Removes a session row.
-    DelSession(u64),
+    DelSession(SessionId),
     /// Stores an ACL rule under an id taken from `Counter::AclMaxId`.
     PutAcl(u32, Bytes),
     /// Sets or clears (None) one holder's flock on an inode; `true` is a write lock.
@@ -207,7 +207,7 @@ impl Commit {
                     return true;
                 }
                 Write::AppendSlices(ino, _, list)
-                    if list.iter().any(|s| s.id > 0) || !self.shortens(*ino) =>
+                    if list.iter().any(|s| s.id.is_data()) || !self.shortens(*ino) =>
                 {
                     return true;
                 }

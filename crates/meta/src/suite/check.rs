@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ciderfs_format::{Attr, FileType, Ino, align4k};
+use ciderfs_format::{Attr, FileType, Ino, SliceId, align4k};
 
 use crate::store::{Counter, DirCursor, DirEntry, DirStat, QuotaKey, Read, Scan, Scanned, Store, Value};
 
@@ -248,7 +248,7 @@ impl Volume {
 
     /// Slices in lists, waiting after a compaction, and their references.
     async fn check_slices(&self, s: &dyn Store) {
-        let mut uses: BTreeMap<(u64, u32), i64> = BTreeMap::new();
+        let mut uses: BTreeMap<(SliceId, u32), i64> = BTreeMap::new();
         // A scan for each file that has data; for everything else the first chunks tell enough and can be asked for together.
         let files = self.nodes.iter().filter(|(_, a)| a.is_file());
         let (empty, filled): (Vec<_>, Vec<_>) = files.partition(|(_, a)| a.length == 0);
@@ -265,7 +265,7 @@ impl Volume {
         }
         for value in values(s, &lists).await {
             let Value::Slices(list) = value else { panic!("{value:?}") };
-            for slice in list.iter().filter(|s| s.id > 0) {
+            for slice in list.iter().filter(|s| s.id.is_data()) {
                 *uses.entry((slice.id, slice.size)).or_default() += 1;
             }
         }

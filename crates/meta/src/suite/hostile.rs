@@ -8,7 +8,7 @@ mod table;
 use std::sync::Arc;
 
 use ciderfs_format::acl::{AclEntry, AclRule, XATTR_ACCESS};
-use ciderfs_format::{Attr, FileType, Ino};
+use ciderfs_format::{Attr, FileType, Ino, SliceId};
 
 use super::Engine;
 use super::world::*;
@@ -82,7 +82,7 @@ struct Keeper;
 
 #[async_trait::async_trait]
 impl SliceRemover for Keeper {
-    async fn remove_slice(&self, _: u64, _: u32) -> Result<(), String> {
+    async fn remove_slice(&self, _: SliceId, _: u32) -> Result<(), String> {
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ mod pairs;
 mod run;
 mod tree;
 
+use ciderfs_format::SliceId;
 use std::collections::BTreeSet;
 
 pub use self::pairs::{pairs, pairs_with_a_lost_reply, pairs_with_trash};
@@ -159,13 +160,13 @@ async fn nothing_leaked(w: &World, run: &Run<'_>) {
     for left in [Scan::Delfiles(i64::MAX >> 1), Scan::DeadSlices] {
         assert_eq!(w.store.scan(&left, 10).await.unwrap(), []);
     }
-    let removed: BTreeSet<(u64, u32)> = w.recorder.take().into_iter().collect();
+    let removed: BTreeSet<(SliceId, u32)> = w.recorder.take().into_iter().collect();
     let mut used = BTreeSet::new();
     for ino in run.tree.nodes.keys() {
         for item in w.store.scan(&Scan::Chunks(*ino), usize::MAX).await.unwrap() {
             let Scanned::Chunk(indx) = item else { panic!("{item:?}") };
             let list = steady.meta.read_raw_chunk(*ino, indx).await.unwrap();
-            used.extend(list.iter().filter(|s| s.id > 0).map(|s| (s.id, s.size)));
+            used.extend(list.iter().filter(|s| s.id.is_data()).map(|s| (s.id, s.size)));
         }
     }
     for item in w.store.scan(&Scan::DelayedSlices, usize::MAX).await.unwrap() {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use async_trait::async_trait;
 use ciderfs_format::settings::Settings;
-use ciderfs_format::{Attr, FileType, Ino, Slice, Time};
+use ciderfs_format::{Attr, FileType, Ino, Slice, SliceId, Time};
 use parking_lot::Mutex;
 
 use super::Engine;
@@ -56,13 +56,13 @@ impl Clock for TestClock {
 /// Remembers which slices were to be deleted, and can refuse.
 #[derive(Default)]
 pub(super) struct Recorder {
-    removed: Mutex<BTreeSet<(u64, u32)>>,
+    removed: Mutex<BTreeSet<(SliceId, u32)>>,
     refuse: Mutex<bool>,
 }
 
 impl Recorder {
     /// What was removed since the last call.
-    pub(super) fn take(&self) -> Vec<(u64, u32)> {
+    pub(super) fn take(&self) -> Vec<(SliceId, u32)> {
         std::mem::take(&mut *self.removed.lock()).into_iter().collect()
     }
 
@@ -73,7 +73,7 @@ impl Recorder {
 
 #[async_trait]
 impl SliceRemover for Recorder {
-    async fn remove_slice(&self, id: u64, size: u32) -> std::result::Result<(), String> {
+    async fn remove_slice(&self, id: SliceId, size: u32) -> std::result::Result<(), String> {
         if *self.refuse.lock() {
             return Err("the object store is away".into());
         }

@@ -1,9 +1,10 @@
 //! What is known of an open file is brought up to what the engine knows.
 
 use ciderfs_format::Ino;
-use ciderfs_meta::{Errno, Result, Version};
+use ciderfs_meta::{Errno, Version};
 
 use crate::content::file::File;
+use crate::error::Result;
 use crate::io::read::OVERTAKEN_MAX;
 use crate::vfs::Vfs;
 
@@ -31,7 +32,7 @@ impl Vfs {
                 file.forget_content();
                 Ok(true)
             }
-            Err(e) => Err(e),
+            Err(e) => Err(e.into()),
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use ciderfs_block::{BlockError, BlockStore, Buffer, Buffers, Permit};
-use ciderfs_format::{CHUNK_SIZE, Slice, Time};
+use ciderfs_format::{CHUNK_SIZE, Slice, SliceId, Time};
 use ciderfs_handover::Ticket;
 use ciderfs_meta::NewSlice;
 use parking_lot::Mutex;
@@ -53,7 +53,7 @@ pub(crate) struct Pending {
     /// Bytes so far.
     pub(crate) len: u32,
     /// Slice id.
-    pub(crate) id: u64,
+    pub(crate) id: SliceId,
     /// No more writes: a flush has taken it.
     pub(crate) frozen: bool,
     pub(crate) created: Instant,
@@ -70,7 +70,14 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    pub(crate) fn new(losses: Losses, at: u64, append: bool, id: u64, block_size: u32, now: Time) -> Self {
+    pub(crate) fn new(
+        losses: Losses,
+        at: u64,
+        append: bool,
+        id: SliceId,
+        block_size: u32,
+        now: Time,
+    ) -> Self {
         let created = Instant::now();
         Self {
             losses,

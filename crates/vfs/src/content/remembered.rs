@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ciderfs_format::{Attr, Ino};
-use ciderfs_meta::{Caller, ChunkView, Errno, OpenFlags, Result, Version};
+use ciderfs_meta::{Caller, ChunkView, Errno, OpenFlags, Version};
 use parking_lot::Mutex;
 
 use crate::content::file::File;
 use crate::content::moment::Moment;
+use crate::error::Result;
 use crate::io::open::Met;
 use crate::vfs::{OpenCache, Vfs};
 
@@ -228,7 +229,7 @@ fn few(mut views: Vec<(u32, &ChunkView)>) -> HashMap<u32, ChunkView> {
 
 #[cfg(test)]
 mod tests {
-    use ciderfs_format::{Extent, Time};
+    use ciderfs_format::{Extent, SliceId, Time};
 
     use super::*;
     use crate::tests::support::file_attr;
@@ -297,7 +298,7 @@ mod tests {
 
     #[test]
     fn of_long_lists_few_are_remembered() {
-        let piece = Extent { pos: 0, len: 1, id: 1, size: 1, off: 0 };
+        let piece = Extent { pos: 0, len: 1, id: SliceId(1), size: 1, off: 0 };
         let view = |pieces: usize| ChunkView { extents: vec![piece; pieces].into(), records: pieces };
         let kept = |pieces: &[usize]| {
             let views: Vec<ChunkView> = pieces.iter().map(|n| view(*n)).collect();

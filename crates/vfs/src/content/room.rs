@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use ciderfs_format::{Attr, Ino, align4k};
-use ciderfs_meta::{Caller, Claim, ClaimPlaces, Errno, Hold, Meta, Result, SetAttr};
+use ciderfs_meta::{Caller, Claim, ClaimPlaces, Errno, Hold, Meta, SetAttr};
 
 use crate::content::file::File;
+use crate::error::Result;
 use crate::vfs::Vfs;
 
 /// How often the engine is asked whether there is room, while commits of this mount come between.
@@ -96,7 +97,7 @@ impl Claims {
         if !matches!(admitted, Ok(true)) {
             self.arriving.remove(write);
         }
-        admitted
+        Ok(admitted?)
     }
 
     pub(super) fn arrived(&mut self, write: Reach) {
@@ -217,7 +218,7 @@ impl Vfs {
         let hold = match self.meta.getattr(ino).await {
             Ok(attr) => Some(self.meta.hold_owner_room(&attr, set)),
             Err(e) if e.errno() == Errno::ENOENT => None,
-            Err(e) => return Err(e),
+            Err(e) => return Err(e.into()),
         };
         self.settle_writes(|_, attr| grows(attr)).await;
         Ok(hold)

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ciderfs_format::{Attr, Ino, Time};
 use ciderfs_handover::Ticket;
 
-use ciderfs_meta::{Changed, ChunkView, ClaimPlaces, Errno, Meta, Result, Version};
+use ciderfs_meta::{Changed, ChunkView, ClaimPlaces, Errno, Meta, Version};
 
 use crate::content::believed::Believed;
 use crate::content::buffer::Buffer;
@@ -18,6 +18,7 @@ use crate::content::moment::Moment;
 use crate::content::pending::Pending;
 use crate::content::room::{Claims, Lengths, Reach};
 use crate::content::views::Views;
+use crate::error::Result;
 use crate::io::locks::Losses;
 
 /// What [`File::state`](crate::content::file::File::state) protects.

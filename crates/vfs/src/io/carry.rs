@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ciderfs_format::Ino;
+use ciderfs_format::{Ino, SessionId, SliceId};
 use ciderfs_handover::{Kind, Place, Record, Room, State, Ticket, Written};
 use ciderfs_meta::Errno;
 use ciderfs_meta::store::LockKind;
@@ -26,9 +26,9 @@ pub(crate) struct Carry {
 }
 
 impl Carry {
-    pub(crate) fn new(state: Option<Arc<State>>, sid: u64) -> Self {
+    pub(crate) fn new(state: Option<Arc<State>>, sid: SessionId) -> Self {
         if let Some(state) = &state {
-            state.set_sid(sid);
+            state.set_sid(sid.0);
         }
         Self { state, freed: Notify::new() }
     }
@@ -148,15 +148,15 @@ impl LogPlace<'_> {
         ino: Ino,
         at: u64,
         append: bool,
-        slice: u64,
+        slice: SliceId,
         data: &[u8],
     ) -> Option<Ticket> {
         let state = self.carry.state.as_ref()?;
         if let Some(ticket) = self.again.take() {
-            state.moved(&ticket, slice);
+            state.moved(&ticket, slice.0);
             return Some(ticket);
         }
-        let written = Written { ino: ino.0, at, append, slice, unique: self.unique };
+        let written = Written { ino: ino.0, at, append, slice: slice.0, unique: self.unique };
         Some(state.append(self.room.take()?, &written, &[IoSlice::new(data)]))
     }
 }

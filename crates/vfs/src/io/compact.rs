@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::{Bytes, BytesMut};
 use ciderfs_block::{BlockError, BudgetKind, ReadHint, SlicePart};
 use ciderfs_format::compaction::{self, Plan};
-use ciderfs_format::{Ino, Slice};
-use ciderfs_meta::{ChunkView, Error, Result};
+use ciderfs_format::{Ino, Slice, SliceId};
+use ciderfs_meta::ChunkView;
 use futures_util::{StreamExt as _, stream};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::content::file::File;
+use crate::error::Result;
 use crate::vfs::Vfs;
 
 /// Compactions that run at a time; more are not begun, somebody will see the list again.
@@ -138,11 +139,7 @@ impl Vfs {
         if let Err(e) = self.copy_plan(id, &plan, tier).await {
             self.discard(id, plan.size).await;
             // Somebody else has compacted the chunk and deleted what we were about to copy.
-            return if e.is_not_found() || self.compactions.closing() {
-                Ok(None)
-            } else {
-                Err(Error::Volume(e.to_string()))
-            };
+            return if e.is_not_found() || self.compactions.closing() { Ok(None) } else { Err(e.into()) };
         }
         let raw = &list[..plan.skipped + plan.taken];
         let new = Slice { pos: plan.pos, id, size: plan.size, off: 0, len: plan.size };
@@ -154,13 +151,13 @@ impl Vfs {
         Ok(None)
     }
 
-    async fn discard(&self, id: u64, size: u32) {
+    async fn discard(&self, id: SliceId, size: u32) {
         if let Err(e) = self.blocks.delete_slice(id, size).await {
             tracing::warn!("objects of the unused slice {id} are left to garbage collection: {e}");
         }
     }
 
-    async fn copy_plan(&self, id: u64, plan: &Plan, tier: u8) -> std::result::Result<(), BlockError> {
+    async fn copy_plan(&self, id: SliceId, plan: &Plan, tier: u8) -> std::result::Result<(), BlockError> {
         let block = self.blocks.block_size();
         let copies: Vec<_> = (0..plan.size.div_ceil(block))
             .map(|n| {
@@ -190,7 +187,7 @@ impl Vfs {
     /// Bytes `range` of the new slice.
     async fn gather(&self, plan: &Plan, range: Range<u32>) -> std::result::Result<Bytes, BlockError> {
         let (mut parts, mut places) = (Vec::new(), Vec::new());
-        for piece in plan.pieces.iter().filter(|p| p.id > 0) {
+        for piece in plan.pieces.iter().filter(|p| p.id.is_data()) {
             let start = (piece.pos - plan.pos).max(range.start);
             let end = (piece.pos - plan.pos + piece.len).min(range.end);
             if start < end {

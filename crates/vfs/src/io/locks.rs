@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use ciderfs_format::lock::{F_WRLCK, LockRecord};
 use ciderfs_format::{Attr, Ino};
 use ciderfs_meta::store::LockKind;
-use ciderfs_meta::{Errno, Error, Lock, LockCaller, Result};
+use ciderfs_meta::{Errno, Lock, LockCaller};
 use parking_lot::Mutex;
 
 use crate::closing::Change;
 use crate::content::file::File;
 use crate::content::moment::Moment;
+use crate::error::{Error, Result};
 use crate::io::handles::{FileHandle, Handle};
 use crate::kernel::Stale;
 use crate::vfs::Vfs;
@@ -147,7 +148,7 @@ impl Vfs {
     /// `EPERM` (a virtual file), `EBADF`; `EIO` if the engine stays away.
     pub async fn find_lock(&self, fh: u64, owner: u64, want: LockRecord) -> Result<Option<LockRecord>> {
         let h = self.lockable(fh)?;
-        self.meta.find_lock(h.file.ino, owner, want).await
+        Ok(self.meta.find_lock(h.file.ino, owner, want).await?)
     }
 
     fn lockable(&self, fh: u64) -> Result<Arc<FileHandle>> {
@@ -177,7 +178,7 @@ impl Vfs {
                     vfs.drop_locks(ino, LockKind::Record, owner).await;
                     flushed
                 });
-                return closing.await.map_err(|e| Error::Volume(format!("close failed: {e}")))?;
+                return closing.await.map_err(|e| Error::ended("close", e))?;
             }
         }
         self.flush_descriptor(fh).await
@@ -209,7 +210,7 @@ impl Vfs {
     /// Refuses a write through a handle that was open when locks on its file were lost.
     pub(crate) async fn check_locks(&self, h: &FileHandle) -> Result<()> {
         self.meta.check_locks(h.file.ino).await?;
-        if self.losses(h.file.ino) > h.locks.losses { Err(Error::LockLost) } else { Ok(()) }
+        if self.losses(h.file.ino) > h.locks.losses { Err(Error::LOCK_LOST) } else { Ok(()) }
     }
 
     /// The same for a handle by its number.
@@ -249,7 +250,7 @@ impl Vfs {
     }
 }
 
-fn is_again(result: &Result<Option<Attr>>) -> bool {
+fn is_again(result: &Result<Option<Attr>, ciderfs_meta::Error>) -> bool {
     matches!(result, Err(e) if e.errno() == Errno::EAGAIN)
 }
 

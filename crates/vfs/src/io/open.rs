@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ciderfs_format::{Attr, Ino};
 use ciderfs_handover::Kind;
-use ciderfs_meta::{Caller, Errno, OpenFlags, Result, Version};
+use ciderfs_meta::{Caller, Errno, OpenFlags, Version};
 
 use crate::closing::Change;
 use crate::content::file::File;
 use crate::content::moment::Moment;
+use crate::error::Result;
 use crate::io::carry::Source;
 use crate::io::handles::{FileHandle, Handle};
 use crate::kernel::looks::comes_by_path;
@@ -95,9 +96,9 @@ impl Vfs {
             Err(e) if comes_by_path(flags) => {
                 self.disbelieve(ino, &e);
                 let gone = e.errno() == Errno::ENOENT;
-                (self.open_refused(c, ino, how, e).await?, None, gone)
+                (self.open_refused(c, ino, how, e.into()).await?, None, gone)
             }
-            Err(e) => return Err(e),
+            Err(e) => return Err(e.into()),
         };
         let version = Version::of(&attr);
         let (file, first_handle) = self.files.open(ino, &attr);

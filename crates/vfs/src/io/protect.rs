@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use ciderfs_format::Ino;
 use ciderfs_format::attr::flags;
-use ciderfs_meta::{Caller, Errno, Error, Result, SetAttr};
+use ciderfs_meta::{Caller, Errno, SetAttr};
 
+use crate::error::{Error, Result};
 use crate::io::handles::Handle;
 use crate::io::request::Writer;
 use crate::vfs::Vfs;

@@ -6,10 +6,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ciderfs_meta::{Allocate, Caller, Errno, Error, Result};
+use ciderfs_meta::{Allocate, Caller, Errno};
 
 use crate::closing::Change;
 use crate::content::file::{File, UnderWay};
+use crate::error::{Error, Result};
 use crate::io::handles::Handle;
 use crate::vfs::Vfs;
 
@@ -45,11 +46,6 @@ fn allocation(mode: u32) -> Result<Allocate, Errno> {
     })
 }
 
-/// A file that went away takes its data along; that is `ESTALE` to those who have it open.
-pub(crate) fn on_descriptor(e: Error) -> Error {
-    if e.errno() == Errno::ENOENT { Errno::ESTALE.into() } else { e }
-}
-
 impl Vfs {
     fn file_of(&self, fh: u64, write: bool) -> Result<Arc<File>, Errno> {
         match self.handles.get(fh)? {
@@ -65,7 +61,7 @@ impl Vfs {
     ) -> Result<T> {
         match tokio::spawn(work).await {
             Ok(result) => result,
-            Err(e) => Err(Error::Volume(format!("an operation failed: {e}"))),
+            Err(e) => Err(Error::ended("an operation", e)),
         }
     }
 
@@ -90,7 +86,7 @@ impl Vfs {
             let mut lists = vfs.flush_locked(&file).await;
             let under_way = UnderWay::begin(&file, 0);
             let done = vfs.meta.fallocate(&c, file.ino, how, off, len).await;
-            let (changed, noted) = done.map_err(on_descriptor)?;
+            let (changed, noted) = done.map_err(Error::when_held)?;
             vfs.done(file.ino, Change::Content { changed: &changed, under_way }).await;
             vfs.allocated.suspect(file.ino);
             lists.extend(noted);
@@ -137,7 +133,7 @@ impl Vfs {
                 match step {
                     // What was copied before the error counts.
                     Err(_) if done > 0 => break,
-                    Err(e) => return Err(on_descriptor(e)),
+                    Err(e) => return Err(Error::when_held(e)),
                     Ok(step) => {
                         if let Some(changed) = &step.changed {
                             vfs.done(target.ino, Change::Content { changed, under_way }).await;

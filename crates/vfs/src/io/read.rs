@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ciderfs_block::{BlockError, ReadHint, SlicePart};
-use ciderfs_format::CHUNK_SIZE;
 use ciderfs_format::slice::MAX_FILE_SIZE;
-use ciderfs_meta::{ChunkView, Errno, Result};
+use ciderfs_format::{CHUNK_SIZE, SliceId};
+use ciderfs_meta::ChunkView;
 
 use crate::content::file::File;
 use crate::content::pending::Part;
+use crate::error::{Error, Result};
 use crate::io::handles::FileHandle;
-use crate::io::ranges::on_descriptor;
 use crate::vfs::Vfs;
 
 /// Attempts to read content that other clients keep changing.
@@ -25,7 +25,7 @@ static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 /// Where a piece of a read comes from.
 enum Source {
     Zeros,
-    Slice { id: u64, size: u32, off: u32 },
+    Slice { id: SliceId, size: u32, off: u32 },
     Ready(Bytes),
 }
 
@@ -83,7 +83,9 @@ impl Vfs {
     ) -> Result<Vec<Bytes>> {
         let file = &h.file;
         let mut pause = Duration::from_millis(1);
-        for attempt in 1.. {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
             let (sequential, ahead) = {
                 let max = self.max_readahead;
                 let block = u64::from(self.blocks.block_size());
@@ -100,8 +102,7 @@ impl Vfs {
                 Err(e) => {
                     let changed = e.is_not_found();
                     if attempt >= ATTEMPTS_MAX || !changed {
-                        tracing::error!("inode {}: reading {size} bytes at {off}: {e}", file.ino);
-                        return Err(Errno::EIO.into());
+                        return Err(Error::Unreadable { ino: file.ino, off, size, source: e });
                     }
                     // Compacted or truncated elsewhere: the list that named those objects is out of date.
                     file.forget_content();
@@ -110,7 +111,6 @@ impl Vfs {
                 }
             }
         }
-        Err(Errno::EIO.into())
     }
 
     /// One byte of an open file, if it can be read.
@@ -160,7 +160,7 @@ impl Vfs {
                         return Ok(None);
                     }
                 }
-                Err(e) => return Err(on_descriptor(e)),
+                Err(e) => return Err(Error::when_held(e)),
             }
         }
         let s = file.state.lock();
@@ -237,7 +237,7 @@ impl Vfs {
                     next_list = next_list.or(Some(chunk));
                     continue;
                 };
-                for e in view.extents.iter().filter(|e| e.id > 0) {
+                for e in view.extents.iter().filter(|e| e.id.is_data()) {
                     let start = (base + u64::from(e.pos)).max(from);
                     let end = (base + e.end()).min(to);
                     if start < end {
@@ -270,7 +270,7 @@ impl Vfs {
 
 fn paint_view(pieces: &mut Vec<Piece>, chunk: u32, view: &ChunkView, off: u64, end: u64) {
     let base = u64::from(chunk) * CHUNK_SIZE;
-    for e in view.extents.iter().filter(|e| e.id > 0) {
+    for e in view.extents.iter().filter(|e| e.id.is_data()) {
         let from = (base + u64::from(e.pos)).max(off);
         let to = (base + e.end()).min(end);
         if from < to {

@@ -1,5 +1,6 @@
 //! Lets the metadata layer delete the objects of dead slices.
 
+use ciderfs_format::SliceId;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -11,7 +12,7 @@ pub struct BlockRemover(pub Arc<BlockStore>);
 
 #[async_trait]
 impl SliceRemover for BlockRemover {
-    async fn remove_slice(&self, id: u64, size: u32) -> Result<(), String> {
+    async fn remove_slice(&self, id: SliceId, size: u32) -> Result<(), String> {
         self.0.delete_slice(id, size).await.map_err(|e| e.to_string())
     }
 }

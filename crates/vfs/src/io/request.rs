@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use ciderfs_format::Ino;
-use ciderfs_meta::{Caller, Result, SetAttr};
+use ciderfs_meta::{Caller, SetAttr};
 
+use crate::error::Result;
 use crate::stat::whole::Stat;
 use crate::vfs::{Opened, Vfs};
 

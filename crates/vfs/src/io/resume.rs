@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ciderfs_format::Ino;
 use ciderfs_format::slice::{chunk_at, chunk_count};
+use ciderfs_format::{Ino, SliceId};
 use ciderfs_handover::{Kind, Logged, Record, State, Written};
-use ciderfs_meta::store::{LockKind, StoreError};
-use ciderfs_meta::{Caller, Errno, Error, Holder, Result};
+use ciderfs_meta::store::LockKind;
+use ciderfs_meta::{Caller, Errno, Holder};
 
+use crate::error::{Error, Result};
 use crate::io::carry::Source;
 use crate::io::handles::{FileHandle, Handle};
 use crate::io::locks::Losses;
@@ -76,8 +77,14 @@ impl Vfs {
         let opener = Caller { check: r.flags != 0, ..opener(r) };
         let ino = Ino(r.ino);
         // As it is asked for otherwise, nobody would notice before it is listed.
-        let handle = match self.meta.getattr(ino).await.and(self.dir_handle(&opener, ino).await) {
-            Err(e) if is_of_one_file(&e) => {
+        let handle = match self
+            .meta
+            .getattr(ino)
+            .await
+            .map_err(Error::from)
+            .and(self.dir_handle(&opener, ino).await)
+        {
+            Err(e) if e.is_of_one_file() => {
                 tracing::warn!("inode {ino}: the directory was open, and cannot be opened again: {e}");
                 Handle::Lost
             }
@@ -108,9 +115,9 @@ impl Vfs {
         for r in handles() {
             let writes = r.flags & libc::O_ACCMODE != libc::O_RDONLY;
             let nameless = r.flags & libc::O_TMPFILE == libc::O_TMPFILE;
-            match self.meta.reopen(ino, writes, nameless).await {
+            match self.meta.reopen(ino, writes, nameless).await.map_err(Error::from) {
                 Ok(a) => attr = Some(a),
-                Err(e) if is_of_one_file(&e) => {
+                Err(e) if e.is_of_one_file() => {
                     if e.errno() != Errno::ENOENT {
                         tracing::error!("inode {ino}: it was open, and cannot be opened again: {e}");
                     }
@@ -127,8 +134,8 @@ impl Vfs {
         let holders = || records.iter().filter(|r| r.kind != Kind::File).map(|r| (r, holder(r)));
         let held: Vec<Holder> =
             holders().filter(|(r, _)| session_lives || r.flags != 0).map(|(_, h)| h).collect();
-        match self.meta.adopt_locks(ino, &held, !session_lives).await {
-            Err(e) if is_of_one_file(&e) => {
+        match self.meta.adopt_locks(ino, &held, !session_lives).await.map_err(Error::from) {
+            Err(e) if e.is_of_one_file() => {
                 tracing::error!(
                     "inode {ino}: what is locked in it is not known, and what was open is lost: {e}"
                 );
@@ -181,9 +188,9 @@ impl Vfs {
             let ino = Ino(*ino);
             if self.files.get(ino).is_none() {
                 // Nobody has it open any more: it is only written.
-                match self.meta.reopen(ino, true, false).await {
+                match self.meta.reopen(ino, true, false).await.map_err(Error::from) {
                     Ok(attr) => _ = self.files.open(ino, &attr),
-                    Err(e) if is_of_one_file(&e) => {
+                    Err(e) if e.is_of_one_file() => {
                         if e.errno() != Errno::ENOENT {
                             tracing::error!("inode {ino}: it cannot be written to: {e}");
                             damaged.insert(ino);
@@ -197,7 +204,7 @@ impl Vfs {
             }
             match self.committed_of(ino, writes).await {
                 Ok(ids) => committed.extend(ids),
-                Err(e) if is_of_one_file(&e) => {
+                Err(e) if e.is_of_one_file() => {
                     tracing::error!("inode {ino}: what was written is lost: {e}");
                     damaged.insert(ino);
                 }
@@ -215,7 +222,7 @@ impl Vfs {
                 found.lost_writes += 1;
                 continue;
             }
-            let Some(file) = file.filter(|_| !committed.contains(&written.slice)) else {
+            let Some(file) = file.filter(|_| !committed.contains(&SliceId(written.slice))) else {
                 state.release([ticket]);
                 continue;
             };
@@ -261,14 +268,14 @@ impl Vfs {
 
     /// Closes a file that was opened again for nothing.
     async fn give_back(&self, ino: Ino) -> Result<()> {
-        match self.meta.close(ino).await {
-            Err(e) if !is_of_one_file(&e) => Err(e),
+        match self.meta.close(ino).await.map_err(Error::from) {
+            Err(e) if !e.is_of_one_file() => Err(e),
             _ => Ok(()),
         }
     }
 
     /// The slices, of those that some writes were to go into, that a file has.
-    async fn committed_of(&self, ino: Ino, writes: &[Written]) -> Result<HashSet<u64>> {
+    async fn committed_of(&self, ino: Ino, writes: &[Written]) -> Result<HashSet<SliceId>> {
         let ends = writes.iter().any(|w| w.append);
         let chunks = if ends { chunk_count(self.files.get(ino).map_or(0, |f| f.attr().length)) } else { 0 };
         let mut indexes: BTreeSet<u32> = BTreeSet::new();
@@ -283,11 +290,6 @@ impl Vfs {
         }
         Ok(found)
     }
-}
-
-/// Is it only this file that cannot be used? Then the others go on without it.
-fn is_of_one_file(e: &Error) -> bool {
-    matches!(e, Error::Errno(_) | Error::LockLost | Error::Store(StoreError::Corrupt(_)))
 }
 
 /// Who has opened a handle, of which it is known.

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use ciderfs_block::{BlockError, BudgetKind, Permit};
 use ciderfs_format::slice::MAX_FILE_SIZE;
-use ciderfs_format::{CHUNK_SIZE, Time};
-use ciderfs_meta::{Clock as _, Errno, Error, NewSlice, Result, SystemClock};
+use ciderfs_format::{CHUNK_SIZE, SliceId, Time};
+use ciderfs_meta::{Clock as _, Errno, NewSlice, SystemClock};
 
 use crate::closing::{Change, Commit};
 use crate::content::file::{File, UnderWay};
 use crate::content::moment::Moment;
 use crate::content::pending::Pending;
+use crate::error::{Error, Result};
 use crate::io::carry::{LogPlace, Source};
 use crate::io::locks::Losses;
 use crate::vfs::Vfs;
@@ -111,12 +112,12 @@ impl Vfs {
         offset: Option<u64>,
         data: &[u8],
         (permit, log): (&mut Option<Permit>, &mut LogPlace<'_>),
-        id: Option<u64>,
+        id: Option<SliceId>,
     ) -> Result<Option<(u64, bool)>> {
         let now = SystemClock.now();
         let mut s = file.state.lock();
         if self.losses(file.ino) > losses {
-            return Err(Error::LockLost);
+            return Err(Error::LOCK_LOST);
         }
         let (at, append) = (offset.unwrap_or(s.attr().length), offset.is_none());
         let index = match s.find_slice(losses, at, data.len() as u64, append) {
@@ -165,9 +166,7 @@ impl Vfs {
     /// caller stops waiting.
     pub(crate) async fn flush(self: &Arc<Self>, file: &Arc<File>) -> Result<()> {
         let (vfs, file) = (Arc::clone(self), Arc::clone(file));
-        tokio::spawn(async move { vfs.flush_file(&file).await })
-            .await
-            .map_err(|e| Error::Volume(format!("flush failed: {e}")))
+        tokio::spawn(async move { vfs.flush_file(&file).await }).await.map_err(|e| Error::ended("flush", e))
     }
 
     /// [`Vfs::flush`] for who must know whether all of it is stored.
@@ -231,7 +230,7 @@ impl Vfs {
     ) -> Vec<(u32, usize)> {
         let mut slices: Vec<NewSlice> = Vec::new();
         let mut believed: Vec<u64> = Vec::new();
-        let mut failed: Vec<(u64, u32)> = Vec::new();
+        let mut failed: Vec<(SliceId, u32)> = Vec::new();
         let mut mtime = Time::default();
         let mut error = None;
         let under_way = UnderWay::begin(file, stored.len());
@@ -243,13 +242,13 @@ impl Vfs {
                 if let Err(e) = result {
                     tracing::error!("inode {}: {} bytes are lost: {e}", file.ino, p.len);
                     failed.push((p.id, p.len));
-                    error = Some(Errno::EIO);
+                    error = Some(Error::from(e.clone()));
                     continue;
                 }
                 if p.losses < losses {
-                    tracing::error!("inode {}: {} bytes are refused: {}", file.ino, p.len, Error::LockLost);
+                    tracing::error!("inode {}: {} bytes are refused: {}", file.ino, p.len, Error::LOCK_LOST);
                     failed.push((p.id, p.len));
-                    error = Some(Errno::EIO);
+                    error = Some(Error::LOCK_LOST);
                     continue;
                 }
                 mtime = mtime.max(p.mtime);
@@ -260,17 +259,16 @@ impl Vfs {
         let written = if slices.is_empty() {
             None
         } else {
-            Some(self.meta.write_since(losses.0, file.ino, &slices, mtime).await)
+            Some(self.meta.write_since(losses.0, file.ino, &slices, mtime).await.map_err(Error::from))
         };
         if let Some(Err(e)) = &written {
-            // A deleted file takes its data along.
-            let errno = if e.errno() == Errno::ENOENT { Errno::ESTALE } else { e.errno() };
             tracing::error!("inode {}: committing {} slices: {e}", file.ino, slices.len());
-            error = Some(errno);
             // With an unknown outcome the objects may be in use; garbage collection decides about them.
-            if matches!(e, Error::Errno(_) | Error::LockLost) {
+            if e.is_refusal() {
                 failed.extend(slices.iter().map(|s| (s.slice.id, s.slice.size)));
             }
+            // A deleted file takes its data along.
+            error = Some(Error::when_held(e.clone()));
         }
         let committed = written.as_ref().and_then(|written| written.as_ref().ok());
         let commit = Commit {
@@ -278,7 +276,7 @@ impl Vfs {
             slices: stored.len(),
             changed: committed.map(|w| &w.changed),
             moved: committed.is_some_and(|w| w.offsets != believed),
-            error,
+            error: error.map(|e| e.errno()),
         };
         self.done(file.ino, Change::Written(commit)).await;
         for (id, size) in failed {

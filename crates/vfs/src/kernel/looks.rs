@@ -7,9 +7,10 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use ciderfs_format::{Attr, Ino};
-use ciderfs_meta::{Caller, Errno, Error, OpenFlags, Result};
+use ciderfs_meta::{Caller, Errno, OpenFlags};
 use parking_lot::Mutex;
 
+use crate::error::{Error, Result};
 use crate::vfs::Vfs;
 
 /// Threads remembered that were told to look again; beyond that one may be told so twice.

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use ciderfs_format::{Attr, FileType, Ino};
 use ciderfs_handover::Place;
 use ciderfs_meta::store::{DirCursor, DirEntry};
-use ciderfs_meta::{Caller, Errno, HeldDir, Result, SeenNames};
+use ciderfs_meta::{Caller, Errno, HeldDir, SeenNames};
 
 use crate::content::moment::Moment;
+use crate::error::Result;
 use crate::vfs::Vfs;
 
 /// Entries asked for at first, and by readers that take their time: attributes are given along only while they are fresh.

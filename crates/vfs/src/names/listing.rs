@@ -5,8 +5,9 @@ use std::sync::{Arc, Weak};
 
 use ciderfs_format::{FileType, Ino};
 use ciderfs_handover::Kind;
-use ciderfs_meta::{Caller, Errno, Result};
+use ciderfs_meta::{Caller, Errno};
 
+use crate::error::Result;
 use crate::io::handles::Handle;
 use crate::names::dir::{DirItem, DirStream};
 use crate::vfs::Vfs;

@@ -5,10 +5,11 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use ciderfs_format::{FileType, Ino};
-use ciderfs_meta::{Caller, Errno, NewNode, Result};
+use ciderfs_meta::{Caller, Errno, NewNode};
 
 use crate::closing::Change;
 use crate::content::moment::Moment;
+use crate::error::Result;
 use crate::vfs::{Entry, Opened, Vfs};
 
 /// Times that a name is looked up which other mounts keep giving to other files, until a file is opened by it.

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ciderfs_format::{Attr, Ino};
-use ciderfs_meta::{Caller, Errno, Result, SetAttr, VolumeStat, set_unrecorded};
+use ciderfs_meta::{Caller, Errno, SetAttr, VolumeStat, set_unrecorded};
 
 use crate::closing::Change;
 use crate::content::moment::Moment;
+use crate::error::Result;
 use crate::io::handles::Handle;
 use crate::vfs::Vfs;
 
@@ -49,9 +50,9 @@ impl Vfs {
             (Err(e), file) if e.errno() == Errno::ENOENT => match (file, self.meta.departed(ino)) {
                 (Some(file), _) => file.state.lock().orphaned(),
                 (None, Some(attr)) => attr,
-                (None, None) => return Err(e),
+                (None, None) => return Err(e.into()),
             },
-            (Err(e), _) => return Err(e),
+            (Err(e), _) => return Err(e.into()),
         };
         self.kernel.answered(ino, &attr);
         Ok((self.with_atime(ino, attr), elapsed))
@@ -134,11 +135,11 @@ impl Vfs {
             Err(e) if e.errno() == Errno::ENOENT => {
                 if let Some(file) = file {
                     let now = self.meta.now();
-                    let set_all = |attr: &mut Attr| set_unrecorded(c, attr, set, now);
+                    let set_all = |attr: &mut Attr| Ok(set_unrecorded(c, attr, set, now)?);
                     let attr = file.state.lock().set_orphan(set_all)?;
                     return Ok((attr, Moment::now()));
                 }
-                return self.meta.set_departed(c, ino, set).unwrap_or(Err(e)).map(|a| (a, Moment::now()));
+                return Ok((self.meta.set_departed(c, ino, set).unwrap_or(Err(e))?, Moment::now()));
             }
             other => other?,
         };
@@ -163,13 +164,13 @@ impl Vfs {
         if ino.is_virtual() {
             self.access_virtual(c, ino, mask).await
         } else {
-            self.meta.access(c, ino, mask).await
+            Ok(self.meta.access(c, ino, mask).await?)
         }
     }
 
     /// Size and use of the volume, or of the quota under which an inode is.
     pub async fn statfs(&self, ino: Ino) -> Result<VolumeStat> {
-        self.meta.statfs_at(if ino.is_virtual() { Ino::ROOT } else { ino }).await
+        Ok(self.meta.statfs_at(if ino.is_virtual() { Ino::ROOT } else { ino }).await?)
     }
 
     /// Attributes fetched since a moment, and a time, with the unflushed data of this mount; `None` if the file has changed since, so that

@@ -8,13 +8,13 @@ use std::time::Instant;
 
 use ciderfs_format::slice::{Extent, chunk_at, chunk_count, chunk_start};
 use ciderfs_format::{Attr, CHUNK_SIZE, Ino, Time};
-use ciderfs_meta::{ChunkView, Errno, Result};
+use ciderfs_meta::{ChunkView, Errno};
 
 use crate::content::file::File;
 use crate::content::moment::Moment;
 use crate::content::state::State;
+use crate::error::{Error, Result};
 use crate::io::handles::Handle;
-use crate::io::ranges::on_descriptor;
 use crate::io::read::OVERTAKEN_MAX;
 use crate::stat::allocated::Counted;
 use crate::vfs::Vfs;
@@ -55,7 +55,7 @@ enum What {
 impl What {
     fn is(self, e: &Extent) -> bool {
         match self {
-            Self::Data => e.id > 0,
+            Self::Data => e.id.is_data(),
             Self::Allocated => e.is_allocated(),
         }
     }
@@ -193,7 +193,7 @@ impl Vfs {
                 return Err(Errno::ENXIO.into());
             }
             let chunk = chunk_at(at);
-            let (length, ranges) = walk.chunk(chunk).await.map_err(on_descriptor)?;
+            let (length, ranges) = walk.chunk(chunk).await.map_err(Error::when_held)?;
             let ranges = in_blocks(ranges, length);
             let end = length.min(chunk_start(chunk.saturating_add(1)));
             if data {

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ciderfs_format::{Attr, Ino};
-use ciderfs_meta::{Caller, Result, SetAttr};
+use ciderfs_meta::{Caller, SetAttr};
 
+use crate::error::Result;
 use crate::vfs::Vfs;
 
 /// What `stat` tells of a node.

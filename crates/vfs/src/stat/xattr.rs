@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use ciderfs_format::Ino;
 use ciderfs_meta::store::Name;
-use ciderfs_meta::{Caller, Errno, Result, XattrSet};
+use ciderfs_meta::{Caller, Errno, XattrSet};
 
 use crate::closing::Change;
+use crate::error::Result;
 use crate::vfs::Vfs;
 
 impl Vfs {
@@ -15,7 +16,7 @@ impl Vfs {
             return Err(Errno::ENODATA.into());
         }
         let result = self.meta.get_xattr(c, ino, name).await;
-        if self.departs(ino, &result) { self.meta.get_xattr(c, ino, name).await } else { result }
+        if self.departs(ino, &result) { Ok(self.meta.get_xattr(c, ino, name).await?) } else { Ok(result?) }
     }
 
     /// Names of the attributes that the caller may see.
@@ -24,7 +25,7 @@ impl Vfs {
             return Ok(Vec::new());
         }
         let result = self.meta.list_xattrs(c, ino).await;
-        if self.departs(ino, &result) { self.meta.list_xattrs(c, ino).await } else { result }
+        if self.departs(ino, &result) { Ok(self.meta.list_xattrs(c, ino).await?) } else { Ok(result?) }
     }
 
     /// Sets an attribute.
@@ -50,7 +51,7 @@ impl Vfs {
 
     /// Was that the answer about an open file that another client has removed? What is known of it is kept then, so that it
     /// can have attributes of its own, and the question is to be asked again.
-    fn departs<T>(&self, ino: Ino, result: &Result<T>) -> bool {
+    fn departs<T>(&self, ino: Ino, result: &Result<T, ciderfs_meta::Error>) -> bool {
         let gone = result.as_ref().is_err_and(|e| e.errno() == Errno::ENOENT);
         let Some(file) = self.files.get(ino).filter(|_| gone) else { return false };
         let last = file.state.lock().orphaned();
@@ -68,6 +69,6 @@ impl Vfs {
             result = self.meta.remove_xattr(c, ino, name).await;
         }
         self.done(ino, Change::Xattr(None)).await;
-        result
+        Ok(result?)
     }
 }

@@ -172,7 +172,7 @@ fn nobody() -> Caller {
     Caller { uid: 65534, gid: 65534, ..Caller::root() }
 }
 
-async fn try_open(c: &Client, who: &Caller) -> ciderfs_meta::Result<u64> {
+async fn try_open(c: &Client, who: &Caller) -> crate::error::Result<u64> {
     let entry = c.vfs.lookup(who, Ino::ROOT, b".control").await.unwrap();
     Ok(c.vfs.open(who, entry.ino, RW).await?.fh)
 }

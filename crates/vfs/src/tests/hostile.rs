@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ciderfs_format::attr::Attr;
 use ciderfs_format::slice::CHUNK_SIZE;
-use ciderfs_format::{Ino, Slice};
+use ciderfs_format::{Ino, Slice, SliceId};
 use ciderfs_meta::Errno;
 use ciderfs_meta::store::{Commit, Store, Write};
 use serde_json::Value;
@@ -68,7 +68,7 @@ async fn the_longest_sparse_file_costs_no_more_than_what_is_in_it() {
 async fn records_beyond_their_slices_are_read_errors_and_can_be_overwritten() {
     const MAX: u32 = u32::MAX;
     let w = World::new(0).await;
-    let good = Slice { pos: 0, id: 5, size: 100, off: 0, len: 100 };
+    let good = Slice { pos: 0, id: SliceId(5), size: 100, off: 0, len: 100 };
     for (i, bad) in [
         Slice { len: 5000, ..good },
         Slice { off: 500, ..good },

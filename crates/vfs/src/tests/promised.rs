@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use ciderfs_format::{Attr, Ino};
 use ciderfs_meta::store::{Commit, Counter, Outcome, QuotaKey, Read, Store, StoreError, Value};
-use ciderfs_meta::{Caller, Errno, Error, Result, SetAttr};
+use ciderfs_meta::{Caller, Errno, SetAttr};
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::support::*;
+
+use crate::error::{Error, Result};
 
 /// What the volume may hold, in bytes.
 const CAPACITY: usize = 1_200 * KIB;
@@ -97,7 +99,7 @@ impl Full {
     fn may_be_refused<T>(&self, what: &str, r: Result<T>) -> Option<T> {
         match r {
             Ok(v) => Some(v),
-            Err(Error::Errno(Errno::ENOSPC | Errno::EDQUOT)) => {
+            Err(Error::Posix(Errno::ENOSPC | Errno::EDQUOT)) => {
                 self.refused.fetch_add(1, Ordering::Relaxed);
                 None
             }

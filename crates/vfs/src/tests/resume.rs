@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ciderfs_format::Ino;
 use ciderfs_format::lock::{F_RDLCK, F_UNLCK, F_WRLCK, LockRecord};
+use ciderfs_format::{Ino, SessionId};
 use ciderfs_handover::State;
 use ciderfs_meta::store::Store;
 use ciderfs_meta::{Caller, Errno, Lock, Meta, MetaConfig};
@@ -282,7 +282,7 @@ fn a_session_that_was_declared_dead_has_lost_locks_and_removed_files() {
         // What a client does that finds a dead session.
         let cfg = MetaConfig { heartbeat: Duration::ZERO, ..MetaConfig::default() };
         let cleaner = Meta::load(Arc::clone(&w.meta) as Arc<dyn Store>, cfg).await.unwrap();
-        assert!(cleaner.take_over_session(state.sid()).await.unwrap());
+        assert!(cleaner.take_over_session(SessionId(state.sid())).await.unwrap());
         cleaner.close_session().await.unwrap();
         c.vfs.lock(lock(other, 9, Lock::Flock(Some(true))), false, never()).await.unwrap();
         c.write(other, 0, b"by the other").await;

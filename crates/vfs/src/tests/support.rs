@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ciderfs_block::{BlockConfig, BlockStore};
-use ciderfs_format::{Attr, FileType, Ino, Settings, Time};
+use ciderfs_format::{Attr, FileType, Ino, SessionId, Settings, Time};
 use ciderfs_handover::State;
 use ciderfs_meta::memory::MemoryStore;
 use ciderfs_meta::store::Store;
-use ciderfs_meta::{Caller, Errno, Meta, MetaConfig, NewNode, Result, SetAttr};
+use ciderfs_meta::{Caller, Errno, Meta, MetaConfig, NewNode, SetAttr};
 use ciderfs_object::ObjectStore;
 use ciderfs_object::layers::Faulty;
 
+use crate::error::{Error, Result};
 use crate::{Metrics, OpenCache, Resumed, Vfs, VfsConfig};
 
 pub(super) const KIB: usize = 1 << 10;
@@ -93,7 +94,7 @@ impl World {
         let cfg = MetaConfig { heartbeat: Duration::ZERO, ..MetaConfig::default() };
         let meta = Meta::load(store, cfg).await.unwrap();
         let lives = match resume {
-            true => meta.take_over_session(state.sid()).await.unwrap(),
+            true => meta.take_over_session(SessionId(state.sid())).await.unwrap(),
             false => meta.start_session().await.map(|()| true).unwrap(),
         };
         let client = self.client_of(meta, OpenCache::default(), Some(state));
@@ -236,6 +237,6 @@ pub(super) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
-pub(super) fn errno<T: std::fmt::Debug>(r: Result<T>) -> Errno {
-    r.unwrap_err().errno()
+pub(super) fn errno<T>(r: Result<T, impl Into<Error>>) -> Errno {
+    r.err().unwrap().into().errno()
 }

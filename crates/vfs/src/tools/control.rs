@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ciderfs_format::Ino;
-use ciderfs_meta::{Caller, Errno, Result};
+use ciderfs_meta::{Caller, Errno};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
+use crate::error::Result;
 use crate::vfs::Vfs;
 
 mod stream;

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use ciderfs_format::lock::LockRecord;
 use ciderfs_format::objname::{block_key, block_len, full_key};
 use ciderfs_format::slice::{chunk_count, chunk_start};
-use ciderfs_format::{CHUNK_SIZE, Extent, Ino, shown};
-use ciderfs_meta::{Caller, Errno, Error, Result, TreeUsage};
+use ciderfs_format::{CHUNK_SIZE, Extent, Ino, SliceId, shown};
+use ciderfs_meta::{Caller, Errno, TreeUsage};
 use serde_json::{Value, json};
 
+use crate::error::{Error, Result};
 use crate::tools::control::Progress;
 use crate::vfs::Vfs;
 
@@ -77,9 +78,9 @@ impl Vfs {
                     let length = attr.length.saturating_sub(chunk_start(indx)).min(CHUNK_SIZE) as u32;
                     for e in visible(&view.extents, length) {
                         if raw {
-                            let size = if e.id == 0 { 0 } else { e.size };
+                            let size = if e.id == SliceId::ZEROS { 0 } else { e.size };
                             chunks.push(json!({
-                                "ChunkIndex": indx, "Id": e.id, "Size": size, "Off": e.off, "Len": e.len,
+                                "ChunkIndex": indx, "Id": e.id.0, "Size": size, "Off": e.off, "Len": e.len,
                             }));
                         } else {
                             objects.extend(self.objects_of(indx, &e));
@@ -97,14 +98,14 @@ impl Vfs {
         let flocks: Vec<Value> = flocks
             .iter()
             .map(
-                |((sid, owner), w)| json!({ "Sid": sid, "Owner": owner, "Type": if *w { "W" } else { "R" } }),
+                |((sid, owner), w)| json!({ "Sid": sid.0, "Owner": owner, "Type": if *w { "W" } else { "R" } }),
             )
             .collect();
         let mut records = Vec::new();
         for ((sid, owner), list) in &plocks {
-            for r in LockRecord::decode_list(list).map_err(|e| Error::Volume(e.to_string()))? {
+            for r in LockRecord::decode_list(list)? {
                 records.push(json!({
-                    "Sid": sid, "Owner": owner, "Type": r.kind, "Pid": r.pid, "Start": r.start, "End": r.end,
+                    "Sid": sid.0, "Owner": owner, "Type": r.kind, "Pid": r.pid, "Start": r.start, "End": r.end,
                 }));
             }
         }
@@ -133,7 +134,7 @@ impl Vfs {
     /// The objects of an extent, block by block.
     fn objects_of(&self, indx: u32, e: &Extent) -> Vec<Value> {
         let place = |key: String, size: u32, off: u32, len: u32| json!({ "ChunkIndex": indx, "Key": key, "Size": size, "Off": off, "Len": len });
-        if e.id == 0 {
+        if e.id == SliceId::ZEROS {
             return vec![place(String::new(), 0, 0, e.len)];
         }
         let settings = self.meta.settings();

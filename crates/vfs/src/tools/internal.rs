@@ -5,8 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ciderfs_format::{Attr, FileType, Ino, Time};
 use ciderfs_handover::Kind;
-use ciderfs_meta::{Caller, Errno, Result};
+use ciderfs_meta::{Caller, Errno};
 
+use crate::error::Result;
 use crate::io::handles::Handle;
 use crate::tools::control::Control;
 use crate::vfs::{Entry, Opened, Vfs};
@@ -91,7 +92,7 @@ impl Vfs {
     /// Checks a permission of a virtual file.
     pub(crate) async fn access_virtual(&self, c: &Caller, ino: Ino, mask: u8) -> Result<()> {
         let attr = self.virtual_attr_of(ino).ok_or(Errno::ENOENT)?;
-        self.meta.permit(c, &attr, mask).await
+        Ok(self.meta.permit(c, &attr, mask).await?)
     }
 
     /// Writes part of a command into `.control`, as the caller, of whom all groups must be known.

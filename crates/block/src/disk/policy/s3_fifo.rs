@@ -2,6 +2,7 @@
 //! one long scan does not wash out what is used often. Keys that left the small queue are remembered for a while
 //! (ghosts) and enter the main queue at once when they come back.
 
+use ciderfs_format::SliceId;
 use std::collections::{HashSet, VecDeque};
 
 use super::{Entries, Entry, Key, Policy, cost};
@@ -15,7 +16,7 @@ const STALE_SLACK: usize = 1024;
 
 #[derive(Debug, Clone, Copy)]
 struct Place {
-    id: u64,
+    id: SliceId,
     indx: u32,
     stamp: u32,
 }

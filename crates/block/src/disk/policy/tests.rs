@@ -1,5 +1,6 @@
 //! What every policy keeps, and what each one promises.
 
+use ciderfs_format::SliceId;
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
@@ -14,7 +15,7 @@ const LEN: u32 = 1000;
 const COST: u64 = LEN as u64 + ENTRY_OVERHEAD;
 
 const fn block(id: u64) -> BlockId {
-    BlockId { id, indx: 0, len: LEN }
+    BlockId { id: SliceId(id), indx: 0, len: LEN }
 }
 
 /// Room for `n` blocks.
@@ -27,7 +28,7 @@ fn add(blocks: &mut Blocks, id: u64, second: u32) -> Vec<u64> {
     if blocks.fits(LEN) {
         blocks.insert(block(id), second);
     }
-    victims.into_iter().map(|b| b.id).collect()
+    victims.into_iter().map(|b| b.id.0).collect()
 }
 
 #[test]
@@ -176,7 +177,7 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     (0..20_u8, 0..40_u64, 1..4_u32).prop_map(|(op, id, k)| {
-        let block = BlockId { id: id / 2, indx: (id % 2) as u32, len: k * LEN };
+        let block = BlockId { id: SliceId(id / 2), indx: (id % 2) as u32, len: k * LEN };
         match op {
             0..8 => Op::Add(block),
             8..15 => Op::Touch(block),
@@ -188,7 +189,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 /// What a model keeps of a block: its length, and when it was used.
-type Model = BTreeMap<(u64, u32), (u32, u32)>;
+type Model = BTreeMap<(SliceId, u32), (u32, u32)>;
 
 /// Takes the blocks out of the model; they must have been in it.
 fn leave(model: &mut Model, gone: &[BlockId]) -> Result<(), TestCaseError> {

@@ -51,7 +51,7 @@ pub fn document(
             "Heartbeat": nanoseconds(args.get(HEARTBEAT)),
             "MountPoint": at,
             "Subdir": config::subdir(args).unwrap_or_default(),
-            "Sid": volume.meta.sid(),
+            "Sid": volume.meta.sid().0,
         },
         "Format": format,
         "Chunk": chunk,

@@ -1,5 +1,6 @@
 //! The end of a mount: signals, unmounting, what is still to be stored.
 
+use ciderfs_format::SessionId;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,8 +38,8 @@ const POLL: Duration = Duration::from_millis(100);
 /// Registers the session. From the moment when the mount appears somebody may want it to end. A session of a process before this one
 /// goes on instead; false if others have declared it dead.
 pub async fn start_session(meta: &Arc<Meta>, signals: &mut Signals) -> Result<bool> {
-    let sid = worker::get().map_or(0, |worker| worker.state.sid());
-    if sid != 0 {
+    let sid = worker::get().map_or(SessionId::NONE, |worker| SessionId(worker.state.sid()));
+    if sid != SessionId::NONE {
         // Whoever wants an end waits until what was left is stored.
         return Ok(meta.take_over_session(sid).await?);
     }

@@ -336,7 +336,10 @@ pub async fn numbers_set_back(engine: Engine) {
         w.store.commit(&Commit { guards: Vec::new(), writes: writes.into() }).await.unwrap();
         for _ in 0..9000 {
             assert!(seen.insert((Counter::NextInode, c.meta.inodes.next().await.unwrap())), "after {back}");
-            assert!(seen.insert((Counter::NextChunk, c.meta.new_slice_id().await.unwrap())), "after {back}");
+            assert!(
+                seen.insert((Counter::NextChunk, c.meta.new_slice_id().await.unwrap().0)),
+                "after {back}"
+            );
         }
     }
     // One that was set back far is told. The stock is one that asks for more with its last number, so that no refill in the

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ciderfs_format::slice::MAX_FILE_SIZE;
-use ciderfs_format::{CHUNK_SIZE, Slice};
+use ciderfs_format::{CHUNK_SIZE, Slice, SliceId};
 
 use crate::SetAttr;
 use crate::error::Errno;
@@ -15,7 +15,10 @@ use crate::types::{Caller, NewSlice};
 /// (position, id, offset, length) of what a reader sees.
 async fn seen(c: &Client, ino: ciderfs_format::Ino, indx: u32) -> Vec<(u32, u64, u32, u32)> {
     let view = c.meta.read_chunk(ino, indx).await.unwrap();
-    view.extents.iter().map(|e| (e.pos, e.id, if e.id == 0 { 0 } else { e.off }, e.len)).collect()
+    view.extents
+        .iter()
+        .map(|e| (e.pos, e.id.0, if e.id == SliceId::ZEROS { 0 } else { e.off }, e.len))
+        .collect()
 }
 
 /// Appending slices: length, times, usage, lists.
@@ -38,15 +41,15 @@ pub async fn write(engine: Engine) {
     assert_eq!((written.changed.attr.mtime, written.changed.attr.ctime), (later, later));
     let one = again;
     assert_eq!(written.changed.attr, c.stat(f).await);
-    assert_eq!(seen(&c, f, 0).await, [(0, one.id, 0, 1000)]);
+    assert_eq!(seen(&c, f, 0).await, [(0, one.id.0, 0, 1000)]);
     // Over the middle: the newer hides the older.
     let two = c.put(f, 0, 100, 200).await;
-    let want = [(0, one.id, 0, 100), (100, two.id, 0, 200), (300, one.id, 300, 700)];
+    let want = [(0, one.id.0, 0, 100), (100, two.id.0, 0, 200), (300, one.id.0, 300, 700)];
     assert_eq!(seen(&c, f, 0).await, want);
     assert_eq!(c.stat(f).await.length, 1000);
     // Beyond the end: a hole.
     let three = c.put(f, 0, 5000, 10).await;
-    assert_eq!(seen(&c, f, 0).await[3..], [(1000, 0, 0, 4000), (5000, three.id, 0, 10)]);
+    assert_eq!(seen(&c, f, 0).await[3..], [(1000, 0, 0, 4000), (5000, three.id.0, 0, 10)]);
     assert_eq!(c.stat(f).await.length, 5010);
     // Several chunks in one commit, one slice used twice, chunks never written are empty.
     let (four, five) = (c.fresh(7, 100).await, c.fresh(0, 50).await);
@@ -55,7 +58,7 @@ pub async fn write(engine: Engine) {
     let written = c.meta.write(f, &appends, mtime).await.unwrap();
     assert_eq!(written.lists, [(3, 2), (5, 1)]);
     assert_eq!(written.changed.attr.length, 5 * CHUNK_SIZE + 50);
-    let want = [(0, 0, 0, 7), (7, four.id, 0, 100), (107, 0, 0, 393), (500, four.id, 20, 10)];
+    let want = [(0, 0, 0, 7), (7, four.id.0, 0, 100), (107, 0, 0, 393), (500, four.id.0, 20, 10)];
     assert_eq!(seen(&c, f, 3).await, want);
     assert_eq!(seen(&c, f, 1).await, []);
     w.check().await;
@@ -63,7 +66,7 @@ pub async fn write(engine: Engine) {
     assert_eq!((a, views.len(), views[1].records), (c.stat(f).await, 4, 2));
     assert_eq!(views[3].extents.len(), 1);
     let refused = |ino, indx, pos: u32| {
-        let slice = Slice { pos, id: 999_999, size: 1, off: 0, len: 1 };
+        let slice = Slice { pos, id: SliceId(999_999), size: 1, off: 0, len: 1 };
         c.append(ino, indx, vec![slice])
     };
     let d = c.dir(ROOT, "d").await;
@@ -99,7 +102,7 @@ pub async fn write_contended(engine: Engine) {
     let mut found = c.meta.read_raw_chunk(f, 0).await.unwrap();
     found.extend(c.meta.read_raw_chunk(f, 1).await.unwrap());
     let ids = |list: &[Slice]| {
-        let mut ids: Vec<u64> = list.iter().map(|s| s.id).collect();
+        let mut ids: Vec<SliceId> = list.iter().map(|s| s.id).collect();
         ids.sort_unstable();
         ids
     };
@@ -146,17 +149,17 @@ pub async fn write_at_the_end(engine: Engine) {
         end += u64::from(slice.len);
     }
     assert_eq!(c.stat(f).await.length, end);
-    let mut found: Vec<(u64, u32)> = Vec::new();
+    let mut found: Vec<(SliceId, u32)> = Vec::new();
     for indx in 1..3 {
         let view = c.meta.read_chunk(f, indx).await.unwrap();
-        for e in view.extents.iter().filter(|e| e.id > 0) {
+        for e in view.extents.iter().filter(|e| e.id.is_data()) {
             match found.last_mut() {
                 Some((id, len)) if *id == e.id && *len == e.off => *len += e.len,
                 _ => found.push((e.id, e.len)),
             }
         }
     }
-    let want: Vec<(u64, u32)> = all.iter().map(|(_, s)| (s.id, s.len)).collect();
+    let want: Vec<(SliceId, u32)> = all.iter().map(|(_, s)| (s.id, s.len)).collect();
     assert_eq!(found, want);
     // A file that somebody has cut meanwhile is continued where it ends now.
     c.truncate(f, 10).await.unwrap();
@@ -219,8 +222,8 @@ pub async fn truncate(engine: Engine) {
     assert_eq!(w.recorder.take(), [(slices[2].id, 10_000), (slices[3].id, 10_000)]);
     c.truncate(f, 4 * CHUNK_SIZE).await.unwrap();
     let zeros = |extents: Vec<(u32, u64, u32, u32)>| extents.iter().all(|e| e.1 == 0);
-    assert_eq!(seen(&c, f, 0).await[0], (0, slices[0].id, 0, 10_000));
-    assert_eq!(seen(&c, f, 1).await[0], (0, slices[1].id, 0, 3000));
+    assert_eq!(seen(&c, f, 0).await[0], (0, slices[0].id.0, 0, 10_000));
+    assert_eq!(seen(&c, f, 1).await[0], (0, slices[1].id.0, 0, 3000));
     assert!(zeros(seen(&c, f, 1).await[1..].to_vec()));
     assert!(zeros(seen(&c, f, 2).await) && zeros(seen(&c, f, 3).await));
     w.check().await;

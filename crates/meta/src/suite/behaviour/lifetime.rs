@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ciderfs_format::{FileType, Ino, Settings};
+use ciderfs_format::{FileType, Ino, SessionId, Settings};
 
 use crate::error::Errno;
 use crate::store::{Commit, Scan, Scanned, Write};
@@ -123,7 +123,7 @@ pub async fn session_ends(engine: Engine) {
     let w = World::new(engine).await;
     let c = w.mounted().await;
     let sid = c.meta.sid();
-    assert!(sid > 0);
+    assert!(sid > SessionId::NONE);
     let f = c.file(ROOT, "f").await;
     let slice = c.put(f, 0, 0, 10).await;
     open(&c, f).await;
@@ -131,7 +131,7 @@ pub async fn session_ends(engine: Engine) {
     let locks = vec![
         Write::PutFlock(ROOT, (sid, 1), Some(true)),
         Write::PutPlock(ROOT, (sid, 2), Some(vec![0; 24].into())),
-        Write::PutFlock(ROOT, (sid + 1, 1), Some(true)),
+        Write::PutFlock(ROOT, (SessionId(sid.0 + 1), 1), Some(true)),
     ];
     w.store.commit(&Commit { guards: Vec::new(), writes: locks }).await.unwrap();
     assert_eq!(c.meta.sessions().await.unwrap().iter().map(|r| r.sid).collect::<Vec<_>>(), [sid]);
@@ -140,7 +140,7 @@ pub async fn session_ends(engine: Engine) {
     assert!(c.meta.sessions().await.unwrap().is_empty());
     assert_eq!(w.recorder.take(), [(slice.id, 10)]);
     assert!(w.store.scan(&Scan::Locked(sid), 10).await.unwrap().is_empty());
-    assert_eq!(w.store.scan(&Scan::Locked(sid + 1), 10).await.unwrap(), [Scanned::Ino(ROOT)]);
+    assert_eq!(w.store.scan(&Scan::Locked(SessionId(sid.0 + 1)), 10).await.unwrap(), [Scanned::Ino(ROOT)]);
     w.check().await;
     // Session numbers are not used again.
     let d = w.mounted().await;
@@ -166,7 +166,7 @@ pub async fn stale_session(engine: Engine) {
     let witness = w.client_with(cfg).await;
     witness.meta.start_session().await.unwrap();
     witness.meta.clean_stale_sessions().await.unwrap();
-    let left: Vec<u64> = witness.meta.sessions().await.unwrap().iter().map(|r| r.sid).collect();
+    let left: Vec<SessionId> = witness.meta.sessions().await.unwrap().iter().map(|r| r.sid).collect();
     assert_eq!(left, [witness.meta.sid()], "both old sessions are over");
     assert!(witness.gone(f).await);
     let mut removed = Vec::new();
@@ -318,7 +318,7 @@ pub async fn read_only_client(engine: Engine) {
     let cfg = MetaConfig { read_only: true, heartbeat: Duration::from_millis(10), ..World::config() };
     let r = w.client_with(cfg).await;
     r.meta.start_session().await.unwrap();
-    assert_eq!(r.meta.sid(), 0);
+    assert_eq!(r.meta.sid(), SessionId::NONE);
     assert!(r.meta.sessions().await.unwrap().is_empty());
     assert_eq!(r.find(ROOT, "f").await.unwrap(), f);
     assert_eq!(r.meta.read_raw_chunk(f, 0).await.unwrap().len(), 1);

@@ -1,7 +1,7 @@
 //! Quotas of directories, users and groups.
 
 use ciderfs_format::quota::Quota;
-use ciderfs_format::{FileType, Ino, align4k};
+use ciderfs_format::{FileType, Ino, SessionId, align4k};
 
 use crate::error::Errno;
 use crate::ops::rename::EXCHANGE;
@@ -404,10 +404,10 @@ pub async fn quotas_under_change(engine: Engine) {
     // The official client counts itself, whatever its clock says.
     let official = |write| Commit { guards: Vec::new(), writes: vec![write] };
     let behind = c.meta.fleet_now() - 3 * 3600;
-    let put = Write::PutSession(77, behind, r#"{"Version":"1.3.0"}"#.into());
+    let put = Write::PutSession(SessionId(77), behind, r#"{"Version":"1.3.0"}"#.into());
     w.store.commit(&official(put)).await.unwrap();
     assert_eq!((beat(&c).await, used(&w, key).await), (1, (4096, 1)), "charged twice");
-    w.store.commit(&official(Write::DelSession(77))).await.unwrap();
+    w.store.commit(&official(Write::DelSession(SessionId(77)))).await.unwrap();
     // Beside somebody who goes on.
     let (due, ()) = futures_util::join!(beat(&c), async {
         for n in 0..10 {

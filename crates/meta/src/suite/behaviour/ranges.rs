@@ -1,7 +1,7 @@
 //! Allocating, punching and copying ranges.
 
 use ciderfs_format::slice::MAX_FILE_SIZE;
-use ciderfs_format::{CHUNK_SIZE, Ino, Slice, Time};
+use ciderfs_format::{CHUNK_SIZE, Ino, Slice, SliceId, Time};
 
 use crate::error::Errno;
 use crate::suite::Engine;
@@ -19,12 +19,12 @@ async fn copy(c: &Client, from: (Ino, u64), to: (Ino, u64), len: u64) -> Result<
 }
 
 /// (position, slice id, length) of the data in a chunk, holes left out.
-async fn data(c: &Client, ino: Ino, indx: u32) -> Vec<(u32, u64, u32)> {
+async fn data(c: &Client, ino: Ino, indx: u32) -> Vec<(u32, SliceId, u32)> {
     let view = c.meta.read_chunk(ino, indx).await.unwrap();
-    view.extents.iter().filter(|e| e.id > 0).map(|e| (e.pos, e.id, e.len)).collect()
+    view.extents.iter().filter(|e| e.id.is_data()).map(|e| (e.pos, e.id, e.len)).collect()
 }
 
-async fn drained(w: &World, c: &Client) -> Vec<(u64, u32)> {
+async fn drained(w: &World, c: &Client) -> Vec<(SliceId, u32)> {
     c.meta.drain_deletions().await;
     w.recorder.take()
 }
@@ -32,7 +32,11 @@ async fn drained(w: &World, c: &Client) -> Vec<(u64, u32)> {
 /// (position, length) of what is reserved in a chunk.
 async fn reserved(c: &Client, ino: Ino, indx: u32) -> Vec<(u32, u32)> {
     let view = c.meta.read_chunk(ino, indx).await.unwrap();
-    view.extents.iter().filter(|e| e.id == 0 && e.is_allocated()).map(|e| (e.pos, e.len)).collect()
+    view.extents
+        .iter()
+        .filter(|e| e.id == SliceId::ZEROS && e.is_allocated())
+        .map(|e| (e.pos, e.len))
+        .collect()
 }
 
 /// Growing, reserving, punching, zeroing: lengths, content, times, usage, references.
@@ -350,7 +354,7 @@ pub async fn copies_contended(engine: Engine) {
     }
     c.meta.drain_deletions().await;
     w.check().await;
-    let removed: std::collections::BTreeSet<u64> = w.recorder.take().iter().map(|s| s.0).collect();
+    let removed: std::collections::BTreeSet<SliceId> = w.recorder.take().iter().map(|s| s.0).collect();
     for i in 0..ROUNDS {
         let g = c.find(ROOT, &format!("g{i}")).await.unwrap();
         for (_, id, _) in data(&c, g, 0).await {

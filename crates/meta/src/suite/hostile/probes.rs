@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use ciderfs_format::acl::XATTR_ACCESS;
-use ciderfs_format::{FileType, Ino, Slice};
+use ciderfs_format::{FileType, Ino, SessionId, Slice};
 
 use super::{Spot, Want};
 use crate::Result;
@@ -173,7 +173,7 @@ pub(super) async fn look(report: &mut Report, c: &Client, s: &Spot, bad: Option<
         "quota" => c.meta.quota(QuotaKey::Dir(dir));
         "quotas" => c.meta.quotas();
         "settings" => crate::Meta::read_settings(c.meta.store.as_ref());
-        "holdings" => c.meta.holdings(77);
+        "holdings" => c.meta.holdings(SessionId(77));
         "open" => async {
             c.meta.open(&root(), file, how).await?;
             c.meta.close(file).await

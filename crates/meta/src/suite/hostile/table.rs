@@ -1,6 +1,6 @@
 //! The damaged records.
 
-use ciderfs_format::{Ino, Slice, excerpt};
+use ciderfs_format::{Ino, SessionId, Slice, SliceId, excerpt};
 
 use super::raw::{Field, Harm};
 use super::{Case, Dialect, Spot, Want};
@@ -258,7 +258,7 @@ pub(super) fn entries(s: &Spot) -> Vec<Case> {
 
 pub(super) fn chunks(s: &Spot) -> Vec<Case> {
     let (r, mut t) = (&s.raw, Table::default());
-    let good = Slice { pos: 0, id: 5, size: 100, off: 0, len: 100 };
+    let good = Slice { pos: 0, id: SliceId(5), size: 100, off: 0, len: 100 };
     const MAX: u32 = u32::MAX;
     for (name, slice) in [
         ("len beyond the slice", Slice { len: 5000, ..good }),
@@ -271,11 +271,11 @@ pub(super) fn chunks(s: &Spot) -> Vec<Case> {
         ("off over", Slice { off: MAX - 10, ..good }),
         ("size at the end", Slice { size: MAX, ..good }),
         ("size 0", Slice { size: 0, ..good }),
-        ("id 0 with a size", Slice { id: 0, size: MAX, ..good }),
-        ("id -1", Slice { id: u64::MAX, ..good }),
-        ("id 2^63", Slice { id: 1 << 63, ..good }),
-        ("id unused", Slice { id: 1 << 40, ..good }),
-        ("all bits", Slice { pos: MAX, id: u64::MAX, size: MAX, off: MAX, len: MAX }),
+        ("id 0 with a size", Slice { id: SliceId::ZEROS, size: MAX, ..good }),
+        ("id -1", Slice { id: SliceId(u64::MAX), ..good }),
+        ("id 2^63", Slice { id: SliceId(1 << 63), ..good }),
+        ("id unused", Slice { id: SliceId(1 << 40), ..good }),
+        ("all bits", Slice { pos: MAX, id: SliceId(u64::MAX), size: MAX, off: MAX, len: MAX }),
         ("no length", Slice { len: 0, ..good }),
         ("reserved beyond", Slice { off: MAX, ..Slice::reserved(MAX - 4, MAX) }),
         ("zeros with an offset", Slice { off: MAX, ..Slice::zeros(0, MAX) }),
@@ -292,7 +292,7 @@ pub(super) fn chunks(s: &Spot) -> Vec<Case> {
         );
     }
     let many: Vec<Slice> =
-        (0..5000).map(|i| Slice { pos: i * 10, id: u64::MAX - u64::from(i), ..good }).collect();
+        (0..5000).map(|i| Slice { pos: i * 10, id: SliceId(u64::MAX - u64::from(i)), ..good }).collect();
     t.add("5000 records", r.chunk(s.file, 0, &many), &[]);
     for n in [1, 23, 25, 47, 24_001, LONG] {
         let wants = [("read", Fails(Errno::EIO)), ("stat", Shows("length")), ("list", Shows(SOUND))];
@@ -662,9 +662,9 @@ pub(super) fn others(s: &Spot) -> Vec<Case> {
         (77, i64::MIN, LONG_LIFE),
         (77, i64::MAX, LONG_LIFE),
     ] {
-        let harm = r.typed(Write::PutSession(sid, expire, info.as_bytes().into()));
+        let harm = r.typed(Write::PutSession(SessionId(sid), expire, info.as_bytes().into()));
         t.add(format!("session {sid} until {expire} {info:?}"), harm, &[("stat", Shows("length"))])
-            .healed(r.typed(Write::DelSession(sid)), false);
+            .healed(r.typed(Write::DelSession(SessionId(sid))), false);
     }
     for member in ["", "x", "-1", "99999999999999999999", "1", "123456789"] {
         let harm = [
@@ -700,7 +700,7 @@ pub(super) fn others(s: &Spot) -> Vec<Case> {
                 &format!("INSERT INTO jfs_plock(inode,sid,owner,records) VALUES({},77,1,?1)", s.file),
                 &[list],
             ),
-            r.typed(Write::PutPlock(s.file, (77, 1), Some(list.to_vec().into()))),
+            r.typed(Write::PutPlock(s.file, (SessionId(77), 1), Some(list.to_vec().into()))),
         ];
         t.add(
             format!("{} bytes for locks", list.len()),

@@ -160,11 +160,11 @@ impl Places {
         does(run, Op::Create { dir: deep, name: "a", kind: dir }).await;
         for (ino, unit) in [(first, 2), (second, 5)] {
             let id = run.clients[1].meta.new_slice_id().await.unwrap();
-            does(run, Op::Write { ino, indx: 0, unit, units: 4, id }).await;
+            does(run, Op::Write { ino, indx: 0, unit, units: 4, id: id.0 }).await;
         }
         let mut ids = [[0; 3]; 2];
         for id in ids.as_flattened_mut() {
-            *id = run.clients[1].meta.new_slice_id().await.unwrap();
+            *id = run.clients[1].meta.new_slice_id().await.unwrap().0;
         }
         Self { a, b, full, first, second, ids }
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use ciderfs_format::{CHUNK_SIZE, FileType, Ino, Slice};
+use ciderfs_format::{CHUNK_SIZE, FileType, Ino, SessionId, Slice, SliceId};
 use parking_lot::Mutex;
 
 use super::tree::{Answer, Op, Tree, UNIT, offset};
@@ -56,7 +56,7 @@ pub(super) struct Run<'a> {
     pub(super) between: Vec<Arc<Flaky>>,
     pub(super) tree: Tree,
     /// Slices that were committed.
-    pub(super) written: Mutex<BTreeSet<(u64, u32)>>,
+    pub(super) written: Mutex<BTreeSet<(SliceId, u32)>>,
     rng: Mutex<Rng>,
     gone: Vec<Ino>,
     compacted: Mutex<Compacted>,
@@ -200,11 +200,11 @@ impl<'a> Run<'a> {
         match op {
             Op::Write { ino, indx, unit, units, .. } => {
                 let id = self.witness.meta.new_slice_id().await.unwrap();
-                Op::Write { ino, indx, unit, units, id }
+                Op::Write { ino, indx, unit, units, id: id.0 }
             }
             Op::Compact { ino, indx, .. } => {
                 let id = self.witness.meta.new_slice_id().await.unwrap();
-                Op::Compact { ino, indx, id }
+                Op::Compact { ino, indx, id: id.0 }
             }
             other => other,
         }
@@ -316,7 +316,13 @@ impl<'a> Run<'a> {
                 c.meta.setattr(&root(), ino, &set).await.map(|_| Answer::Done)
             }
             Op::Write { ino, indx, unit, units, id } => {
-                let slice = Slice { pos: unit * UNIT, id, size: units * UNIT, off: 0, len: units * UNIT };
+                let slice = Slice {
+                    pos: unit * UNIT,
+                    id: SliceId(id),
+                    size: units * UNIT,
+                    off: 0,
+                    len: units * UNIT,
+                };
                 c.append(ino, indx, vec![slice]).await.map(|_| Answer::Done)
             }
             Op::Allocate { ino, how, from, to } => {
@@ -353,7 +359,7 @@ impl<'a> Run<'a> {
     async fn compact(&self, c: &Client, ino: Ino, indx: u32, id: u64) -> crate::Result<()> {
         let raw = c.meta.read_raw_chunk(ino, indx).await?;
         let extents = ciderfs_format::slice::resolve(&raw);
-        let data: Vec<_> = extents.iter().filter(|e| e.id > 0).collect();
+        let data: Vec<_> = extents.iter().filter(|e| e.id.is_data()).collect();
         let (Some(first), Some(last)) = (data.first(), data.last()) else { return Ok(()) };
         let size = last.pos + last.len - first.pos;
         {
@@ -362,13 +368,13 @@ impl<'a> Run<'a> {
             for e in &data {
                 for i in 0..e.len / UNIT {
                     let at = (e.pos - first.pos) / UNIT + i;
-                    compacted.units.insert((id, at), (e.id, e.off / UNIT + i));
+                    compacted.units.insert((id, at), (e.id.0, e.off / UNIT + i));
                 }
             }
         }
-        let new = Slice { pos: first.pos, id, size, off: 0, len: size };
+        let new = Slice { pos: first.pos, id: SliceId(id), size, off: 0, len: size };
         if c.meta.commit_compaction(ino, indx, &raw, 0, new).await? {
-            self.written.lock().insert((id, size));
+            self.written.lock().insert((SliceId(id), size));
         }
         Ok(())
     }
@@ -377,7 +383,7 @@ impl<'a> Run<'a> {
     pub(super) async fn register(&self, client: usize) {
         let writes = vec![
             Write::AddCounter(Counter::NextSession, 1),
-            Write::PutSession(1, i64::MAX >> 8, "{}".into()),
+            Write::PutSession(SessionId(1), i64::MAX >> 8, "{}".into()),
         ];
         self.world.store.commit(&Commit { guards: Vec::new(), writes }).await.unwrap();
         self.clients[client].meta.sid.store(1, std::sync::atomic::Ordering::Relaxed);
@@ -460,7 +466,7 @@ impl<'a> Run<'a> {
         if let Op::Write { ino, units, id, .. } = op
             && self.tree.nodes.get(&ino).is_some_and(|n| n.content.values().any(|(i, _)| *i == id))
         {
-            self.written.lock().insert((id, units * UNIT));
+            self.written.lock().insert((SliceId(id), units * UNIT));
         }
         for ino in [touched(op), made].into_iter().filter(|i| i.0 > 1 && !self.tree.nodes.contains_key(i)) {
             if !self.gone.contains(&ino) {
@@ -516,10 +522,10 @@ impl<'a> Run<'a> {
         for indx in 0..3 {
             let view = self.witness.meta.read_chunk(ino, indx).await.unwrap();
             let mut found = BTreeMap::new();
-            for e in view.extents.iter().filter(|e| e.id > 0) {
+            for e in view.extents.iter().filter(|e| e.id.is_data()) {
                 for i in 0..e.len / UNIT {
                     let unit = e.pos / UNIT + i;
-                    let origin = self.compacted.lock().origin((e.id, e.off / UNIT + i));
+                    let origin = self.compacted.lock().origin((e.id.0, e.off / UNIT + i));
                     if offset(indx, unit) < want.length
                         && let Some(origin) = origin
                     {

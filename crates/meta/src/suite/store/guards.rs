@@ -1,13 +1,13 @@
 //! Guards: what holds, what fails, and that a failed one stops everything.
 
 use bytes::Bytes;
-use ciderfs_format::{Attr, FileType, Ino, Slice};
+use ciderfs_format::{Attr, FileType, Ino, SessionId, Slice, SliceId};
 
 use super::*;
 use crate::store::{AttrMask, AttrPatch, Counter};
 
 fn slice(id: u64) -> Slice {
-    Slice { pos: 0, id, size: 10, off: 0, len: 10 }
+    Slice { pos: 0, id: SliceId(id), size: 10, off: 0, len: 10 }
 }
 
 /// Records for the guards below.
@@ -19,7 +19,7 @@ async fn furnish(s: &dyn Store) {
         Write::PutXattr(Ino(7), b"user.a".to_vec(), "v".into()),
         Write::AddCounter(Counter::UsedSpace, 42),
         Write::PutSetting("{}".into()),
-        Write::PutSession(3, 100, "{}".into()),
+        Write::PutSession(SessionId(3), 100, "{}".into()),
     ];
     write(s, writes).await;
 }
@@ -104,7 +104,7 @@ pub async fn guards_hold(engine: Engine) {
         Guard::Counter(Counter::UsedSpace, 42),
         Guard::Counter(Counter::NextTrash, 0),
         Guard::Setting(Some("{}".into())),
-        Guard::Session(3),
+        Guard::Session(SessionId(3)),
         Guard::Parents { ino: Ino(50), expect: Vec::new() },
         Guard::Flocks { ino: Ino(7), expect: Vec::new() },
         Guard::Plocks { ino: Ino(7), expect: Vec::new() },
@@ -169,10 +169,10 @@ pub async fn guards_fail(engine: Engine) {
         Guard::Counter(Counter::NextTrash, 1),
         Guard::Setting(None),
         Guard::Setting(Some("{} ".into())),
-        Guard::Session(4),
+        Guard::Session(SessionId(4)),
         Guard::Parents { ino: Ino(50), expect: vec![(Ino(1), 1)] },
-        Guard::Flocks { ino: Ino(7), expect: vec![((1, 1), false)] },
-        Guard::Plocks { ino: Ino(7), expect: vec![((1, 1), "x".into())] },
+        Guard::Flocks { ino: Ino(7), expect: vec![((SessionId(1), 1), false)] },
+        Guard::Plocks { ino: Ino(7), expect: vec![((SessionId(1), 1), "x".into())] },
     ];
     for (mask, other) in changed() {
         wrong.push(attr_guard(Some(other), mask));
@@ -218,7 +218,7 @@ pub async fn nothing_written_after_a_failed_guard(engine: Engine) {
         Read::Xattr(Ino(7), b"user.a".to_vec()),
         Read::Counter(Counter::UsedSpace),
         Read::Setting,
-        Read::Session(3),
+        Read::Session(SessionId(3)),
         Read::DirStat(Ino(1)),
         Read::Flocks(Ino(7)),
     ];
@@ -233,14 +233,14 @@ pub async fn nothing_written_after_a_failed_guard(engine: Engine) {
         Write::DelXattrs(Ino(7)),
         Write::AddCounter(Counter::UsedSpace, 1),
         Write::PutSetting("[]".into()),
-        Write::DelSession(3),
+        Write::DelSession(SessionId(3)),
         Write::InitDirStat(Ino(1)),
-        Write::PutFlock(Ino(7), (1, 1), Some(true)),
+        Write::PutFlock(Ino(7), (SessionId(1), 1), Some(true)),
     ];
     let good = [edge("a", Some(file(7))), Guard::Counter(Counter::UsedSpace, 42), Guard::DirEmpty(Ino(2))];
     for at in 0..=good.len() {
         let mut guards = good.to_vec();
-        guards.insert(at, Guard::Session(99));
+        guards.insert(at, Guard::Session(SessionId(99)));
         let outcome = s.commit(&Commit { guards, writes: writes.clone() }).await.unwrap();
         assert!(matches!(outcome, Outcome::Conflict(_)));
         assert_eq!(s.read(&reads).await.unwrap(), before);
@@ -262,7 +262,7 @@ pub async fn truths_in_order(engine: Engine) {
         xattr("user.a", Some("v")),
         Guard::Counter(Counter::UsedSpace, 0),
         edge("a", None),
-        Guard::Session(3),
+        Guard::Session(SessionId(3)),
         Guard::Attr { ino: Ino(8), expect: None, mask: AttrMask::EXISTS },
     ];
     let want = vec![

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use ciderfs_format::{Attr, FileType, Ino};
+use ciderfs_format::{Attr, FileType, Ino, SliceId};
 
 use super::*;
 use crate::store::{DirCursor, DirEntry};
@@ -158,7 +158,7 @@ pub async fn big_values(engine: Engine) {
     let s = ready(&engine).await;
     let s = s.as_ref();
     let list: Vec<_> = (0..20_000_u32)
-        .map(|i| ciderfs_format::Slice { pos: i, id: u64::from(i) + 1, size: i, off: 0, len: 1 })
+        .map(|i| ciderfs_format::Slice { pos: i, id: SliceId(u64::from(i) + 1), size: i, off: 0, len: 1 })
         .collect();
     for part in list.chunks(5000) {
         write(s, vec![Write::AppendSlices(Ino(7), 0, part.to_vec())]).await;

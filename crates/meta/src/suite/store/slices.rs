@@ -1,12 +1,12 @@
 //! Chunk lists, slice references, delayed slices.
 
-use ciderfs_format::{CHUNK_SIZE, Ino, Slice};
+use ciderfs_format::{CHUNK_SIZE, Ino, Slice, SliceId};
 
 use super::*;
 use crate::store::{Scan, Scanned};
 
 fn slice(id: u64, pos: u32) -> Slice {
-    Slice { pos, id, size: 1000, off: 3, len: 900 }
+    Slice { pos, id: SliceId(id), size: 1000, off: 3, len: 900 }
 }
 
 async fn list(s: &dyn Store, ino: u64, indx: u32) -> Vec<Slice> {
@@ -23,9 +23,9 @@ fn left(output: &Output) -> Vec<(u64, u32, i64)> {
     for (s, n) in told {
         assert_eq!((s.pos, s.off, s.len), (0, 0, 0));
         // An engine may tell of a slice once or once per record; the last number counts.
-        match out.iter_mut().find(|o| (o.0, o.1) == (s.id, s.size)) {
+        match out.iter_mut().find(|o| (o.0, o.1) == (s.id.0, s.size)) {
             Some(o) => o.2 = o.2.min(*n),
-            None => out.push((s.id, s.size, *n)),
+            None => out.push((s.id.0, s.size, *n)),
         }
     }
     sorted(out)
@@ -41,7 +41,8 @@ pub async fn chunks(engine: Engine) {
     let s = ready(&engine).await;
     let s = s.as_ref();
     assert_eq!(list(s, 7, 0).await, []);
-    let big = Slice { pos: u32::MAX, id: u64::MAX >> 1, size: u32::MAX, off: u32::MAX, len: u32::MAX };
+    let big =
+        Slice { pos: u32::MAX, id: SliceId(u64::MAX >> 1), size: u32::MAX, off: u32::MAX, len: u32::MAX };
     let first = vec![slice(1, 0), big];
     assert_eq!(write_one(s, Write::AppendSlices(Ino(7), 0, first.clone())).await, Output::Int(2));
     assert_eq!(list(s, 7, 0).await, first);
@@ -97,8 +98,8 @@ pub async fn taken_chunks(engine: Engine) {
     let s = s.as_ref();
     assert_eq!(left(&write_one(s, Write::TakeSlices(Ino(7), 0)).await), []);
     let records = vec![slice(1, 0), Slice::zeros(5, 5), slice(2, 9), slice(3, 0)];
-    let mut writes: Vec<Write> = (1..=3).map(|id| Write::NewSliceRef(id, 1000)).collect();
-    writes.push(Write::AddSliceRef(2, 1000, 1));
+    let mut writes: Vec<Write> = (1..=3).map(|id| Write::NewSliceRef(SliceId(id), 1000)).collect();
+    writes.push(Write::AddSliceRef(SliceId(2), 1000, 1));
     writes.push(Write::AppendSlices(Ino(7), 0, records));
     let out = write(s, writes).await;
     assert_eq!(out[3], Output::Int(2));
@@ -108,11 +109,11 @@ pub async fn taken_chunks(engine: Engine) {
     assert_eq!(chunk_indexes(s, 7).await, [0u32; 0]);
     // The list is gone: nothing is dropped twice.
     assert_eq!(left(&write_one(s, Write::TakeSlices(Ino(7), 0)).await), []);
-    assert_eq!(read(s, Read::SliceRefs(2, 1000)).await, Value::Int(1));
+    assert_eq!(read(s, Read::SliceRefs(SliceId(2), 1000)).await, Value::Int(1));
     // A slice in two records of a list loses two references.
     let twice = vec![
-        Write::NewSliceRef(6, 1000),
-        Write::AddSliceRef(6, 1000, 2),
+        Write::NewSliceRef(SliceId(6), 1000),
+        Write::AddSliceRef(SliceId(6), 1000, 2),
         Write::AppendSlices(Ino(8), 4, vec![slice(6, 0), slice(6, 500)]),
     ];
     write(s, twice).await;
@@ -125,24 +126,27 @@ pub async fn slice_references(engine: Engine) {
     let s = ready(&engine).await;
     let s = s.as_ref();
     let refs = |id| Read::SliceRefs(id, 1000);
-    assert_eq!(write_one(s, Write::NewSliceRef(1, 1000)).await, Output::None);
-    write(s, vec![Write::NewSliceRef(2, 1000)]).await;
-    assert_eq!(read(s, refs(1)).await, Value::Int(1));
-    assert_eq!(write_one(s, Write::AddSliceRef(1, 1000, 1)).await, Output::Int(2));
-    assert_eq!(write_one(s, Write::AddSliceRef(1, 1000, 1)).await, Output::Int(3));
-    assert_eq!(read(s, refs(1)).await, Value::Int(3));
-    assert_eq!(write_one(s, Write::AddSliceRef(1, 1000, -2)).await, Output::Int(1));
+    assert_eq!(write_one(s, Write::NewSliceRef(SliceId(1), 1000)).await, Output::None);
+    write(s, vec![Write::NewSliceRef(SliceId(2), 1000)]).await;
+    assert_eq!(read(s, refs(SliceId(1))).await, Value::Int(1));
+    assert_eq!(write_one(s, Write::AddSliceRef(SliceId(1), 1000, 1)).await, Output::Int(2));
+    assert_eq!(write_one(s, Write::AddSliceRef(SliceId(1), 1000, 1)).await, Output::Int(3));
+    assert_eq!(read(s, refs(SliceId(1))).await, Value::Int(3));
+    assert_eq!(write_one(s, Write::AddSliceRef(SliceId(1), 1000, -2)).await, Output::Int(1));
     assert_eq!(s.scan(&Scan::DeadSlices, 100).await.unwrap(), []);
-    assert_eq!(read(s, refs(1)).await, Value::Int(1));
-    assert_eq!(write_one(s, Write::AddSliceRef(1, 1000, -1)).await, Output::Int(0));
-    assert_eq!(write_one(s, Write::AddSliceRef(2, 1000, -1)).await, Output::Int(0));
+    assert_eq!(read(s, refs(SliceId(1))).await, Value::Int(1));
+    assert_eq!(write_one(s, Write::AddSliceRef(SliceId(1), 1000, -1)).await, Output::Int(0));
+    assert_eq!(write_one(s, Write::AddSliceRef(SliceId(2), 1000, -1)).await, Output::Int(0));
     let dead = s.scan(&Scan::DeadSlices, 100).await.unwrap();
     assert_eq!(dead.len(), 2);
-    assert!(dead.contains(&Scanned::Slice(1, 1000)) && dead.contains(&Scanned::Slice(2, 1000)), "{dead:?}");
+    assert!(
+        dead.contains(&Scanned::Slice(SliceId(1), 1000)) && dead.contains(&Scanned::Slice(SliceId(2), 1000)),
+        "{dead:?}"
+    );
     assert_eq!(s.scan(&Scan::DeadSlices, 1).await.unwrap().len(), 1);
-    assert_eq!(write_one(s, Write::DropSliceRef(1, 1000)).await, Output::None);
-    assert_eq!(s.scan(&Scan::DeadSlices, 100).await.unwrap(), [Scanned::Slice(2, 1000)]);
-    write(s, vec![Write::DropSliceRef(2, 1000), Write::DropSliceRef(3, 1000)]).await;
+    assert_eq!(write_one(s, Write::DropSliceRef(SliceId(1), 1000)).await, Output::None);
+    assert_eq!(s.scan(&Scan::DeadSlices, 100).await.unwrap(), [Scanned::Slice(SliceId(2), 1000)]);
+    write(s, vec![Write::DropSliceRef(SliceId(2), 1000), Write::DropSliceRef(SliceId(3), 1000)]).await;
     assert_eq!(s.scan(&Scan::DeadSlices, 100).await.unwrap(), []);
 }
 
@@ -151,15 +155,32 @@ pub async fn delayed_slices(engine: Engine) {
     let s = ready(&engine).await;
     let s = s.as_ref();
     assert_eq!(s.scan(&Scan::DelayedSlices, 100).await.unwrap(), []);
-    let many: Vec<(u64, u32)> = (0..1000).map(|i| (u64::from(i) + (1 << 40), i)).collect();
-    let put = |id, at, list: &[(u64, u32)]| Write::PutDelayedSlices(id, at, list.to_vec());
-    assert_eq!(write_one(s, put(11, 1_700_000_000, &[(7, 1000), (8, 1)])).await, Output::None);
-    write(s, vec![put(12, 1_700_000_001, &many)]).await;
+    let many: Vec<(SliceId, u32)> = (0..1000).map(|i| (SliceId(u64::from(i) + (1 << 40)), i)).collect();
+    let put = |id, at, list: &[(SliceId, u32)]| Write::PutDelayedSlices(id, at, list.to_vec());
+    assert_eq!(
+        write_one(s, put(SliceId(11), 1_700_000_000, &[(SliceId(7), 1000), (SliceId(8), 1)])).await,
+        Output::None
+    );
+    write(s, vec![put(SliceId(12), 1_700_000_001, &many)]).await;
     let found = s.scan(&Scan::DelayedSlices, usize::MAX).await.unwrap();
     assert_eq!(found.len(), 2);
-    assert!(found.contains(&Scanned::Delayed(11, 1_700_000_000, vec![(7, 1000), (8, 1)])), "{found:?}");
-    assert!(found.contains(&Scanned::Delayed(12, 1_700_000_001, many)));
-    write(s, vec![Write::DelDelayedSlices(12, 1_700_000_001), Write::DelDelayedSlices(13, 5)]).await;
+    assert!(
+        found.contains(&Scanned::Delayed(
+            SliceId(11),
+            1_700_000_000,
+            vec![(SliceId(7), 1000), (SliceId(8), 1)]
+        )),
+        "{found:?}"
+    );
+    assert!(found.contains(&Scanned::Delayed(SliceId(12), 1_700_000_001, many)));
+    write(
+        s,
+        vec![Write::DelDelayedSlices(SliceId(12), 1_700_000_001), Write::DelDelayedSlices(SliceId(13), 5)],
+    )
+    .await;
     let found = s.scan(&Scan::DelayedSlices, usize::MAX).await.unwrap();
-    assert_eq!(found, [Scanned::Delayed(11, 1_700_000_000, vec![(7, 1000), (8, 1)])]);
+    assert_eq!(
+        found,
+        [Scanned::Delayed(SliceId(11), 1_700_000_000, vec![(SliceId(7), 1000), (SliceId(8), 1)])]
+    );
 }

@@ -1,8 +1,8 @@
 //! Sums at the end of 64 bits.
 
 use bytes::Bytes;
-use ciderfs_format::Slice;
 use ciderfs_format::quota::QuotaLimits;
+use ciderfs_format::{Slice, SliceId};
 
 use super::*;
 use crate::store::{Counter, DirStat, QuotaKey};
@@ -47,13 +47,13 @@ pub async fn sums_stay_in_bounds(engine: Engine) {
     write(s, vec![Write::AddCounter(Counter::UsedSpace, -4096)]).await;
     assert_eq!(read(s, Read::Counter(Counter::UsedSpace)).await, Value::Int(i64::MAX - 4096));
     // A slice whose count is damaged is not taken for dead.
-    let slice = Slice { pos: 0, id: 5, size: 10, off: 0, len: 10 };
+    let slice = Slice { pos: 0, id: SliceId(5), size: 10, off: 0, len: 10 };
     write(
         s,
         vec![
-            Write::NewSliceRef(5, 10),
-            Write::AddSliceRef(5, 10, i64::MAX),
-            Write::AddSliceRef(5, 10, i64::MAX),
+            Write::NewSliceRef(SliceId(5), 10),
+            Write::AddSliceRef(SliceId(5), 10, i64::MAX),
+            Write::AddSliceRef(SliceId(5), 10, i64::MAX),
         ],
     )
     .await;

@@ -1,7 +1,7 @@
 //! Counters, claims, settings, sessions, deleted files, usage records, ACLs, locks.
 
 use bytes::Bytes;
-use ciderfs_format::Ino;
+use ciderfs_format::{Ino, SessionId};
 
 use super::*;
 use crate::store::{Counter, DirStat, Job, LockKind, LockOwner, Scan, Scanned, StoreError};
@@ -105,19 +105,19 @@ pub async fn settings(engine: Engine) {
 pub async fn sessions(engine: Engine) {
     let s = ready(&engine).await;
     let s = s.as_ref();
-    assert_eq!(read(s, Read::Session(1)).await, Value::Bool(false));
+    assert_eq!(read(s, Read::Session(SessionId(1))).await, Value::Bool(false));
     let info = Bytes::from_static(b"{\"Version\":\"x\"}");
     let put = |sid, expire| Write::PutSession(sid, expire, info.clone());
-    assert_eq!(write_one(s, put(1, 100)).await, Output::Int(0));
-    assert_eq!(write_one(s, put(1, 200)).await, Output::Int(1));
-    assert_eq!(write_one(s, put(2, 150)).await, Output::Int(0));
-    assert_eq!(write_one(s, put(30, 90)).await, Output::Int(0));
-    assert_eq!(read(s, Read::Session(1)).await, Value::Bool(true));
+    assert_eq!(write_one(s, put(SessionId(1), 100)).await, Output::Int(0));
+    assert_eq!(write_one(s, put(SessionId(1), 200)).await, Output::Int(1));
+    assert_eq!(write_one(s, put(SessionId(2), 150)).await, Output::Int(0));
+    assert_eq!(write_one(s, put(SessionId(30), 90)).await, Output::Int(0));
+    assert_eq!(read(s, Read::Session(SessionId(1))).await, Value::Bool(true));
     let rows = |items: Vec<Scanned>| -> Vec<(u64, i64)> {
         let row = |i| match i {
             Scanned::Session(sid, expire, doc) => {
                 assert_eq!(doc, info);
-                (sid, expire)
+                (sid.0, expire)
             }
             other => panic!("{other:?}"),
         };
@@ -127,31 +127,33 @@ pub async fn sessions(engine: Engine) {
     assert_eq!(rows(s.scan(&Scan::StaleSessions(150), 100).await.unwrap()), [(2, 150), (30, 90)]);
     assert_eq!(rows(s.scan(&Scan::StaleSessions(89), 100).await.unwrap()), []);
     assert_eq!(s.scan(&Scan::StaleSessions(1000), 2).await.unwrap().len(), 2);
-    assert!(matches!(s.commit(&probe(vec![Guard::Session(2)])).await.unwrap(), Outcome::Done(_)));
-    write(s, vec![Write::DelSession(2), Write::DelSession(77)]).await;
-    let refused = s.commit(&probe(vec![Guard::Session(2)])).await.unwrap();
+    assert!(matches!(s.commit(&probe(vec![Guard::Session(SessionId(2))])).await.unwrap(), Outcome::Done(_)));
+    write(s, vec![Write::DelSession(SessionId(2)), Write::DelSession(SessionId(77))]).await;
+    let refused = s.commit(&probe(vec![Guard::Session(SessionId(2))])).await.unwrap();
     assert_eq!(refused, Outcome::Conflict(vec![Value::Bool(false)]));
     assert_eq!(rows(s.scan(&Scan::Sessions, 100).await.unwrap()), [(1, 200), (30, 90)]);
-    assert_eq!(write_one(s, put(2, 1)).await, Output::Int(0), "resurrected");
+    assert_eq!(write_one(s, put(SessionId(2), 1)).await, Output::Int(0), "resurrected");
 }
 
 /// Inodes kept for a session.
 pub async fn sustained(engine: Engine) {
     let s = ready(&engine).await;
     let s = s.as_ref();
-    let puts = [(1, 7), (1, 8), (2, 7), (1, 7)].map(|(sid, ino)| Write::PutSustained(sid, Ino(ino)));
+    let puts =
+        [(1, 7), (1, 8), (2, 7), (1, 7)].map(|(sid, ino)| Write::PutSustained(SessionId(sid), Ino(ino)));
     write(s, puts.to_vec()).await;
     let of = async |sid| {
         let items = s.scan(&Scan::Sustained(sid), 100).await.unwrap();
         sorted(items.into_iter().map(|i| if let Scanned::Ino(i) = i { i } else { panic!() }).collect())
     };
-    assert_eq!(of(1).await, [Ino(7), Ino(8)]);
-    assert_eq!(of(2).await, [Ino(7)]);
-    assert_eq!(of(3).await, []);
-    assert_eq!(s.scan(&Scan::Sustained(1), 1).await.unwrap().len(), 1);
-    write(s, vec![Write::DelSustained(1, Ino(7)), Write::DelSustained(1, Ino(9))]).await;
-    assert_eq!(of(1).await, [Ino(8)]);
-    assert_eq!(of(2).await, [Ino(7)]);
+    assert_eq!(of(SessionId(1)).await, [Ino(7), Ino(8)]);
+    assert_eq!(of(SessionId(2)).await, [Ino(7)]);
+    assert_eq!(of(SessionId(3)).await, []);
+    assert_eq!(s.scan(&Scan::Sustained(SessionId(1)), 1).await.unwrap().len(), 1);
+    write(s, vec![Write::DelSustained(SessionId(1), Ino(7)), Write::DelSustained(SessionId(1), Ino(9))])
+        .await;
+    assert_eq!(of(SessionId(1)).await, [Ino(8)]);
+    assert_eq!(of(SessionId(2)).await, [Ino(7)]);
 }
 
 /// Files whose data is to be deleted, by age.
@@ -257,17 +259,18 @@ pub async fn flocks(engine: Engine) {
         other => panic!("{other:?}"),
     };
     assert_eq!(held(7).await, []);
-    let odd = (2, u64::MAX);
+    let odd = (SessionId(2), u64::MAX);
     let put = |ino, owner, lock| Write::PutFlock(Ino(ino), owner, lock);
-    assert_eq!(write_one(s, put(7, (1, 5), Some(false))).await, Output::None);
-    write(s, vec![put(7, odd, Some(false)), put(8, (1, 5), Some(true))]).await;
-    assert_eq!(held(7).await, [((1, 5), false), (odd, false)]);
-    write(s, vec![put(7, (1, 5), None), put(7, odd, Some(true)), put(7, (9, 9), None)]).await;
+    assert_eq!(write_one(s, put(7, (SessionId(1), 5), Some(false))).await, Output::None);
+    write(s, vec![put(7, odd, Some(false)), put(8, (SessionId(1), 5), Some(true))]).await;
+    assert_eq!(held(7).await, [((SessionId(1), 5), false), (odd, false)]);
+    write(s, vec![put(7, (SessionId(1), 5), None), put(7, odd, Some(true)), put(7, (SessionId(9), 9), None)])
+        .await;
     assert_eq!(held(7).await, [(odd, true)]);
-    assert_eq!(held(8).await, [((1, 5), true)]);
+    assert_eq!(held(8).await, [((SessionId(1), 5), true)]);
     let locked = async |sid| s.scan(&Scan::Locked(sid), 100).await.unwrap();
-    assert_eq!(locked(1).await, [Scanned::Ino(Ino(8))]);
-    assert_eq!(locked(2).await, [Scanned::Ino(Ino(7))]);
+    assert_eq!(locked(SessionId(1)).await, [Scanned::Ino(Ino(8))]);
+    assert_eq!(locked(SessionId(2)).await, [Scanned::Ino(Ino(7))]);
     let guard = |expect| Guard::Flocks { ino: Ino(7), expect };
     assert!(matches!(s.commit(&probe(vec![guard(vec![(odd, true)])])).await.unwrap(), Outcome::Done(_)));
     let refused = s.commit(&probe(vec![guard(vec![(odd, false)])])).await.unwrap();
@@ -284,16 +287,30 @@ pub async fn plocks(engine: Engine) {
         other => panic!("{other:?}"),
     };
     let records = |n: u8| Bytes::from(vec![n; 24 * usize::from(n)]);
-    let odd = (2, u64::MAX);
+    let odd = (SessionId(2), u64::MAX);
     let put = |ino, owner, list| Write::PutPlock(Ino(ino), owner, list);
     assert_eq!(held(7).await, []);
-    write(s, vec![put(7, (1, 5), Some(records(1))), put(7, odd, Some(records(2)))]).await;
-    assert_eq!(held(7).await, [((1, 5), records(1)), (odd, records(2))]);
-    write(s, vec![put(7, (1, 5), Some(records(0))), put(7, odd, Some(records(3))), put(7, (3, 3), None)])
-        .await;
+    write(s, vec![put(7, (SessionId(1), 5), Some(records(1))), put(7, odd, Some(records(2)))]).await;
+    assert_eq!(held(7).await, [((SessionId(1), 5), records(1)), (odd, records(2))]);
+    write(
+        s,
+        vec![
+            put(7, (SessionId(1), 5), Some(records(0))),
+            put(7, odd, Some(records(3))),
+            put(7, (SessionId(3), 3), None),
+        ],
+    )
+    .await;
     assert_eq!(held(7).await, [(odd, records(3))], "an empty list is no lock");
-    write(s, vec![put(8, (2, 1), Some(records(1))), Write::PutFlock(Ino(8), (2, 1), Some(true))]).await;
-    let mut locked = s.scan(&Scan::Locked(2), 100).await.unwrap();
+    write(
+        s,
+        vec![
+            put(8, (SessionId(2), 1), Some(records(1))),
+            Write::PutFlock(Ino(8), (SessionId(2), 1), Some(true)),
+        ],
+    )
+    .await;
+    let mut locked = s.scan(&Scan::Locked(SessionId(2)), 100).await.unwrap();
     locked.sort_by_key(|i| if let Scanned::Ino(i) = i { *i } else { panic!() });
     assert_eq!(locked, [Scanned::Ino(Ino(7)), Scanned::Ino(Ino(8))], "each inode once");
     let guard = |expect| Guard::Plocks { ino: Ino(7), expect };
@@ -308,7 +325,7 @@ pub async fn plocks(engine: Engine) {
 
 /// Of the locks of this kind on inode 7 there is only `one`.
 async fn holders(s: &dyn Store, kind: LockKind, one: LockOwner) {
-    let other = (one.0 + 1, one.1);
+    let other = (SessionId(one.0.0 + 1), one.1);
     assert_eq!(read(s, Read::Holds(Ino(7), kind, one)).await, Value::Bool(true));
     assert_eq!(read(s, Read::Holds(Ino(7), kind, other)).await, Value::Bool(false));
     let guard = |owner| probe(vec![Guard::Holds(Ino(7), kind, owner)]);

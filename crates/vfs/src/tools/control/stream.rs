@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use ciderfs_meta::{Errno, Result};
+use ciderfs_meta::Errno;
 use tokio::sync::Semaphore;
+
+use crate::error::Result;
 
 /// Largest request. Those of the official client have some 300 bytes, but for lists of paths, which this version refuses.
 pub(super) const REQUEST_MAX: usize = 16 << 10;

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use ciderfs_format::{FileType, Ino};
 use ciderfs_meta::store::{DirCursor, DirEntry};
-use ciderfs_meta::{Caller, CloneOptions, CloneProgress, Errno, Result, SeenNames};
+use ciderfs_meta::{Caller, CloneOptions, CloneProgress, Errno, SeenNames};
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::Semaphore;
 
 use super::Progress;
 use crate::closing::Change;
+use crate::error::Result;
 use crate::vfs::Vfs;
 
 /// What is asked for where a request does not say it.
