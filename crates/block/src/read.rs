@@ -9,9 +9,9 @@
 //! block at a time. Scratch may wait for read memory, read memory never waits for scratch.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
+use ciderfs_rt::Instant;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use crate::BlockError;

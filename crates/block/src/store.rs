@@ -4,11 +4,12 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use ciderfs_format::objname::block_count;
 use ciderfs_object::{Buffers, ObjectStore};
+use ciderfs_rt::Instant;
 use futures_util::stream::{self, StreamExt as _};
 use tokio::sync::Semaphore;
 
@@ -234,7 +235,7 @@ impl BlockStore {
         }
         let this = inner.clone();
         // Removing files may block. A failure here only leaves garbage to the eviction.
-        let _ = tokio::task::spawn_blocking(move || this.evict_slice(id, size)).await;
+        let _ = ciderfs_rt::blocking(move || this.evict_slice(id, size)).await;
         let deletes = stream::iter(BlockId::all(id, size, inner.cfg.block_size)).map(|block| async move {
             let key = block.object(inner.cfg.hash_prefix);
             count(&inner.counters.deletes, 1);
@@ -279,8 +280,8 @@ impl BlockStore {
     pub async fn shutdown(&self) {
         self.inner.closed.store(true, Relaxed);
         let inner = self.inner.clone();
-        let end = tokio::task::spawn_blocking(move || inner.disk.shutdown());
-        if tokio::time::timeout(SHUTDOWN, end).await.is_err() {
+        let end = ciderfs_rt::blocking(move || inner.disk.shutdown());
+        if ciderfs_rt::timeout(SHUTDOWN, end).await.is_err() {
             tracing::warn!("the cache disk hangs; the next start will have to look at its files");
         }
     }

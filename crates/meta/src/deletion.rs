@@ -119,7 +119,7 @@ impl Meta {
                 () = self.deletions.added.notified() => {}
                 _ = stop.wait_for(|s| *s) => break,
             }
-            tokio::time::sleep(GATHER).await;
+            ciderfs_rt::sleep(GATHER).await;
             self.drain_deletions().await;
         }
         self.drain_deletions().await;

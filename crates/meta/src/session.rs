@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ciderfs_format::settings::Settings;
-use rand::RngExt as _;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
@@ -119,20 +118,20 @@ impl Meta {
             }
         }
         let mut tasks = self.tasks.lock();
-        tasks.push(tokio::spawn(Arc::clone(self).watch_memory()));
+        tasks.push(ciderfs_rt::spawn(Arc::clone(self).watch_memory()));
         if !self.cfg.heartbeat.is_zero() {
-            let heartbeat = tokio::spawn(Arc::clone(self).heartbeat_loop());
+            let heartbeat = ciderfs_rt::spawn(Arc::clone(self).heartbeat_loop());
             *self.heartbeat.lock() = Some(heartbeat.abort_handle());
             tasks.push(heartbeat);
         }
         if !self.cfg.read_only {
-            tasks.push(tokio::spawn(Arc::clone(self).deletion_worker()));
+            tasks.push(ciderfs_rt::spawn(Arc::clone(self).deletion_worker()));
             if taken.is_some() {
-                tasks.push(tokio::spawn(Arc::clone(self).take_up_deletions()));
+                tasks.push(ciderfs_rt::spawn(Arc::clone(self).take_up_deletions()));
             }
-            tasks.push(tokio::spawn(Arc::clone(self).dir_stat_worker()));
+            tasks.push(ciderfs_rt::spawn(Arc::clone(self).dir_stat_worker()));
             if !self.cfg.no_bgjob {
-                tasks.push(tokio::spawn(Arc::clone(self).hourly_jobs()));
+                tasks.push(ciderfs_rt::spawn(Arc::clone(self).hourly_jobs()));
             }
         }
         Ok(lives)
@@ -256,9 +255,9 @@ impl Meta {
         // On its own: however long it takes, the session must go on.
         let mut counting: Option<tokio::task::JoinHandle<()>> = None;
         loop {
-            let jitter = rand::rng().random_range(0.95..1.05);
+            let jitter = ciderfs_rt::random_range(0.95..1.05);
             tokio::select! {
-                () = tokio::time::sleep(self.cfg.heartbeat.mul_f64(jitter)) => {}
+                () = ciderfs_rt::sleep(self.cfg.heartbeat.mul_f64(jitter)) => {}
                 _ = stop.wait_for(|s| *s) => {
                     if let Some(task) = counting {
                         task.abort();
@@ -280,7 +279,7 @@ impl Meta {
             }
             if counting.as_ref().is_none_or(|task| task.is_finished()) {
                 let meta = Arc::clone(&self);
-                counting = Some(tokio::spawn(async move {
+                counting = Some(ciderfs_rt::spawn(async move {
                     if let Err(e) = meta.count_young_quotas().await {
                         tracing::warn!("counting below directories with new quotas: {e}");
                     }
@@ -398,5 +397,5 @@ fn host_name() -> String {
 
 /// Interval between two runs of a job that every client checks, with ±5 % jitter.
 pub(crate) fn jittered(interval: Duration) -> Duration {
-    interval.mul_f64(rand::rng().random_range(0.95..1.05))
+    interval.mul_f64(ciderfs_rt::random_range(0.95..1.05))
 }

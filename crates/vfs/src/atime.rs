@@ -90,7 +90,7 @@ impl Vfs {
     pub(crate) async fn atime_loop(self: Arc<Self>) {
         loop {
             self.atimes.some.notified().await;
-            tokio::time::sleep(GATHER).await;
+            ciderfs_rt::sleep(GATHER).await;
             self.write_atimes().await;
         }
     }

@@ -3,10 +3,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
 
 use ciderfs_format::{Attr, Ino};
 use ciderfs_meta::{Changed, ChunkView, Claim, Errno, Version};
+use ciderfs_rt::Instant;
 use parking_lot::Mutex;
 
 use crate::pending::Pending;

@@ -5,12 +5,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ciderfs_format::lock::{F_WRLCK, LockRecord};
 use ciderfs_format::{Attr, Ino};
 use ciderfs_meta::store::LockKind;
 use ciderfs_meta::{Errno, Error, Lock, LockCaller, Result};
+use ciderfs_rt::Instant;
 use parking_lot::Mutex;
 
 use crate::file::File;
@@ -119,7 +120,7 @@ impl Vfs {
         if !wait && is_again(&got) && h.file.flock_closing() && request.kind() == LockKind::Flock {
             let soon = async {
                 tokio::select! {
-                    () = tokio::time::sleep(CLOSE_GRACE) => {}
+                    () = ciderfs_rt::sleep(CLOSE_GRACE) => {}
                     () = interrupted => {}
                 }
             };
@@ -169,7 +170,7 @@ impl Vfs {
             if self.meta.has_lock(ino, LockKind::Record, owner) {
                 let vfs = Arc::clone(self);
                 // To its end, also if the caller stops waiting.
-                let closing = tokio::spawn(async move {
+                let closing = ciderfs_rt::spawn(async move {
                     let flushed = vfs.flush_descriptor(fh).await;
                     vfs.drop_locks(ino, LockKind::Record, owner).await;
                     flushed
@@ -230,7 +231,7 @@ impl Vfs {
         if stale {
             self.changed.note(file.ino);
             // Whoever else gets a lock meanwhile has to wait for that as well.
-            if tokio::time::timeout(FORGET_PATIENCE, self.forget_cached(file.ino)).await.is_err() {
+            if ciderfs_rt::timeout(FORGET_PATIENCE, self.forget_cached(file.ino)).await.is_err() {
                 tracing::warn!("inode {}: the kernel is slow to forget cached pages", file.ino);
             } else {
                 let mut s = file.state.lock();

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use bytes::Bytes;
 use ciderfs_format::{Attr, Ino};
 use ciderfs_handover::Kind;
 use ciderfs_meta::{Caller, Errno, OpenFlags, Result, Version};
+use ciderfs_rt::Instant;
 
 use crate::carry::Source;
 use crate::file::{File, moment};

@@ -105,7 +105,7 @@ impl Vfs {
                     }
                     // Compacted or truncated elsewhere: the list that named those objects is out of date.
                     file.forget_views();
-                    tokio::time::sleep(pause).await;
+                    ciderfs_rt::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(1));
                 }
             }
@@ -261,7 +261,7 @@ impl Vfs {
         }
         if let Some(chunk) = next_list {
             let (vfs, file) = (Arc::clone(self), Arc::clone(file));
-            tokio::spawn(async move {
+            ciderfs_rt::spawn(async move {
                 let generation = file.generation();
                 if let Ok(view) = vfs.meta.read_chunk(file.ino, chunk).await {
                     let mut s = file.state.lock();

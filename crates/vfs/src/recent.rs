@@ -1,9 +1,10 @@
 //! What happened to inodes of late.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ciderfs_format::{Attr, Ino, Time};
+use ciderfs_rt::Instant;
 use parking_lot::Mutex;
 
 use crate::file::{moment, next_moment};

@@ -6,10 +6,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ciderfs_format::{Attr, Ino};
 use ciderfs_meta::{Caller, Errno, Error, OpenFlags, Result, Version};
+use ciderfs_rt::Instant;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
@@ -274,7 +275,7 @@ impl Vfs {
     /// message is thrown away.
     pub(crate) async fn tell_version(self: &Arc<Self>, file: &Arc<File>, version: Version) {
         if let Some(before) = self.told.length(file.ino).filter(|before| *before < version.length)
-            && tokio::time::timeout(GROW_PATIENCE, self.grow_cached(file, before, version)).await == Ok(true)
+            && ciderfs_rt::timeout(GROW_PATIENCE, self.grow_cached(file, before, version)).await == Ok(true)
         {
             return;
         }
@@ -323,7 +324,7 @@ impl Vfs {
             && h.file.paged.load(Ordering::Relaxed)
         {
             // If it takes longer they are forgotten after the answer.
-            _ = tokio::time::timeout(FORGET_PATIENCE, self.forget_pages(h.file.ino, off, len)).await;
+            _ = ciderfs_rt::timeout(FORGET_PATIENCE, self.forget_pages(h.file.ino, off, len)).await;
         }
     }
 

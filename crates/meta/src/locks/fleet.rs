@@ -10,9 +10,10 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use ciderfs_format::Ino;
+use ciderfs_rt::Instant;
 
 use super::waits::{Wait, to_give_up};
 use crate::error::Result;
@@ -35,8 +36,9 @@ const STALE_AFTER: u32 = 2;
 /// decides only who gives up.
 pub(super) fn now() -> u64 {
     static START: OnceLock<(Duration, Instant)> = OnceLock::new();
-    let (wall, at) = START
-        .get_or_init(|| (SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), Instant::now()));
+    let (wall, at) = START.get_or_init(|| {
+        (ciderfs_rt::wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default(), Instant::now())
+    });
     (*wall + at.elapsed()).as_micros() as u64
 }
 
@@ -94,7 +96,7 @@ impl Meta {
         let mut watch = Watch::default();
         loop {
             tokio::select! {
-                () = tokio::time::sleep(LOOK) => {}
+                () = ciderfs_rt::sleep(LOOK) => {}
                 _ = stop.wait_for(|s| *s) => return,
             }
             let waits = self.locks.waits_to_tell(now().saturating_sub(LOOK.as_micros() as u64));
