@@ -116,6 +116,7 @@ impl Meta {
         let mut stop = self.stop.subscribe();
         loop {
             tokio::select! {
+                biased;
                 () = self.deletions.added.notified() => {}
                 _ = stop.wait_for(|s| *s) => break,
             }

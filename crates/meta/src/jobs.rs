@@ -71,6 +71,7 @@ impl Meta {
         let mut stop = self.stop.subscribe();
         loop {
             tokio::select! {
+                biased;
                 () = ciderfs_rt::sleep(jittered(JOB_INTERVAL)) => {}
                 _ = stop.wait_for(|s| *s) => return,
             }
@@ -80,6 +81,7 @@ impl Meta {
                 }
             };
             tokio::select! {
+                biased;
                 () = work => {}
                 _ = stop.wait_for(|s| *s) => return,
             }
@@ -262,6 +264,7 @@ impl Meta {
         let mut stop = self.stop.subscribe();
         loop {
             tokio::select! {
+                biased;
                 () = ciderfs_rt::sleep(DIR_STAT_INTERVAL) => {}
                 _ = stop.wait_for(|s| *s) => return,
             }

@@ -297,6 +297,7 @@ impl Meta {
                     let pause = if foreign { pause } else { POLL_OWN };
                     let jitter = ciderfs_rt::random_range(0.5..1.0);
                     tokio::select! {
+                        biased;
                         () = wake.notified() => {}
                         () = ciderfs_rt::sleep(pause.mul_f64(jitter)) => {}
                     }
@@ -338,6 +339,7 @@ impl Meta {
                 }
                 After::Failed => {
                     tokio::select! {
+                        biased;
                         () = ciderfs_rt::sleep(FAILED_PAUSE) => {}
                         _ = stop.wait_for(|s| *s) => {}
                     }

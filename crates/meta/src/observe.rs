@@ -75,6 +75,7 @@ impl Meta {
         let mut stop = self.stop.subscribe();
         loop {
             let looked = tokio::select! {
+                biased;
                 looked = self.store.memory() => looked,
                 _ = stop.wait_for(|s| *s) => return,
             };
@@ -85,6 +86,7 @@ impl Meta {
                 Err(e) => tracing::debug!("the engine does not tell how full its memory is: {e}"),
             }
             tokio::select! {
+                biased;
                 () = ciderfs_rt::sleep(MEMORY_LOOK) => {}
                 _ = stop.wait_for(|s| *s) => return,
             }

@@ -257,6 +257,7 @@ impl Meta {
         loop {
             let jitter = ciderfs_rt::random_range(0.95..1.05);
             tokio::select! {
+                biased;
                 () = ciderfs_rt::sleep(self.cfg.heartbeat.mul_f64(jitter)) => {}
                 _ = stop.wait_for(|s| *s) => {
                     if let Some(task) = counting {

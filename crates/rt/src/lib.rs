@@ -8,7 +8,8 @@
 pub mod replay;
 
 use std::ops::Range;
-use std::time::{Duration, SystemTime};
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand::RngExt as _;
 pub use tokio::task::JoinHandle;
@@ -58,4 +59,16 @@ pub fn boot_time() -> Duration {
     }
     let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     Duration::new(t.tv_sec.unsigned_abs(), t.tv_nsec as u32)
+}
+
+/// Time since 1970, from a clock that is not set while the program runs.
+pub fn unset_clock() -> Duration {
+    #[cfg(feature = "replay")]
+    if let Some(now) = replay::wall_clock() {
+        return now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    }
+    static START: OnceLock<(Duration, Instant)> = OnceLock::new();
+    let (wall, at) = START
+        .get_or_init(|| (SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), Instant::now()));
+    *wall + at.elapsed()
 }

@@ -125,6 +125,7 @@ impl Control {
             let mut tick = ciderfs_rt::interval_at(ciderfs_rt::Instant::now() + PROGRESS, PROGRESS);
             loop {
                 tokio::select! {
+                    biased;
                     answer = &mut work => break answer,
                     _ = tick.tick() => {
                         let message = progress.message();

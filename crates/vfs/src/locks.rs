@@ -104,6 +104,7 @@ impl Vfs {
         if !request.is_exclusive() && h.file.is_dirty() {
             // Others may look soon. A failure is reported by the handle.
             tokio::select! {
+                biased;
                 flushed = self.flush(&h.file) => flushed?,
                 () = &mut interrupted => return Err(Errno::EINTR.into()),
             }
@@ -120,6 +121,7 @@ impl Vfs {
         if !wait && is_again(&got) && h.file.flock_closing() && request.kind() == LockKind::Flock {
             let soon = async {
                 tokio::select! {
+                    biased;
                     () = ciderfs_rt::sleep(CLOSE_GRACE) => {}
                     () = interrupted => {}
                 }

@@ -115,7 +115,12 @@ impl ObjectStore for SlowObjects {
         there_and_back(self.0.delete(key)).await
     }
 
-    async fn list(&self, prefix: &str, start_after: &str, limit: usize) -> ObjectResult<Vec<ciderfs_object::Entry>> {
+    async fn list(
+        &self,
+        prefix: &str,
+        start_after: &str,
+        limit: usize,
+    ) -> ObjectResult<Vec<ciderfs_object::Entry>> {
         self.0.list(prefix, start_after, limit).await
     }
 

@@ -28,9 +28,18 @@ impl At {
 #[derive(Debug, Clone)]
 pub enum Deed {
     /// Bytes of this value.
-    Write { off: u64, len: u64, value: u8 },
-    Truncate { to: u64 },
-    Punch { off: u64, len: u64 },
+    Write {
+        off: u64,
+        len: u64,
+        value: u8,
+    },
+    Truncate {
+        to: u64,
+    },
+    Punch {
+        off: u64,
+        len: u64,
+    },
     Mode(u16),
     /// A name leads here, or nowhere.
     Name(Option<Ino>),
@@ -296,9 +305,7 @@ impl History {
 /// Why none of the changes that `is` may be seen; `first`: it was so in the beginning.
 fn not_allowed(all: &[&Change], view: View, is: impl Fn(&Change) -> bool, first: bool) -> Option<String> {
     let over = |c: Option<&Change>| {
-        all.iter().find(|later| {
-            view.must_see(later) && !is(later) && c.is_none_or(|c| c.is_over_for(later))
-        })
+        all.iter().find(|later| view.must_see(later) && !is(later) && c.is_none_or(|c| c.is_over_for(later)))
     };
     let mut why = None;
     if first {
@@ -348,7 +355,8 @@ impl FileHistory {
         let Some(value) = seen else {
             self.may_end(view, at)?;
             // What somebody was told can be read.
-            let told = self.lengths.iter().find(|l| l.mount == view.mount && l.ended <= view.begun && l.size > at);
+            let told =
+                self.lengths.iter().find(|l| l.mount == view.mount && l.ended <= view.begun && l.size > at);
             if let Some(told) = told {
                 let since = told.begun.before(crate::kernel::VALID);
                 let cut = self.changes.iter().any(|c| c.cuts(at) && c.stored.is_none_or(|s| s > since));
@@ -374,7 +382,9 @@ impl FileHistory {
             });
             match over {
                 None => return Ok(()),
-                Some(later) => why = format!("{later:?} must be seen since {:?}, and was made after {c:?}", view.fresh),
+                Some(later) => {
+                    why = format!("{later:?} must be seen since {:?}, and was made after {c:?}", view.fresh)
+                }
             }
         }
         Err(why)
@@ -382,13 +392,12 @@ impl FileHistory {
 
     fn may_be_zero(&self, view: View, at: u64) -> Result<(), String> {
         let written = |c: Option<&Change>| {
-            self.changes
-                .iter()
-                .find(|later| later.covers(at) && view.must_see(later) && c.is_none_or(|c| c.is_over_for(later)))
+            self.changes.iter().find(|later| {
+                later.covers(at) && view.must_see(later) && c.is_none_or(|c| c.is_over_for(later))
+            })
         };
         let Some(write) = written(None) else { return Ok(()) };
-        let cleared =
-            self.changes.iter().filter(|c| view.may_see(c) && (c.cuts(at) || c.punches(at)) );
+        let cleared = self.changes.iter().filter(|c| view.may_see(c) && (c.cuts(at) || c.punches(at)));
         for c in cleared {
             if written(Some(c)).is_none() {
                 return Ok(());
@@ -414,9 +423,9 @@ impl FileHistory {
     /// May the file have ended before this byte?
     fn may_end(&self, view: View, at: u64) -> Result<(), String> {
         let longer = |c: Option<&Change>| {
-            self.changes
-                .iter()
-                .find(|later| later.reaches(at) && view.must_see(later) && c.is_none_or(|c| c.is_over_for(later)))
+            self.changes.iter().find(|later| {
+                later.reaches(at) && view.must_see(later) && c.is_none_or(|c| c.is_over_for(later))
+            })
         };
         let Some(why) = longer(None) else { return Ok(()) };
         for c in self.changes.iter().filter(|c| view.may_see(c) && c.cuts(at)) {

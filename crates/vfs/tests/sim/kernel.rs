@@ -107,7 +107,8 @@ pub struct Kernel {
     unlocked: Notify,
     /// Held by who changes an inode.
     inodes: Mutex<BTreeMap<Ino, Arc<tokio::sync::Mutex<()>>>>,
-    dir: tokio::sync::Mutex<()>,
+    /// Of the one directory: who changes names holds it alone.
+    dir: tokio::sync::RwLock<()>,
 }
 
 fn caller(pid: u32) -> Caller {
@@ -123,7 +124,7 @@ impl Kernel {
             known: Mutex::default(),
             unlocked: Notify::new(),
             inodes: Mutex::default(),
-            dir: tokio::sync::Mutex::default(),
+            dir: tokio::sync::RwLock::default(),
         });
         kernel.vfs.set_mixes_direct(true);
         kernel.listen();
@@ -240,7 +241,8 @@ impl Kernel {
 
     /// Drops pages, each after the request that is under way for it.
     async fn drop_pages(&self, ino: Ino, first: u64, last: u64) {
-        let pages: Vec<u64> = self.known.lock().node(ino).pages.range(first..=last).map(|(n, _)| *n).collect();
+        let pages: Vec<u64> =
+            self.known.lock().node(ino).pages.range(first..=last).map(|(n, _)| *n).collect();
         for index in pages {
             self.lock_page(ino, index).await;
             self.known.lock().node(ino).pages.remove(&index);
@@ -336,16 +338,43 @@ impl Kernel {
 
     // Names.
 
+    /// Finds a name, as believed or asked for; `again`: asked for.
     async fn find(&self, pid: u32, name: &[u8], again: bool) -> Result<Ino> {
-        if !again && let Some((ino, until)) = self.known.lock().names.get(name)
+        let believed = self.known.lock().names.get(name).copied();
+        if let Some((ino, until)) = believed {
+            if until > Instant::now() && !again {
+                return Ok(ino);
+            }
+            // `d_revalidate`, which holds nothing.
+            let asked = self.asked();
+            let found = self.look_up(pid, name).await;
+            if let Ok(e) = &found
+                && e.ino == ino
+            {
+                self.take_attributes(e.ino, &e.attr, VALID, asked).await;
+                if let Some(entry) = self.known.lock().names.get_mut(name).filter(|entry| entry.0 == ino) {
+                    entry.1 = Instant::now() + VALID;
+                }
+                return Ok(ino);
+            }
+            let mut k = self.known.lock();
+            if k.names.get(name).is_some_and(|entry| entry.0 == ino) {
+                k.names.remove(name);
+            }
+        }
+        let _dir = self.dir.read().await;
+        self.find_locked(pid, name).await
+    }
+
+    /// [`Kernel::find`] for who holds the directory.
+    async fn find_locked(&self, pid: u32, name: &[u8]) -> Result<Ino> {
+        if let Some((ino, until)) = self.known.lock().names.get(name)
             && *until > Instant::now()
         {
             return Ok(*ino);
         }
         let asked = self.asked();
-        travel().await;
-        let found = self.vfs.lookup(&caller(pid), Ino::ROOT, name).await;
-        travel().await;
+        let found = self.look_up(pid, name).await;
         match found {
             Ok(e) => {
                 self.take_attributes(e.ino, &e.attr, VALID, asked).await;
@@ -357,6 +386,13 @@ impl Kernel {
                 Err(e)
             }
         }
+    }
+
+    async fn look_up(&self, pid: u32, name: &[u8]) -> Result<ciderfs_vfs::Entry> {
+        travel().await;
+        let found = self.vfs.lookup(&caller(pid), Ino::ROOT, name).await;
+        travel().await;
+        found
     }
 
     pub async fn stat(&self, pid: u32, name: &[u8]) -> Result<Stat> {
@@ -375,7 +411,7 @@ impl Kernel {
     }
 
     pub async fn create(&self, pid: u32, name: &[u8], flags: i32) -> Result<(Fd, Stat)> {
-        let _dir = self.dir.lock().await;
+        let _dir = self.dir.write().await;
         let cached = self.known.lock().names.get(name).is_some_and(|(_, until)| *until > Instant::now());
         if cached && flags & libc::O_EXCL != 0 {
             return Err(Errno::EEXIST.into());
@@ -391,8 +427,8 @@ impl Kernel {
     }
 
     pub async fn unlink(&self, pid: u32, name: &[u8]) -> Result<()> {
-        let _dir = self.dir.lock().await;
-        let ino = self.find(pid, name, false).await?;
+        let _dir = self.dir.write().await;
+        let ino = self.find_locked(pid, name).await?;
         travel().await;
         let done = self.vfs.unlink(&caller(pid), Ino::ROOT, name).await;
         travel().await;
@@ -409,9 +445,9 @@ impl Kernel {
     }
 
     pub async fn rename(&self, pid: u32, from: &[u8], to: &[u8]) -> Result<()> {
-        let _dir = self.dir.lock().await;
-        let ino = self.find(pid, from, false).await?;
-        let over = self.find(pid, to, false).await.ok();
+        let _dir = self.dir.write().await;
+        let ino = self.find_locked(pid, from).await?;
+        let over = self.find_locked(pid, to).await.ok();
         travel().await;
         let done = self.vfs.rename(&caller(pid), (Ino::ROOT, from), (Ino::ROOT, to), 0).await;
         travel().await;
@@ -433,7 +469,7 @@ impl Kernel {
     }
 
     pub async fn link(&self, pid: u32, fd: &Fd, name: &[u8]) -> Result<()> {
-        let _dir = self.dir.lock().await;
+        let _dir = self.dir.write().await;
         travel().await;
         let e = self.vfs.link(&caller(pid), fd.ino, Ino::ROOT, name).await?;
         let since = self.vfs.moment();
@@ -452,6 +488,7 @@ impl Kernel {
         loop {
             let (asked, most) = (self.asked(), 1 + draw(5));
             let mut page: Vec<(Vec<u8>, Ino, Option<Attr>, Duration)> = Vec::new();
+            let _dir = self.dir.read().await;
             travel().await;
             let began = at;
             self.vfs

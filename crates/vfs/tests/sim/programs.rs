@@ -195,9 +195,8 @@ impl Program {
 
     /// Draws an open file; whether it may be read or written.
     fn drawn(&self, suits: impl Fn(i32) -> bool) -> Option<usize> {
-        let fit: Vec<usize> = (0..self.held.len())
-            .filter(|n| suits(self.held[*n].fd.flags & libc::O_ACCMODE))
-            .collect();
+        let fit: Vec<usize> =
+            (0..self.held.len()).filter(|n| suits(self.held[*n].fd.flags & libc::O_ACCMODE)).collect();
         (!fit.is_empty()).then(|| fit[draw(fit.len() as u64) as usize])
     }
 
@@ -403,7 +402,9 @@ impl Program {
                     h.resolve(&begun, fd.ino);
                 }
                 h.end(&begun, made.is_ok(), true);
-                self.tell(|| format!("create {text}: {:?}", made.as_ref().map(|(_, s)| s.ino).map_err(Error::errno)));
+                self.tell(|| {
+                    format!("create {text}: {:?}", made.as_ref().map(|(_, s)| s.ino).map_err(Error::errno))
+                });
                 match made {
                     Ok((fd, s)) => {
                         h.found(name, self.ended(view), None, "create");
@@ -438,7 +439,9 @@ impl Program {
                 let begun = h.begin(self.mount, Of::Name(name.to_vec()), Deed::Name(Some(s.ino)));
                 let done = self.kernel.rename(self.pid, temporary.as_bytes(), name).await;
                 h.end(&begun, done.is_ok(), true);
-                self.tell(|| format!("rename {} to {text}: {:?}", s.ino, done.as_ref().map_err(Error::errno)));
+                self.tell(|| {
+                    format!("rename {} to {text}: {:?}", s.ino, done.as_ref().map_err(Error::errno))
+                });
                 if let Err(e) = done {
                     self.unexpected("rename", &e);
                 }
@@ -519,7 +522,9 @@ impl Program {
             if flags & libc::O_ACCMODE == libc::O_RDWR && one_in(3) {
                 _ = self.kernel.read(self.pid, &fd, 0, LONGEST).await;
             }
-            if one_in(3) && let Err(e) = self.kernel.fsync(&fd).await {
+            if one_in(3)
+                && let Err(e) = self.kernel.fsync(&fd).await
+            {
                 self.unexpected("fsync", &e);
             }
         }

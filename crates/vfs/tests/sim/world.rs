@@ -37,12 +37,8 @@ impl World {
         let atime_mode = if one_in(4) { AtimeMode::Strict } else { AtimeMode::NoAtime };
         let (mut mounts, mut metas) = (Vec::new(), Vec::new());
         for _ in 0..2 {
-            let cfg = MetaConfig {
-                heartbeat: Duration::ZERO,
-                no_bgjob: true,
-                atime_mode,
-                ..MetaConfig::default()
-            };
+            let cfg =
+                MetaConfig { heartbeat: Duration::ZERO, no_bgjob: true, atime_mode, ..MetaConfig::default() };
             let meta = Meta::load(Arc::new(Slow(Arc::clone(&engine))), cfg).await.unwrap();
             meta.start_session().await.unwrap();
             let blocks =
