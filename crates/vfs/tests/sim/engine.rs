@@ -55,10 +55,12 @@ impl Store for Slow {
     }
 
     async fn read(&self, reads: &[Read]) -> Result<Vec<Value>, StoreError> {
+        trace(|| format!("read {reads:?}"));
         there_and_back(self.0.read(reads)).await
     }
 
     async fn commit(&self, commit: &Commit) -> Result<Outcome, StoreError> {
+        trace(|| format!("commit {commit:?}"));
         there_and_back(self.0.commit(commit)).await
     }
 
@@ -130,5 +132,12 @@ impl ObjectStore for SlowObjects {
 
     fn describe(&self) -> String {
         self.0.describe()
+    }
+}
+
+/// For whoever looks for what makes two runs differ.
+fn trace(text: impl FnOnce() -> String) {
+    if std::env::var_os("SIM_TRACE").is_some() {
+        eprintln!("{:?} {}", ciderfs_rt::replay::elapsed().unwrap_or_default(), text());
     }
 }

@@ -248,8 +248,8 @@ impl History {
         }
     }
 
-    /// Somebody was told attributes.
-    pub fn stat(&self, view: View, s: &crate::kernel::Stat, how: &str) {
+    /// Somebody was told attributes; an open makes the length fresh, and nothing else (`names`).
+    pub fn stat(&self, view: View, names: View, s: &crate::kernel::Stat, how: &str) {
         let mut inner = self.inner.lock();
         let Some(file) = inner.files.get_mut(&s.ino) else { return };
         let mut wrong = Vec::new();
@@ -264,11 +264,11 @@ impl History {
         let modes = |c: &&Change| matches!(c.deed, Deed::Mode(_));
         let is = |c: &Change| matches!(c.deed, Deed::Mode(m) if m == s.mode);
         let all: Vec<&Change> = file.changes.iter().filter(modes).collect();
-        if let Some(why) = not_allowed(&all, view, is, s.mode == 0o644) {
+        if let Some(why) = not_allowed(&all, names, is, s.mode == 0o644) {
             wrong.push(format!("mode {:o}: {why}", s.mode));
         }
         for (mount, ended, ctime) in &file.ctimes {
-            if *mount == view.mount && *ended <= view.begun && *ctime > s.ctime {
+            if *mount == view.mount && *ended <= view.begun.before(crate::kernel::VALID * 3) && *ctime > s.ctime {
                 wrong.push(format!("ctime {:?} after {ctime:?}", s.ctime));
                 break;
             }

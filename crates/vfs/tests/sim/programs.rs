@@ -332,7 +332,10 @@ impl Program {
             let view = self.ended(view);
             self.tell(|| format!("fstat {} {stat:?}", held.fd.ino));
             match stat {
-                Ok(s) => self.shared.history.stat(view, &s, "fstat"),
+                Ok(s) => {
+                    let aged = View { fresh: view.begun.before(age), ..view };
+                    self.shared.history.stat(view, aged, &s, "fstat");
+                }
                 Err(e) => self.unexpected("fstat", &e),
             }
             return;
@@ -344,7 +347,7 @@ impl Program {
         self.tell(|| format!("stat {} {stat:?}", String::from_utf8_lossy(name)));
         match stat {
             Ok(s) => {
-                self.shared.history.stat(view, &s, "stat");
+                self.shared.history.stat(view, view, &s, "stat");
                 self.shared.history.found(name, view, Some(s.ino), "stat");
             }
             Err(e) if e.errno() == Errno::ENOENT => {
@@ -546,7 +549,7 @@ impl Program {
             self.kernel.close(self.pid, fd.clone()).await.unwrap();
             self.tell(|| format!("in the end {} {stat:?}: {data:?}", String::from_utf8_lossy(name)));
             if FILES.contains(&name) {
-                self.shared.history.stat(of_stat, &stat, "in the end");
+                self.shared.history.stat(of_stat, of_stat, &stat, "in the end");
                 self.shared.history.read(fd.ino, view, 0, LONGEST + 100, &data, "in the end");
             }
             if data.len() as u64 != stat.size {
