@@ -268,7 +268,10 @@ impl History {
             wrong.push(format!("mode {:o}: {why}", s.mode));
         }
         for (mount, ended, ctime) in &file.ctimes {
-            if *mount == view.mount && *ended <= view.begun.before(crate::kernel::VALID * 3) && *ctime > s.ctime {
+            if *mount == view.mount
+                && *ended <= view.begun.before(crate::kernel::VALID * 3)
+                && *ctime > s.ctime
+            {
                 wrong.push(format!("ctime {:?} after {ctime:?}", s.ctime));
                 break;
             }

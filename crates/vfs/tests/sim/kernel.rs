@@ -468,18 +468,6 @@ impl Kernel {
         done
     }
 
-    pub async fn link(&self, pid: u32, fd: &Fd, name: &[u8]) -> Result<()> {
-        let _dir = self.dir.write().await;
-        travel().await;
-        let e = self.vfs.link(&caller(pid), fd.ino, Ino::ROOT, name).await?;
-        let since = self.vfs.moment();
-        let attr = self.vfs.still(e.ino, e.attr, since).await;
-        travel().await;
-        self.take_attributes(e.ino, &attr, VALID, 0).await;
-        self.known.lock().names.insert(name.to_vec(), (e.ino, Instant::now() + VALID));
-        Ok(())
-    }
-
     /// Lists names, as many at a time as drawn, with attributes.
     pub async fn list(&self, pid: u32) -> Result<Vec<(Vec<u8>, Ino)>> {
         travel().await;
