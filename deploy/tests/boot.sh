@@ -54,7 +54,7 @@ create() {
   ln -s /usr/lib/ciderfs/ciderfs-unit "$root/nix/store/stand-in-ciderfs/lib/ciderfs/ciderfs-unit"
   ln -s /bin/kill "$root/nix/store/stand-in-coreutils/bin/kill"
   ln -s /bin/systemctl "$root/nix/store/stand-in-systemd/bin/systemctl"
-  cp tests/boot/inside.sh validate/validate.sh "$work/out-$name/"
+  cp tests/boot/inside.sh tests/boot/units.sh validate/validate.sh "$work/out-$name/"
   printf '%s\n' "$secret" "$access_key" "$secret_key" "$passphrase" >"$work/out-$name/secrets"
   echo "$access_key" >"$work/out-$name/names"
   unit "$name" e2e.target '[Unit]' 'Requires=basic.target' 'After=basic.target'

@@ -1,9 +1,11 @@
-//! Chores of the project: `cargo xtask bench`, `cargo xtask deb`, `cargo xtask deny`, `cargo xtask image`.
+//! Chores of the project: `cargo xtask bench`, `cargo xtask deb`, `cargo xtask deny`, `cargo xtask docs`,
+//! `cargo xtask image`.
 #![forbid(unsafe_code)]
 
 mod bench;
 mod deb;
 mod deny;
+mod docs;
 mod image;
 
 use std::process::ExitCode;
@@ -16,6 +18,8 @@ cargo xtask deb [--debug]
     A Debian package of the client, in target/debian. Needs dpkg-deb and strip.
 cargo xtask deny [--advisories]
     Checks licences, sources and duplicates of the dependencies; with --advisories known flaws too, for which it asks RustSec.
+cargo xtask docs
+    Checks what pages and comments cite: files, headings, items, commands, flags, tests.
 cargo xtask image [--debug | --program FILE]
     A container image of the client, target/ciderfs.tar, with a root made of Debian's packages. Needs apt-get, dpkg-deb
     and binutils.";
@@ -26,6 +30,7 @@ fn main() -> ExitCode {
         Some("bench") => bench::run(&args[1..]),
         Some("deb") => deb::run(&args[1..]),
         Some("deny") => deny::run(&args[1..]),
+        Some("docs") => docs::run(&args[1..]),
         Some("image") => image::run(&args[1..]),
         _ => Err(anyhow::anyhow!("{USAGE}")),
     };

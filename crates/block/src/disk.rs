@@ -29,6 +29,7 @@ mod file;
 mod index;
 mod open;
 mod policy;
+mod reading;
 mod sweep;
 #[cfg(test)]
 mod tests;

@@ -10,9 +10,9 @@ use crate::backend;
 use crate::budget::{BudgetKind, Permit};
 use crate::covered::covered;
 use crate::flight::{Pilot, Start};
+use crate::inner::Inner;
 use crate::key::{BlockId, Piece};
 use crate::stats::count;
-use crate::store::Inner;
 
 /// Attempts to get a block whose object is too short or does not decompress.
 const CORRUPT_ATTEMPTS: u32 = 2;

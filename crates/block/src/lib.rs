@@ -1,6 +1,6 @@
 //! Blocks by key: upload, download, memory and disk cache, and the memory budget of all block-sized buffers.
 //!
-//! A slice of `size` bytes is stored as objects of `block_size` bytes (`spec/data-path.md` 1). This crate knows ids,
+//! A slice of `size` bytes is stored as objects of `block_size` bytes (`docs/format/objects.md#blocks`). This crate knows ids,
 //! indexes and bytes; which slices make up a file is known above, how objects are encrypted, retried and named in the
 //! bucket is known below.
 //!
@@ -19,6 +19,7 @@ mod download;
 mod error;
 mod eviction;
 mod flight;
+mod inner;
 mod key;
 mod memory;
 mod mode;

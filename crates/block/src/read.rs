@@ -21,10 +21,10 @@ use crate::covered::covered;
 use crate::disk::{DiskCache, Found};
 use crate::download::{Asker, launch, range, whole_cost};
 use crate::flight::{Flight, Start};
+use crate::inner::Inner;
 use crate::key::Piece;
 use crate::observe::CacheUse;
 use crate::stats::count;
-use crate::store::Inner;
 
 /// Pieces smaller than this part of their block may be fetched by range.
 const RANGE_PART: u32 = 4;

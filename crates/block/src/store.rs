@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ciderfs_format::objname::block_count;
 use ciderfs_object::{Buffers, ObjectStore};
 use ciderfs_rt::Instant;
 use futures_util::stream::{self, StreamExt as _};
@@ -15,12 +14,12 @@ use tokio::sync::Semaphore;
 
 use crate::BlockError;
 use crate::backend;
-use crate::budget::{Budget, BudgetKind, Reclaim};
+use crate::budget::{Budget, Reclaim};
 use crate::config::{BlockConfig, ReadHint};
 use crate::cpu::Cpu;
 use crate::disk::DiskCache;
 use crate::download::{self, Asker};
-use crate::flight::Flights;
+use crate::inner::Inner;
 use crate::key::BlockId;
 use crate::memory::MemoryCache;
 use crate::observe::CacheObserver;
@@ -43,30 +42,6 @@ const MAX_READ_AHEAD: usize = 64;
 /// Blocks by key: upload, download, caches. Cheap to share; see the methods.
 pub struct BlockStore {
     pub(crate) inner: Arc<Inner>,
-}
-
-/// What the store's tasks share.
-pub(crate) struct Inner {
-    pub store: Arc<dyn ObjectStore>,
-    pub cfg: BlockConfig,
-    pub budget: Arc<Budget>,
-    pub memory: Arc<MemoryCache>,
-    pub disk: DiskCache,
-    pub flights: Arc<Flights>,
-    pub ranges: RangeCounts,
-    pub cpu: Cpu,
-    pub buffers: Arc<Buffers>,
-    pub counters: Arc<Counters>,
-    pub downloads: Semaphore,
-    pub ranges_supported: bool,
-    uploads: Semaphore,
-    upload_room: UploadRoom,
-    /// Do blocks that a stream fetches go to the disk cache?
-    pub streams_cached: bool,
-    prefetches: Semaphore,
-    prefetch_waiting: AtomicUsize,
-    read_ahead: AtomicUsize,
-    closed: AtomicBool,
 }
 
 impl std::fmt::Debug for BlockStore {
@@ -314,73 +289,5 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         (self.counter)(&self.inner).fetch_sub(1, Relaxed);
-    }
-}
-
-impl Inner {
-    /// Runs a background task on the caller's runtime; without one it is dropped, nobody waits for it.
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        match tokio::runtime::Handle::try_current() {
-            Ok(handle) => drop(handle.spawn(task)),
-            Err(_) => count(&self.counters.prefetch_dropped, 1),
-        }
-    }
-
-    /// Is the block in a cache or on its way there?
-    pub fn has(&self, block: &BlockId) -> bool {
-        self.memory.contains(block) || self.flights.find(block).is_some() || self.disk.contains(block)
-    }
-
-    fn evict_slice(&self, id: u64, size: u32) {
-        for block in BlockId::all(id, size, self.cfg.block_size) {
-            self.memory.remove(&block);
-            self.disk.remove(&block);
-        }
-    }
-
-    fn maintain(&self) {
-        self.memory.expire(Instant::now());
-        self.buffers.trim();
-        self.disk.maintain(|| self.closed.load(Relaxed));
-    }
-
-    async fn put_block(&self, id: u64, indx: u32, data: Bytes, tier: u8) -> Result<(), BlockError> {
-        if self.cfg.read_only {
-            return Err(BlockError::ReadOnly);
-        }
-        let len = u32::try_from(data.len()).ok().filter(|n| (1..=self.cfg.block_size).contains(n));
-        let Some(len) = len.filter(|_| indx < block_count(u32::MAX, self.cfg.block_size)) else {
-            return Err(BlockError::Invalid(format!("block {indx} of slice {id} with {} bytes", data.len())));
-        };
-        let block = BlockId { id, indx, len };
-        let key = block.object(self.cfg.hash_prefix);
-        {
-            let _room = self.upload_room.take(len.into());
-            let _slot = self.uploads.acquire().await.map_err(|_| BlockError::Closed)?;
-            let body = if self.cfg.compression.is_none() {
-                data.clone()
-            } else {
-                // Scratch memory is a kind of its own: dirty data can only shrink when its uploads get on.
-                let need = self.cpu.compress_footprint(data.len());
-                let permit = self.budget.acquire(need, BudgetKind::Scratch).await;
-                self.cpu
-                    .compress(data.clone(), permit)
-                    .await?
-                    .map_err(|e| BlockError::Corrupt { key: key.clone(), detail: e.to_string() })?
-            };
-            count(&self.counters.puts, 1);
-            count(&self.counters.put_bytes, body.len() as u64);
-            backend::put(&*self.store, &key, body, tier)
-                .await
-                .inspect_err(|_| count(&self.counters.errors, 1))?;
-        }
-        if !self.disk.is_empty() && (len < self.cfg.block_size || self.cfg.cache_large_write) {
-            // The caller's permit ends with this call, so the queue needs one of its own.
-            match self.budget.try_acquire(len.into(), BudgetKind::Cache) {
-                Some(permit) => self.disk.insert(block, data, Some(permit)),
-                None => count(&self.counters.cache_drops, 1),
-            }
-        }
-        Ok(())
     }
 }

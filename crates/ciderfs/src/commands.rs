@@ -1,5 +1,7 @@
 //! The commands, one file each.
 
+mod channel;
+mod clone;
 mod config;
 mod csi;
 mod doctor;
@@ -14,12 +16,13 @@ mod mounter;
 mod mountpoint;
 mod profile;
 mod quota;
+mod rmr;
 mod stats;
 mod status;
 mod table;
 mod umount;
 mod up;
-mod upgrade;
+pub mod upgrade;
 
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
@@ -100,6 +103,8 @@ pub fn run(argv: &[OsString]) -> ExitCode {
         Command::Mounter => mounter::run(&args),
         Command::Doctor => doctor::run(&args),
         Command::Info => info::run(&args),
+        Command::Clone => clone::run(&args),
+        Command::Rmr => rmr::run(&args),
         Command::K8sSecret => k8s_secret::run(&args),
         Command::Stats => args.exactly().and_then(|()| {
             let options = stats::Options {

@@ -1,12 +1,13 @@
 //! The Prometheus endpoint: `GET /metrics`, nothing else.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ciderfs_vfs::Vfs;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Longest request head.
 const HEAD_MAX: usize = 8192;
@@ -15,29 +16,58 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Connections at a time.
 const CONNECTIONS_MAX: usize = 32;
 
-/// Listens on `address`; if it is taken and was not asked for, on any free port. Returns where.
-pub async fn serve(address: &str, explicit: bool, vfs: Arc<Vfs>) -> std::io::Result<SocketAddr> {
+/// Makes the text that is served. It may take its time.
+pub type Text = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// Listens on `address`; if it is taken and was not asked for, on any free port. Also says where.
+pub async fn listen(address: &str, explicit: bool) -> std::io::Result<(TcpListener, SocketAddr)> {
     let listener = match TcpListener::bind(address).await {
         Err(_) if !explicit => TcpListener::bind("127.0.0.1:0").await?,
         other => other?,
     };
     let at = listener.local_addr()?;
-    let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
+    Ok((listener, at))
+}
+
+/// Answers whoever connects there.
+pub fn serve(listener: TcpListener, text: Text) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     tokio::spawn(async move {
         loop {
             let Ok((stream, _)) = listener.accept().await else { continue };
-            let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-            let vfs = Arc::clone(&vfs);
-            tokio::spawn(async move {
-                let _place = place;
-                let _ = tokio::time::timeout(PATIENCE, answer(stream, &vfs)).await;
-            });
+            begin(stream, &places, &text);
         }
     });
-    Ok(at)
 }
 
-async fn answer(mut stream: TcpStream, vfs: &Vfs) -> std::io::Result<()> {
+/// The same at a socket of this machine. What another process has left there is removed.
+pub fn serve_at(path: &Path, text: Text) -> std::io::Result<()> {
+    let _ = std::fs::remove_file(path);
+    let listener = UnixListener::bind(path)?;
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    tokio::spawn(async move {
+        loop {
+            let Ok((stream, _)) = listener.accept().await else { continue };
+            begin(stream, &places, &text);
+        }
+    });
+    Ok(())
+}
+
+fn begin<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    places: &Arc<Semaphore>,
+    text: &Text,
+) {
+    let Ok(place) = Arc::clone(places).try_acquire_owned() else { return };
+    let text = Arc::clone(text);
+    tokio::spawn(async move {
+        let _place: OwnedSemaphorePermit = place;
+        let _ = tokio::time::timeout(PATIENCE, answer(stream, text)).await;
+    });
+}
+
+async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, text: Text) -> std::io::Result<()> {
     let mut head = Vec::new();
     let mut part = [0; 1024];
     while !head.windows(4).any(|w| w == b"\r\n\r\n") && head.len() < HEAD_MAX {
@@ -47,10 +77,10 @@ async fn answer(mut stream: TcpStream, vfs: &Vfs) -> std::io::Result<()> {
         }
         head.extend_from_slice(&part[..n]);
     }
-    let text = String::from_utf8_lossy(&head);
-    let path = text.split_whitespace().nth(1).unwrap_or_default();
+    let head = String::from_utf8_lossy(&head);
+    let path = head.split_whitespace().nth(1).unwrap_or_default();
     let (status, body) = if path.split('?').next() == Some("/metrics") {
-        ("200 OK", vfs.metrics().prometheus_text())
+        ("200 OK", tokio::task::spawn_blocking(move || text()).await?)
     } else {
         ("404 Not Found", "not found\n".to_owned())
     };

@@ -1,5 +1,5 @@
-//! Log lines: `2026/11/22 09:38:28.036663 ciderfs[PID] <LEVEL>: message` on stderr (`spec/cli.md` 2.4), with `[ID] ` before each
-//! of them if there is a `--log-id`.
+//! Log lines: `2026/11/22 09:38:28.036663 ciderfs[PID] <LEVEL>: message` on stderr, with `[ID] ` before each of them if there is a
+//! `--log-id` (`docs/reference/commands.md#options-of-every-command`).
 
 use std::fmt;
 use std::io::{IsTerminal as _, Write as _};
@@ -154,6 +154,8 @@ pub fn start(args: &Args, usual: &str) {
         // Of the fields, which have a style of their own.
         .with_ansi(colour)
         .with_writer(std::io::stderr)
+        // It would panic where nobody reads standard error any more.
+        .log_internal_errors(false)
         .event_format(Lines { colour, prefix: shown_prefix() });
     let _ = tracing_subscriber::registry().with(ceiling()).with(changing).with(lines).try_init();
     let _ = RELOAD.set(Box::new(move || _ = handle.reload(filter())));

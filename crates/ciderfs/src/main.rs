@@ -1,6 +1,9 @@
 //! `ciderfs`: the command line.
 #![deny(unsafe_code)]
 
+#[macro_use]
+mod output;
+
 mod cli;
 mod commands;
 mod config;

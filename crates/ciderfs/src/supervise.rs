@@ -5,6 +5,7 @@
 //! looks at what is mounted: it would wait for its own worker.
 
 mod control;
+pub mod custody;
 mod program;
 mod signals;
 mod supervisor;

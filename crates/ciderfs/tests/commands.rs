@@ -11,7 +11,8 @@ use ciderfs_testkit::official::Official;
 use support::client::{PATIENCE, Ran, program, run, run_within, succeed};
 
 /// Commands of ours that the official client has, too.
-const SHARED: [&str; 8] = ["format", "config", "mount", "umount", "status", "quota", "info", "version"];
+const SHARED: [&str; 10] =
+    ["format", "config", "mount", "umount", "status", "quota", "info", "version", "clone", "rmr"];
 /// Values of which each flag takes one.
 const VALUES: [&str; 9] = ["1", "0", "0600", "127.0.0.1:1", "noatime", "s3-fifo", "k=v", "k:v", "/nowhere"];
 

@@ -9,14 +9,15 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
+use std::net::TcpListener;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use ciderfs_mounter::{Client, Spec};
-use csi_kit::{Claim, Node, mounts_at, own_mounts, pid, refused};
+use ciderfs_mounter::{Client, Info, Spec};
+use csi_kit::{Claim, Node, children, mounts_at, own_mounts, pid, refused};
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
 use rustix::process::{Signal, kill_process};
-use support::client::{PATIENCE, program, wait_for};
+use support::client::{PATIENCE, program, sh, wait_for};
 use support::{Engine, Volume};
 use tonic::Code;
 
@@ -68,6 +69,11 @@ fn clients_without_supervisors_leave_nothing_unstored() {
 }
 
 #[test]
+fn clients_with_supervisors_leave_nothing_unstored() {
+    stores_what_was_written(&[]);
+}
+
+#[test]
 fn a_changed_secret_leaves_running_pods_alone() {
     own_mounts();
     let (volume, node) = (volume(), Node::start());
@@ -90,6 +96,78 @@ fn a_changed_secret_leaves_running_pods_alone() {
     }
     node.unstage("pvc-1").unwrap();
     assert!(node.client().list().unwrap().is_empty());
+}
+
+#[test]
+fn a_directory_that_is_gone_is_not_made_again() {
+    own_mounts();
+    let (volume, node) = (volume(), Node::start());
+    let whole = volume.mount(&["--cache-dir=memory"]);
+    let mut claim = Claim::new("pvc-1", &volume.meta).sub_path("pvc-1");
+    claim.context.insert("ciderfs/made".into(), "true".into());
+    let why = refused(node.stage(&claim), Code::Internal);
+    assert!(why.contains("no directory pvc-1"), "{why}");
+    assert!(!whole.join("pvc-1").exists());
+    // The official driver leaves it to the first client to make one, and its volumes have no such mark.
+    let first = Claim::new("pvc-2", &volume.meta).sub_path("pvc-2");
+    node.stage(&first).unwrap();
+    node.publish(&first, "b").unwrap();
+    fs::create_dir(whole.join("pvc-1")).unwrap();
+    fs::write(whole.join("pvc-1/f"), "x").unwrap();
+    node.stage(&claim).unwrap();
+    let target = node.publish(&claim, "a").unwrap();
+    assert_eq!(fs::read(target.join("f")).unwrap(), b"x");
+    assert!(whole.join("pvc-2").is_dir());
+    for (id, pod) in [("pvc-1", "a"), ("pvc-2", "b")] {
+        node.unpublish(id, pod).unwrap();
+        node.unstage(id).unwrap();
+    }
+    whole.unmount();
+}
+
+#[test]
+fn one_endpoint_tells_the_figures_of_all_clients() {
+    own_mounts();
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (volume, node) = (volume(), Node::with_mounter(&[&format!("--metrics={address}")]));
+    for id in ["pvc-1", "pvc-2"] {
+        let claim = Claim::new(id, &volume.meta).sub_path(id);
+        node.stage(&claim).unwrap();
+        fs::write(node.publish(&claim, id).unwrap().join("f"), id).unwrap();
+    }
+    let clients = node.client().list().unwrap();
+    assert_eq!(clients.len(), 2);
+    let figures = || sh(node.dir.path(), &format!("curl -sf http://{address}/metrics"));
+    let uptime = |text: &str, info: &Info| {
+        let (volume, mp) =
+            (format!("volume_id=\"{}\"", info.volume), format!("mp=\"{}\"", info.mountpoint.display()));
+        let is_of =
+            |line: &&str| line.starts_with("juicefs_uptime{") && line.contains(&volume) && line.contains(&mp);
+        text.lines().filter(is_of).count()
+    };
+    wait_for("both clients", || {
+        let text = figures();
+        clients.iter().all(|info| uptime(&text, info) == 1)
+    });
+    // As Prometheus wants it: what is of one name stands together, and is explained once.
+    let text = figures();
+    let mut names: Vec<&str> =
+        text.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    assert!(names.len() > 50, "{text}");
+    let all = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), all, "{text}");
+    // The next process of a client tells on.
+    let killed = clients.iter().find(|info| info.volume == "pvc-1").unwrap();
+    kill_process(pid(children(killed.pid.unwrap())[0]), Signal::KILL).unwrap();
+    assert_eq!(fs::read(node.target("pvc-1").join("f")).unwrap(), b"pvc-1");
+    wait_for("the next process", || uptime(&figures(), killed) == 1);
+    for id in ["pvc-1", "pvc-2"] {
+        node.unpublish(id, id).unwrap();
+        node.unstage(id).unwrap();
+    }
+    assert_eq!(figures(), "");
 }
 
 #[test]

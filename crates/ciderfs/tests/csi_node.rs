@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use ciderfs_csi::proto::volume_capability::AccessType;
 use ciderfs_csi::proto::volume_capability::access_mode::Mode;
+use ciderfs_csi::proto::volume_capability::{AccessType, MountVolume};
 use ciderfs_csi::proto::*;
 use csi_kit::{Claim, Node, children, kill, mounts_at, own_mounts, pid, refused};
 use rustix::process::{Signal, kill_process};
@@ -83,7 +83,7 @@ fn a_volume_is_staged_published_and_taken_away() {
     for _ in 0..2 {
         node.unstage("pvc-1").unwrap();
     }
-    assert!(node.client().list().unwrap().is_empty());
+    wait_for("the end of the client", || node.client().list().unwrap().is_empty());
     assert!(!Path::new(&format!("/proc/{}", client.pid.unwrap())).exists(), "the client has ended");
     assert!(!client.mountpoint.exists());
     // What was written is there.
@@ -129,7 +129,37 @@ fn requests_that_lack_something_are_refused() {
     let missing = volume.redis.as_ref().unwrap().url_db(2);
     let e = refused(stage(&|c| _ = c.secrets.insert("metaurl".into(), missing.clone())), Code::Internal);
     assert!(e.contains("format"), "{e}");
-    assert!(node.client().list().unwrap().is_empty());
+    // The SELinux context of a pod, as kubelet writes it, reaches the kernel in one piece.
+    let context = "context=\"system_u:object_r:container_file_t:s0:c15,c100\"";
+    let labelled = stage(&|c| {
+        let flags = vec!["noatime".into(), context.into()];
+        let mount = MountVolume { mount_flags: flags, ..Default::default() };
+        c.capability.access_type = Some(AccessType::Mount(mount));
+    });
+    let has_selinux = fs::read_to_string("/proc/filesystems").unwrap().contains("selinuxfs");
+    match has_selinux {
+        true => node.unstage("pvc-1").unwrap(),
+        false => {
+            let e = refused(labelled, Code::Internal);
+            assert!(e.contains("does not run SELinux") && e.contains("c15,c100"), "{e}");
+        }
+    }
+    wait_for("the end of those that failed", || node.client().list().unwrap().is_empty());
+    // Nor does a pod of another context get what was staged for none: that is another mount, for which the Secret is needed.
+    node.stage(&claim).unwrap();
+    let mut other = node.request(&claim, "a");
+    let mount = MountVolume { mount_flags: vec![context.into()], ..Default::default() };
+    other.volume_capability.as_mut().unwrap().access_type = Some(AccessType::Mount(mount));
+    let publish_other =
+        |r: NodePublishVolumeRequest| node.call(async |mut node| node.node_publish_volume(r).await);
+    let e = refused(publish_other(other.clone()), Code::FailedPrecondition);
+    assert!(e.contains("SELinux context") && mounts_at(&node.target("a")).is_empty(), "{e}");
+    other.secrets = claim.secrets.clone();
+    let own = publish_other(other);
+    if !has_selinux {
+        assert!(refused(own, Code::Internal).contains("does not run SELinux"));
+    }
+    node.unstage("pvc-1").unwrap();
     refused(node.unstage(""), Code::InvalidArgument);
     refused(node.unpublish("", "a"), Code::InvalidArgument);
     refused(node.stats("", &node.target("a")), Code::InvalidArgument);
@@ -137,7 +167,12 @@ fn requests_that_lack_something_are_refused() {
     refused(node.stats("pvc-1", &node.target("a")), Code::NotFound);
     let expand =
         NodeExpandVolumeRequest { volume_id: "x".into(), volume_path: "/x".into(), ..Default::default() };
-    refused(node.call(async |mut node| node.node_expand_volume(expand).await), Code::NotFound);
+    refused(node.call(async |mut node| node.node_expand_volume(expand).await), Code::Unimplemented);
+    // Not even a path.
+    refused(node.stats("pvc-1", Path::new("some/path")), Code::NotFound);
+    let unstaged =
+        NodePublishVolumeRequest { staging_target_path: String::new(), ..node.request(&claim, "a") };
+    refused(node.call(async |mut node| node.node_publish_volume(unstaged).await), Code::FailedPrecondition);
     let info =
         node.call(async |mut node| node.node_get_info(NodeGetInfoRequest {}).await).unwrap().into_inner();
     assert_eq!(info.node_id, "node-1");
@@ -162,11 +197,11 @@ fn existing_volumes_of_the_official_driver_need_no_stage() {
     refused(with_secret("b"), Code::FailedPrecondition);
     node.unpublish("handle", "a").unwrap();
     node.unstage("handle").unwrap();
-    assert!(node.client().list().unwrap().is_empty());
+    wait_for("the end of the client", || node.client().list().unwrap().is_empty());
     // An orchestrator that does not stage at all.
     with_secret("a").unwrap();
     node.unpublish("handle", "a").unwrap();
-    assert!(node.client().list().unwrap().is_empty());
+    wait_for("the end of the client", || node.client().list().unwrap().is_empty());
 }
 
 #[test]
@@ -294,7 +329,7 @@ fn mounts_outlive_the_node_service_and_the_mounter() {
     assert_eq!(fs::read(target.join("open")).unwrap(), b"more".repeat(4));
     node.unpublish("pvc-1", "a").unwrap();
     node.unstage("pvc-1").unwrap();
-    assert!(node.client().list().unwrap().is_empty());
+    wait_for("the end of the client", || node.client().list().unwrap().is_empty());
 }
 
 #[test]
@@ -578,7 +613,7 @@ fn a_pod_notices_no_death_of_its_client() {
     pod.ends(other.path());
     node.unpublish("pvc-1", "a").unwrap();
     node.unstage("pvc-1").unwrap();
-    assert!(node.client().list().unwrap().is_empty());
+    wait_for("the end of the client", || node.client().list().unwrap().is_empty());
     wait_for("the end of what was held", || !node.dir.path().join("node").join(&info.key).exists());
     other.unmount();
     volume.check_after_crash();
@@ -606,8 +641,11 @@ fn a_pod_notices_no_end_of_the_mounters_container() {
         pod.writes();
         kill_process(pid(first), signal).unwrap();
         let _ = node.mounter.take().unwrap().wait().unwrap();
+        // What was not synced, while nobody serves the mount.
+        let stored = fs::metadata(other.join("open")).unwrap().len();
         node.start_mounter();
         pod.noticed_nothing(other.path());
+        assert!(signal == Signal::KILL || stored == pod.bytes as u64, "{stored} of {} bytes", pod.bytes);
         assert_eq!(mounts_at(&target), mount);
     }
     wait_for("the client", || node.info().device.is_some());

@@ -1,4 +1,4 @@
-//! The pages of the tree: their shell blocks are run, their links lead somewhere, and the commands that they show exist.
+//! The pages of the tree: their shell blocks are run. What they cite is checked by `cargo xtask docs`.
 //!
 //! A block `sh` is run: the blocks of a page in their order, in one shell with `set -eu`, from the top of the tree, on a machine of
 //! its own (`documents/stage.sh`). A block `sh foreground` is one command that stays there until the page ends it. `sh example` and
@@ -6,13 +6,8 @@
 //! `documents/words.sh`; readers do not see it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-#[path = "documents/page.rs"]
-mod page;
-#[path = "documents/reference.rs"]
-mod reference;
 mod support;
 
-use std::collections::HashMap;
 use std::env;
 use std::fmt::Write as _;
 use std::fs;
@@ -20,10 +15,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use ciderfs_testkit::documents::{Mark, Page, Part, pages, tree};
 use ciderfs_testkit::s3::{S3Options, S3Server};
-use page::{Block, Page, Part, pages, tree};
-use reference::{Reference, command_lines};
-use support::client::{run_within, succeed};
+use support::client::run_within;
 
 /// The blocks of one page.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -32,42 +26,6 @@ const STORE: &str = "DOCUMENTS_STORE";
 
 /// Buckets that pages name, which are there.
 const BUCKETS: [&str; 2] = ["juicefs-k3s", "mybucket"];
-
-/// What a test does with a shell block.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Mark {
-    Run,
-    Foreground,
-    Example,
-    Session,
-}
-
-/// How a block is marked; nothing if it is none for a shell.
-fn mark(block: &Block) -> Result<Option<Mark>, String> {
-    let looks_typed = |text: &str| text.lines().any(|l| l.starts_with("$ ") || l.starts_with("ciderfs "));
-    match block.info.as_str() {
-        "sh" => Ok(Some(Mark::Run)),
-        "sh foreground" => Ok(Some(Mark::Foreground)),
-        "sh example" => Ok(Some(Mark::Example)),
-        "console" => Ok(Some(Mark::Session)),
-        info => match info.split([' ', ',', '{']).next().unwrap_or_default() {
-            "sh" | "bash" | "shell" | "zsh" | "fish" | "console" | "shell-session" | "shellsession" => {
-                Err(format!("`{info}` is no mark of a shell block: sh, sh foreground, sh example or console"))
-            }
-            "" if looks_typed(&block.text) => Err("a shell block without a mark".to_owned()),
-            _ => Ok(None),
-        },
-    }
-}
-
-/// What a shell would be given.
-fn typed(block: &Block, mark: Mark) -> String {
-    if mark != Mark::Session {
-        return block.text.clone();
-    }
-    let lines = block.text.lines().filter_map(|l| l.strip_prefix("$ ").or_else(|| l.strip_prefix("# ")));
-    lines.map(|line| format!("{line}\n")).collect()
-}
 
 /// All that is wrong, one a line.
 #[track_caller]
@@ -81,12 +39,12 @@ fn every_shell_block_is_marked_and_is_shell() {
     for page in pages() {
         for block in page.blocks() {
             let at = format!("{}:{}", page.name, block.line);
-            match mark(block) {
+            match Mark::of(block) {
                 Err(reason) => wrong.push(format!("{at}: {reason}")),
                 Ok(None) => {}
                 Ok(Some(mark)) => {
                     count += 1;
-                    let script = typed(block, mark);
+                    let script = mark.typed(block);
                     let mut shell = Command::new("bash");
                     let ran = run_within(shell.args(["-nc", &script]), LIMIT);
                     if ran.code != 0 || script.trim().is_empty() {
@@ -104,7 +62,7 @@ fn every_shell_block_is_marked_and_is_shell() {
 fn a_block_without_a_mark_is_found() {
     let find = |text: &str| {
         let page = Page::parse("page.md", text);
-        page.blocks().map(mark).any(|m| m.is_err())
+        page.blocks().map(Mark::of).any(|m| m.is_err())
     };
     for bad in
         ["```bash\nls\n```", "```\n$ ls\n```", "* a\n\n  ```shell\n  ls\n  ```", "```sh exmaple\nls\n```"]
@@ -116,123 +74,11 @@ fn a_block_without_a_mark_is_found() {
     }
 }
 
-/// Links of a page within the tree, and what is wrong with them.
-fn look_at_links(page: &Page, pages: &[Page]) -> (usize, Vec<String>) {
-    let by_name: HashMap<&str, &Page> = pages.iter().map(|page| (page.name.as_str(), page)).collect();
-    let (mut wrong, mut count) = (Vec::new(), 0);
-    let top = tree();
-    let dir = top.join(&page.name).parent().unwrap().to_owned();
-    for (line, link) in &page.links {
-        if link.contains("://") || link.starts_with("mailto:") {
-            continue;
-        }
-        count += 1;
-        let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
-        let target = match path {
-            "" => top.join(&page.name),
-            path => dir.join(path),
-        };
-        let Ok(target) = target.canonicalize() else {
-            wrong.push(format!("{}:{line}: {link} is not there", page.name));
-            continue;
-        };
-        let name = target.strip_prefix(&top).map(|p| p.display().to_string()).unwrap_or_default();
-        match by_name.get(name.as_str()) {
-            Some(there) if !anchor.is_empty() && !there.anchors.contains(anchor) => {
-                wrong.push(format!("{}:{line}: {name} has no heading #{anchor}", page.name));
-            }
-            None if !target.starts_with(&top) || !anchor.is_empty() => {
-                wrong.push(format!("{}:{line}: {link} leads to no page of the tree", page.name));
-            }
-            _ => {}
-        }
-    }
-    (count, wrong)
-}
-
-#[test]
-fn links_and_anchors_lead_somewhere() {
-    let pages = pages();
-    let (counts, wrong): (Vec<usize>, Vec<_>) = pages.iter().map(|page| look_at_links(page, &pages)).unzip();
-    assert!(counts.iter().sum::<usize>() > 30, "{counts:?}");
-    nothing_wrong(&wrong.concat());
-}
-
-#[test]
-fn a_link_that_leads_nowhere_is_found() {
-    let pages = pages();
-    let look = |text: &str| look_at_links(&Page::parse("docs/setup.md", text), &pages);
-    for bad in [
-        "[a](nothing.md)",
-        "[a\nb](redis.md#no-such)",
-        "![a](no.svg)",
-        "[a](../../outside.md)",
-        "[a](#nowhere)",
-    ] {
-        assert_eq!(look(bad).1.len(), 1, "{bad}");
-    }
-    for good in
-        ["[a](redis.md)", "[a](redis.md#rights)", "![a](architecture.svg)", "[a](../deploy)", "[a](#nixos)"]
-    {
-        assert_eq!(look(good), (1, Vec::new()), "{good}");
-    }
-    assert_eq!(look("`[a](nothing.md)` [b](https://nowhere.example/#a)").0, 0);
-}
-
-#[test]
-fn commands_that_pages_show_are_there() {
-    let reference = Reference::parse(&succeed(&["man", "--markdown"]).stdout);
-    let (mut wrong, mut count) = (Vec::new(), 0);
-    for page in pages() {
-        let blocks = page.blocks().filter_map(|b| Some((b.line, typed(b, mark(b).ok()??), true)));
-        let spans = page.spans.iter().map(|(line, span)| (*line, span.clone(), false));
-        for (line, text, is_block) in blocks.chain(spans) {
-            if !is_block && !text.starts_with("ciderfs ") {
-                continue;
-            }
-            for words in command_lines(&text) {
-                // A pattern of commands: `ciderfs COMMAND --help`.
-                if words.first().is_none_or(|w| w.chars().all(|c| c.is_ascii_uppercase() || c == '.')) {
-                    continue;
-                }
-                count += 1;
-                if let Some(reason) = reference.refuses(&words) {
-                    wrong.push(format!("{}:{line}: ciderfs {}: {reason}", page.name, words.join(" ")));
-                }
-            }
-        }
-    }
-    assert!(count > 40, "{count}");
-    nothing_wrong(&wrong);
-}
-
-#[test]
-fn a_command_that_is_not_there_is_found() {
-    let reference = Reference::parse(&succeed(&["man", "--markdown"]).stdout);
-    let refuses = |script: &str| command_lines(script).iter().any(|words| reference.refuses(words).is_some());
-    for bad in [
-        "ciderfs moutn M /mnt",
-        "sudo ciderfs mount --no-such M /mnt",
-        "A=b /usr/bin/ciderfs mount \\\n  --cache-szie=1 M /mnt",
-        "x=$(ciderfs status --background M)",
-        "ciderfs status M --changelog",
-    ] {
-        assert!(refuses(bad), "{bad}");
-    }
-    for good in [
-        "ciderfs mount -d --cache-size=1 M /mnt # --no-such",
-        "ciderfs config M --secret-key-file 'a --b' && ls --all | ciderfs version",
-        "ciderfs --help",
-    ] {
-        assert!(!refuses(good), "{good}");
-    }
-}
-
 /// The script of a page: its blocks and tests; nothing if it has none.
 fn script(page: &Page) -> Option<String> {
     let is_run = |part: &Part| match part {
         Part::Test { .. } => true,
-        Part::Block(block) => matches!(mark(block), Ok(Some(Mark::Run | Mark::Foreground))),
+        Part::Block(block) => matches!(Mark::of(block), Ok(Some(Mark::Run | Mark::Foreground))),
     };
     if !page.parts.iter().any(is_run) {
         return None;
@@ -241,7 +87,7 @@ fn script(page: &Page) -> Option<String> {
     for part in &page.parts {
         let (line, text) = match part {
             Part::Test { line, text } => (*line, text.clone()),
-            Part::Block(block) => match mark(block).ok().flatten() {
+            Part::Block(block) => match Mark::of(block).ok().flatten() {
                 Some(Mark::Run) => (block.line, block.text.clone()),
                 Some(Mark::Foreground) => {
                     (block.line, format!("{} &\nforeground=$!\n", block.text.trim_end()))

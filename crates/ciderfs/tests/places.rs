@@ -124,7 +124,7 @@ fn names_of_places_are_bytes() {
     // The mount is found by its name, and by one through it.
     let file = [ODD, b"/", ODD].concat();
     let info = w.run(&[OsStr::new("info"), OsStr::from_bytes(&file)]);
-    let shown = "a b\nc\\134d\t#\\377\u{fc}";
+    let shown = "a b\\012c\\134d\\011#\\377\u{fc}";
     assert!(info.stdout.starts_with(&format!("{shown}/{shown} :\n  inode: ")), "{info:?}");
     assert!(info.stdout.contains(&format!("path: /{shown}\n")), "{info:?}");
     let status: serde_json::Value =

@@ -93,6 +93,15 @@ impl App {
     }
 }
 
+/// Whether somebody holds a POSIX lock on a file, and a BSD one.
+fn locks(of: &Path) -> String {
+    let mut command = Command::new("python3");
+    command.args(["-c", include_str!("supervised/locked.py")]).arg(of);
+    let ran = run_within(&mut command, PATIENCE);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    ran.stdout.trim().to_owned()
+}
+
 #[test]
 fn nobody_notices_that_the_worker_was_killed() {
     let volume = Volume::new(Engine::Redis, &["--trash-days=0"]);
@@ -104,27 +113,13 @@ fn nobody_notices_that_the_worker_was_killed() {
         app.go();
         app.hears(&format!("round {round}"));
         // The lock is that of the same session.
-        let locked = run_within(
-            Command::new("python3")
-                .args(["-c", include_str!("supervised/locked.py")])
-                .arg(other.join("locked")),
-            PATIENCE,
-        );
-        assert_eq!(locked.stdout.trim(), "held held", "{}", locked.stderr);
+        assert_eq!(locks(&other.join("locked")), "held held");
     }
     app.end();
     let content = fs::read(other.join("appended")).unwrap();
     let want: String = (0..4).map(|round| format!("before {round}\nafter {round}\n")).collect();
     assert_eq!(String::from_utf8(content).unwrap(), want);
-    wait_for("locks to be given back", || {
-        let locked = run_within(
-            Command::new("python3")
-                .args(["-c", include_str!("supervised/locked.py")])
-                .arg(other.join("locked")),
-            PATIENCE,
-        );
-        locked.stdout.trim() == "free free"
-    });
+    wait_for("locks to be given back", || locks(&other.join("locked")) == "free free");
     fs::remove_dir_all(mount.join("listed")).unwrap();
     mount.unmount_after_errors();
     other.unmount();
@@ -192,38 +187,77 @@ fn what_must_happen_once_happens_once() {
     volume.check_after_crash();
 }
 
+/// The program that serves a mount before it is upgraded: that of the last commit where deploy/tests/upgrade.sh has made it.
+fn earlier() -> PathBuf {
+    std::env::var_os("CIDERFS_TEST_EARLIER").map_or_else(|| program().get_program().into(), PathBuf::from)
+}
+
+/// Which states of mounts a program reads.
+fn handover(of: &Path) -> serde_json::Value {
+    let ran = run_within(Command::new(of).args(["version", "--check-handover"]), PATIENCE);
+    serde_json::from_str::<serde_json::Value>(&ran.stdout).unwrap()["Handover"].take()
+}
+
 #[test]
 fn an_upgrade_under_load() {
     let volume = Volume::new(Engine::Redis, &["--trash-days=0"]);
-    let mount = supervised(&volume, &[]);
+    let (earlier, path) = (earlier(), volume.new_path());
+    let mut command = Command::new(&earlier);
+    command.args(["mount", "--supervised", "--cache-dir=memory", "--metrics="]).arg(&volume.meta).arg(&path);
+    let mount = Mount::start(command, &path, &path.with_extension("log"));
+    wait_for("the mount to be served", || asking::is_serving(mount.path()));
+    let other = volume.mount(&[]);
+    let mut app = App::start(mount.path());
     let fio = Command::new("fio")
         .args(["--name=verify", "--rw=randrw", "--bs=16k", "--size=24m", "--verify=crc32c", "--time_based=0"])
-        .args(["--ioengine=psync", "--verify_fatal=1", "--do_verify=1", "--loops=3"])
+        .args(["--ioengine=psync", "--verify_fatal=1", "--do_verify=1", "--loops=3", "--verify_state_save=0"])
         .arg(format!("--directory={}", mount.path().display()))
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("fio is installed");
-    let sqlite = Command::new("python3")
-        .args(["-c", include_str!("supervised/database.py")])
-        .arg(mount.join("data.db"))
         .stdout(Stdio::piped())
         .spawn()
-        .unwrap();
-    for _ in 0..3 {
+        .expect("fio is installed");
+    let python = |script: &str, words: &[PathBuf]| {
+        Command::new("python3").args(["-c", script]).args(words).stdout(Stdio::piped()).spawn().unwrap()
+    };
+    let mut sqlite = python(include_str!("supervised/database.py"), &[mount.join("data.db")]);
+    let pages = [mount.join("pages"), other.join("pages")];
+    let mapped = python(include_str!("supervised/mapped.py"), &pages);
+    wait_for("the load", || {
+        ["verify.0.0", "data.db", "pages"]
+            .iter()
+            .all(|name| mount.join(name).metadata().is_ok_and(|m| m.len() > 0))
+    });
+    // A new layout of what goes over is refused before anything has happened.
+    let reads = handover(&earlier) == handover(Path::new(program().get_program()));
+    for round in 0..4 {
         let old = worker(&mount);
-        let ran = succeed(&["upgrade", "--json", mount.path().to_str().unwrap()]);
-        let said: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
-        assert_eq!(said["worker"], worker(&mount));
-        assert_ne!(said["worker"], old);
-        assert!(said["milliseconds"].as_u64().unwrap() < 30_000, "{said}");
+        if round % 2 == 1 {
+            kill_worker(&mount);
+            wait_for("the mount to be served", || asking::is_serving(mount.path()));
+        } else if reads {
+            let ran = succeed(&["upgrade", "--json", mount.path().to_str().unwrap()]);
+            let said: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+            assert_eq!(said["worker"], worker(&mount));
+            assert_ne!(said["worker"], old);
+            assert!(said["milliseconds"].as_u64().unwrap() < 30_000, "{said}");
+        } else {
+            assert_eq!(run(&["upgrade", mount.path().to_str().unwrap()]).code, 3);
+            assert_eq!(worker(&mount), old);
+        }
+        assert!(
+            round > 0 || sqlite.try_wait().unwrap().is_none(),
+            "nobody used the mount while it was upgraded"
+        );
+        app.go();
+        app.hears(&format!("round {round}"));
+        assert_eq!(locks(&other.join("locked")), "held held");
         std::thread::sleep(GAP);
-        kill_worker(&mount);
-        wait_for("the mount to be served", || asking::is_serving(mount.path()));
     }
-    for child in [fio, sqlite] {
+    for child in [fio, sqlite, mapped] {
         let out = child.wait_with_output().unwrap();
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
     }
+    app.end();
+    other.unmount();
     mount.unmount_after_errors();
     volume.check_after_crash();
 }

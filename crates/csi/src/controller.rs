@@ -17,7 +17,7 @@ use tonic::{Code, Response, Status};
 
 use crate::capability::{self, Size};
 use crate::create::{self, Wanted};
-use crate::engine::{Engines, Opened, meta_status};
+use crate::engine::{Engines, Opened, RETIRED, meta_status};
 use crate::locks::{Held, Locks};
 use crate::proto::volume_content_source::{SnapshotSource, Type as From, VolumeSource};
 use crate::proto::*;
@@ -47,8 +47,13 @@ pub struct ControllerService {
 impl ControllerService {
     /// That of a driver. What an earlier one has left to be removed is removed, if a Secret is known already.
     pub fn new(driver: Driver) -> Self {
-        let this =
-            Self { driver, engines: Arc::default(), locks: Locks::default(), sweeper: Sweeper::default() };
+        Self::forgetting(driver, RETIRED)
+    }
+
+    /// One that asks no engine any more, for calls that bring no Secret, which has not answered for so long.
+    pub fn forgetting(driver: Driver, retired: Duration) -> Self {
+        let engines = Arc::new(Engines::new(retired));
+        let this = Self { driver, engines, locks: Locks::default(), sweeper: Sweeper::default() };
         if this.driver.secrets_dir.is_some() {
             let first = this.clone();
             tokio::spawn(async move {
@@ -234,12 +239,15 @@ impl ControllerService {
     }
 
     async fn listed(&self, r: ListVolumesRequest) -> Result<ListVolumesResponse, Status> {
+        self.has_own()?;
         // What is wrong with the request is said whatever else is wrong.
-        paging::page::<()>(Vec::new(), r.max_entries, &r.starting_token)?;
-        let mut found = BTreeMap::new();
-        for opened in self.open_known().await? {
-            found.extend(volumes::all(&opened.meta).await.map_err(|e| meta_status(&opened.place, e))?);
-        }
+        paging::check(r.max_entries, &r.starting_token)?;
+        let list = |opened: Opened| -> BoxFuture<'static, _> {
+            Box::pin(
+                async move { volumes::all(&opened.meta).await.map_err(|e| meta_status(&opened.place, e)) },
+            )
+        };
+        let found: BTreeMap<_, _> = self.of_all_known(list).await?.into_iter().flatten().collect();
         let (page, next_token) = paging::page(found.into_iter().collect(), r.max_entries, &r.starting_token)?;
         let entry = |volume: Found| {
             let status = list_volumes_response::VolumeStatus {
@@ -253,6 +261,7 @@ impl ControllerService {
     }
 
     async fn looked_at(&self, r: ControllerGetVolumeRequest) -> Result<ControllerGetVolumeResponse, Status> {
+        self.has_own()?;
         let id = ids::check_id("volume_id", &r.volume_id)?;
         let wanted = id.to_owned();
         let look = move |opened: Opened| -> BoxFuture<'static, _> {
@@ -270,12 +279,23 @@ impl ControllerService {
         Ok(ControllerGetVolumeResponse { volume: Some(volume), status: Some(status) })
     }
 
+    /// Calls that never bring a Secret are there for a driver that has one: others do not tell that they can do them.
+    fn has_own(&self) -> Result<(), Status> {
+        match self.driver.secrets_dir {
+            Some(_) => Ok(()),
+            None => Err(Status::unimplemented(
+                "this call brings no Secret: give the driver one with --secrets-dir",
+            )),
+        }
+    }
+
     fn capabilities(&self) -> Vec<ControllerServiceCapability> {
         use controller_service_capability::rpc::Type;
         let mut types = vec![
             Type::CreateDeleteVolume,
             Type::CreateDeleteSnapshot,
             Type::ListSnapshots,
+            Type::GetSnapshot,
             Type::CloneVolume,
             Type::ExpandVolume,
             Type::SingleNodeMultiWriter,
@@ -330,6 +350,9 @@ fn source_of(source: &VolumeContentSource) -> Result<Source, Status> {
 fn told(found: Found, source: Option<VolumeContentSource>, mut context: BTreeMap<String, String>) -> Volume {
     let capacity_bytes = found.mark.as_ref().map_or(0, |mark| mark.capacity);
     context.insert("subPath".into(), found.path);
+    if found.mark.is_some() {
+        context.insert(ids::MADE.into(), "true".into());
+    }
     context.insert("capacity".into(), capacity_bytes.to_string());
     let content_source = source.or_else(|| found.mark.and_then(|mark| mark.source).map(content));
     Volume {

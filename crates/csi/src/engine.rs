@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ciderfs_format::Secret;
 use ciderfs_meta::store::{Store, StoreError};
@@ -18,10 +18,13 @@ use crate::server::Formatter;
 /// How long an operation waits for an engine that does not answer. Whoever calls comes again.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// An engine that does not answer for so long is not there any more, as far as calls go that bring no Secret.
+pub const RETIRED: Duration = Duration::from_secs(600);
+
 /// Engines that were asked for, with connections that stay open.
-#[derive(Default)]
 pub struct Engines {
     known: Mutex<BTreeMap<Key, Known>>,
+    retired: Duration,
 }
 
 /// What leads to an engine: its address and password. Never shown.
@@ -32,6 +35,8 @@ pub struct Key(String, String);
 struct Known {
     store: Arc<dyn Store>,
     secrets: Secrets,
+    /// Since when it does not answer.
+    failing: Option<Instant>,
 }
 
 /// A file system that is open.
@@ -46,6 +51,11 @@ pub struct Opened {
 }
 
 impl Engines {
+    /// None yet; those that do not answer for so long are forgotten.
+    pub fn new(retired: Duration) -> Self {
+        Self { known: Mutex::default(), retired }
+    }
+
     /// Opens the metadata that secrets lead to. Where no volume is made yet the formatter makes it, if there is one.
     ///
     /// # Errors
@@ -86,13 +96,34 @@ impl Engines {
         let mut known = self.known.lock();
         // Another password of the same engine is an old one.
         known.retain(|other, _| other.0 != key.0 || *other == key);
-        known.insert(key.clone(), Known { store, secrets: secrets.clone() });
+        // It has answered just now.
+        known.insert(key.clone(), Known { store, secrets: secrets.clone(), failing: None });
         drop(known);
         Ok(Opened { meta, key, place })
     }
 
     fn stored(&self, key: &Key) -> Option<Arc<dyn Store>> {
         self.known.lock().get(key).map(|known| Arc::clone(&known.store))
+    }
+
+    /// An engine has answered a call that brought no Secret, or not. One that has not for a long time is forgotten, until a call brings
+    /// its Secret again. Returns whether it was.
+    pub fn answered(&self, secrets: &Secrets, did: bool) -> bool {
+        let address = secrets.get("metaurl").map(Secret::expose);
+        let mut known = self.known.lock();
+        let Some((key, found)) = known.iter_mut().find(|(key, _)| Some(key.0.as_str()) == address) else {
+            return false;
+        };
+        if did {
+            found.failing = None;
+            return false;
+        }
+        let is_retired = found.failing.get_or_insert_with(Instant::now).elapsed() >= self.retired;
+        if is_retired {
+            let key = key.clone();
+            known.remove(&key);
+        }
+        is_retired
     }
 
     /// The secrets of all engines that were asked for since this driver started.

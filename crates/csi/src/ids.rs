@@ -13,6 +13,9 @@ const PLAIN_MAX: usize = 62;
 /// Bytes of a digest in an id; each is two characters.
 const DIGEST: usize = 20;
 
+/// Attribute of a volume whose directory the controller has made before anybody can use it: clients make none.
+pub const MADE: &str = "ciderfs/made";
+
 /// The id of a new volume or snapshot.
 pub fn of_name(prefix: &str, name: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');

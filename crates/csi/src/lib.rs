@@ -16,6 +16,7 @@
 //! * [`copy`], [`sweep`]: whole trees.
 #![forbid(unsafe_code)]
 
+mod authority;
 pub mod capability;
 pub mod controller;
 pub mod copy;

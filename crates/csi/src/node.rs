@@ -24,11 +24,11 @@ use crate::proto::{
     NodeGetCapabilitiesResponse, NodeGetInfoRequest, NodeGetInfoResponse, NodeGetVolumeStatsRequest,
     NodeGetVolumeStatsResponse, NodePublishVolumeRequest, NodePublishVolumeResponse, NodeServiceCapability,
     NodeStageVolumeRequest, NodeStageVolumeResponse, NodeUnpublishVolumeRequest, NodeUnpublishVolumeResponse,
-    NodeUnstageVolumeRequest, NodeUnstageVolumeResponse, VolumeCondition, VolumeUsage,
+    NodeUnstageVolumeRequest, NodeUnstageVolumeResponse, VolumeCapability, VolumeCondition, VolumeUsage,
 };
 use crate::server::Driver;
-use keep::Volumes;
-use volume::{access, needed, spec};
+use keep::{Volumes, Wanted};
+use volume::{Map, access, needed, selinux, spec};
 
 /// Bytes that the name of a node may have.
 pub const NODE_ID_MAX: usize = 192;
@@ -76,7 +76,7 @@ impl NodeService {
     /// Does something about a volume, and nothing else about it meanwhile, even if the caller does not wait for it.
     async fn run<T: Send + 'static>(
         &self,
-        held: Option<Held>,
+        held: impl Send + 'static,
         work: impl FnOnce(&Volumes) -> Result<T, Status> + Send + 'static,
     ) -> Result<Response<T>, Status> {
         let volumes = Arc::clone(&self.volumes);
@@ -88,9 +88,25 @@ impl NodeService {
         done.map_err(|e| Status::internal(e.to_string()))?.map(Response::new)
     }
 
-    fn hold(&self, volume: &str) -> Result<Option<Held>, Status> {
-        self.volumes.locks.hold(volume).map(Some)
+    fn hold(&self, volume: &str) -> Result<Held, Status> {
+        self.volumes.locks.hold(volume)
     }
+
+    /// A target, too: two volumes may be meant for the same one.
+    fn hold_at(&self, volume: &str, target: &Path) -> Result<(Held, Held), Status> {
+        Ok((self.hold(volume)?, self.hold(&format!("the target {}", target.display()))?))
+    }
+}
+
+/// What a request wants to have mounted.
+fn wanted(
+    volume: &str,
+    context: &Map,
+    secrets: &Map,
+    capability: Option<&VolumeCapability>,
+) -> Result<Wanted, Status> {
+    let selinux = selinux(context, capability)?;
+    Ok(Wanted { spec: spec(volume, context, secrets, capability)?, selinux })
 }
 
 /// A path that a request names.
@@ -113,9 +129,9 @@ impl Node for NodeService {
         let volume = needed("volume_id", &r.volume_id)?.to_owned();
         let path = path("staging_target_path", &r.staging_target_path)?;
         access(r.volume_capability.as_ref())?;
-        let spec = spec(&volume, &r.volume_context, &r.secrets, r.volume_capability.as_ref())?;
+        let wanted = wanted(&volume, &r.volume_context, &r.secrets, r.volume_capability.as_ref())?;
         let held = self.hold(&volume)?;
-        let work = move |volumes: &Volumes| volumes.stage(&volume, &path, spec);
+        let work = move |volumes: &Volumes| volumes.stage(&volume, &path, wanted);
         self.run(held, |volumes| work(volumes).map(|()| NodeStageVolumeResponse {})).await
     }
 
@@ -139,9 +155,14 @@ impl Node for NodeService {
         let target = path("target_path", &r.target_path)?;
         let mut access = access(r.volume_capability.as_ref())?;
         access.read_only |= r.readonly;
-        let spec = spec(&volume, &r.volume_context, &r.secrets, r.volume_capability.as_ref())?;
-        let held = self.hold(&volume)?;
-        let work = move |volumes: &Volumes| volumes.publish(&volume, &target, access, spec);
+        if r.staging_target_path.is_empty() {
+            return Err(Status::failed_precondition(
+                "staging_target_path is missing: stage the volume first",
+            ));
+        }
+        let wanted = wanted(&volume, &r.volume_context, &r.secrets, r.volume_capability.as_ref())?;
+        let held = self.hold_at(&volume, &target)?;
+        let work = move |volumes: &Volumes| volumes.publish(&volume, &target, access, wanted);
         self.run(held, |volumes| work(volumes).map(|()| NodePublishVolumeResponse {})).await
     }
 
@@ -152,9 +173,11 @@ impl Node for NodeService {
         let r = request.into_inner();
         let volume = needed("volume_id", &r.volume_id)?.to_owned();
         let target = path("target_path", &r.target_path)?;
-        let held = self.hold(&volume)?;
-        self.run(held, move |volumes| volumes.unpublish(&target).map(|()| NodeUnpublishVolumeResponse {}))
-            .await
+        let held = self.hold_at(&volume, &target)?;
+        self.run(held, move |volumes| {
+            volumes.unpublish(&volume, &target).map(|()| NodeUnpublishVolumeResponse {})
+        })
+        .await
     }
 
     async fn node_get_volume_stats(
@@ -163,8 +186,9 @@ impl Node for NodeService {
     ) -> Result<Response<NodeGetVolumeStatsResponse>, Status> {
         let r = request.into_inner();
         let volume = needed("volume_id", &r.volume_id)?.to_owned();
-        let path = path("volume_path", &r.volume_path)?;
-        self.run(None, move |volumes| {
+        // One that cannot be a path of ours has no volume: that is what is asked.
+        let path = PathBuf::from(needed("volume_path", &r.volume_path)?);
+        self.run((), move |volumes| {
             let (place, key) = volumes
                 .place(&volume, &path)
                 .ok_or_else(|| Status::not_found(format!("{volume} is not at {}", path.display())))?;
@@ -175,19 +199,10 @@ impl Node for NodeService {
 
     async fn node_expand_volume(
         &self,
-        request: Request<NodeExpandVolumeRequest>,
+        _: Request<NodeExpandVolumeRequest>,
     ) -> Result<Response<NodeExpandVolumeResponse>, Status> {
-        let r = request.into_inner();
-        let volume = needed("volume_id", &r.volume_id)?.to_owned();
-        let path = path("volume_path", &r.volume_path)?;
-        let capacity_bytes = r.capacity_range.map_or(0, |range| range.required_bytes);
-        self.run(None, move |volumes| {
-            // The quota that the controller has set is all there is to it.
-            let there = volumes.place(&volume, &path);
-            there.ok_or_else(|| Status::not_found(format!("{volume} is not at {}", path.display())))?;
-            Ok(NodeExpandVolumeResponse { capacity_bytes })
-        })
-        .await
+        // Nor is it one of our capabilities.
+        Err(Status::unimplemented("the quota that the controller has set is all there is to it"))
     }
 
     async fn node_get_capabilities(

@@ -5,6 +5,14 @@ use tonic::Status;
 /// What tokens begin with, so that others are told apart.
 const TOKEN: &str = "after:";
 
+/// Is a request for a page one that can be answered?
+///
+/// # Errors
+/// Those of [`page`].
+pub fn check(max_entries: i32, starting_token: &str) -> Result<(), Status> {
+    page::<()>(Vec::new(), max_entries, starting_token).map(drop)
+}
+
 /// A page of entries that are sorted by their keys, and the token for the next one; empty at the end.
 ///
 /// # Errors

@@ -3,7 +3,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use futures_util::stream;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
@@ -62,14 +61,10 @@ pub fn socket(dir: &Path, name: &str) -> PathBuf {
 pub async fn serve(dir: &Path, name: &str, endpoint: &str, stop: impl Future<Output = ()>) -> io::Result<()> {
     let path = socket(dir, name);
     let listener = crate::server::listen(&path).await?;
-    let connections = stream::unfold(listener, async |listener| {
-        let connection = listener.accept().await.map(|(connection, _)| connection);
-        Some((connection, listener))
-    });
     let plugin = Plugin { name: name.into(), endpoint: endpoint.into() };
     let served = Server::builder()
         .add_service(RegistrationServer::new(plugin))
-        .serve_with_incoming_shutdown(connections, stop)
+        .serve_with_incoming_shutdown(crate::server::connections(listener), stop)
         .await;
     let _ = std::fs::remove_file(&path);
     served.map_err(io::Error::other)

@@ -1,4 +1,4 @@
-//! What the Secret of a volume says, with the keys of the official driver (`spec/kubernetes.md` 3.1).
+//! What the Secret of a volume says, with the keys of the official driver (`docs/reference/csi.md#the-secret`).
 
 use std::collections::BTreeMap;
 use std::io;

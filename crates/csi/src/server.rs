@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use futures_util::stream;
+use futures_util::stream::{self, Stream};
 use rustix::fs::{FileType, Mode as Bits};
 use tokio::net::{UnixListener, UnixStream};
 use tonic::Status;
 use tonic::transport::Server;
 
+use crate::authority::Renamed;
 use crate::controller::ControllerService;
 use crate::identity::IdentityService;
 use crate::node::NodeService;
@@ -91,6 +92,14 @@ pub async fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// Those that come, whatever they call this machine.
+pub(crate) fn connections(listener: UnixListener) -> impl Stream<Item = io::Result<Renamed>> {
+    stream::unfold(listener, async |listener| {
+        let connection = listener.accept().await.map(|(connection, _)| Renamed::new(connection));
+        Some((connection, listener))
+    })
+}
+
 /// Serves a driver without volumes of this machine until `stop` is done; calls under way are answered first.
 ///
 /// # Errors
@@ -117,14 +126,10 @@ pub async fn serve_with(
     let controller =
         has(Mode::Controller).then(|| ControllerServer::new(ControllerService::new(driver.clone())));
     let node = node.filter(|_| has(Mode::Node)).map(NodeServer::new);
-    let connections = stream::unfold(listener, async |listener| {
-        let connection = listener.accept().await.map(|(connection, _)| connection);
-        Some((connection, listener))
-    });
     Server::builder()
         .add_service(IdentityServer::new(IdentityService::new(driver)))
         .add_optional_service(controller)
         .add_optional_service(node)
-        .serve_with_incoming_shutdown(connections, stop)
+        .serve_with_incoming_shutdown(connections(listener), stop)
         .await
 }

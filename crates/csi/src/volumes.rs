@@ -290,7 +290,12 @@ pub async fn remove(meta: &Meta, volume: &Volume) -> Result<()> {
         tracing::warn!("{}: another volume uses /{}: the directory stays", volume.id, volume.path);
     } else if let Some(dir) = volume.dir {
         if volume.is_listed() && !was_made(meta, dir).await? {
-            tracing::info!("{}: /{} was there before the volume: it stays", volume.id, volume.path);
+            tracing::warn!(
+                "{}: nothing shows that /{} was made for a volume of this driver: it stays with all that is in it. Remove it yourself if \
+                 nobody needs it",
+                volume.id,
+                volume.path
+            );
             return unlist(meta, &volume.id).await;
         }
         let (above, name) = volume.path.rsplit_once('/').unwrap_or(("", &volume.path));
@@ -346,7 +351,7 @@ fn touches(a: &str, b: &str) -> bool {
     is_in(a, b) || is_in(b, a)
 }
 
-/// All volumes with a mark, by their ids.
+/// All volumes, by their ids: those with a mark, and what [`find`] takes for one of the official driver.
 ///
 /// # Errors
 /// Those of the engine.
@@ -357,9 +362,9 @@ pub async fn all(meta: &Meta) -> Result<BTreeMap<String, Volume>> {
         .buffer_unordered(AT_ONCE)
         .try_collect::<Vec<_>>()
         .await?;
-    let own = marks.into_iter().filter_map(|(mark, id, dir)| {
-        mark.map(|mark| Volume { path: id.clone(), id, dir: Some(dir), mark: Some(mark), marked: dir })
-    });
+    let own = marks.into_iter().filter(|(mark, id, _)| mark.is_some() || ids::is_of_a_claim(id));
+    let own = own.map(|(mark, id, dir)| Volume { path: id.clone(), id, dir: Some(dir), mark, marked: dir });
+    // These come last: what is in the list counts, whatever lies in the root under the id.
     let listed = listed_ones(meta).await?;
     Ok(own.chain(listed).map(|volume| (volume.id.clone(), volume)).collect())
 }

@@ -126,9 +126,11 @@ async fn what_is_missing_is_said() {
         assert_eq!(refused(kit.snapshot("s", "").await), invalid);
         let request = DeleteSnapshotRequest { snapshot_id: String::new(), secrets: secrets.clone() };
         assert_eq!(refused(c.delete_snapshot(request).await), invalid);
+        let request = GetSnapshotRequest { snapshot_id: String::new(), secrets: secrets.clone() };
+        assert_eq!(refused(c.get_snapshot(request).await), invalid);
+        let own = Kit::new(engine, true).await;
+        let mut c = own.controller();
         assert_eq!(refused(c.controller_get_volume(ControllerGetVolumeRequest::default()).await), invalid);
-        let request = ControllerPublishVolumeRequest::default();
-        assert_eq!(refused(c.controller_publish_volume(request).await), Code::Unimplemented);
         let request = ListVolumesRequest { max_entries: -1, ..Default::default() };
         assert_eq!(refused(c.list_volumes(request).await), invalid);
         let request = ListVolumesRequest { starting_token: "invalid-token".into(), ..Default::default() };
@@ -164,6 +166,8 @@ async fn what_is_unknown_is_said() {
                 ..Default::default()
             };
             assert!(c.list_snapshots(request).await.unwrap().into_inner().entries.is_empty(), "{handle}");
+            let request = GetSnapshotRequest { snapshot_id: handle.into(), secrets: kit.secrets() };
+            assert_eq!(refused(c.get_snapshot(request).await), Code::NotFound, "{handle}");
         }
         for source in [
             volume_content_source::Type::Snapshot(volume_content_source::SnapshotSource {
@@ -371,6 +375,15 @@ async fn a_directory_that_was_there_before_stays() {
         kit.delete("pv-5").await.unwrap();
         assert!(at(&kit.meta().await, "home/user/precious").await.is_some());
         kit.create_as(request(&kit, "pv-4", "home/new")).await.unwrap();
+        // One of a version that wrote no note cannot be told from one that was there before.
+        kit.create_as(request(&kit, "pv-6", "home/old")).await.unwrap();
+        put_file(&kit, "home/old", "precious").await;
+        let old = at(&meta, "home/old").await.unwrap();
+        kit.meta().await.remove_xattr(&root, old, note).await.unwrap();
+        kit.delete("pv-6").await.unwrap();
+        assert!(at(&kit.meta().await, "home/old/precious").await.is_some());
+        assert!(logs().contains("pv-6: nothing shows that /home/old was made for a volume"));
+        assert_eq!(refused(kit.expand("pv-6", GIB).await), Code::NotFound);
         kit.delete("pv-3").await.unwrap();
         kit.delete("pv-4").await.unwrap();
         assert!(at(&kit.meta().await, "home/new").await.is_none());
@@ -502,6 +515,9 @@ async fn what_others_have_made() {
         assert_eq!(refused(kit.expand("home", GIB).await), Code::NotFound);
         assert_eq!(refused(kit.create_as(kit.request("home")).await), Code::AlreadyExists);
         assert!(at(&kit.meta().await, "home/user").await.is_some());
+        let now = kit.meta().await;
+        let all = ciderfs_csi::volumes::all(&now).await.unwrap();
+        assert_eq!(all.into_keys().collect::<Vec<_>>(), [foreign, CLAIM]);
         // Those of the official driver are: they grow, are taken over, and are removed.
         assert_eq!(kit.expand(CLAIM, 2 * GIB).await.unwrap().capacity_bytes, 2 * GIB);
         assert_eq!(quota(&kit, CLAIM).await, 2 * GIB);
@@ -547,13 +563,17 @@ async fn lists_have_pages() {
         assert_eq!(found.volume.unwrap().capacity_bytes, GIB);
         let can =
             c.controller_get_capabilities(ControllerGetCapabilitiesRequest {}).await.unwrap().into_inner();
-        assert_eq!(can.capabilities.len(), 10);
+        assert_eq!(can.capabilities.len(), 11);
     }
     let bare = Kit::new(Engine::Sqlite, false).await;
     let mut c = bare.controller();
     let can = c.controller_get_capabilities(ControllerGetCapabilitiesRequest {}).await.unwrap().into_inner();
-    assert_eq!(can.capabilities.len(), 6);
-    assert_eq!(refused(c.list_volumes(ListVolumesRequest::default()).await), Code::FailedPrecondition);
+    assert_eq!(can.capabilities.len(), 7);
+    // What it does not tell that it can it does not do.
+    assert_eq!(refused(c.list_volumes(ListVolumesRequest::default()).await), Code::Unimplemented);
+    assert_eq!(refused(c.get_capacity(GetCapacityRequest::default()).await), Code::Unimplemented);
+    let get = ControllerGetVolumeRequest { volume_id: "v".into() };
+    assert_eq!(refused(c.controller_get_volume(get).await), Code::Unimplemented);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! POSIX ACL rules (`spec/meta-redis.md` 4.10): how they are stored, how they meet mode bits, what they permit.
+//! POSIX ACL rules (`docs/format/acls-and-xattrs.md#acl-rules`): how they are stored, how they meet mode bits, what they permit.
 
 use crate::FormatError;
 

@@ -1,4 +1,4 @@
-//! The attribute record of an inode (`spec/meta-redis.md` 4.1, `spec/meta-sql-kv.md` 2.2).
+//! The attribute record of an inode (`docs/format/inodes-and-attributes.md#the-record`, `docs/format/sql-tables.md#the-table-node`).
 
 use crate::slice::MAX_FILE_SIZE;
 use crate::{FormatError, Ino};

@@ -1,4 +1,4 @@
-//! Compression of block objects (`spec/data-path.md` 2.2). Nothing in a compressed object says how it was made or how
+//! Compression of block objects (`docs/format/objects.md#compression`). Nothing in a compressed object says how it was made or how
 //! long it is: both come from the settings and the object's name.
 
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! Which records of a chunk a compaction merges (`spec/data-path.md` 7.2, `spec/meta-redis.md` 5.17).
+//! Which records of a chunk a compaction merges (`docs/format/chunks-and-slices.md#compaction`).
 
 use crate::slice::{Extent, Slice, resolve};
 
@@ -124,7 +124,7 @@ mod tests {
         Slice { pos, id, size: len, off: 0, len }
     }
 
-    /// The three cases proven against the official client (data-path.md 7.2).
+    /// The three cases proven against the official client (`docs/format/chunks-and-slices.md#compaction`).
     #[test]
     fn proven_cases() {
         const MIB: u32 = 1 << 20;
@@ -143,9 +143,9 @@ mod tests {
         assert_eq!((p.skipped, p.taken, p.pos, p.size), (0, 6, 0, 25_001_000));
     }
 
-    /// Appendix A.5 of meta-redis.md: the records of the example in 4.4.
+    /// The records resolved in `docs/format/chunks-and-slices.md#resolving-a-chunk`.
     #[test]
-    fn appendix_a() {
+    fn captured() {
         let list = [write(0, 7, 1000), write(500, 8, 200), write(100_000, 9, 10), write(600, 10, 1000)];
         let p = plan(&list).unwrap();
         assert_eq!((p.skipped, p.taken, p.pos, p.size), (0, 4, 0, 0x186aa));

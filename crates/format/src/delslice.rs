@@ -1,4 +1,4 @@
-//! Lists of slices whose removal is delayed (`spec/meta-redis.md` 4.7).
+//! Lists of slices whose removal is delayed (`docs/format/chunks-and-slices.md#delayed-slices`).
 
 use crate::FormatError;
 
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn captured() {
-        // `delSlices` 11_1795340435 of meta-redis.md 2.2.
+        // `delSlices` 11_1795340435 of `docs/format/chunks-and-slices.md#delayed-slices`.
         let raw = [0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 3, 0xe8, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0xc8];
         let list = [DelayedSlice { id: 7, size: 1000 }, DelayedSlice { id: 8, size: 200 }];
         assert_eq!(DelayedSlice::decode_list(&raw).unwrap(), list);

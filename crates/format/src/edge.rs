@@ -1,4 +1,4 @@
-//! Directory entries (`spec/meta-redis.md` 4.2).
+//! Directory entries (`docs/format/inodes-and-attributes.md#directory-entries`).
 
 use crate::{FileType, FormatError, Ino};
 

@@ -1,4 +1,4 @@
-//! Encryption of objects (`spec/data-path.md` 2.4): each object carries its data key, wrapped with the volume's RSA key.
+//! Encryption of objects (`docs/format/objects.md#encryption`): each object carries its data key, wrapped with the volume's RSA key.
 //!
 //! Nonces and data keys come from the caller, who must take them from a good random source and never use a nonce
 //! twice under one data key. The padding of RSA-OAEP is the one place where randomness is made here: the crypto

@@ -1,4 +1,4 @@
-//! Advisory locks: records of `fcntl` ranges and the rules of `flock` (`spec/meta-redis.md` 4.9).
+//! Advisory locks: records of `fcntl` ranges and the rules of `flock` (`docs/format/sessions-and-locks.md#fcntl`).
 
 use crate::FormatError;
 
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn captured() {
-        // lockp12 of meta-redis.md 2.2 and the two records of meta-sql-kv.md appendix A.
+        // lockp12 and the two records of `docs/format/sessions-and-locks.md#examples`.
         let raw = [0, 0, 0, 1, 0, 0, 0x76, 0x10, 0, 0, 0, 0, 0, 0, 0, 0x32, 0, 0, 0, 0, 0, 0, 0, 0x95];
         assert_eq!(LockRecord::decode_list(&raw).unwrap(), [lock(F_WRLCK, 30224, 50, 149)]);
         assert_eq!(LockRecord::encode_list(&[lock(F_WRLCK, 30224, 50, 149)]), raw);
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn appendix_a() {
+    fn ranges_are_cut_and_joined() {
         let mut l = update(&[], lock(F_WRLCK, 30224, 50, 149));
         l = update(&l, lock(F_RDLCK, 30224, 200, 219));
         l = update(&l, lock(F_UNLCK, 30224, 60, 69));

@@ -1,4 +1,4 @@
-//! Names of objects and how slices are cut into them (`spec/data-path.md` 1.3 to 1.6).
+//! Names of objects and how slices are cut into them (`docs/format/objects.md#names`).
 
 /// Object with the volume's UUID, relative to the volume prefix.
 pub const UUID_KEY: &str = "juicefs_uuid";

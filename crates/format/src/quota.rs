@@ -1,4 +1,4 @@
-//! Quota and directory statistics records (`spec/meta-redis.md` 4.11, `spec/meta-sql-kv.md` 2.4).
+//! Quota and directory statistics records (`docs/format/quotas.md#limits`, `docs/format/quotas.md#key-value-engines`).
 
 use crate::FormatError;
 

@@ -1,4 +1,4 @@
-//! Names of the Redis keys and of the fields inside them (`spec/meta-redis.md` 2). The prefix belongs to keys only:
+//! Names of the Redis keys and of the fields inside them (`docs/format/redis-keys.md#keys`). The prefix belongs to keys only:
 //! fields and members have none, except the lock keys listed in `locked<sid>`.
 
 use std::fmt::Display;
@@ -331,7 +331,7 @@ mod tests {
 
     use super::*;
 
-    /// The catalogue of meta-redis.md 2, on a standalone server and as db 3 of a cluster.
+    /// The catalogue of `docs/format/redis-keys.md#keys`, on a standalone server and as db 3 of a cluster.
     #[test]
     fn catalogue() {
         for (keys, p) in [(Keys::plain(), ""), (Keys::cluster(3), "{3}")] {

@@ -1,4 +1,4 @@
-//! Session records and the owners of locks (`spec/meta-redis.md` 4.8, 4.9).
+//! Session records and the owners of locks (`docs/format/sessions-and-locks.md#session-document`).
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn owners() {
-        // The fields of lockf12 and lockp12 in meta-redis.md 2.2.
+        // The fields of lockf12 and lockp12 in `docs/format/sessions-and-locks.md#examples`.
         assert_eq!(lock_owner_field(1, 0xD4AA_9D3E_F1D5_8DA5), "1_D4AA9D3EF1D58DA5");
         assert_eq!(parse_lock_owner_field("1_57D589CF3D5BF1F1"), Some((1, 0x57D5_89CF_3D5B_F1F1)));
         assert_eq!(lock_owner_field(7, 0x2a), "7_000000000000002A");

@@ -1,5 +1,4 @@
-//! The volume's settings document, `Format` in the official client (`spec/meta-redis.md` 3,
-//! `spec/meta-sql-kv.md` 2.5).
+//! The volume's settings document, `Format` in the official client (`docs/format/settings.md`).
 
 use std::collections::BTreeMap;
 use std::fmt;

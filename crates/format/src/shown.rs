@@ -8,22 +8,42 @@ mod address;
 
 pub use address::{is_password_cut, is_secret_name, shown_address, shown_bucket};
 
-/// A name of any bytes as text that loses nothing: UTF-8 stays as it is. In a name with other bytes those, and every
-/// backslash, are a backslash and three octal digits, as in the kernel's mount table.
+/// A name of any bytes as text that loses nothing: UTF-8 stays as it is. In a name with other bytes, or with characters that would do
+/// something to a terminal, those, and every backslash, are a backslash and three octal digits for each byte, as in the kernel's mount
+/// table.
 pub fn shown(name: &(impl AsRef<OsStr> + ?Sized)) -> Cow<'_, str> {
     let name = name.as_ref();
-    if let Some(text) = name.to_str() {
+    if let Some(text) = name.to_str().filter(|text| !text.contains(does_something)) {
         return text.into();
     }
     let mut out = String::new();
     for chunk in name.as_encoded_bytes().utf8_chunks() {
-        out.push_str(&chunk.valid().replace('\\', "\\134"));
-        for byte in chunk.invalid() {
-            // Writing to a string does not fail.
-            let _ = write!(out, "\\{byte:03o}");
+        let plain = |c: char| c != '\\' && !does_something(c);
+        let mut rest = chunk.valid();
+        while let Some(at) = rest.find(|c: char| !plain(c)) {
+            let (before, after) = rest.split_at(at);
+            out.push_str(before);
+            let len = after.chars().next().map_or(0, char::len_utf8);
+            let (odd, after) = after.split_at(len);
+            escape(&mut out, odd.as_bytes());
+            rest = after;
         }
+        out.push_str(rest);
+        escape(&mut out, chunk.invalid());
     }
     out.into()
+}
+
+fn escape(out: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        // Writing to a string does not fail.
+        let _ = write!(out, "\\{byte:03o}");
+    }
+}
+
+/// Is it a control character, the end of a line, or a mark that turns the direction of text?
+fn does_something(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Characters of what somebody else says that go into a text.
@@ -59,6 +79,8 @@ mod tests {
             (b"/a\xffb", "/a\\377b"),
             (b"\\377\xff", "\\134377\\377"),
             (b"\xef\xbf\xbd", "\u{fffd}"),
+            (b"a\x1b]0;\\x\x07\n", "a\\033]0;\\134x\\007\\012"),
+            ("\u{fc}\u{9b}2J\u{202e}x\u{7f}".as_bytes(), "\u{fc}\\302\\2332J\\342\\200\\256x\\177"),
         ] {
             assert_eq!(shown(OsStr::from_bytes(name)), text);
         }

@@ -1,5 +1,5 @@
-//! Slice records and how a chunk's list of them resolves to extents (`spec/meta-redis.md` 4.4,
-//! `spec/data-path.md` 1.2).
+//! Slice records and how a chunk's list of them resolves to extents (`docs/format/chunks-and-slices.md#slice-record`,
+//! `docs/format/chunks-and-slices.md#resolving-a-chunk`).
 #![deny(clippy::arithmetic_side_effects, reason = "users and damaged records control these numbers")]
 
 use crate::FormatError;

@@ -1,4 +1,4 @@
-//! Names of the hourly trash directories (`spec/meta-redis.md` 4.12).
+//! Names of the hourly trash directories (`docs/format/trash.md#layout`).
 
 use crate::civil::Civil;
 

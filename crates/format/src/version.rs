@@ -1,4 +1,4 @@
-//! Client versions: who may mount a volume (`spec/meta-redis.md` 3, "Version checks").
+//! Client versions: who may mount a volume (`docs/format/settings.md#versions`).
 
 use std::cmp::Ordering;
 use std::fmt;

@@ -4,6 +4,10 @@
 #[path = "records/decoders.rs"]
 mod decoders;
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
 use ciderfs_format::acl::{AclEntry, AclRule};
 use ciderfs_format::delslice::DelayedSlice;
 use ciderfs_format::lock::LockRecord;
@@ -11,7 +15,7 @@ use ciderfs_format::quota::QuotaLimits;
 use ciderfs_format::session::SessionInfo;
 use ciderfs_format::settings::Settings;
 use ciderfs_format::{Attr, Edge, FileType, Ino, Slice, Time};
-use decoders::every_decoder;
+use decoders::{TARGETS, every_decoder};
 use proptest::prelude::*;
 
 /// Numbers at which arithmetic ends.
@@ -123,4 +127,148 @@ fn counts_are_not_believed() {
     every_decoder(&rule);
     every_decoder(&[0xff; 24 * 1000]);
     every_decoder(&[b'['; 100_000]);
+}
+
+/// Numbers that look random and are the same in each run (SplitMix64).
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) % n.max(1) as u64) as usize
+    }
+
+    /// Bytes changed, doubled, cut or put in.
+    fn mutated(&mut self, sound: &[u8]) -> Vec<u8> {
+        let mut raw = sound.to_vec();
+        for _ in 0..=self.below(4) {
+            let at = self.below(raw.len() + 1);
+            match self.below(5) {
+                0 => raw.truncate(at),
+                1 => raw.insert(at, self.below(256) as u8),
+                2 => raw.extend_from_within(at..),
+                _ if at == raw.len() => raw.push(0xff),
+                3 => raw[at] ^= 1 << self.below(8),
+                _ => raw[at] = self.below(256) as u8,
+            }
+        }
+        raw
+    }
+}
+
+/// Inputs that a target begins with, which it takes.
+fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let testdata = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
+    let files = |dir: &str| -> Vec<Vec<u8>> {
+        let mut paths: Vec<_> =
+            fs::read_dir(testdata.join(dir)).unwrap().map(|e| e.unwrap().path()).collect();
+        paths.sort();
+        paths.iter().map(|path| fs::read(path).unwrap()).collect()
+    };
+    match target {
+        "blocks" => files("objects"),
+        "private_keys" => files("keys"),
+        "settings" => files("settings"),
+        "versions" => vec![b"1.4.2+2025-01-01.abcdef".to_vec(), b"1.5.0-dev".to_vec()],
+        "names" => vec![
+            b"chunks/0/7/7000_1_4194304".to_vec(),
+            b"meta/dump-2026-01-02-030405.json.gz".to_vec(),
+            b"2026-01-02-03".to_vec(),
+        ],
+        "shown" => vec![b"redis://user:password@host:6379/1?password=x".to_vec()],
+        _ => sound(),
+    }
+}
+
+/// What fuzzing does, in short: inputs of a corpus and mutations of them, the same in each run.
+#[test]
+fn every_target_on_its_corpus_and_mutations_of_it() {
+    let mut numbers = Numbers(15);
+    for (name, target) in TARGETS {
+        // An RSA key is checked for each input, or used.
+        let rounds = if matches!(name, "private_keys" | "blocks") { 20 } else { 400 };
+        for sound in corpus(name) {
+            target(&sound);
+            for _ in 0..rounds {
+                target(&numbers.mutated(&sound));
+            }
+        }
+    }
+}
+
+/// Names of files in a directory, without what comes after the dot.
+fn names_in(dir: &Path) -> BTreeSet<String> {
+    let stem = |entry: fs::DirEntry| entry.path().file_stem().unwrap().to_string_lossy().into_owned();
+    fs::read_dir(dir).unwrap().map(|entry| stem(entry.unwrap())).collect()
+}
+
+/// cargo-fuzz finds targets by the sections of its manifest, and each of them calls the function of its name.
+#[test]
+fn every_target_has_a_fuzz_target() {
+    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz");
+    let manifest = fs::read_to_string(fuzz.join("Cargo.toml")).unwrap();
+    let names: BTreeSet<String> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    for name in &names {
+        assert!(manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")), "{name}");
+        let text = fs::read_to_string(fuzz.join(format!("fuzz_targets/{name}.rs"))).unwrap();
+        assert!(text.contains(&format!("decoders::{name}(raw)")), "{name}");
+    }
+    let mut found = names_in(&fuzz.join("fuzz_targets"));
+    assert!(found.remove("records"), "the target of all decoders");
+    assert_eq!(found, names);
+}
+
+/// Functions of the sources that decode, as they are called.
+fn decoders_of(text: &str) -> Vec<String> {
+    let verbs = ["decode", "parse", "from_xattr", "load", "open", "decompress", "decrypt"];
+    let (mut found, mut owner) = (Vec::new(), String::new());
+    for line in text.lines().take_while(|line| !line.starts_with("#[cfg(test)]")) {
+        if let Some(rest) = line.strip_prefix("impl ") {
+            owner = rest.split([' ', '<']).next().unwrap_or_default().to_owned();
+        } else if line.starts_with('}') {
+            owner.clear();
+        }
+        let Some(rest) = line.trim_start().strip_prefix("pub fn ") else { continue };
+        let name = rest.split(['(', '<']).next().unwrap_or_default();
+        if verbs.iter().any(|verb| name == *verb || name.starts_with(&format!("{verb}_"))) {
+            let is_method = rest.contains("self");
+            found.push(match () {
+                () if owner.is_empty() => format!("{name}("),
+                () if is_method => format!(".{name}("),
+                () => format!("{owner}::{name}"),
+            });
+        }
+    }
+    found
+}
+
+#[test]
+fn every_decoder_of_the_crate_has_a_target() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (mut dirs, mut count) = (vec![src], 0);
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if path.file_stem().is_some_and(|stem| stem != "tests") {
+                for call in decoders_of(&fs::read_to_string(&path).unwrap()) {
+                    count += 1;
+                    assert!(
+                        include_str!("records/decoders.rs").contains(&call),
+                        "{call} of {}",
+                        path.display()
+                    );
+                }
+            }
+        }
+    }
+    assert!(count > 20, "{count}");
+    assert_eq!(
+        decoders_of("impl A {\n    pub fn decode(raw: &[u8]) {}\n}\npub fn parse_b(t: &str) {}"),
+        ["A::decode", "parse_b("]
+    );
 }

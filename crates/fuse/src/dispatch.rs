@@ -11,7 +11,7 @@ use crate::interrupt::{Inflight, Met};
 use crate::op::Op;
 use crate::reply::Reply;
 use crate::request::Request;
-use crate::transport::ReplyChannel;
+use crate::transport::{ReplyChannel, Sink};
 
 /// Hands requests to the handler and serves those that concern only this crate.
 pub struct Dispatcher {
@@ -22,9 +22,8 @@ pub struct Dispatcher {
     pub(crate) only_uid: Option<u32>,
 }
 
-impl Dispatcher {
-    /// Takes one request that `channel` delivered. Never panics.
-    pub(crate) fn dispatch(&self, body: Body, channel: &Arc<dyn ReplyChannel>) {
+impl Sink for Dispatcher {
+    fn take(&self, body: Body, channel: &Arc<dyn ReplyChannel>) {
         let req = match Request::new(body, self.negotiated.setxattr_ext()) {
             Ok(req) => req,
             Err(e) => {
@@ -61,7 +60,9 @@ impl Dispatcher {
             }
         }
     }
+}
 
+impl Dispatcher {
     fn reply(&self, req: &Request, channel: &Arc<dyn ReplyChannel>) -> Reply {
         let header = req.header();
         Reply::new(header.unique, header.opcode, channel.clone(), self.inflight.clone())

@@ -4,7 +4,6 @@ use zerocopy::IntoBytes;
 
 use crate::abi::{self, init as cap, wire};
 use crate::cursor::Cursor;
-use crate::session::SessionError;
 
 /// Pages of one request when the kernel cannot be told (before MAX_PAGES).
 const DEFAULT_MAX_PAGES: u32 = 32;
@@ -95,6 +94,8 @@ pub struct InitConfig {
     pub passthrough: bool,
     /// Seconds after which the kernel aborts the connection because of an unanswered request; 0 never.
     pub request_timeout: u16,
+    /// Have the kernel send again what was not answered, when somebody asks for it ([`crate::Notifier::resend`]). Linux 6.9.
+    pub resend: bool,
 }
 
 impl Default for InitConfig {
@@ -128,6 +129,7 @@ impl Default for InitConfig {
             allow_idmap: false,
             passthrough: false,
             request_timeout: 0,
+            resend: true,
         }
     }
 }
@@ -170,7 +172,7 @@ impl InitConfig {
             | cap::MAX_PAGES
             | cap::ABORT_ERROR
             | cap::HAS_EXPIRE_ONLY
-            | cap::HAS_RESEND
+            | on(self.resend, cap::HAS_RESEND)
             | cap::INIT_EXT
     }
 }
@@ -268,21 +270,34 @@ pub(crate) enum Answer {
     Retry(Vec<u8>),
 }
 
+/// Why a connection cannot be negotiated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InitError {
+    /// The kernel speaks only an older protocol.
+    #[error("the kernel speaks FUSE {major}.{minor}, at least 7.31 is needed (Linux 5.4 or later)")]
+    KernelTooOld {
+        /// Its major version.
+        major: u32,
+        /// Its minor version.
+        minor: u32,
+    },
+    /// The kernel's first request ends before its fields do.
+    #[error("FUSE start-up: the INIT request is too short")]
+    TooShort,
+}
+
 /// Answers the arguments of an INIT. `max_pages_limit` is the system's bound of pages per request.
-pub(crate) fn negotiate(
-    args: &[u8],
-    config: &InitConfig,
-    max_pages_limit: u32,
-) -> Result<Answer, SessionError> {
+pub(crate) fn negotiate(args: &[u8], config: &InitConfig, max_pages_limit: u32) -> Result<Answer, InitError> {
     let mut c = Cursor::new(args);
-    let malformed = |_| SessionError::Protocol("the INIT request is too short".into());
+    let malformed = |_| InitError::TooShort;
     let init: wire::InitIn = c.get("init").map_err(malformed)?;
     if init.major > abi::MAJOR {
         let out = wire::InitOut { major: abi::MAJOR, minor: abi::MINOR_MAX, ..Default::default() };
         return Ok(Answer::Retry(out.as_bytes().to_vec()));
     }
     if init.major < abi::MAJOR || init.minor < abi::MINOR_MIN {
-        return Err(SessionError::KernelTooOld { major: init.major, minor: init.minor });
+        return Err(InitError::KernelTooOld { major: init.major, minor: init.minor });
     }
     let mut offered = u64::from(init.flags);
     if offered & cap::INIT_EXT != 0 {

@@ -51,7 +51,7 @@ pub use attr::{Attr, Entry, FileLock, Opened, Statfs, Statx, Timestamp};
 pub use buffer::PoolStats;
 pub use dir::{DirBuffer, DirPlusBuffer, dtype_of_mode};
 pub use handler::Handler;
-pub use init::{DataInvalidation, InitConfig, Negotiated, Readdirplus};
+pub use init::{DataInvalidation, InitConfig, InitError, Negotiated, Readdirplus};
 pub use interrupt::InterruptFlag;
 pub use mount::{MountError, MountGuard, MountOptions};
 pub use notify::Notifier;

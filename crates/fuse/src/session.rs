@@ -12,7 +12,7 @@ use crate::abi::{self, opcode, wire};
 use crate::buffer::{BufferPool, PoolStats};
 use crate::dispatch::Dispatcher;
 use crate::handler::Handler;
-use crate::init::{self, Answer, InitConfig, Negotiated};
+use crate::init::{self, Answer, InitConfig, InitError, Negotiated};
 use crate::interrupt::Inflight;
 use crate::notify::Notifier;
 use crate::transport::{DevChannel, DevTransport, Queues, ReplyChannel, Stop, Transport, receive};
@@ -28,14 +28,9 @@ const DEFAULT_BUFFERS: usize = 64;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
-    /// The kernel speaks only an older protocol.
-    #[error("the kernel speaks FUSE {major}.{minor}, at least 7.31 is needed (Linux 5.4 or later)")]
-    KernelTooOld {
-        /// Its major version.
-        major: u32,
-        /// Its minor version.
-        minor: u32,
-    },
+    /// The connection cannot be negotiated.
+    #[error(transparent)]
+    Init(#[from] InitError),
     /// The kernel sent something unexpected during start-up.
     #[error("FUSE start-up: {0}")]
     Protocol(String),
@@ -162,7 +157,7 @@ impl Session {
     /// # Errors
     /// The first failure of the device; unmounting is none.
     pub fn run(self) -> Result<(), SessionError> {
-        let result = self.transport.serve(&self.dispatcher);
+        let result = self.transport.serve(&*self.dispatcher);
         self.dispatcher.handler.destroy();
         Ok(result?)
     }
@@ -297,7 +292,7 @@ fn handshake(channel: &DevChannel, config: &InitConfig) -> Result<Negotiated, Se
             Ok(Answer::Retry(out)) => channel.send(header.unique, 0, &[IoSlice::new(&out)])?,
             Err(e) => {
                 let _ = channel.send(header.unique, -libc::EPROTO, &[]);
-                return Err(e);
+                return Err(e.into());
             }
         }
     }

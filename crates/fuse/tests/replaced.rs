@@ -16,18 +16,20 @@ use common::*;
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// Tells of each read, which it never answers; serves the rest.
+/// Tells of each request of a kind, which it never answers; serves the rest.
 struct Silent {
+    kind: fn(&Op<'_>) -> bool,
     fs: MemFs,
     told: Mutex<std::sync::mpsc::Sender<Header>>,
+    left: Arc<Mutex<Vec<Reply>>>,
 }
 
 impl Handler for Silent {
     fn handle(&self, req: Request, reply: Reply) {
-        if matches!(req.op(), Ok(Op::Read { .. })) {
+        if req.op().is_ok_and(|op| (self.kind)(&op)) {
             self.told.lock().unwrap().send(*req.header()).unwrap();
-            // As after kill -9: nothing is answered.
-            std::mem::forget(reply);
+            // Nothing is answered.
+            self.left.lock().unwrap().push(reply);
         } else {
             self.fs.handle(req, reply);
         }
@@ -42,20 +44,26 @@ struct Silenced {
     session: SessionHandle,
     negotiated: Negotiated,
     reads: Receiver<Header>,
+    left: Arc<Mutex<Vec<Reply>>>,
 }
 
 fn silenced() -> Silenced {
+    silenced_with(InitConfig::default(), |op| matches!(op, Op::Read { .. }))
+}
+
+fn silenced_with(init: InitConfig, kind: fn(&Op<'_>) -> bool) -> Silenced {
     let dir = tempfile::tempdir().unwrap();
     let options =
         MountOptions { fsname: "mem".into(), subtype: "cidertest".into(), ..MountOptions::default() };
     let (fd, guard) = mount::mount(dir.path(), &options).unwrap();
     let kept = fd.try_clone().unwrap();
     let (told, reads) = channel();
-    let handler = Silent { fs: MemFs::default(), told: Mutex::new(told) };
-    let session =
-        Session::new(fd, SessionConfig { shared: true, ..SessionConfig::default() }, handler).unwrap();
+    let left = Arc::<Mutex<Vec<Reply>>>::default();
+    let handler = Silent { kind, fs: MemFs::default(), told: Mutex::new(told), left: left.clone() };
+    let config = SessionConfig { shared: true, init, ..SessionConfig::default() };
+    let session = Session::new(fd, config, handler).unwrap();
     let negotiated = Negotiated::from_bytes(&session.negotiated().to_bytes()).unwrap();
-    Silenced { dir, _guard: guard, kept, session: session.spawn().unwrap(), negotiated, reads }
+    Silenced { dir, _guard: guard, kept, session: session.spawn().unwrap(), negotiated, reads, left }
 }
 
 fn cat(path: &Path) -> Child {
@@ -127,4 +135,42 @@ fn stopping_loses_nothing() {
         session = Session::adopt(fd, config, m.negotiated.clone(), MemFs::default()).spawn().unwrap();
         assert_eq!(said(cat(&m.dir.path().join("hello"))), HELLO);
     }
+}
+
+/// Kernels before 6.9 send nothing again: each reader has a descriptor of its own, with which the kernel ends what was read on it.
+#[test]
+fn a_kernel_that_sends_nothing_again_ends_what_was_left() {
+    if !can_mount() {
+        return;
+    }
+    // A read for the page cache the kernel would begin anew.
+    let init = InitConfig { resend: false, ..InitConfig::default() };
+    let m = silenced_with(init, |op| matches!(op, Op::Statfs));
+    assert!(!m.negotiated.can_resend());
+    let hello: PathBuf = m.dir.path().join("hello");
+    let left = Command::new("stat").arg("-f").arg(m.dir.path()).stderr(Stdio::piped()).spawn().unwrap();
+    m.reads.recv_timeout(LONG).unwrap();
+    assert!(m.session.stop_reading(LONG));
+    // Nobody has read what this one asks: it waits for the next.
+    let waiting = cat(&hello);
+    // The process ends, and its descriptors with it.
+    m.session.leave();
+    m.left.lock().unwrap().clear();
+    m.session.join().unwrap();
+    let ended = left.wait_with_output().unwrap();
+    assert!(!ended.status.success(), "what nobody answers any more is not waited for");
+    let why = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(why.contains("Software caused connection abort"), "{why}");
+    let adopt = || {
+        let config = SessionConfig { shared: true, ..SessionConfig::default() };
+        let fd = m.kept.try_clone().unwrap();
+        Session::adopt(fd, config, m.negotiated.clone(), MemFs::default()).spawn().unwrap()
+    };
+    for round in 0..3 {
+        let next = adopt();
+        assert_eq!(said(cat(&hello)), HELLO, "{round}");
+        assert!(next.stop_reading(LONG));
+    }
+    let _last = adopt();
+    assert_eq!(said(waiting), HELLO);
 }

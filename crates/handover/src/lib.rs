@@ -1,7 +1,7 @@
 //! What a mount's process leaves to the one that follows it, after an upgrade or a crash: which handles are open, what was written
 //! and is not committed yet, the session, and what was agreed with the kernel.
 //!
-//! It lies in a memfd whose descriptor somebody else (a supervisor) holds as well. The process may be killed at any instruction: a
+//! It lies in a memfd whose descriptor somebody else (a supervisor) holds as well, or in a file that others find. The process may be killed at any instruction: a
 //! record counts only once its last word says so, and that word is written after everything else. Nothing here survives the machine.
 
 pub mod held;
@@ -15,6 +15,7 @@ mod table;
 use std::collections::HashSet;
 use std::io::{Error, ErrorKind, Result};
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
@@ -76,17 +77,37 @@ impl State {
     /// # Errors
     /// What the system answers.
     pub fn create(name: &str, log_bytes: u64) -> Result<Self> {
-        let segments = usize::try_from(log_bytes.div_ceil(SEGMENT as u64))
-            .map_err(|e| Error::new(ErrorKind::InvalidInput, e))?
-            .max(8);
-        let map = Map::create(name, length(HANDLES, segments))?;
+        let segments = segments(log_bytes)?;
+        Ok(Self::new(Map::create(name, length(HANDLES, segments))?, segments))
+    }
+
+    /// The same in a file, where nothing is, for those who have no descriptor of it. Half of what its file system has left is the
+    /// most that it ever takes.
+    ///
+    /// # Errors
+    /// What the system answers; there is no room.
+    pub fn create_at(path: &Path, log_bytes: u64) -> Result<Self> {
+        let system = rustix::fs::statvfs(path.parent().unwrap_or(path))?;
+        let room = system.f_bavail.saturating_mul(system.f_frsize) / 2;
+        let segments = segments(log_bytes.min(room))?;
+        let map = Map::create_at(path, length(HANDLES, segments))?;
+        let places_at = HEADER + HANDLES * table::RECORD;
+        let log_at = places_at + places::PLACES * places::PLACE;
+        if !map.reserve(0, HEADER + table::CHUNK) || !Log::reserve(&map, log_at, segments) {
+            let _ = std::fs::remove_file(path);
+            return Err(ErrorKind::StorageFull.into());
+        }
+        Ok(Self::new(map, segments))
+    }
+
+    fn new(map: Map, segments: usize) -> Self {
         let put = |at: usize, value: u64| map.word(at).store(value, Ordering::Relaxed);
         put(AT_VERSION, VERSION);
         put(AT_HANDLES, HANDLES as u64);
         put(AT_SEGMENTS, segments as u64);
         put(AT_CHECKSUM, checksum(&map));
         map.word(AT_MAGIC).store(MAGIC, Ordering::Release);
-        Ok(Self::over(map, HANDLES, segments))
+        Self::over(map, HANDLES, segments)
     }
 
     /// The state that another process has left. Changes nothing in it.
@@ -282,6 +303,12 @@ impl State {
     pub fn tidy(&self) {
         self.log.lock().tidy(&self.map);
     }
+}
+
+/// Segments of a log of so many bytes.
+fn segments(log_bytes: u64) -> Result<usize> {
+    let segments = usize::try_from(log_bytes.div_ceil(SEGMENT as u64));
+    Ok(segments.map_err(|e| Error::new(ErrorKind::InvalidInput, e))?.max(8))
 }
 
 /// The whole length of a state.

@@ -183,6 +183,8 @@ pub const READY: u8 = b'R';
 pub const FAILED: u8 = b'F';
 /// For the service manager.
 pub const NOTIFY: u8 = b'N';
+/// It leaves the mount, as somebody else has asked it to.
+pub const LEAVING: u8 = b'L';
 /// It has brought the mount to its end.
 pub const ENDED: u8 = b'E';
 /// To and from who asks the supervisor.

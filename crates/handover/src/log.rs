@@ -23,6 +23,8 @@ const SMALL: usize = 64 << 10;
 const LEAST: usize = 4 << 10;
 /// Empty segments whose memory is kept.
 const WARM: usize = 8;
+/// What is kept of a file's empty segments: their first word is looked at.
+const FIRST: usize = 4 << 10;
 
 /// Words of a header, by offset.
 const STATE: usize = 0;
@@ -174,6 +176,12 @@ impl Log {
         log
     }
 
+    /// Has the file system of a file provide what is looked at of each segment, and enough of them for a write of any length that the
+    /// kernel sends: so many are never given back. False if it cannot.
+    pub(crate) fn reserve(map: &Map, base: usize, segments: usize) -> bool {
+        (0..segments).all(|n| map.reserve(base + n * SEGMENT, if n < WARM { SEGMENT } else { FIRST }))
+    }
+
     pub(crate) fn capacity(&self) -> u64 {
         // Two are being filled, and each piece has a header.
         (self.live.len().saturating_sub(3) * (SEGMENT - PIECE)) as u64
@@ -212,7 +220,7 @@ impl Log {
         // The rest of the segment, if it is worth it, and as many others as it takes.
         let first = if class == 1 && fits >= LEAST { fits } else { 0 };
         let others = (bytes - first).div_ceil(SEGMENT - PIECE).max(1);
-        if others > self.warm.len() + self.cold.len() {
+        if others > self.warm.len() + self.cold.len() || !self.provide(map, others) {
             return None;
         }
         let count = others + usize::from(first > 0);
@@ -230,6 +238,18 @@ impl Log {
             [at] => Places::One(at),
             _ => Places::Many(places),
         }))
+    }
+
+    /// Has a file's system provide so many empty segments; false if it is full.
+    fn provide(&self, map: &Map, segments: usize) -> bool {
+        let cold = segments.saturating_sub(self.warm.len());
+        self.cold.iter().rev().take(cold).all(|segment| map.reserve(self.start(*segment), SEGMENT))
+    }
+
+    /// Gives the memory of a segment back in which nothing counts.
+    fn punch(&self, map: &Map, segment: usize) {
+        let kept = if map.is_file() { FIRST } else { 0 };
+        map.punch(self.start(segment) + kept, SEGMENT - kept);
     }
 
     /// A piece in the segment that is being filled, which has the room.
@@ -282,7 +302,7 @@ impl Log {
         if self.warm.len() > WARM
             && let Some(oldest) = self.warm.pop_front()
         {
-            map.punch(self.start(oldest), SEGMENT);
+            self.punch(map, oldest);
             self.cold.push(oldest);
         }
     }
@@ -361,8 +381,11 @@ impl Log {
                 self.forget(map, &Places::One(at));
             }
         }
-        while let Some(segment) = self.warm.pop_front() {
-            map.punch(self.start(segment), SEGMENT);
+        let kept = if map.is_file() { WARM } else { 0 };
+        while self.warm.len() > kept
+            && let Some(segment) = self.warm.pop_front()
+        {
+            self.punch(map, segment);
             self.cold.push(segment);
         }
     }

@@ -1,13 +1,18 @@
-//! Memory that outlives the process: a memfd, mapped whole.
+//! Memory that outlives the process: a memfd, or a file where nobody would hold the memfd, mapped whole.
 
 use std::ffi::CString;
+use std::fs::{File, OpenOptions};
 use std::io::{Error, ErrorKind, Result};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
 use std::sync::atomic::AtomicU64;
 
-/// A mapped memfd. What is never touched takes no memory, so it has its full length from the start.
+/// A mapped memfd, or a file. What is never touched takes no memory, so it has its full length from the start.
 pub(crate) struct Map {
     fd: OwnedFd,
+    /// Its file system may be full: see [`Map::reserve`].
+    is_file: bool,
     at: *mut u8,
     len: usize,
 }
@@ -37,23 +42,41 @@ impl Map {
         } {
             return Err(Error::last_os_error());
         }
-        Self::of(fd, len)
+        Self::of(fd, len, false)
+    }
+
+    /// A new file, all zeros, where nothing is. Only its user may cut it, and does not.
+    pub(crate) fn create_at(path: &Path, len: usize) -> Result<Self> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path)?;
+        file.set_len(len as u64)?;
+        Self::of(file.into(), len, true)
     }
 
     /// Memory that another process has left.
     pub(crate) fn open(fd: OwnedFd) -> Result<Self> {
         // SAFETY: an open descriptor; only seals tell that nobody cuts it under the mapping.
         let seals = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GET_SEALS) };
-        if seals < 0 || seals & libc::F_SEAL_SHRINK == 0 {
-            return Err(Error::new(ErrorKind::InvalidData, "not the state of a mount: no sealed memfd"));
+        let file = File::from(fd);
+        let meta = file.metadata()?;
+        let is_file = seals < 0 || seals & libc::F_SEAL_SHRINK == 0;
+        // SAFETY: a number.
+        let is_ours = meta.is_file() && meta.uid() == unsafe { libc::geteuid() } && meta.mode() & 0o077 == 0;
+        if is_file && !is_ours {
+            let why = "not the state of a mount: no sealed memfd, and no file for this user alone";
+            return Err(Error::new(ErrorKind::InvalidData, why));
         }
-        let file = std::fs::File::from(fd);
-        let len = usize::try_from(file.metadata()?.len())
+        let len = usize::try_from(meta.len())
             .map_err(|_| Error::new(ErrorKind::InvalidData, "the state of the mount is too long"))?;
-        Self::of(file.into(), len)
+        Self::of(file.into(), len, is_file)
     }
 
-    fn of(fd: OwnedFd, len: usize) -> Result<Self> {
+    fn of(fd: OwnedFd, len: usize, is_file: bool) -> Result<Self> {
         let prot = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice.
         let at = unsafe {
@@ -72,7 +95,22 @@ impl Map {
         // A core dump of the client must not hold the files of its users twice.
         // SAFETY: the mapping made above.
         unsafe { libc::madvise(at, len, libc::MADV_DONTDUMP) };
-        Ok(Self { fd, at: at.cast(), len })
+        Ok(Self { fd, is_file, at: at.cast(), len })
+    }
+
+    /// Is it a file, whose memory must be [reserved](Map::reserve)?
+    pub(crate) fn is_file(&self) -> bool {
+        self.is_file
+    }
+
+    /// Has the file system of a file provide what is about to be touched, or whoever touches it dies when that is full. False if it
+    /// cannot.
+    pub(crate) fn reserve(&self, offset: usize, len: usize) -> bool {
+        let len = len.min(self.len.saturating_sub(offset));
+        // SAFETY: a descriptor and numbers.
+        !self.is_file
+            || unsafe { libc::fallocate(self.fd.as_raw_fd(), 0, offset as libc::off_t, len as libc::off_t) }
+                == 0
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {

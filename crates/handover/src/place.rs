@@ -2,8 +2,8 @@
 //! which everybody finds in the table of mounts without asking the mount.
 
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
-use std::path::PathBuf;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 
 /// Directory of sockets.
 const NAME: &str = "ciderfs";
@@ -18,8 +18,17 @@ fn directories(uid: u32) -> [PathBuf; 2] {
 }
 
 /// Is it a directory of this user that nobody else may enter?
-fn is_private(dir: &PathBuf, uid: u32) -> bool {
+pub fn is_private(dir: &Path, uid: u32) -> bool {
     std::fs::symlink_metadata(dir).is_ok_and(|m| m.is_dir() && m.uid() == uid && m.mode() & 0o077 == 0)
+}
+
+/// Takes it from others, if they could only look: kubelet makes directories for everybody.
+fn make_private(dir: &Path, uid: u32) {
+    let looked = std::fs::symlink_metadata(dir);
+    if looked.is_ok_and(|m| m.is_dir() && m.uid() == uid && m.mode() & 0o077 != 0 && m.mode() & 0o022 == 0) {
+        // Whoever needs it looks at what it is then.
+        let _ = std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700));
+    }
 }
 
 /// The socket of a mount, for its supervisor. What a former one has left there is removed.
@@ -32,7 +41,7 @@ pub fn make(device: (u32, u32)) -> io::Result<PathBuf> {
                 why = e;
                 continue;
             }
-            _ => {}
+            _ => make_private(&dir, uid),
         }
         if !is_private(&dir, uid) {
             why = io::Error::other(format!("{} is not for this user alone", dir.display()));
@@ -55,4 +64,28 @@ pub fn find(device: (u32, u32), uid: u32) -> Option<PathBuf> {
 
 fn name((major, minor): (u32, u32)) -> String {
     format!("{major}-{minor}.sock")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_others_could_not_write_to_becomes_private() {
+        let uid = rustix::process::geteuid().as_raw();
+        let all = tempfile::tempdir().unwrap();
+        let dir = all.path().join("dir");
+        std::fs::create_dir(&dir).unwrap();
+        for (mode, then) in [(0o755, true), (0o700, true), (0o770, false), (0o1777, false)] {
+            std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(mode)).unwrap();
+            make_private(&dir, uid);
+            assert_eq!(is_private(&dir, uid), then, "{mode:o}");
+        }
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+        make_private(&dir, uid + 1);
+        let link = all.path().join("link");
+        std::os::unix::fs::symlink(&dir, &link).unwrap();
+        make_private(&link, uid);
+        assert!(!is_private(&dir, uid) && !is_private(&link, uid));
+    }
 }

@@ -79,7 +79,7 @@ impl Places {
             None => {
                 let slot = match self.free.pop() {
                     Some(slot) => slot,
-                    None if self.used < PLACES => {
+                    None if self.used < PLACES && map.reserve(self.base + self.used * PLACE, PLACE) => {
                         self.used += 1;
                         map.word(self.used_at).store(self.used as u64, Ordering::Release);
                         self.used - 1

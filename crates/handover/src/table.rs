@@ -8,6 +8,8 @@ use crate::map::Map;
 
 /// Bytes of a record.
 pub(crate) const RECORD: usize = 64;
+/// Memory of a file is reserved in pieces of so many bytes.
+pub(crate) const CHUNK: usize = 64 << 10;
 /// Words of a record, by offset.
 const STATE: usize = 0;
 const FH: usize = 8;
@@ -147,6 +149,10 @@ impl Table {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None if self.used < self.max => {
+                let next = self.at(self.used);
+                if (next - self.base).is_multiple_of(CHUNK) && !map.reserve(next, CHUNK) {
+                    return Err(Error::from_raw_os_error(libc::ENFILE));
+                }
                 self.used += 1;
                 map.word(self.base + RECORD - 8).store(u64::from(self.used), Ordering::Release);
                 self.used - 1

@@ -1,4 +1,4 @@
-//! Addresses of Redis volumes (`spec/meta-redis.md` 1).
+//! Addresses of Redis volumes (`docs/format/redis-keys.md#address-and-prefix`).
 
 use std::ffi::OsString;
 use std::fmt;
@@ -195,7 +195,7 @@ fn decode(part: &str) -> Result<Option<String>, StoreError> {
     Ok(if text.is_empty() { None } else { Some(text.into_owned()) })
 }
 
-/// Tells the three forms of the host part apart (`spec/meta-redis.md` 1.1).
+/// Tells the three forms of the host part apart (`docs/format/redis-keys.md#address-and-prefix`).
 fn hosts_of(hosts: &str) -> Result<Place, StoreError> {
     if hosts.is_empty() {
         return Err(bad("the address names no host"));

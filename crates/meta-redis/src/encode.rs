@@ -335,6 +335,10 @@ impl Encoded {
             Write::DelDelfile(i, length) => {
                 self.run("ZREM", keys.delfiles(), &[delfile_member(*i, *length).as_ref()])
             }
+            Write::PutDetached(i, at) => {
+                self.run("ZADD", keys.detached_nodes(), &[text(at).as_ref(), text(i).as_ref()])
+            }
+            Write::DelDetached(i) => self.run("ZREM", keys.detached_nodes(), &[text(i).as_ref()]),
             Write::PutSustained(sid, i) => self.run("SADD", keys.sustained(*sid), &[text(i).as_ref()]),
             Write::DelSustained(sid, i) => self.run("SREM", keys.sustained(*sid), &[text(i).as_ref()]),
             Write::InitDirStat(i) => self.put_dir_stat(keys, *i, &DirStat::default()),
@@ -485,7 +489,7 @@ impl Encoded {
         }
     }
 
-    /// Offsets are those of the record (`spec/meta-redis.md` 4.1), counted from 1.
+    /// Offsets are those of the record (`docs/format/inodes-and-attributes.md#the-record`), counted from 1.
     fn patch(&mut self, key: String, p: &AttrPatch) -> Reports {
         let mut parts: Vec<(usize, Vec<u8>)> = Vec::new();
         parts.extend(p.flags.map(|v| (1, vec![v])));

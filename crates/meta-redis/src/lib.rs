@@ -1,7 +1,7 @@
 //! Redis and Valkey driver of the metadata [`Store`](ciderfs_meta::store::Store).
 //!
 //! A batch of reads is one script, and so is a commit: guards and writes travel as a stream of arguments and run
-//! atomically on the server, next to clients that use `WATCH` (`spec/meta-redis.md` 9). All calls share two multiplexed
+//! atomically on the server, next to clients that use `WATCH` (`docs/format/redis-keys.md#transactions`). All calls share two multiplexed
 //! connections: one for reads and commits, one for long answers (listings and scans), which may not hold up the others.
 //!
 //! * [`address`]: URLs; `topology`: which server to talk to (one server, Sentinel, Cluster); `link`: connections.

@@ -83,7 +83,7 @@ impl Encoded {
                 self.num(space);
             }
             Write::AddQuota(key, space, inodes) => {
-                self.arg("Y");
+                self.arg("J");
                 for hash in hashes(keys, *key) {
                     self.key(hash);
                 }

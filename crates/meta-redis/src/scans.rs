@@ -40,6 +40,7 @@ impl RedisStore {
                 .await
             }
             Scan::Delfiles(at) => self.delfiles(*at, limit).await,
+            Scan::Detached(at) => self.detached(*at, limit).await,
             Scan::DeadSlices => self.dead_slices(limit).await,
             Scan::DelayedSlices => {
                 let mut out = Vec::new();
@@ -176,7 +177,21 @@ impl RedisStore {
         Ok(out)
     }
 
-    /// Dead slices; counts that mean what a missing one means are dropped on the way (`spec/meta-redis.md` 4.6).
+    async fn detached(&self, at: i64, limit: usize) -> Result<Vec<Scanned>> {
+        let mut passed = self.left_out.scan("directories without a name");
+        let (until, most) = (at.to_string(), limit.min(STEP).to_string());
+        let args = ["-inf", &until, "LIMIT", "0", &most];
+        let rows = self.list(self.keys.detached_nodes(), limits::SMALL, "ZRANGEBYSCORE", &args).await?;
+        let rows = reply::array(rows)?.into_iter();
+        Ok(rows
+            .filter_map(|member| {
+                let ino = reply::needed(member).and_then(|m| reply::number(&m));
+                passed.keep(ino).map(|ino| Scanned::Ino(Ino(ino)))
+            })
+            .collect())
+    }
+
+    /// Dead slices; counts that mean what a missing one means are dropped on the way (`docs/format/chunks-and-slices.md#references`).
     async fn dead_slices(&self, limit: usize) -> Result<Vec<Scanned>> {
         let mut out = BTreeSet::new();
         let mut cursor = 0;

@@ -1,4 +1,4 @@
-//! What a server must be like (`spec/meta-redis.md` 1.4).
+//! What a server must be like (`docs/redis.md#rights`).
 
 use ciderfs_meta::store::{EngineMemory, StoreError};
 use redis::aio::MultiplexedConnection;

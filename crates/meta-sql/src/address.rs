@@ -1,4 +1,4 @@
-//! Addresses of SQLite volumes (`spec/meta-sql-kv.md` 1.2).
+//! Addresses of SQLite volumes (`docs/format/sql-tables.md#address`).
 
 use std::ffi::OsStr;
 use std::fmt;

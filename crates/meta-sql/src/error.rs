@@ -80,7 +80,7 @@ fn explain(e: &Sql, path: &Path) -> StoreError {
     }
     if missing_table(e) {
         return StoreError::Fatal(format!(
-            "{file} holds no volume; create one with `format` or check the table prefix"
+            "{file} holds no volume: the database is not formatted; create one with `format` or check the table prefix"
         ));
     }
     match e.sqlite_error_code() {

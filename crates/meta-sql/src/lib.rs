@@ -1,4 +1,4 @@
-//! SQLite driver of the metadata [`Store`](ciderfs_meta::store::Store): the tables of `spec/meta-sql-kv.md` 3, byte for
+//! SQLite driver of the metadata [`Store`](ciderfs_meta::store::Store): the tables of `docs/format/sql-tables.md#tables`, byte for
 //! byte as the official client writes them, so that both can use one file at the same time.
 //!
 //! One writer thread drains a queue and commits several calls in one SQL transaction (group commit); answers go out

@@ -1,4 +1,4 @@
-//! Names of counters and stamps (`spec/meta-sql-kv.md` 3.4).
+//! Names of counters and stamps (`docs/format/sql-tables.md#counters`).
 
 use ciderfs_meta::store::{Counter, Job};
 
@@ -25,7 +25,7 @@ pub(crate) fn job(j: Job) -> &'static str {
     }
 }
 
-/// Counters of a new volume with their first values (`spec/meta-sql-kv.md` 3.3).
+/// Counters of a new volume with their first values (`docs/format/sql-tables.md#a-new-volume`).
 pub(crate) const INITIAL: [(&str, i64); 6] = [
     ("nextInode", 2),
     ("nextChunk", 1),

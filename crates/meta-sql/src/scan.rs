@@ -37,6 +37,9 @@ pub(crate) fn scan(
         Scan::Delfiles(at) => readable(conn, &s.delfiles, [*at, limit], passed("removed files"), |r| {
             Ok(Scanned::Delfile(Ino(r.get::<_, i64>(0)? as u64), r.get::<_, i64>(1)? as u64, r.get(2)?))
         }),
+        Scan::Detached(at) => {
+            readable(conn, &s.detached, [*at, limit], passed("directories without a name"), ino)
+        }
         Scan::DeadSlices => readable(conn, &s.dead_slices, [limit], passed("dead slices"), |r| {
             Ok(Scanned::Slice(r.get::<_, i64>(0)? as u64, r.get::<_, i64>(1)? as u32))
         }),

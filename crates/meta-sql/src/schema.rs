@@ -1,4 +1,4 @@
-//! The tables of a volume, as the official client creates them (`spec/meta-sql-kv.md` appendix B).
+//! The tables of a volume, as the official client creates them (`docs/format/sql-tables.md#schema`).
 
 use rusqlite::Connection;
 

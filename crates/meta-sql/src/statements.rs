@@ -129,6 +129,9 @@ statements! {
     put_delfile = "INSERT OR REPLACE INTO jfs_delfile(inode,length,expire) VALUES(?1,?2,?3)";
     del_delfile = "DELETE FROM jfs_delfile WHERE inode=?1";
     delfiles = "SELECT inode,length,expire FROM jfs_delfile WHERE expire<=?1 LIMIT ?2";
+    put_detached = "INSERT OR REPLACE INTO jfs_detached_node(inode,added) VALUES(?1,?2)";
+    del_detached = "DELETE FROM jfs_detached_node WHERE inode=?1";
+    detached = "SELECT inode FROM jfs_detached_node WHERE added<=?1 LIMIT ?2";
     put_sustained = "INSERT OR IGNORE INTO jfs_sustained(sid,inode) VALUES(?1,?2)";
     del_sustained = "DELETE FROM jfs_sustained WHERE sid=?1 AND inode=?2";
     sustained = "SELECT inode FROM jfs_sustained WHERE sid=?1 LIMIT ?2";

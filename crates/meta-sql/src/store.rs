@@ -85,7 +85,7 @@ impl SqliteStore {
         if !read_only {
             if options.must_exist && !shared.address.path.exists() {
                 return Err(StoreError::Fatal(format!(
-                    "no volume at {a}: create it first with `ciderfs format {a} NAME`",
+                    "no volume at {a}: the database is not formatted; create it first with `ciderfs format {a} NAME`",
                     a = shared.address
                 )));
             }

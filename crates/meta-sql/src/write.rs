@@ -81,6 +81,8 @@ fn apply(conn: &Connection, s: &Statements, w: &Write) -> Result<Output> {
         Write::AddCounter(c, n) => add_counter(conn, s, *c, *n),
         Write::PutDelfile(i, length, at) => run(conn, &s.put_delfile, params![ino(i), *length as i64, at]),
         Write::DelDelfile(i, _) => run(conn, &s.del_delfile, [ino(i)]),
+        Write::PutDetached(i, at) => run(conn, &s.put_detached, [ino(i), *at]),
+        Write::DelDetached(i) => run(conn, &s.del_detached, [ino(i)]),
         Write::PutSustained(sid, i) => run(conn, &s.put_sustained, [*sid as i64, ino(i)]),
         Write::DelSustained(sid, i) => run(conn, &s.del_sustained, [*sid as i64, ino(i)]),
         Write::InitDirStat(i) => run(conn, &s.put_dir_stat, [ino(i), 0, 0, 0]),

@@ -1,7 +1,7 @@
 //! ACL rules that this client knows.
 //!
 //! Rules are immutable and shared by id, so what is known stays true. Identical rules should share an id: they are found by
-//! content here (`spec/meta-redis.md` 4.10).
+//! content here (`docs/format/acls-and-xattrs.md#acl-rules`).
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Background jobs of the fleet (`spec/meta-redis.md` 6): each run is claimed, so that one client does it.
+//! Background jobs of the fleet (`docs/format/sessions-and-locks.md#background-jobs`): each run is claimed, so that one client does it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -101,6 +101,7 @@ impl Meta {
             }
         };
         if self.claim(Job::CleanupFiles, now).await? {
+            done(self.clean_detached(now).await);
             done(self.clean_deleted_files(now).await);
         }
         if self.claim(Job::CleanupSlices, now).await? {
@@ -197,7 +198,7 @@ impl Meta {
             if hour >= edge || Instant::now() > until {
                 break;
             }
-            let emptied = self.empty_dir(ino, until).await;
+            let emptied = self.empty_dir(ino, until, false).await;
             let removed = match emptied {
                 Ok(true) => self.rmdir_into(&root, Ino::TRASH, &name, None).await.map(|_| ()),
                 // The next run goes on.
@@ -212,11 +213,11 @@ impl Meta {
         Ok(())
     }
 
-    /// Removes everything below a directory, for good; false if time ended before.
+    /// Removes everything below a directory, for good; false if time ended before. `unprotect`: flags keep nothing there.
     ///
     /// An engine that is asked from the beginning again may pass over a part of a large directory that is empty by now without
     /// getting further, so the listing goes on where it was.
-    async fn empty_dir(&self, top: Ino, until: Instant) -> Result<bool> {
+    pub(crate) async fn empty_dir(&self, top: Ino, until: Instant, unprotect: bool) -> Result<bool> {
         let root = Caller::root();
         let mut stack = vec![Emptied::new(top)];
         // A directory that is met again holds what cannot be removed, or itself.
@@ -243,12 +244,16 @@ impl Meta {
                 let removed = if e.edge.kind == ciderfs_format::FileType::Directory {
                     self.rmdir_into(&root, dir, &e.name, None).await
                 } else {
-                    self.unlink(&root, dir, &e.name).await
+                    self.unlink_into(&root, dir, &e.name, None).await
                 };
                 match removed {
                     Ok(_) => removed_any = true,
                     Err(err) if err.errno() == crate::Errno::ENOTEMPTY && seen.insert(e.edge.ino) => {
                         below.push(e.edge.ino);
+                    }
+                    Err(err) if err.errno() == crate::Errno::EPERM && unprotect => {
+                        self.unprotect([dir, e.edge.ino]).await?;
+                        removed_any = true;
                     }
                     Err(err) if err.errno() != crate::Errno::ENOENT => return Err(err),
                     Err(_) => {}
@@ -258,6 +263,14 @@ impl Meta {
             stack.extend(below.into_iter().map(Emptied::new));
         }
         Ok(true)
+    }
+
+    /// Takes the flags from nodes.
+    async fn unprotect(&self, inos: [Ino; 2]) -> Result<()> {
+        let patch = crate::store::AttrPatch { flags: Some(0), ..Default::default() };
+        let writes = inos.map(|ino| Write::PatchAttr(ino, patch.clone())).to_vec();
+        self.commit_repeatable(&Commit { guards: Vec::new(), writes }).await?;
+        Ok(())
     }
 
     pub(crate) async fn dir_stat_worker(self: Arc<Self>) {

@@ -43,6 +43,7 @@ pub use holds::HeldDir;
 pub use ledger::{Claim, ClaimPlaces, Hold};
 pub use locks::{Holder, Lock, LockCaller};
 pub use observe::{Happened, Observer};
+pub use ops::clone::{CloneOptions, CloneProgress};
 pub use ops::inspect::{Holdings, Locks, TreeUsage};
 pub use ops::quota::QuotaCheck;
 pub use ops::xattr::{XATTR_NAME_MAX, XATTR_VALUE_MAX, XATTRS_MAX};

@@ -23,6 +23,8 @@ pub(crate) enum Proof {
     /// The inode, whose number nobody else was given, exists only if it was. Its entry proves less: another client may have
     /// moved it.
     Made(Ino),
+    /// The directory, which had no parent, has one other than the trash only if it was.
+    Attached(Ino),
     /// The inode's record is gone only if it was.
     Gone(Ino),
     /// The chunk's list holds this slice id only if it was; and if it was, length or mtime of the file changed. (inode, chunk,
@@ -48,7 +50,9 @@ impl Proof {
                 places.into_iter().chain([a, b].map(|(_, _, ino)| Read::Attr(*ino))).collect()
             }
             Self::Removed(dir, name, ino, _) => vec![Read::Edge(*dir, name.clone()), Read::Attr(*ino)],
-            Self::Made(ino) | Self::Ctime(ino, _) | Self::Gone(ino) => vec![Read::Attr(*ino)],
+            Self::Made(ino) | Self::Attached(ino) | Self::Ctime(ino, _) | Self::Gone(ino) => {
+                vec![Read::Attr(*ino)]
+            }
             Self::SliceId(ino, indx, ..) | Self::Appended(ino, indx, ..) => {
                 vec![Read::Slices(*ino, *indx), Read::Attr(*ino)]
             }
@@ -73,6 +77,9 @@ impl Proof {
             },
             (Self::Ctime(_, want), [Value::Attr(Some(found))]) => found.ctime == *want,
             (Self::Made(_), [Value::Attr(found)]) => found.is_some(),
+            (Self::Attached(_), [Value::Attr(found)]) => {
+                found.as_ref().is_some_and(|a| a.parent.0 != 0 && a.parent != Ino::TRASH)
+            }
             (Self::Gone(_), [Value::Attr(found)]) => found.is_none(),
             (Self::SliceId(_, _, id, _) | Self::Appended(_, _, id, ..), [Value::Slices(list), _]) => {
                 list.iter().any(|s| s.id == *id)

@@ -1,4 +1,4 @@
-//! The client's session: registration, heartbeat, settings reload, end (`spec/meta-redis.md` 4.8, 5.20).
+//! The client's session: registration, heartbeat, settings reload, end (`docs/format/sessions-and-locks.md#sessions`).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

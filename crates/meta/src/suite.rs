@@ -84,7 +84,7 @@ macro_rules! suite {
                 listing listing_pages listing_under_change odd_names big_values
                 attributes attribute_patches edges directory_emptiness symlinks xattrs parents
                 chunks replaced_chunks taken_chunks slice_references delayed_slices
-                counters allocation claims settings sessions sustained deleted_files dir_stats acls
+                counters allocation claims settings sessions sustained deleted_files detached_trees dir_stats acls
                 quotas usage_without_quotas room_guards
                 flocks plocks schema_twice sums_stay_in_bounds
             }
@@ -99,6 +99,8 @@ macro_rules! suite {
                 fallocate fallocate_refused fallocate_many_chunks
                 copies copies_with_trash copies_of_many_chunks copies_contended changes_tell_what_they_changed
                 nameless nameless_linked
+                clones_are_copies clones_belong_to_the_caller clones_refused clones_appear_whole clones_with_lost_replies
+                clones_of_what_changes clones_killed clones_abandoned clones_of_others clones_and_acls
                 unlinked_but_open replaced_but_open open_races_unlink session_ends stale_session
                 heartbeat deletion_is_resumed hourly_jobs_after_a_clock_ahead shared_slices unlink_without_session read_only_client
                 jobs_contended

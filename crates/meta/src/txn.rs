@@ -93,6 +93,12 @@ impl<'a> Txn<'a> {
     pub(crate) fn new_inode(&mut self) -> Step<Ino> {
         self.missing_inode = self.known.inode.is_none();
         let ino = self.known.inode.ok_or(Stop::Need)?;
+        self.require_free(ino)?;
+        Ok(ino)
+    }
+
+    /// Requires that nobody has the number of an inode that the operation makes.
+    pub(crate) fn require_free(&mut self, ino: Ino) -> Step<()> {
         // A counter that somebody has set back must not cost the node that has the number.
         if let Some((_, Some(_))) = self.known.attrs.get(&ino) {
             let text = format!(
@@ -101,7 +107,7 @@ impl<'a> Txn<'a> {
             return Err(StoreError::Corrupt(text).into());
         }
         self.guard(Guard::Attr { ino, expect: None, mask: AttrMask::EXISTS });
-        Ok(ino)
+        Ok(())
     }
 
     /// Announces reads, so that all that is unknown among them is fetched in one turn.
@@ -289,6 +295,16 @@ impl<'a> Txn<'a> {
         Ok(())
     }
 
+    /// Requires that a name is free (`EEXIST`). Believed without asking, like [`Txn::require_empty`].
+    pub(crate) fn require_no_edge(&mut self, dir: Ino, name: &[u8]) -> Step<()> {
+        if let Some((Some(_), _)) = self.known_edge(dir, name) {
+            self.edge(dir, name)?;
+            return Err(Errno::EEXIST.into());
+        }
+        self.guard(Guard::Edge { dir, name: name.to_vec(), expect: None });
+        Ok(())
+    }
+
     /// Requires that an extended attribute exists, or that it does not. Believed without asking, like
     /// [`Txn::require_empty`].
     pub(crate) fn require_xattr(&mut self, ino: Ino, name: &[u8], there: bool, otherwise: Errno) -> Step<()> {
@@ -322,6 +338,26 @@ impl<'a> Txn<'a> {
             return Err(mismatch());
         };
         Ok(value)
+    }
+
+    /// The extended attributes of an inode, not guarded: one that comes or goes meanwhile is there or not.
+    pub(crate) fn xattrs(&mut self, ino: Ino) -> Step<Vec<(Vec<u8>, Bytes)>> {
+        let Value::Names(mut names) = self.other(Read::XattrNames(ino))? else { return Err(mismatch()) };
+        names.sort_unstable();
+        self.want(names.iter().map(|name| Read::Xattr(ino, name.clone())))?;
+        let mut out = Vec::with_capacity(names.len());
+        for name in names {
+            if let Some(value) = self.xattr(ino, &name)? {
+                out.push((name, value));
+            }
+        }
+        Ok(out)
+    }
+
+    /// The target of a symbolic link, which never changes.
+    pub(crate) fn symlink(&mut self, ino: Ino) -> Step<Bytes> {
+        let Value::Bytes(target) = self.other(Read::Symlink(ino))? else { return Err(mismatch()) };
+        target.ok_or_else(|| Errno::EIO.into())
     }
 
     /// An ACL rule. Rules never change: there is nothing to guard, and it does not matter when it was fetched.

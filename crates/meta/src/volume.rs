@@ -50,6 +50,8 @@ pub struct MetaConfig {
     pub read_only: bool,
     /// Directory presented as the root; created if missing.
     pub subdir: Option<Vec<u8>>,
+    /// It is an error if that directory is missing.
+    pub existing_subdir: bool,
     /// Interval of session refresh and settings reload; 0 refreshes never.
     pub heartbeat: Duration,
     /// No background jobs.
@@ -83,6 +85,7 @@ impl Default for MetaConfig {
         Self {
             read_only: false,
             subdir: None,
+            existing_subdir: false,
             heartbeat: Duration::from_secs(12),
             no_bgjob: false,
             max_deletes: 10,
@@ -203,7 +206,7 @@ impl Meta {
     ) -> Result<Arc<Self>> {
         let Some(settings) = Self::read_settings(store.as_ref()).await? else {
             return Err(Error::Volume(format!(
-                "no volume at {}: create it first with `ciderfs format {} NAME`",
+                "no volume at {}: the database is not formatted; create it first with `ciderfs format {} NAME`",
                 store.describe(),
                 store.describe()
             )));
@@ -326,7 +329,7 @@ impl Meta {
         self.cfg.subdir.as_deref().unwrap_or_default()
     }
 
-    /// Size and use of the volume as presented (`spec/meta-redis.md` 5.18).
+    /// Size and use of the volume as presented (`docs/format/quotas.md#usage-of-the-volume`).
     pub async fn statfs(&self) -> Result<VolumeStat> {
         self.statfs_at(Ino::ROOT).await
     }
@@ -378,6 +381,14 @@ impl Meta {
                     return Err(Error::Volume(format!(
                         "--subdir {}: the volume has no directory {} there, and a read-only mount makes none; \
                          name one that exists, or mount once without --read-only",
+                        shown(subdir),
+                        shown(name)
+                    )));
+                }
+                Err(e) if e.errno() == Errno::ENOENT && self.cfg.existing_subdir => {
+                    return Err(Error::Volume(format!(
+                        "--subdir {}: the volume has no directory {} there, and with --existing-subdir none is made: \
+                         restore it, or mount without --existing-subdir",
                         shown(subdir),
                         shown(name)
                     )));

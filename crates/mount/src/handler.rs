@@ -9,8 +9,8 @@ use ciderfs_fuse::{
     CopyRange, DirBuffer, DirPlusBuffer, Entry, FileLock, Handler, Negotiated, Op, Opened, Reply, Request,
     Statfs, abi::UNIQUE_RESEND, abi::init as cap, dtype_of_mode,
 };
-use ciderfs_meta::{Caller, Errno, Error, NewNode, SetAttr};
-use ciderfs_vfs::{DirItem, Vfs};
+use ciderfs_meta::{Caller, Errno, Error, NewNode};
+use ciderfs_vfs::{DirItem, Stat, Vfs, WriteRequest, Writer};
 use tokio::runtime::Handle;
 
 use crate::begun::{Begun, Ticket};
@@ -91,18 +91,14 @@ impl Bridge {
             generation: generation(e.ino),
             entry_valid,
             attr_valid: if is_virtual { VIRTUAL_VALID } else { self.valid.attr },
-            attr: self.attr(e.ino, &e.attr),
+            attr: convert::attr(e.ino, &e.attr, e.blocks, e.links),
         }
     }
 
-    /// Finds out what [`Bridge::attr`] tells beyond the record.
-    async fn measure(&self, ino: Ino, a: &ciderfs_format::Attr) {
-        self.vfs.count_blocks(ino, a).await;
-        self.vfs.count_links(std::iter::once((ino, a))).await;
-    }
-
-    fn attr(&self, ino: Ino, a: &ciderfs_format::Attr) -> ciderfs_fuse::Attr {
-        convert::attr(ino, a, self.vfs.blocks(ino, a), self.vfs.links(ino, a))
+    /// The answer that tells of a node.
+    fn attr(&self, ino: Ino, s: &Stat) -> Answered {
+        let attr = convert::attr(ino, &s.attr, s.blocks, s.links);
+        Answered::Attr(attr, self.valid.attr.saturating_sub(s.age))
     }
 
     pub(crate) fn opened(o: &ciderfs_vfs::Opened) -> Opened {
@@ -130,7 +126,7 @@ impl Bridge {
                 Worked::Late((Answered::Open(o) | Answered::Create(_, o), _)) => b.vfs.release(o.fh).await,
                 Worked::Late(_) => {
                     if let Some(ino) = changes {
-                        b.vfs.changed_untold(ino);
+                        b.vfs.unheard(ino).await;
                     }
                 }
             }
@@ -279,41 +275,9 @@ impl Bridge {
         });
     }
 
-    /// Takes set-user-ID and set-group-ID away, as the kernel asks when somebody who may not keep them changes the content.
-    async fn kill_suidgid(&self, c: &Caller, ino: Ino) -> Answer<()> {
-        let (mode, gid) = match self.vfs.mode_of_open(ino) {
-            Some(known) => known,
-            None => {
-                let a = self.vfs.getattr(ino).await?;
-                (a.mode, a.gid)
-            }
-        };
-        // Who is not in the group may not keep its bit, whether the group may execute or not.
-        let group = match mode & 0o2010 {
-            0o2000 if Identity::is_member(c, gid) => 0,
-            _ => 0o2000,
-        };
-        let kept = mode & !(0o4000 | group);
-        if kept != mode {
-            // The caller may write but need not own the file.
-            let system = Caller { uid: 0, gid: 0, check: false, ..c.clone() };
-            let set = SetAttr { mode: Some(kept), ..SetAttr::default() };
-            self.vfs.setattr(&system, ino, &set, None, None).await?;
-            // The kernel forgets times and sizes after a write, not the mode.
-            self.vfs.attributes_changed(ino);
-        }
-        Ok(())
-    }
-
-    /// The same where the kernel leaves it to us to know when.
-    async fn kill_suidgid_unasked(&self, c: &Caller, ino: Ino) -> Answer<()> {
-        if c.uid == 0 { Ok(()) } else { self.kill_suidgid(c, ino).await }
-    }
-
-    async fn copy(&self, c: &Caller, r: &CopyRange, len: u64) -> Answer<u64> {
+    async fn copy(&self, by: Writer<'_>, r: &CopyRange, len: u64) -> Answer<u64> {
         let (from, to) = ((r.fh_in, r.off_in), (r.fh_out, r.off_out));
-        self.kill_suidgid_unasked(c, Ino(r.node_out)).await?;
-        self.vfs.copy_file_range(c, from, to, len, r.flags).await
+        self.vfs.copy_by(by, from, (Ino(r.node_out), to), len, r.flags).await
     }
 
     /// Runs a request; where it meets a node that another mount has removed, the name by which it came is looked up again.
@@ -332,12 +296,11 @@ impl Bridge {
         let ino = Ino(req.header().nodeid);
         let c = self.caller(req);
         let op = req.op().map_err(|e| Errno(e.errno()))?;
+        let in_group = |gid| Identity::is_member(&c, gid);
+        let by = |loses_bits| Writer { caller: &c, in_group: &in_group, loses_bits };
         Ok(match op {
             Op::Lookup { name } => match vfs.lookup(&c, ino, name).await {
-                Ok(e) => {
-                    self.measure(e.ino, &e.attr).await;
-                    Answered::Entry(self.entry_in(ino, &e, Duration::ZERO))
-                }
+                Ok(e) => Answered::Entry(self.entry_in(ino, &e, Duration::ZERO)),
                 Err(e)
                     if e.errno() == Errno::ENOENT
                         && !self.valid.negative.is_zero()
@@ -347,23 +310,10 @@ impl Bridge {
                 }
                 Err(e) => return Err(e),
             },
-            Op::Getattr { .. } => {
-                let (a, elapsed) = vfs.getattr_within(ino, self.valid.attr).await?;
-                self.measure(ino, &a).await;
-                Answered::Attr(self.attr(ino, &a), self.valid.attr.saturating_sub(elapsed))
-            }
+            Op::Getattr { .. } => self.attr(ino, &vfs.stat(ino, self.valid.attr).await?),
             Op::Setattr(s) => {
                 let set = convert::set_attr(&s);
-                // A change of owner takes these bits in its own commit.
-                let chown = set.uid.is_some() || set.gid.is_some();
-                if s.kill_suidgid && set.mode.is_none() && !chown {
-                    self.kill_suidgid(&c, ino).await?;
-                }
-                let (a, since) = vfs.setattr_at(&c, ino, &set, s.size, s.fh).await?;
-                self.measure(ino, &a).await;
-                // Unlike others, this answer counts for the kernel whatever it was told meanwhile.
-                let a = vfs.still(ino, a, since).await;
-                Answered::Attr(self.attr(ino, &a), self.valid.attr)
+                self.attr(ino, &vfs.set_stat_by(by(s.kill_suidgid), ino, &set, s.size, s.fh).await?)
             }
             Op::Readlink => Answered::Link(vfs.readlink(ino).await?),
             Op::Symlink { name, target } => {
@@ -420,22 +370,11 @@ impl Bridge {
                 Answered::Empty
             }
             Op::Link { oldnode, newname } => {
-                let mut e = vfs.link(&c, Ino(oldnode), ino, newname).await?;
-                let since = vfs.moment();
-                self.measure(e.ino, &e.attr).await;
-                e.attr = vfs.still(e.ino, e.attr, since).await;
+                let e = vfs.link(&c, Ino(oldnode), ino, newname).await?;
                 Answered::Entry(self.entry_in(ino, &e, Duration::ZERO))
             }
             Op::Open { flags, kill_suidgid } => {
-                let opened = vfs.open(&c, ino, flags as i32).await?;
-                if kill_suidgid
-                    && flags as i32 & libc::O_TRUNC != 0
-                    && let Err(e) = self.kill_suidgid(&c, ino).await
-                {
-                    vfs.release(opened.fh).await;
-                    return Err(e);
-                }
-                Answered::Open(Self::opened(&opened))
+                Answered::Open(Self::opened(&vfs.open_by(by(kill_suidgid), ino, flags as i32).await?))
             }
             Op::Read { fh, offset, size, lock_owner, .. } => {
                 // Only what goes past the kernel's pages names its owner.
@@ -450,29 +389,17 @@ impl Bridge {
                 Answered::Written(vfs.write_control(&c, fh, data)?)
             }
             Op::Write { fh, offset, data, flags, cached, kill_suidgid, .. } => {
-                if !cached {
-                    vfs.may_write(fh, flags as i32)?;
-                }
-                if kill_suidgid {
-                    self.kill_suidgid(&c, ino).await?;
-                }
-                let (append, direct) =
-                    (flags & libc::O_APPEND as u32 != 0, flags & libc::O_DIRECT as u32 != 0);
-                if append && !cached {
-                    self.kill_capability(ino).await?;
-                }
-                let unique = req.header().unique & !UNIQUE_RESEND;
-                let n = if append && !cached && req.is_resend() && vfs.has_appended(unique) {
-                    data.len() as u32
-                } else if append && !cached && !direct {
-                    vfs.append_once(fh, offset, data, unique).await?
-                } else {
-                    // The kernel sends the parts of a long direct write all at once: only their offsets tell the order.
-                    vfs.write(fh, offset, data).await?
+                let write = WriteRequest {
+                    fh,
+                    offset,
+                    data,
+                    flags: flags as i32,
+                    cached,
+                    has_capabilities: self.xattr.enabled,
+                    unique: req.header().unique & !UNIQUE_RESEND,
+                    is_resent: req.is_resend(),
                 };
-                if direct {
-                    vfs.written_past_the_cache(fh, offset, u64::from(n)).await;
-                }
+                let n = vfs.write_by(by(kill_suidgid), ino, write).await?;
                 vfs.metrics().written(u64::from(n));
                 Answered::Written(n)
             }
@@ -529,7 +456,9 @@ impl Bridge {
                     let kind = dtype_of_mode(item.kind.mode_bits());
                     // Without attributes the kernel gets the name only.
                     let entry = item.attr.map_or_else(Entry::default, |a| {
-                        self.entry_in(ino, &ciderfs_vfs::Entry { ino: item.ino, attr: a.clone() }, item.age)
+                        let DirItem { ino: node, blocks, links, .. } = item;
+                        let found = ciderfs_vfs::Entry { ino: node, attr: a.clone(), blocks, links };
+                        self.entry_in(ino, &found, item.age)
                     });
                     !out.push(&entry, item.ino.0, item.next_offset, kind, item.name)
                 })
@@ -541,13 +470,12 @@ impl Bridge {
             | Op::Setxattr { .. }
             | Op::Removexattr { .. }) => self.xattr(&c, ino, op).await?,
             Op::Fallocate { fh, offset, length, mode } => {
-                self.kill_suidgid_unasked(&c, ino).await?;
-                vfs.fallocate(&c, fh, mode, offset, length).await?;
+                vfs.fallocate_by(by(false), (ino, fh), mode, offset, length).await?;
                 Answered::Empty
             }
             Op::Lseek { fh, offset, whence } => Answered::Offset(vfs.lseek(fh, offset, whence).await?),
-            Op::CopyFileRange(r) => Answered::Copied(self.copy(&c, &r, r.len.min(COPY_32_MAX)).await?),
-            Op::CopyFileRange64(r) => Answered::Copied(self.copy(&c, &r, r.len).await?),
+            Op::CopyFileRange(r) => Answered::Copied(self.copy(by(false), &r, r.len.min(COPY_32_MAX)).await?),
+            Op::CopyFileRange64(r) => Answered::Copied(self.copy(by(false), &r, r.len).await?),
             Op::Tmpfile { mode, umask, flags, .. } => {
                 let mode = (mode & 0o7777) as u16;
                 let (e, o) = vfs.create_nameless(&c, ino, mode, self.umask(umask), flags as i32).await?;

@@ -1,4 +1,4 @@
-//! On whose behalf a request is served (`spec/data-path.md` 8.7, "Permission model").
+//! On whose behalf a request is served (`docs/semantics.md#names-and-attributes`).
 
 use ciderfs_format::{FileType, Ino};
 use ciderfs_fuse::Request;

@@ -68,7 +68,7 @@ impl Bridge {
         let set = SetAttr { flags: Some(to_flags(table, word(data, 0)?, stored)?), ..SetAttr::default() };
         self.vfs.setattr(c, ino, &set, None, None).await?;
         // The kernel does not know that this has changed the ctime.
-        self.vfs.tell_attributes(ino);
+        self.vfs.attributes_changed(ino).await;
         Ok(Answered::Ioctl(Bytes::new()))
     }
 }

@@ -1,7 +1,7 @@
 //! Joins the vfs to the kernel: each FUSE request becomes a call of the vfs, each result an answer.
 //!
-//! What can be answered from memory is answered on the thread that read the request; everything else moves to the
-//! runtime, so that a slow object store never keeps the kernel's queue waiting. Every error becomes an errno here, by
+//! What needs no waiting at all (closing a directory, requests that are not served) is answered on the thread that read the request;
+//! everything else moves to the runtime, so that a slow object store never keeps the kernel's queue waiting. Every error becomes an errno here, by
 //! [`ciderfs_meta::Error::errno`].
 #![forbid(unsafe_code)]
 

@@ -12,7 +12,7 @@ use ciderfs_fuse::{
     InitConfig, Monitor, MountError, MountGuard, MountOptions, Negotiated, Notifier, Session, SessionConfig,
     SessionError, SessionHandle,
 };
-use ciderfs_vfs::{Growth, Stale, Vfs};
+use ciderfs_vfs::{Growth, Kernel, Stale, Vfs};
 use tokio::runtime::Handle;
 
 use crate::begun::Begun;
@@ -210,9 +210,18 @@ fn front(
 /// What the vfs tells the kernel.
 fn begin(vfs: &Arc<Vfs>, session: &Session, runtime: Handle) {
     let notifier = session.notifier();
-    vfs.set_forgetter(forgetter(notifier.clone(), runtime.clone()));
-    vfs.set_grower(grower(notifier.clone(), runtime.clone()));
-    vfs.set_invalidator(Box::new(move |ino, what| {
+    vfs.set_kernel(Arc::new(Notified { notifier, runtime }));
+}
+
+/// The kernel behind a mount.
+struct Notified {
+    notifier: Notifier,
+    runtime: Handle,
+}
+
+impl Kernel for Notified {
+    fn invalidate(&self, ino: Ino, what: Stale) {
+        let notifier = self.notifier.clone();
         if what == Stale::Attributes {
             // Takes no lock that a request can hold.
             if let Err(e) = notifier.inval_inode(ino.0, -1, 0) {
@@ -221,37 +230,40 @@ fn begin(vfs: &Arc<Vfs>, session: &Session, runtime: Handle) {
             return;
         }
         // From a thread of its own: the kernel may hold a page lock that a request of this file waits for.
-        let notifier = notifier.clone();
-        runtime.spawn_blocking(move || {
+        self.runtime.spawn_blocking(move || {
             if let Err(e) = notifier.inval_inode(ino.0, 0, 0) {
                 tracing::debug!("invalidating inode {ino}: {e}");
             }
         });
-    }));
-}
+    }
 
-type Forgotten = Pin<Box<dyn Future<Output = ()> + Send>>;
-type Grown = Pin<Box<dyn Future<Output = bool> + Send>>;
+    /// From a thread of its own: the kernel may wait for pages that other requests hold.
+    fn forget_name(&self, dir: Ino, name: &[u8]) -> Forgotten {
+        let (notifier, name) = (self.notifier.clone(), name.to_vec());
+        // From a thread of its own: the kernel takes the directory's lock, which a request may hold.
+        let forgotten = self.runtime.spawn_blocking(move || {
+            if let Err(e) = notifier.inval_entry(dir.0, &name, false) {
+                tracing::debug!("forgetting a name in directory {dir}: {e}");
+            }
+        });
+        Box::pin(async move { forgotten.await.unwrap_or_default() })
+    }
 
-/// Has the kernel forget what it caches of an inode, from a thread of its own: it may wait for pages that other requests hold.
-fn forgetter(notifier: Notifier, runtime: Handle) -> Box<dyn Fn(Ino, u64, u64) -> Forgotten + Send + Sync> {
-    Box::new(move |ino, off, len| {
-        let notifier = notifier.clone();
-        let done = runtime.spawn_blocking(move || {
+    fn forget(&self, ino: Ino, off: u64, len: u64) -> Forgotten {
+        let notifier = self.notifier.clone();
+        let done = self.runtime.spawn_blocking(move || {
             // Offsets of files fit: the kernel's own are signed.
             if let Err(e) = notifier.inval_inode(ino.0, off.cast_signed(), len.cast_signed()) {
                 tracing::debug!("invalidating inode {ino}: {e}");
             }
         });
         Box::pin(async move { _ = done.await })
-    })
-}
+    }
 
-/// Has the kernel know a greater length of a file, from a thread of its own as well.
-fn grower(notifier: Notifier, runtime: Handle) -> Box<dyn Fn(Growth) -> Grown + Send + Sync> {
-    Box::new(move |growth| {
-        let notifier = notifier.clone();
-        let done = runtime.spawn_blocking(move || {
+    /// From a thread of its own as well.
+    fn grow(&self, growth: Growth) -> Grown {
+        let notifier = self.notifier.clone();
+        let done = self.runtime.spawn_blocking(move || {
             let (ino, at) = (growth.ino.0, growth.at);
             // A page that is not full yet would show zeros behind the old end.
             let mut told = notifier.inval_inode(ino, growth.before.cast_signed(), 0);
@@ -267,8 +279,11 @@ fn grower(notifier: Notifier, runtime: Handle) -> Box<dyn Fn(Growth) -> Grown + 
             told.unwrap_or(false)
         });
         Box::pin(async move { done.await.unwrap_or(false) })
-    })
+    }
 }
+
+type Forgotten = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Grown = Pin<Box<dyn Future<Output = bool> + Send>>;
 
 impl MountedFs {
     /// For watching the session from elsewhere.

@@ -37,24 +37,6 @@ impl XattrOptions {
 }
 
 impl Bridge {
-    /// Takes `security.capability` from a file that is written past the kernel's cache, as appends are: there the kernel does
-    /// not do so itself. Usually nothing needs to be asked.
-    pub(crate) async fn kill_capability(&self, ino: Ino) -> Answer<()> {
-        if !self.xattr.enabled {
-            return Ok(());
-        }
-        let (root, name) = (Caller::root(), b"security.capability");
-        let gone = |e: &ciderfs_meta::Error| matches!(e.errno(), Errno::ENODATA | Errno::ENOENT);
-        match self.vfs.get_xattr(&root, ino, name).await {
-            Ok(_) => match self.vfs.remove_xattr(&root, ino, name).await {
-                Err(e) if !gone(&e) => Err(e),
-                _ => Ok(()),
-            },
-            Err(e) if gone(&e) => Ok(()),
-            Err(e) => Err(e),
-        }
-    }
-
     /// Answers GETXATTR, LISTXATTR, SETXATTR and REMOVEXATTR.
     pub(crate) async fn xattr(&self, c: &Caller, ino: Ino, op: Op<'_>) -> Answer<Answered> {
         match op {

@@ -1,6 +1,6 @@
 //! The first process of a container: it must not end, or all others end with it, and it reaps those whose parents have ended. So it
-//! does nothing but that, and the mounter is its child. At the end of the container it gives clients without a supervisor the time to store what
-//! they have.
+//! does nothing but that, and the mounter is its child. At the end of the container it gives clients the time to store what they have; those
+//! with a supervisor leave their mounts to whoever holds them.
 
 use std::io;
 use std::process::Command;
@@ -13,8 +13,6 @@ use crate::disposable::{Signals, default_signals};
 
 /// Set for the mounter that is the child.
 const ENV: &str = "CIDERFS_MOUNTER_CHILD";
-/// Set for a process that serves a mount for a supervisor.
-const WORKER: &str = "CIDERFS_WORKER";
 /// Between the end of a mounter and the next one.
 const BACK_OFF: Duration = Duration::from_secs(1);
 
@@ -49,20 +47,13 @@ pub fn run() -> io::Result<()> {
     }
 }
 
-/// Has clients without a supervisor store what they have, and waits for them. Whoever gives the container a time for that kills what is left then; a second
+/// Has clients store what they have, and waits for them. Whoever gives the container a time for that kills what is left then; a second
 /// SIGTERM does not wait.
 fn end(signals: &Signals, mounter: Pid) -> io::Result<()> {
     // Nobody starts a client again.
     let _ = kill_process(mounter, Signal::KILL);
-    let all = processes();
-    for process in &all {
-        // A supervisor would unmount what others can go on with: they have what it holds, writes that are not stored among it.
-        let is_supervised =
-            process.is_worker || all.iter().any(|other| other.is_worker && other.parent == process.pid);
-        let signal = if is_supervised { Signal::KILL } else { Signal::TERM };
-        if process.pid != mounter {
-            let _ = kill_process(process.pid, signal);
-        }
+    for process in others().filter(|process| *process != mounter) {
+        let _ = kill_process(process, Signal::TERM);
     }
     while has_children()? {
         if signals.next()? == libc::SIGTERM {
@@ -72,27 +63,11 @@ fn end(signals: &Signals, mounter: Pid) -> io::Result<()> {
     Ok(())
 }
 
-struct Process {
-    pid: Pid,
-    parent: Pid,
-    is_worker: bool,
-}
-
-/// All of the container but the first.
-fn processes() -> Vec<Process> {
+/// All processes of the container but the first.
+fn others() -> impl Iterator<Item = Pid> {
     let numbers = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let process = |number: i32| {
-        let stat = std::fs::read_to_string(format!("/proc/{number}/stat")).ok()?;
-        // The name, in brackets, may have anything in it.
-        let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
-        let environment = std::fs::read(format!("/proc/{number}/environ")).unwrap_or_default();
-        let is_worker = environment
-            .split(|b| *b == 0)
-            .any(|v| v.strip_prefix(WORKER.as_bytes()).is_some_and(|rest| rest.starts_with(b"=")));
-        Some(Process { pid: Pid::from_raw(number)?, parent: Pid::from_raw(parent)?, is_worker })
-    };
-    numbers.filter(|number| *number != 1).filter_map(process).collect()
+    numbers.filter(|number| *number != 1).filter_map(Pid::from_raw)
 }
 
 /// Reaps all that have ended. Are others left?

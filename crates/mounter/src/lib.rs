@@ -8,7 +8,9 @@
 //! * `spec`: what is to be mounted, and the command line for it.
 //! * `server`: answers; `init`: the first process of a container.
 //! * `keeper`: one client.
+//! * `unit`: a client as a unit of systemd.
 //! * `record`: what outlives a mounter.
+//! * `metrics`: the figures of all clients as one text.
 //! * `disposable`, `probe`: calls that may hang, made by a process that can be left behind.
 #![deny(unsafe_code)]
 
@@ -17,11 +19,13 @@ pub mod disposable;
 pub mod init;
 pub mod keeper;
 pub mod log;
+pub mod metrics;
 pub mod probe;
 pub mod protocol;
 pub mod record;
 pub mod server;
 pub mod spec;
+mod unit;
 
 pub use protocol::{Client, Info, Refusal, State};
 pub use server::{Config, serve};

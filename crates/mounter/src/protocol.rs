@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::record;
 use crate::spec::Spec;
 
 /// Bytes of a message.
@@ -184,6 +185,8 @@ impl Client {
     fn call(&self, request: &Request, patience: Duration) -> Result<Reply, Error> {
         let silent = |error| Error::Silent { socket: self.socket.clone(), error };
         let ask = || -> io::Result<Reply> {
+            // Passwords are told to whoever listens there.
+            record::check_place(&self.socket)?;
             let mut stream = UnixStream::connect(&self.socket)?;
             stream.set_read_timeout(Some(patience.saturating_add(GRACE)))?;
             stream.set_write_timeout(Some(GRACE))?;

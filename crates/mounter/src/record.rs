@@ -3,10 +3,11 @@
 //! mount again brings them.
 
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use ciderfs_bounded::{KEY_FILE_MAX, read_regular};
+use ciderfs_handover::place;
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -76,9 +77,37 @@ pub fn is_in_memory(dir: &Path) -> bool {
 /// Makes a directory for root alone.
 ///
 /// # Errors
-/// Of the system.
+/// Of the system; one is there that others may enter, or that is not root's.
 pub fn make_dir(dir: &Path) -> io::Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let uid = rustix::process::geteuid().as_raw();
+    if place::is_private(dir, uid) {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::PermissionDenied,
+        format!(
+            "{0} must belong to user {uid} and nobody else may enter it: chown {uid} {0}; chmod 0700 {0}",
+            dir.display()
+        ),
+    ))
+}
+
+/// A directory in which a socket of root lies: others cannot put another one in its place.
+///
+/// # Errors
+/// They could.
+pub fn check_place(socket: &Path) -> io::Result<()> {
+    let dir = socket.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let found = std::fs::metadata(dir)?;
+    let uid = rustix::process::geteuid().as_raw();
+    if matches!(found.uid(), owner if owner == uid || owner == 0) && found.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::PermissionDenied,
+        format!("others may change {0}: chown {uid} {0}; chmod 0700 {0}", dir.display()),
+    ))
 }
 
 /// Replaces a file in one step.
@@ -177,6 +206,27 @@ mod tests {
         assert_eq!(Record::load(memory.path()).unwrap(), written);
         let mode = std::fs::metadata(memory.path().join(SECRETS)).unwrap();
         assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_place_that_others_may_change_is_refused() {
+        let all = tempfile::tempdir().unwrap();
+        let dir = all.path().join("a/b");
+        make_dir(&dir).unwrap();
+        make_dir(&dir).unwrap();
+        let set = |mode| {
+            std::fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap()
+        };
+        for (mode, is_own, is_safe) in
+            [(0o755, false, true), (0o770, false, false), (0o1777, false, false), (0o700, true, true)]
+        {
+            set(mode);
+            assert_eq!(make_dir(&dir).is_ok(), is_own, "{mode:o}");
+            assert_eq!(check_place(&dir.join("socket")).is_ok(), is_safe, "{mode:o}");
+        }
+        let link = all.path().join("link");
+        std::os::unix::fs::symlink(&dir, &link).unwrap();
+        assert!(make_dir(&link).is_err());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ciderfs_handover::link;
 use parking_lot::Mutex;
 
 use crate::keeper::{self, Entry, Keeper};
@@ -36,6 +37,8 @@ pub struct Config {
     pub program: PathBuf,
     /// Each client has a supervisor.
     pub supervised: bool,
+    /// Each client is a unit of systemd.
+    pub units: bool,
 }
 
 /// The mounts of a mounter.
@@ -51,7 +54,8 @@ struct Mounter {
 /// Of directories and the socket.
 pub fn serve(config: Config) -> io::Result<()> {
     record::make_dir(&config.run_dir)?;
-    record::make_dir(&config.mount_dir)?;
+    // Others may look at what is mounted there as far as its files let them.
+    std::fs::create_dir_all(&config.mount_dir)?;
     if !record::is_in_memory(&config.run_dir) {
         tracing::warn!(
             "{} is on a disk: secrets are not kept there, and after a restart clients that have ended meanwhile wait for them; \
@@ -89,9 +93,10 @@ fn only(dir: &Path) -> io::Result<std::fs::File> {
 
 /// The socket is named when it is for root alone.
 fn listen(path: &Path) -> io::Result<UnixListener> {
-    if let Some(dir) = path.parent() {
+    if let Some(dir) = path.parent().filter(|dir| !dir.exists()) {
         record::make_dir(dir)?;
     }
+    record::check_place(path)?;
     let new = path.with_extension("new");
     let _ = std::fs::remove_file(&new);
     let listener = UnixListener::bind(&new)?;
@@ -125,6 +130,7 @@ impl Mounter {
     }
 
     fn answer(self: &Arc<Self>, mut stream: UnixStream) -> io::Result<()> {
+        link::check_peer(&stream)?;
         stream.set_read_timeout(Some(ASK))?;
         stream.set_write_timeout(Some(ASK))?;
         let request: Request = receive(&mut stream)?;

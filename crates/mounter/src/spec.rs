@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use ciderfs_format::{Secret, is_secret_name, shown_address};
+use ciderfs_fuse::mount::is_one;
 use serde::{Deserialize, Serialize};
 
 /// Variable with the password of the engine.
@@ -52,6 +53,12 @@ impl Spec {
             }
             if option.contains(['\0', '\n']) {
                 return Err(format!("mount option {name:?} has a line break or zero byte in it"));
+            }
+            // Or it would take what comes after it, such as the directory.
+            if !is_one(option) {
+                return Err(format!(
+                    "mount option {name:?} has a comma in it, or a quote without the other one"
+                ));
             }
         }
         if let Some(name) = secrets.keys().find(|name| name.is_empty() || name.contains(['=', '\0'])) {

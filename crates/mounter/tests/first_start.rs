@@ -33,6 +33,7 @@ fn no_dead_mount_is_left_behind() {
         mount_dir: mounts.clone(),
         program,
         supervised: false,
+        units: false,
     };
     std::thread::spawn(move || serve(config).unwrap());
     let client = Client::new(&socket);

@@ -1,4 +1,4 @@
-//! A directory as an object store: the object's path is the directory plus the key (`spec/data-path.md` 3.6).
+//! A directory as an object store: the object's path is the directory plus the key (`docs/format/objects.md#objects-in-a-directory`).
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};

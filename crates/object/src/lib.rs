@@ -1,7 +1,7 @@
 //! Object stores: one trait, back ends behind it, and layers around it.
 //!
 //! The stack of a volume, outermost first: metering, retries, limits and deadlines, encryption, the volume's prefix, sharding, the
-//! back end (`spec/data-path.md` 3.2).
+//! back end (`docs/format/objects.md#order-of-stages`).
 #![forbid(unsafe_code)]
 
 mod bandwidth;

@@ -1,4 +1,4 @@
-//! S3 and what speaks its protocol (`s3`, `minio`; `spec/data-path.md` 3.5).
+//! S3 and what speaks its protocol (`s3`, `minio`; `docs/format/objects.md#objects-in-s3`).
 
 mod address;
 mod answers;

@@ -3,6 +3,7 @@
 //! Only ever a dev-dependency.
 #![forbid(unsafe_code)]
 
+pub mod documents;
 pub mod hostile;
 pub mod official;
 mod python;

@@ -23,4 +23,5 @@ mod room;
 mod sharing;
 mod support;
 mod tiers;
+mod trees;
 mod unordered;

@@ -1,7 +1,7 @@
 //! A mounted volume: what it consists of, its beginning and its end.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -12,21 +12,22 @@ use ciderfs_meta::Meta;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::access_log::AccessLog;
-use crate::allocated::Allocated;
-use crate::atime::Atimes;
-use crate::carry::Carry;
-use crate::compact::Compactions;
-use crate::files::Files;
-use crate::handles::Handles;
-use crate::internal::start_time;
-use crate::links::Trashed;
-use crate::metrics::Metrics;
-use crate::pages::Pages;
-use crate::recent::{Recent, Told};
-use crate::remembered::Remembered;
-use crate::remover::BlockRemover;
-use crate::stale::Staleness;
+use crate::content::files::Files;
+use crate::content::recent::Recent;
+use crate::content::remembered::Remembered;
+use crate::io::carry::Carry;
+use crate::io::compact::Compactions;
+use crate::io::handles::Handles;
+use crate::io::remover::BlockRemover;
+use crate::kernel::View;
+use crate::kernel::looks::Looks;
+use crate::stat::allocated::Allocated;
+use crate::stat::atime::Atimes;
+use crate::stat::links::Trashed;
+use crate::stat::whole::Stat;
+use crate::tools::access_log::AccessLog;
+use crate::tools::internal::start_time;
+use crate::tools::metrics::Metrics;
 
 /// Blocks read ahead by default.
 const READAHEAD_BLOCKS: u64 = 8;
@@ -78,6 +79,10 @@ pub struct Entry {
     pub ino: Ino,
     /// Attributes.
     pub attr: Attr,
+    /// Blocks of 512 bytes, as in [`Stat`](crate::Stat).
+    pub blocks: u64,
+    /// Names that lead to it, as in [`Stat`](crate::Stat).
+    pub links: u32,
 }
 
 /// An open handle.
@@ -97,13 +102,13 @@ pub struct Vfs {
     pub(crate) blocks: Arc<BlockStore>,
     pub(crate) cfg: VfsConfig,
     pub(crate) files: Files,
-    pub(crate) pages: Pages,
     pub(crate) remembered: Remembered,
     /// Inodes that this mount has changed, or of which it has told the kernel that others have.
-    pub(crate) changed: Recent,
-    pub(crate) told: Told,
-    /// The kernel lets files be mapped that it does not cache otherwise.
-    pub(crate) mixes_direct: AtomicBool,
+    pub(crate) recent: Recent,
+    /// What the kernel may still hold.
+    pub(crate) kernel: View,
+    /// Threads that were told to look a name up again.
+    pub(crate) looks: Looks,
     pub(crate) handles: Handles,
     pub(crate) dirty: Notify,
     pub(crate) metrics: Arc<Metrics>,
@@ -112,7 +117,6 @@ pub struct Vfs {
     pub(crate) max_readahead: u64,
     /// Counts local changes in directories that are being listed.
     pub(crate) listed: Mutex<HashMap<Ino, Weak<AtomicU64>>>,
-    pub(crate) stale: Staleness,
     flusher: Mutex<Option<tokio::task::JoinHandle<()>>>,
     pub(crate) compactions: Compactions,
     pub(crate) atimes: Atimes,
@@ -140,18 +144,16 @@ impl Vfs {
             meta,
             blocks,
             files: Files::default(),
-            pages: Pages::default(),
             remembered: Remembered::new(cfg.open_cache),
-            changed: Recent::default(),
-            told: Told::new(cfg.attr_valid),
-            mixes_direct: AtomicBool::new(false),
+            recent: Recent::default(),
+            kernel: View::new(cfg.attr_valid),
+            looks: Looks::default(),
             dirty: Notify::new(),
             metrics: Arc::clone(&cfg.metrics),
             access_log: AccessLog::default(),
             cfg,
             started: start_time(),
             listed: Mutex::default(),
-            stale: Staleness::default(),
             flusher: Mutex::default(),
             compactions: Compactions::default(),
             atimes,
@@ -168,6 +170,12 @@ impl Vfs {
             *vfs.atime_task.lock() = Some(ciderfs_rt::spawn(Arc::clone(&vfs).atime_loop()));
         }
         vfs
+    }
+
+    /// A name's node, with what is known of it without asking.
+    pub(crate) fn entry(&self, ino: Ino, attr: Attr) -> Entry {
+        let Stat { attr, blocks, links, .. } = self.stat_at_hand(ino, attr);
+        Entry { ino, attr, blocks, links }
     }
 
     /// The counters.

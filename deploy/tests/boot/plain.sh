@@ -91,6 +91,8 @@ refuse "mounts another volume" systemctl start ciderfs@mnt-other.service
 expect "exit code of format" [ "$(property ciderfs-format@mnt-other.service ExecMainStatus)" = 2 ]
 expect "format is not tried again" [ "$(property ciderfs-format@mnt-other.service ActiveState)" = failed ]
 
+. /out/units.sh
+
 store /mnt/juicefs/second
 systemctl list-units --failed --no-pager
 touch /out/done

@@ -245,7 +245,6 @@ REFUSED = [
     ({"fullnameOverride": "juicefs_csi"}, ["fullnameOverride"]),
     ({"kubeletDir": "var/lib/kubelet"}, ["kubeletDir"]),
     ({"kubeletDir": "/var/lib/kubelet/"}, ["kubeletDir"]),
-    ({"csidriver": {"seLinuxMount": True}}, ["csidriver.seLinuxMount: the client takes no context="]),
     ({"csidriver": {"fsGroupPolicy": "Always"}}, ["fsGroupPolicy"]),
     ({"storageClasses": [{**CLASS, "name": "juicefs_sc"}]}, ["name"]),
     ({"storageClasses": [{**CLASS, "reclaimPolicy": "Recycle"}]}, ["reclaimPolicy"]),
@@ -397,6 +396,7 @@ def planted(found):
     yield "Bidirectional is for privileged", lambda: box("Deployment")["volumeMounts"][0].update(mountPropagation="Bidirectional")
     yield "names no variable", lambda: box("DaemonSet", "node")["env"].clear()
     yield "no pod has the port", lambda: one("Service")["spec"]["ports"][0].update(targetPort="other")
+    yield "nothing serves metrics", lambda: box("DaemonSet", "mounter")["ports"][0].update(containerPort=1)
     yield "it selects nothing", lambda: one("PodDisruptionBudget", "redis")["spec"]["selector"]["matchLabels"].update(a="b")
     yield "gives too much", lambda: one("ClusterRole")["rules"].append({"apiGroups": [""], "resources": ["nodes/proxy"], "verbs": ["get"]})
     yield "gives secrets too widely", lambda: one("ClusterRole")["rules"].append({"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]})

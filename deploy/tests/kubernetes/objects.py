@@ -195,6 +195,12 @@ def between(found, of, workloads, namespace, values, secrets, accounts):
         for port in named:
             if port not in ports(selector["matchLabels"]):
                 yield f"{key(o)}: no pod has the port {port}"
+    # Whoever looks for figures finds them.
+    for o in workloads:
+        for c in containers(o):
+            for port in (p["containerPort"] for p in c.get("ports", []) if p["name"] == "metrics"):
+                if f"--metrics=0.0.0.0:{port}" not in c["args"]:
+                    yield f"{key(o)}: nothing serves metrics at port {port}"
 
     # Rights.
     roles = {(o["kind"], o["metadata"].get("namespace"), o["metadata"]["name"]): o["rules"] for o in of("Role") + of("ClusterRole")}
@@ -230,6 +236,9 @@ def between(found, of, workloads, namespace, values, secrets, accounts):
     drivers = {o["metadata"]["name"] for o in of("CSIDriver")}
     if drivers != {values["driverName"]}:
         yield f"CSIDriver {drivers}"
+    for o in of("CSIDriver"):
+        if o["spec"].get("seLinuxMount", False) != values["csidriver"]["seLinuxMount"]:
+            yield f"{key(o)}: seLinuxMount is {o['spec'].get('seLinuxMount')}"
     for o in of("StorageClass") + of("VolumeSnapshotClass"):
         if o.get("provisioner", o.get("driver")) not in drivers:
             yield f"{key(o)}: of another driver"

@@ -58,6 +58,25 @@ pub(crate) struct Setup {
     pub queue_limit: u64,
 }
 
+/// How far the sweep is.
+#[derive(Debug)]
+pub(crate) struct Sweep {
+    pub(super) next: u64,
+    pub(super) lost: bool,
+}
+
+impl Sweep {
+    /// A sweep after a start that found this.
+    pub fn new(loaded: Loaded) -> Self {
+        Self { next: if loaded == Loaded::Clean { FAN_OUT } else { 0 }, lost: loaded == Loaded::Lost }
+    }
+
+    /// Has it seen everything?
+    pub fn is_done(&self) -> bool {
+        self.next >= FAN_OUT
+    }
+}
+
 /// See the module's text.
 pub(crate) struct CacheDir {
     held: HeldDir,
@@ -76,7 +95,7 @@ pub(crate) struct CacheDir {
     pub(super) temp: AtomicU64,
     pub(super) new_files: NewFiles,
     pub(crate) clock: Clock,
-    pub(super) sweep: Mutex<super::sweep::Sweep>,
+    pub(super) sweep: Mutex<Sweep>,
     #[cfg(test)]
     pub(crate) fail_writes: std::sync::atomic::AtomicI32,
 }
@@ -141,7 +160,7 @@ impl CacheDir {
             temp: AtomicU64::new(0),
             new_files: NewFiles::default(),
             clock,
-            sweep: Mutex::new(super::sweep::Sweep::new(loaded)),
+            sweep: Mutex::new(Sweep::new(loaded)),
             #[cfg(test)]
             fail_writes: std::sync::atomic::AtomicI32::new(0),
         });

@@ -6,14 +6,11 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use ciderfs_format::shown;
 use rustix::fs::{FlockOperation, Mode};
 
-use super::dir::CacheDir;
-use super::file::{self, BlockFile, FileError};
+use super::file::{self, BlockFile};
 use super::way::HeldDir;
 use crate::key::BlockId;
-use crate::stats::count;
 
 /// Processes that may use one cache directory at a time, each with a sibling of its own.
 const MAX_SIBLINGS: u32 = 16;
@@ -50,48 +47,26 @@ pub(super) struct OpenFiles {
 }
 
 impl OpenFiles {
+    /// The open file of a block.
+    pub fn get(&self, block: &BlockId) -> Option<Arc<BlockFile>> {
+        self.files.get(block).cloned()
+    }
+
+    /// Keeps a file open; the one that was opened longest ago may be closed for it.
+    pub fn keep(&mut self, block: BlockId, file: Arc<BlockFile>) {
+        if self.files.insert(block, file).is_some() {
+            return;
+        }
+        self.order.push_back(block);
+        while self.order.len() > MAX_OPEN {
+            if let Some(old) = self.order.pop_front() {
+                self.files.remove(&old);
+            }
+        }
+    }
+
     /// Closes a file, once the reads under way are done.
     pub fn forget(&mut self, block: &BlockId) {
         self.files.remove(block);
-    }
-}
-
-impl CacheDir {
-    /// An open file of the block, from the few that are kept open.
-    pub fn opened(&self, block: &BlockId) -> Option<Arc<BlockFile>> {
-        self.open.lock().files.get(block).cloned()
-    }
-
-    /// Opens the file of a block.
-    pub fn open_file(&self, block: &BlockId) -> Result<Arc<BlockFile>, FileError> {
-        let file = Arc::new(BlockFile::open(&self.path(block), block)?);
-        let mut open = self.open.lock();
-        if open.files.insert(*block, file.clone()).is_none() {
-            open.order.push_back(*block);
-            while open.order.len() > MAX_OPEN {
-                if let Some(old) = open.order.pop_front() {
-                    open.files.remove(&old);
-                }
-            }
-        }
-        drop(open);
-        // It may have been evicted meanwhile; then an open file would keep its space.
-        if !self.contains(block) {
-            self.open.lock().files.remove(block);
-        }
-        Ok(file)
-    }
-
-    /// What to do about a file that could not be used: it goes, the block is downloaded again.
-    pub fn read_failed(&self, block: &BlockId, error: &FileError) {
-        match error {
-            FileError::Io(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            FileError::Io(e) => self.disk_error("read", e),
-            FileError::Damaged(what) => {
-                tracing::warn!(file = %shown(&self.named(block)), "cache file is damaged ({what}), removed");
-                count(&self.counters.corrupt, 1);
-            }
-        }
-        self.remove(block);
     }
 }

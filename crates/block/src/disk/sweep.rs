@@ -1,27 +1,7 @@
 //! Looks at the files of a cache directory and takes in, or removes, those that the index does not know.
 
-use super::dir::{CacheDir, FAN_OUT};
+use super::dir::CacheDir;
 use super::file::file_len;
-use super::index::Loaded;
-
-/// How far the sweep is.
-#[derive(Debug)]
-pub(crate) struct Sweep {
-    next: u64,
-    lost: bool,
-}
-
-impl Sweep {
-    /// A sweep after a start that found this.
-    pub fn new(loaded: Loaded) -> Self {
-        Self { next: if loaded == Loaded::Clean { FAN_OUT } else { 0 }, lost: loaded == Loaded::Lost }
-    }
-
-    /// Has it seen everything?
-    pub fn is_done(&self) -> bool {
-        self.next >= FAN_OUT
-    }
-}
 
 impl CacheDir {
     /// Sweeps one sub-directory, or all that are left when the index was lost. Called about once a second.

@@ -1,4 +1,4 @@
-//! `--cache-dir`: a list of directories and patterns (`spec/data-path.md` 4.1).
+//! `--cache-dir`: a list of directories and patterns (`docs/reference/commands.md#mount-meta-url-mountpoint`).
 //!
 //! Entries are separated by `:`, or by `,` where there is no `:`. A pattern (`*`, `?`, `[...]`) stands for the directories that
 //! exist when the volume is mounted; what follows its last part with such a character is created. A backslash makes such a

@@ -19,6 +19,10 @@ pub enum Command {
     Doctor,
     /// Shows a file.
     Info,
+    /// Copies in the metadata.
+    Clone,
+    /// Removes trees.
+    Rmr,
     /// Shows what a mount does.
     Stats,
     /// Shows which requests take the time.
@@ -61,6 +65,7 @@ pub const GROUPS: &[(&str, &[Command])] = &[
     ("Start here", &[Command::Up]),
     ("Volumes", &[Command::Format, Command::Config, Command::Quota, Command::Status, Command::Doctor]),
     ("Mounting", &[Command::Mount, Command::Umount, Command::Upgrade]),
+    ("Trees on mounted volumes", &[Command::Clone, Command::Rmr]),
     ("Looking at files and mounts", &[Command::Info, Command::Stats, Command::Profile]),
     ("Kubernetes", &[Command::K8sSecret, Command::Csi, Command::Mounter]),
     ("This program", &[Command::Completions, Command::Man, Command::Version]),
@@ -75,6 +80,8 @@ pub const EVERY: &[Command] = &[
     Command::Status,
     Command::Doctor,
     Command::Info,
+    Command::Clone,
+    Command::Rmr,
     Command::Stats,
     Command::Profile,
     Command::K8sSecret,
@@ -142,6 +149,13 @@ impl Command {
                 &[Word::Place],
                 "show the inode, objects and locks of files on a mounted volume",
             ),
+            Self::Clone => (
+                "clone",
+                "SRC DST",
+                &[Word::Place, Word::Place],
+                "copy a file or a tree without copying its data",
+            ),
+            Self::Rmr => ("rmr", "PATH...", &[Word::Place], "remove files and trees, many at a time"),
             Self::Stats => {
                 ("stats", "MOUNTPOINT", &[Word::Place], "show what a mount does, second by second")
             }

@@ -1,4 +1,4 @@
-//! Parsing: flags anywhere before `--`, one or two dashes, `--flag=value` or `--flag value` (`spec/cli.md` 2.1).
+//! Parsing: flags anywhere before `--`, one or two dashes, `--FLAG=VALUE` or `--FLAG VALUE` (`docs/semantics.md#command-line`).
 //!
 //! Whatever names a place on this machine is resolved here, from the caller's directory: the tables of commands and flags say
 //! which words do. Commands get places of any bytes that mean the same wherever the process goes afterwards.

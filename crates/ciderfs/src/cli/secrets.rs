@@ -19,7 +19,7 @@ use crate::failure::{Failure, Result};
 pub const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 /// The file that has the password of the engine.
 pub const PASSWORD_FILE: &str = "META_PASSWORD_FILE";
-/// What the driver for Redis asks first (`spec/cli.md` 2.7).
+/// What the driver for Redis asks first (`docs/reference/commands.md#environment`).
 const REDIS_PASSWORD: &str = "REDIS_PASSWORD";
 
 /// How a value came.

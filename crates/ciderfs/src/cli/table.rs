@@ -1,9 +1,9 @@
-//! Every flag, defined once: parsing, help, completions, the manual and the reference come from this table (`spec/cli.md` 2 to
-//! 5). A row is: the flag, what it takes, its name, other names, default, commands, whether it is there, one line of help, and
-//! where else its value may come from.
+//! Every flag, defined once: parsing, help, completions, the manual and the reference come from this table
+//! (`docs/reference/commands.md`). A row is: the flag, what it takes, its name, other names, default, commands, whether it is
+//! there, one line of help, and where else its value may come from.
 
 use super::command::Command::{
-    Config, Csi, Doctor, Format, Info, K8sSecret, Man, Mount, Mounter, Profile, Quota, Stats,
+    Clone, Config, Csi, Doctor, Format, Info, K8sSecret, Man, Mount, Mounter, Profile, Quota, Rmr, Stats,
     Status as StatusOf, Umount, Up, Upgrade, Version,
 };
 use super::command::{Command, EVERY};
@@ -26,9 +26,11 @@ const CONFIG_MOUNT: &[Command] = &[Config, Mount];
 const LIMITED: &[Command] = &[Format, Config, Quota];
 const QUOTA: &[Command] = &[Quota];
 const STATUS: &[Command] = &[StatusOf];
+const CLONE: &[Command] = &[Clone];
+const RMR: &[Command] = &[Rmr];
 const INFO: &[Command] = &[Info];
 const INFO_QUOTA: &[Command] = &[Info, Quota];
-const JSON_OUT: &[Command] = &[Info, Quota, Doctor, Upgrade];
+const JSON_OUT: &[Command] = &[Info, Clone, Rmr, Quota, Doctor, Upgrade];
 const MOUNT: &[Command] = &[Mount, Up];
 const CACHE: &[Command] = &[Mount, Up, Doctor];
 const MOUNT_ONLY: &[Command] = &[Mount];
@@ -138,6 +140,10 @@ table! {
     FLUSH: Switch = "flush", [], "", UMOUNT, Ready, "wait until everything is stored and the mount process has ended";
     SESSION: Number(0, u64::MAX) = "session", ["s"], "0", STATUS, Ready, "show one session";
     MORE: Switch = "more", ["m"], "", STATUS, Missing("the counts take a walk over the whole trash; `info -r` on .trash tells what is in it"), "count trash and pending deletions";
+    PRESERVE: Switch = "preserve", ["p"], "", CLONE, Ready, "keep owners, modes, times and hard links";
+    CLONE_THREADS: Number(1, SMALL_MAX) = "threads", [], "4", CLONE, Ready, "parts cloned at a time";
+    SKIP_TRASH: Switch = "skip-trash", [], "", RMR, Ready, "remove for good; root only";
+    RMR_THREADS: Number(1, SMALL_MAX) = "threads", ["p"], "50", RMR, Ready, "entries removed at a time";
     INODE: Switch = "inode", ["i"], "", INFO, Ready, "arguments are inodes of the volume at the working directory";
     RECURSIVE: Switch = "recursive", ["r"], "", INFO, Ready, "whole trees";
     STRICT: Switch = "strict", [], "", INFO_QUOTA, Ready, "walk trees instead of adding up usage records";
@@ -243,6 +249,8 @@ table! {
         "meta-password", [], "", ENGINE, Ready,
         "password of the metadata engine, where the address has none" env "META_PASSWORD" file "meta-password-file";
     SUBDIR: Inside = "subdir", [], "", MOUNT, Ready, "mount this directory of the volume";
+    EXISTING_SUBDIR: Switch =
+        "existing-subdir", [], "", MOUNT, Ready, "fail if the directory of --subdir is not there; else it is made";
     READ_ONLY: Switch = "read-only", [], "", MOUNT, Ready, "refuse every change";
     HEARTBEAT: Time(0, 86_400) = "heartbeat", [], "12s", MOUNT, Ready, "interval of session refresh, 0 for none";
     NO_BGJOB: Switch = "no-bgjob", [], "", MOUNT, Ready, "no background jobs";
@@ -355,6 +363,12 @@ table! {
         "directory of records, secrets and logs of clients; in memory, or clients wait for their secrets after a restart";
     MOUNT_DIR: Text =
         "mount-dir", [], "/var/lib/ciderfs/mounts", MOUNTER, Ready, "directory that clients mount in";
+    CLIENT_METRICS: Address =
+        "metrics", [], "", MOUNTER, Ready,
+        "address of one Prometheus endpoint for all clients";
+    TRANSIENT_UNITS: Switch =
+        "transient-units", [], "", MOUNTER, Ready,
+        "start each client as a transient unit of systemd, which outlives the mounter's unit";
     NO_SUPERVISOR: Switch =
         "no-supervisor", [], "", MOUNTER, Ready, "start clients without a supervisor of their own";
 }

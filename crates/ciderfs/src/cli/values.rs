@@ -1,4 +1,4 @@
-//! Values of flags (`spec/cli.md` 2.6).
+//! Values of flags (`docs/reference/commands.md`).
 
 use std::ffi::OsStr;
 use std::time::Duration;
@@ -37,7 +37,7 @@ pub fn octal(flag: &str, text: &str, to: u32) -> Result<u32> {
     mode.ok_or_else(|| bad(flag, text, &format!("use an octal number from 0 to {to:o}")))
 }
 
-/// Megabits in a second: a number with an optional decimal suffix (`spec/cli.md` 2.6).
+/// Megabits in a second: a number with an optional decimal suffix (`docs/format/settings.md#fields`).
 pub fn rate(flag: &str, text: &str) -> Result<u64> {
     parse_mbps(text).map_err(|e| bad(flag, text, &e.to_string()))
 }

@@ -17,7 +17,7 @@ pub fn run(args: &Args) -> Result<()> {
     runtime.block_on(async {
         let store = config::engine(args, 0, Purpose::Change).await?;
         let old = Meta::read_settings(store.as_ref()).await?;
-        let old = old.ok_or_else(|| Failure::new(format!("no volume at {}", store.describe())))?;
+        let old = old.ok_or_else(|| Failure::new(format!("no volume at {}: the database is not formatted", store.describe())))?;
         let mut new = old.clone();
         new.decrypt_secrets()?;
         let before = new.clone();

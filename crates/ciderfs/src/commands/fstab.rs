@@ -1,4 +1,4 @@
-//! `--update-fstab`: a line of `/etc/fstab` that mounts the same again (`spec/cli.md` 5.8).
+//! `--update-fstab`: a line of `/etc/fstab` that mounts the same again (`docs/setup.md#by-hand-and-fstab`).
 
 use std::ffi::OsStr;
 use std::fs;
@@ -176,7 +176,7 @@ impl Line {
         }
         options.sort_unstable();
         // Of these the last one wins: they stay in their order.
-        let words = args.find(O).unwrap_or_default().split(',');
+        let words = ciderfs_fuse::mount::split_text(args.find(O).unwrap_or_default()).into_iter();
         let words = words.filter(|w| !matches!(*w, "" | "_netdev" | "nofail"));
         options.extend(words.map(Vec::from));
         options.splice(..0, [b"_netdev".to_vec(), b"nofail".to_vec()]);

@@ -1,5 +1,5 @@
-//! Called by mount(8): as `mount.juicefs` or `mount.ciderfs` for a line of `fstab` (`spec/cli.md` 5.8), or to change the flags of
-//! a mount.
+//! Called by mount(8): as `mount.juicefs` or `mount.ciderfs` for a line of `fstab` (`docs/setup.md#by-hand-and-fstab`), or to
+//! change the flags of a mount.
 //!
 //! For `mount -o remount,...` mount(8) looks for a helper of the type that it finds in the mount table, `fuse.juicefs`:
 //! `mount.fuse.juicefs` if there is one, else libfuse's `mount.fuse`, which runs the program `juicefs` with the same arguments.
@@ -81,7 +81,7 @@ pub fn translate(argv: &[OsString]) -> Result<Call> {
 fn options(argv: &[OsString]) -> Vec<&[u8]> {
     let words = argv.get(3..).unwrap_or_default();
     let lists = words.windows(2).filter(|w| w[0] == "-o");
-    lists.flat_map(|w| w[1].as_bytes().split(|b| *b == b',')).collect()
+    lists.flat_map(|w| ciderfs_fuse::mount::split(w[1].as_bytes())).collect()
 }
 
 /// `mount -o remount,...`.
@@ -130,6 +130,12 @@ mod tests {
         }
         assert_eq!(words.last().unwrap(), "rw,_netdev,nofail,x-systemd.automount,noauto");
         assert!(translate(&["mount.juicefs".into(), "x".into()]).is_err());
+        // What stands in the quotes of a context is no option.
+        let context = "context=\"u:r:t:s0:c1,cache-size=1\"";
+        let line = format!("/sbin/mount.ciderfs redis://h/1 /mnt -o noatime,{context},subdir=/a");
+        let Call::Command(words) = call(&line) else { panic!("not a command") };
+        assert_eq!(words.last().unwrap(), &format!("noatime,{context}")[..]);
+        assert!(words.contains(&"--subdir=/a".into()) && !words.iter().any(|w| w == "--cache-size=1\""));
         let valueless = ["mount.juicefs", "redis://h/1", "/mnt", "-o", "subdir,ro"].map(OsString::from);
         assert!(translate(&valueless).unwrap_err().text.contains("subdir needs a value"));
     }

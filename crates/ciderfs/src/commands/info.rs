@@ -1,26 +1,21 @@
 //! `ciderfs info PATH...`: what a mounted volume knows of a file. It asks through the mount's `.control`, so it works on
-//! mounts of either client (`spec/cli.md` 4.7, `spec/data-path.md` 8.3).
+//! mounts of either client (`docs/reference/commands.md#info-path`).
 
-use std::fs::{File, OpenOptions};
-use std::io::ErrorKind;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ciderfs_format::shown;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
+use super::channel::{Answer, Channel};
 use super::table::{Align, Table};
 use crate::cli::args::Args;
 use crate::cli::table::{INODE, JSON, RAW, RECURSIVE, STRICT};
 use crate::failure::{Failure, Result};
 
 const INFO: u32 = 1005;
-/// Names of the channel.
-const CHANNELS: [&str; 2] = [".jfs.control", ".control"];
-/// Between looks for an answer: first and longest.
-const POLL: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(300));
 /// A mount that says nothing for so long, not even how far it is, is taken for dead.
 const SILENCE: Duration = Duration::from_secs(30);
 
@@ -56,7 +51,7 @@ fn one(path: &str, place: &Path, by_inode: bool, options: [u8; 3], args: &Args) 
         let dir = if meta.is_dir() { full } else { full.parent().map_or_else(|| "/".into(), PathBuf::from) };
         (meta.ino(), dir)
     };
-    let channel = open(&dir).map_err(|e| {
+    let channel = Channel::open(&dir).map_err(|e| {
         Failure::new(format!("Open control file for {path:?}: {e}; is it on a mounted volume?"))
     })?;
     let info = ask(&channel, ino, options)?;
@@ -71,72 +66,21 @@ fn one(path: &str, place: &Path, by_inode: bool, options: [u8; 3], args: &Args) 
     Ok(())
 }
 
-fn open(dir: &Path) -> std::io::Result<File> {
-    let mut result = Err(ErrorKind::NotFound.into());
-    for name in CHANNELS {
-        result = OpenOptions::new().read(true).write(true).open(dir.join(name));
-        if result.is_ok() {
-            break;
-        }
-    }
-    result
-}
-
-/// Sends a request and reads messages until the final one.
-fn ask(channel: &File, ino: u64, options: [u8; 3]) -> Result<Value> {
+/// Asks about an inode.
+fn ask(channel: &Channel, ino: u64, options: [u8; 3]) -> Result<Value> {
     let body = [&ino.to_be_bytes()[..], &options].concat();
-    let request = [&INFO.to_be_bytes()[..], &(body.len() as u32).to_be_bytes(), &body].concat();
-    channel.write_all_at(&request, 0)?;
-    let mut at = request.len() as u64;
-    let mut answer = Vec::new();
     // Only on a terminal.
     let bar = ProgressBar::new_spinner().with_style(ProgressStyle::default_spinner());
-    let (mut pause, mut heard) = (POLL.0, Instant::now());
-    loop {
-        let mut buffer = [0; 64 << 10];
-        let n = channel.read_at(&mut buffer, at)?;
-        at += n as u64;
-        answer.extend_from_slice(&buffer[..n]);
-        if n == 0 {
-            if heard.elapsed() > SILENCE {
-                return Err(Failure::new("the mount does not answer; look at its log"));
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(POLL.1);
-            continue;
-        }
-        (pause, heard) = (POLL.0, Instant::now());
-        let info = parse(&mut answer, &mut |files, bytes| {
-            bar.set_message(format!("{files} files, {}", human(bytes)));
-            bar.tick();
-        })?;
-        if let Some(info) = info {
-            bar.finish_and_clear();
-            return Ok(info);
-        }
-    }
-}
-
-/// Takes messages of progress away, which tell files and bytes; the final message, if it is complete.
-fn parse(answer: &mut Vec<u8>, progress: &mut dyn FnMut(u64, u64)) -> Result<Option<Value>> {
-    while answer.first() == Some(&0xFE) && answer.len() >= 17 {
-        let number = |at: usize| answer[at..at + 8].iter().fold(0, |n, b| n << 8 | u64::from(*b));
-        progress(number(1), number(9));
-        answer.drain(..17);
-    }
-    match answer.split_first() {
-        Some((0xFF, rest)) => {
-            let Some((length, rest)) = rest.split_first_chunk::<4>() else { return Ok(None) };
-            let length = u32::from_be_bytes(*length) as usize;
-            match rest.get(..length) {
-                Some(json) => Ok(Some(serde_json::from_slice(json)?)),
-                None => Ok(None),
-            }
-        }
-        Some((0xFE, _)) | None => Ok(None),
-        Some((&code, _)) => {
-            let error = std::io::Error::from_raw_os_error(i32::from(code));
-            Err(Failure::new(format!("the mount refuses the command: {error}")))
+    let answer = channel.ask(INFO, &body, SILENCE, &mut |files, bytes| {
+        bar.set_message(format!("{files} files, {}", human(bytes)));
+        bar.tick();
+    })?;
+    bar.finish_and_clear();
+    match answer {
+        Answer::Told(info) => Ok(info),
+        Answer::Ended(how) => {
+            let why = how.err().map_or_else(|| "it tells nothing".into(), |e| e.to_string());
+            Err(Failure::new(format!("the mount refuses the command: {why}")))
         }
     }
 }
@@ -243,7 +187,8 @@ fn locks(flocks: &[Value], plocks: &[Value]) -> String {
 }
 
 fn text(v: &Value) -> String {
-    v.as_str().map_or_else(|| v.to_string(), str::to_owned)
+    // Another client may have written it.
+    v.as_str().map_or_else(|| v.to_string(), |text| shown(text).into_owned())
 }
 
 /// `9.00 MiB (9437184 Bytes)`, or `3 Bytes`.
@@ -271,27 +216,5 @@ mod tests {
         ] {
             assert_eq!(human(n), want);
         }
-    }
-
-    #[test]
-    fn answers_come_in_pieces() {
-        let json = br#"{"Ino":9}"#;
-        let mut whole = vec![0xFE; 1];
-        whole.extend([3_u64, 700].map(u64::to_be_bytes).concat());
-        whole.push(0xFF);
-        whole.extend((json.len() as u32).to_be_bytes());
-        whole.extend(json);
-        for cut in 0..whole.len() {
-            let mut answer = whole[..cut].to_vec();
-            assert!(parse(&mut answer, &mut |_, _| ()).unwrap().is_none(), "{cut}");
-            answer.extend(&whole[cut..]);
-            let mut told = (0, 0);
-            let info = parse(&mut answer, &mut |files, bytes| told = (files, bytes)).unwrap().unwrap();
-            assert_eq!(info["Ino"], 9);
-            if cut == 0 {
-                assert_eq!(told, (3, 700));
-            }
-        }
-        assert!(parse(&mut vec![22], &mut |_, _| ()).unwrap_err().to_string().contains("nvalid"));
     }
 }

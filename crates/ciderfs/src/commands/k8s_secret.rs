@@ -70,7 +70,11 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let volume = (args.count() == 1).then(|| args.word(0));
     let object = object(name, namespace, &data(&file, volume)?);
-    if args.get(APPLY) { apply(&object) } else { Ok(std::io::stdout().write_all(object.as_bytes())?) }
+    if args.get(APPLY) {
+        return apply(&object);
+    }
+    print!("{object}");
+    Ok(())
 }
 
 /// Keys of the official driver, with their values.

@@ -1,5 +1,6 @@
 //! `ciderfs mount META-URL MOUNTPOINT`.
 
+mod document;
 mod follow;
 mod report;
 mod serve;
@@ -16,14 +17,15 @@ use crate::cli::places;
 use crate::cli::table::{BACKGROUND, FOREGROUND, LOG, RESUME_FROM, SUPERVISED};
 use crate::commands::{fstab, mountpoint as place};
 use crate::failure::{Failure, Result};
-use crate::supervise::{self, worker};
-use crate::{config, daemon};
+use crate::supervise::{self, custody, worker};
+use crate::{config, daemon, output};
 
 pub use report::amount;
 pub use serve::serve;
 
 /// Runs the command.
 pub fn run(args: &Args, argv: &[OsString]) -> Result<()> {
+    output::is_aside();
     let resumes = args.find(RESUME_FROM).is_some() && worker::get().is_none();
     if resumes {
         if !args.get(SUPERVISED) {
@@ -50,7 +52,7 @@ pub fn run(args: &Args, argv: &[OsString]) -> Result<()> {
     if daemon::is_daemon() {
         daemon::detach();
     }
-    if args.get(SUPERVISED) {
+    if args.get(SUPERVISED) || custody::socket().is_some() {
         let log = if daemon::is_daemon() { Some(log_path(args)?) } else { None };
         return supervise::run(args, argv, log);
     }

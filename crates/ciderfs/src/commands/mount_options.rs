@@ -1,6 +1,6 @@
 //! What flags and `-o` say about a mount: the kernel's options, who may do what, access times.
 
-use ciderfs_fuse::MountOptions;
+use ciderfs_fuse::{MountOptions, mount};
 use ciderfs_meta::AtimeMode;
 use ciderfs_mount::{Identity, ServeOptions};
 
@@ -53,7 +53,7 @@ const IGNORED_VALUES: [&str; 7] = ["x-", "X-", "comment=", "fsname=", "user_id="
 
 /// The words of all `-o` lists.
 fn words(args: &Args) -> impl Iterator<Item = &str> {
-    args.find(O).unwrap_or_default().split(',').filter(|w| !w.is_empty())
+    mount::split_text(args.find(O).unwrap_or_default()).into_iter().filter(|w| !w.is_empty())
 }
 
 /// How the volume is mounted and served.
@@ -95,7 +95,9 @@ pub fn serve_options(args: &Args) -> Result<ServeOptions> {
             "writeback_cache" => {
                 return Err(Failure::new("-o writeback_cache is not supported in this version; remove it"));
             }
-            word if PASSED_ON.contains(&word) => o.mount.extra.push(word.to_owned()),
+            word if PASSED_ON.contains(&word) || mount::is_context(word) => {
+                o.mount.extra.push(word.to_owned())
+            }
             word if NOTHING_TO_DO.contains(&word) => {}
             word if IGNORED_VALUES.iter().any(|name| word.starts_with(name)) => {}
             other => {

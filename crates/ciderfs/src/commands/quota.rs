@@ -1,4 +1,4 @@
-//! `ciderfs quota set|get|delete|list|check META-URL` (`spec/cli.md` 4.3).
+//! `ciderfs quota set|get|delete|list|check META-URL` (`docs/reference/commands.md#quota-setgetdeletelistcheck-meta-url`).
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;

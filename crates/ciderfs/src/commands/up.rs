@@ -11,6 +11,7 @@ use crate::cli::places;
 use crate::cli::table::{BUCKET, CACHE_DIR, DATA, NO_UPDATE, QUIET};
 use crate::commands::{format, mount};
 use crate::failure::{Failure, Result};
+use crate::output;
 
 /// Name of the volume that `up` creates.
 const NAME: &str = "default";
@@ -33,6 +34,7 @@ fn default_data() -> Result<PathBuf> {
 pub fn run(args: &Args) -> Result<()> {
     args.exactly()?;
     args.refuse_address(0)?;
+    output::is_aside();
     let data = args.find(DATA).map_or_else(default_data, |dir| Ok(dir.to_owned()))?;
     std::fs::create_dir_all(&data)
         .map_err(|e| Failure::new(format!("cannot create {}: {e}", shown(&data))))?;

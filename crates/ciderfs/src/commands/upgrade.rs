@@ -113,7 +113,7 @@ fn user(mount: &MountInfo) -> u32 {
 }
 
 /// The version of a program that can take mounts over.
-fn asked(program: &Program) -> std::result::Result<String, String> {
+pub fn asked(program: &Program) -> std::result::Result<String, String> {
     let mut command = Command::new(program.path());
     command.args(["version", "--check-handover"]).stdin(Stdio::null()).stderr(Stdio::null());
     let mut child = command.stdout(Stdio::piped()).spawn().map_err(|e| e.to_string())?;

@@ -1,44 +1,43 @@
 //! The process that stays.
 
+mod asking;
+mod ending;
+
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use ciderfs_format::shown;
+use ciderfs_handover::State;
 use ciderfs_handover::link::{self, Link, Message};
-use ciderfs_handover::{State, place};
+use ciderfs_mounter::init;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::json;
 
-use super::control::{Asked, Listener, say};
+use super::control::Listener;
+use super::custody::{self, Custody};
 use super::program::Program;
 use super::signals::Signals;
-use super::upgrade::{Stage, Upgrade};
-use super::{HOLD, STATUS, UPGRADE, ask, turn, worker};
+use super::upgrade::{LEAVE, Stage, Upgrade};
+use super::{HOLD, ask, turn, worker};
 use crate::cli::args::Args;
 use crate::cli::secrets::PASSWORD_FILE;
 use crate::cli::table::{BUFFER_SIZE, RESTART_LIMIT, RESUME_FROM};
-use crate::failure::{EXIT_STOP, Failure, Result};
+use crate::failure::{Failure, Result};
 use crate::service::manager;
 use crate::{daemon, descriptors, log, visible};
 
-/// So many workers may die within [`WINDOW`] before the mount is given up: what kills them is sent to each of them again. Those that
-/// cannot start, because the engine is away, say so, and are started for as long as `--restart-limit` says.
-const TRIES: usize = 5;
+/// For how long ends of workers count together.
 const WINDOW: Duration = Duration::from_secs(60);
 /// A worker that has served so long was not killed by what waited for it.
 const SOUND: Duration = Duration::from_millis(500);
-/// Before a worker is started again; doubled each time within the window.
-const PAUSE: Duration = Duration::from_millis(100);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Looks at the time while something is to happen by then.
 const TICK: Duration = Duration::from_millis(500);
 /// Whoever holds a mount has this long to give it.
@@ -79,6 +78,8 @@ pub(super) struct Supervisor {
     served: bool,
     /// Signals that ask for the end.
     stops: u32,
+    /// The container ends: the worker stores what it can, and others go on with the mount. Until when that may take.
+    leaving: Option<Instant>,
     /// The mount has been brought to its end.
     ended: bool,
     /// Why the last worker has failed.
@@ -86,6 +87,10 @@ pub(super) struct Supervisor {
     listener: Option<Listener>,
     asking: Vec<Link>,
     pub upgrade: Option<Upgrade>,
+    /// Under the official driver.
+    custody: Option<Custody>,
+    /// The worker leaves the mount, to the next pod or to another program.
+    left: bool,
 }
 
 /// Mounts, and keeps the mount whatever becomes of who serves it.
@@ -93,9 +98,10 @@ pub fn run(args: &Args, argv: &[OsString], log: Option<PathBuf>) -> Result<()> {
     descriptors::close_on_exec();
     let signals = Signals::new()?;
     let program = Program::own()?;
-    let mut this = match args.find(RESUME_FROM) {
-        Some(socket) => Supervisor::resumed(socket, program)?,
-        None => {
+    let mut this = match (args.find(RESUME_FROM), custody::socket()) {
+        (Some(socket), _) => Supervisor::resumed(socket, program)?,
+        (None, Some(socket)) => Supervisor::in_custody(socket, args, argv, program)?,
+        (None, None) => {
             let state = State::create("ciderfs-state", args.get(BUFFER_SIZE))?.fd().try_clone_to_owned()?;
             let begun = File::from(memfd_create("ciderfs-begun", MemfdFlags::CLOEXEC)?);
             let mountpoint = args.place(1);
@@ -136,12 +142,27 @@ impl Supervisor {
             starts: 0,
             served: false,
             stops: 0,
+            leaving: None,
             ended: false,
             last_words: None,
             listener: None,
             asking: Vec::new(),
             upgrade: None,
+            custody: None,
+            left: false,
         }
+    }
+
+    /// Under the official driver, which may have the mount of a pod before this one.
+    fn in_custody(socket: PathBuf, args: &Args, argv: &[OsString], program: Program) -> Result<Self> {
+        let custody::Begun { custody, state, begun, connection } = Custody::begin(socket, args)?;
+        let mut this = Self::new(args.for_another(argv), args.place(1), program, state, begun);
+        this.custody = Some(custody);
+        if let Some((fuse, device)) = connection {
+            (this.fuse, this.device, this.served) = (Some(fuse), Some(device), true);
+            this.listen();
+        }
+        Ok(this)
     }
 
     /// In the place of a supervisor that has ended: somebody else has kept what is needed.
@@ -211,7 +232,7 @@ impl Supervisor {
     }
 
     fn wait(&self, signals: &Signals) -> Result<()> {
-        let waits = self.start_at.is_some() || self.upgrade.is_some();
+        let waits = self.start_at.is_some() || self.upgrade.is_some() || self.leaving.is_some();
         let starting = self.worker.as_ref().is_none_or(|w| w.ready.is_none());
         let limit = (waits || starting).then(|| {
             let until = self.start_at.map_or(TICK, |at| at.saturating_duration_since(Instant::now()));
@@ -242,13 +263,20 @@ impl Supervisor {
                 daemon::reopen(log);
             }
             log::reload();
-            if self.is_serving() {
+            // The official driver signals the worker itself, and means something else by it.
+            if self.is_serving() && self.custody.is_none() {
                 // One that starts opens the log anyway, and does not expect it yet.
                 self.kill(Signal::HUP);
             }
             return;
         }
+        if self.served && self.stops == 0 && self.custody.is_none() && init::is_contained() {
+            return self.leave();
+        }
         self.stops += 1;
+        if self.custody.as_ref().is_some_and(Custody::is_held) {
+            return self.leave_to_next_pod();
+        }
         if self.worker.is_none() {
             // What is not stored yet is, before the mount ends.
             self.start_at = Some(Instant::now());
@@ -266,6 +294,23 @@ impl Supervisor {
             // It may wait for something that never comes.
             self.kill(Signal::KILL);
         }
+    }
+
+    /// Has the worker store what it can, and ends without the mount: who holds copies gives them to the next supervisor.
+    fn leave(&mut self) {
+        self.leaving.get_or_insert_with(|| Instant::now() + LEAVE);
+        if self.is_serving() {
+            self.replace();
+        }
+    }
+
+    /// The pod ends, and the mount does not: what was written is stored, and what is not is left to the next pod.
+    fn leave_to_next_pod(&mut self) {
+        self.left = true;
+        if self.is_serving() && self.stops == 1 {
+            return self.replace();
+        }
+        self.kill(Signal::KILL);
     }
 
     fn tell(&self, what: u8) {
@@ -300,9 +345,15 @@ impl Supervisor {
                 return Some(result);
             }
         }
+        if self.left && self.stops > 0 && self.worker.is_none() {
+            return Some(Ok(()));
+        }
         self.serve_asking();
-        if let Some(upgrade) = &self.upgrade
-            && upgrade.is_late()
+        if self.leaving.is_some() && self.worker.is_none() {
+            return Some(Ok(()));
+        }
+        if self.upgrade.as_ref().is_some_and(Upgrade::is_late)
+            || self.leaving.is_some_and(|until| Instant::now() > until)
         {
             // The kernel keeps what it has not answered.
             self.kill(Signal::KILL);
@@ -343,6 +394,7 @@ impl Supervisor {
                     self.is_ready(&message);
                 }
                 link::FAILED => self.last_words = Some(message.lossy()),
+                link::LEAVING => self.left = true,
                 link::ENDED => self.ended = true,
                 link::NOTIFY => {
                     let text = message.lossy();
@@ -363,6 +415,17 @@ impl Supervisor {
         {
             daemon::ready(&message.lossy(), log);
         }
+        if self.leaving.is_some() {
+            // What it has found of the one before is stored.
+            self.replace();
+        }
+        if self.starts == 1
+            && let (Some(custody), Some(fuse)) = (&mut self.custody, &self.fuse)
+            && !custody.has_mount()
+            && let Err(e) = custody.hold(fuse, self.device, &self.state)
+        {
+            tracing::warn!("the driver is given no copy of the connection: {e}");
+        }
         if self.starts > 1 {
             tracing::info!("the mount goes on, served by worker {}", self.pid());
         }
@@ -382,135 +445,6 @@ impl Supervisor {
     /// Whether the worker serves.
     pub fn is_serving(&self) -> bool {
         self.worker.as_ref().is_some_and(|w| w.ready.is_some())
-    }
-
-    fn worker_ended(&mut self, status: ExitStatus) -> Option<Result<()>> {
-        if self.ended || !self.served || self.stops > 1 {
-            return Some(self.result(status));
-        }
-        match self.upgrade.as_ref().map(|u| u.stage) {
-            Some(Stage::Leaving | Stage::Starting) => {
-                let why = self.last_words.take().unwrap_or_else(|| status.to_string());
-                self.next_program(&why);
-                self.start_at = Some(Instant::now());
-                None
-            }
-            _ => {
-                self.failed_upgrade(&status.to_string());
-                self.crashed(&status.to_string())
-            }
-        }
-    }
-
-    /// A worker has ended that should not have.
-    fn crashed(&mut self, how: &str) -> Option<Result<()>> {
-        self.ends.retain(|at| at.elapsed() < WINDOW);
-        self.ends.push(Instant::now());
-        let unserved = self.unserved.get_or_insert_with(Instant::now).elapsed();
-        let speaks = self.last_words.is_some();
-        let why = self.last_words.take().map(|why| format!(": {why}")).unwrap_or_default();
-        if (self.ends.len() > TRIES && !speaks) || unserved > self.limit {
-            self.give_up();
-            return Some(Err(Failure {
-                text: format!(
-                    "no worker can serve {}: {} have ended, and none has served for {} s ({how}{why}); it was unmounted, and what was \
-                     written but not synced may be lost",
-                    shown(&self.mountpoint),
-                    self.ends.len(),
-                    unserved.as_secs(),
-                ),
-                code: EXIT_STOP,
-            }));
-        }
-        let doubled = PAUSE * (1 << (self.ends.len() - 1).min(6));
-        let pause = if self.stops > 0 { Duration::ZERO } else { doubled.min(PAUSE_MAX) };
-        tracing::warn!("the worker has ended ({how}{why}); another one goes on in {} ms", pause.as_millis());
-        self.start_at = Some(Instant::now() + pause);
-        None
-    }
-
-    /// Ends a mount that nobody serves, so that nobody waits for it.
-    fn give_up(&mut self) {
-        self.fuse = None;
-        if let Some((_, minor)) = self.device {
-            // Others may hold the connection.
-            let _ = std::fs::write(format!("/sys/fs/fuse/connections/{minor}/abort"), "1");
-        }
-        let there = ciderfs_fuse::mount::find_mount(&self.mountpoint).ok().flatten();
-        if there.is_some_and(|m| Some((m.major, m.minor)) == self.device)
-            && let Err(e) = ciderfs_fuse::mount::unmount(&self.mountpoint, true)
-        {
-            tracing::error!("cannot unmount: {e}");
-        }
-    }
-
-    /// What the end of the worker means for this process.
-    fn result(&mut self, status: ExitStatus) -> Result<()> {
-        if !self.ended {
-            self.give_up();
-        }
-        let text = self.last_words.take().unwrap_or_else(|| format!("the worker has ended: {status}"));
-        let code = status.code().unwrap_or_else(|| 128 | status.signal().unwrap_or(0));
-        match u8::try_from(code) {
-            Ok(0) => Ok(()),
-            code => Err(Failure { text, code: code.unwrap_or(1) }),
-        }
-    }
-
-    /// Lets others ask from now on.
-    fn listen(&mut self) {
-        let Some(device) = self.device else { return };
-        match place::make(device).and_then(Listener::at) {
-            Ok(listener) => self.listener = Some(listener),
-            Err(e) => tracing::warn!("nobody can upgrade this mount: its supervisor cannot listen: {e}"),
-        }
-    }
-
-    fn serve_asking(&mut self) {
-        while let Some(link) = self.listener.as_ref().and_then(Listener::accept) {
-            self.asking.push(link);
-        }
-        for link in std::mem::take(&mut self.asking) {
-            match link.receive(false) {
-                Ok(Some(message)) => self.asked(link, Asked::of(message)),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.asking.push(link),
-                Ok(None) | Err(_) => {}
-            }
-        }
-    }
-
-    fn asked(&mut self, from: Link, asked: Asked) {
-        match asked.what["do"].as_str() {
-            Some(UPGRADE) => self.begin_upgrade(from, asked),
-            Some(HOLD) => self.hand_out(&from),
-            Some(STATUS) => say(
-                &from,
-                &json!({
-                    "done": true,
-                    "worker": self.pid(),
-                    "serving": self.is_serving(),
-                    "starts": self.starts,
-                    "program": shown(&self.program.name),
-                    "supervisor": std::process::id(),
-                }),
-            ),
-            _ => say(&from, &json!({ "failed": "this supervisor does not know that request", "code": 1 })),
-        }
-    }
-
-    /// Gives copies of everything that another supervisor needs.
-    fn hand_out(&self, to: &Link) {
-        let Some(fuse) = &self.fuse else {
-            return say(to, &json!({ "failed": "it is not mounted yet", "code": 1 }));
-        };
-        let device = self.device.map(|(major, minor)| format!("{major}:{minor}")).unwrap_or_default();
-        let place = self.mountpoint.as_os_str().as_bytes();
-        let words = self.argv.iter().map(|w| w.as_bytes());
-        let text = link::fields([device.as_bytes(), place].into_iter().chain(words));
-        let fds = [self.state.as_fd(), self.begun.as_fd(), fuse.as_fd()];
-        if let Err(e) = to.send(link::BEGIN, &text, &fds) {
-            tracing::warn!("giving the connection to another process: {e}");
-        }
     }
 }
 

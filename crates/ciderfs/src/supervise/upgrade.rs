@@ -15,7 +15,7 @@ use crate::failure::{EXIT_ERROR, EXIT_OLD_SERVES, EXIT_UNFIT, EXIT_UNSERVED};
 
 /// The worker has this long to finish what it has begun and to store what was written; then it is ended, and its successor finds
 /// what was not stored.
-const LEAVE: Duration = Duration::from_secs(45);
+pub(super) const LEAVE: Duration = Duration::from_secs(45);
 /// The next one has this long to be ready if whoever asks says nothing else.
 const READY: Duration = Duration::from_secs(60);
 
@@ -87,6 +87,23 @@ impl Supervisor {
             why: String::new(),
         });
         self.replace();
+    }
+
+    /// The same for a worker that has left already, with nobody who waits.
+    pub(super) fn upgrade_to(&mut self, new: Program) {
+        let Ok((client, _)) = Link::pair() else { return };
+        let now = Instant::now();
+        let old = std::mem::replace(&mut self.program, new.clone());
+        self.upgrade = Some(Upgrade {
+            client,
+            old,
+            new,
+            stage: Stage::Starting,
+            until: now + READY,
+            wait: READY,
+            began: now,
+            why: String::new(),
+        });
     }
 
     /// A worker has ended during an upgrade: which program comes next.

@@ -172,7 +172,7 @@ impl Worker {
         std::thread::Builder::new().name("supervisor".into()).spawn(|| {
             loop {
                 match self.link.receive(true) {
-                    Ok(Some(message)) if message.kind == link::HAND_OVER => self.hand_over.notify_one(),
+                    Ok(Some(message)) if message.kind == link::HAND_OVER => self.leave(),
                     Ok(Some(message)) if message.kind == link::STOP => self.stop.notify_one(),
                     Ok(Some(_)) => {}
                     Ok(None) => break,
@@ -186,6 +186,12 @@ impl Worker {
             tracing::warn!("the supervisor of this mount has ended: nobody starts this process again");
         })?;
         Ok(())
+    }
+
+    /// Leaves the mount to another worker, though the supervisor has not asked for it.
+    pub fn leave(&self) {
+        let _ = self.tell(link::LEAVING, b"", &[]);
+        self.hand_over.notify_one();
     }
 
     /// Waits until another worker is to go on.

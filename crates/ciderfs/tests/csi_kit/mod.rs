@@ -74,7 +74,12 @@ impl Node {
 
     /// With clients that nobody supervises.
     pub fn without_supervisors() -> Self {
-        Self::within(&[], &[], &["--no-supervisor"])
+        Self::with_mounter(&["--no-supervisor"])
+    }
+
+    /// With flags of the mounter.
+    pub fn with_mounter(flags: &[&str]) -> Self {
+        Self::within(&[], &[], flags)
     }
 
     /// With the mounter as the first process of a container, in which numbers of processes are its own.

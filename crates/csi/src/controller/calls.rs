@@ -102,8 +102,10 @@ impl Controller for ControllerService {
         Err(Status::unimplemented("volumes are not attached to machines"))
     }
 
-    async fn get_snapshot(&self, _: Request<GetSnapshotRequest>) -> Answer<GetSnapshotResponse> {
-        Err(Status::unimplemented("use ListSnapshots"))
+    async fn get_snapshot(&self, r: Request<GetSnapshotRequest>) -> Answer<GetSnapshotResponse> {
+        let r = r.into_inner();
+        let (id, secrets) = (r.snapshot_id.clone(), r.secrets.clone());
+        self.answer("GetSnapshot", &id, &secrets, self.snapshot_looked_at(r)).await
     }
 
     async fn controller_modify_volume(

@@ -12,7 +12,8 @@ use super::{ControllerService, existing, snapshot_lock};
 use crate::engine::{Opened, meta_status};
 use crate::proto::{
     CreateSnapshotRequest, CreateSnapshotResponse, DeleteSnapshotRequest, DeleteSnapshotResponse,
-    ListSnapshotsRequest, ListSnapshotsResponse, Snapshot, list_snapshots_response,
+    GetSnapshotRequest, GetSnapshotResponse, ListSnapshotsRequest, ListSnapshotsResponse, Snapshot,
+    list_snapshots_response,
 };
 use crate::snapshots::{self, Snapshot as Tree};
 use crate::{ids, paging, volumes};
@@ -76,26 +77,30 @@ impl ControllerService {
         &self,
         r: ListSnapshotsRequest,
     ) -> Result<ListSnapshotsResponse, Status> {
+        // What is wrong with the request is said whatever else is wrong.
+        paging::check(r.max_entries, &r.starting_token)?;
         let wanted = (!r.snapshot_id.is_empty()).then_some(r.snapshot_id.as_str());
         let source = (!r.source_volume_id.is_empty()).then_some(r.source_volume_id.as_str());
         let trees = match wanted.map(ids::of_snapshot) {
             Some(None) => Vec::new(),
             Some(Some((id, volume))) => {
-                let one = self.snapshot_found(&r, id.to_owned(), volume.to_owned()).await?;
+                let one = self.snapshot_found(&r.secrets, id.to_owned(), volume.to_owned()).await?;
                 one.into_iter().filter(|one| source.is_none_or(|source| source == one.volume)).collect()
             }
             None => {
-                let all = if r.secrets.is_empty() {
-                    self.open_known().await?
-                } else {
-                    vec![self.open(&r.secrets).await?]
+                let source = source.map(str::to_owned);
+                let list = move |opened: Opened| -> BoxFuture<'static, _> {
+                    let source = source.clone();
+                    Box::pin(async move {
+                        let found = snapshots::all(&opened.meta, source.as_deref()).await;
+                        found.map_err(|e| meta_status(&opened.place, e))
+                    })
                 };
-                let mut trees = Vec::new();
-                for opened in all {
-                    let failed = |e| meta_status(&opened.place, e);
-                    trees.extend(snapshots::all(&opened.meta, source).await.map_err(failed)?);
+                if r.secrets.is_empty() {
+                    self.of_all_known(list).await?.into_iter().flatten().collect()
+                } else {
+                    list(self.open(&r.secrets).await?).await?
                 }
-                trees
             }
         };
         let found: BTreeMap<_, _> =
@@ -108,9 +113,22 @@ impl ControllerService {
         Ok(ListSnapshotsResponse { entries, next_token })
     }
 
+    pub(super) async fn snapshot_looked_at(
+        &self,
+        r: GetSnapshotRequest,
+    ) -> Result<GetSnapshotResponse, Status> {
+        let handle = ids::check_id("snapshot_id", &r.snapshot_id)?;
+        let found = match ids::of_snapshot(handle) {
+            Some((id, volume)) => self.snapshot_found(&r.secrets, id.to_owned(), volume.to_owned()).await?,
+            None => None,
+        };
+        let found = found.ok_or_else(|| Status::not_found(format!("there is no snapshot {handle}")))?;
+        Ok(GetSnapshotResponse { snapshot: Some(snapshot_told(&found)) })
+    }
+
     async fn snapshot_found(
         &self,
-        r: &ListSnapshotsRequest,
+        secrets: &BTreeMap<String, String>,
         id: String,
         volume: String,
     ) -> Result<Option<Tree>, Status> {
@@ -121,11 +139,7 @@ impl ControllerService {
                 found.map_err(|e| meta_status(&opened.place, e))
             })
         };
-        if r.secrets.is_empty() {
-            self.find_known(look).await
-        } else {
-            look(self.open(&r.secrets).await?).await
-        }
+        if secrets.is_empty() { self.find_known(look).await } else { look(self.open(secrets).await?).await }
     }
 }
 

@@ -18,6 +18,15 @@ use crate::locks::Locks;
 /// For a client to start, or to store what is left: less than kubelet waits.
 const CLIENT: Duration = Duration::from_secs(90);
 
+/// What a request wants to have mounted.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// All of it, if the request has the Secret for it.
+    pub spec: Option<Spec>,
+    /// The option with its SELinux context.
+    pub selinux: Option<String>,
+}
+
 /// The volumes of a machine.
 #[derive(Debug)]
 pub struct Volumes {
@@ -64,17 +73,18 @@ impl Volumes {
     ///
     /// # Errors
     /// Of the mounter.
-    pub fn stage(&self, volume: &str, path: &Path, spec: Option<Spec>) -> Result<(), Status> {
+    pub fn stage(&self, volume: &str, path: &Path, wanted: Wanted) -> Result<(), Status> {
         let before = self.known().stages.get(volume).cloned();
         if let Some(before) = before.as_ref().filter(|before| before.path != path) {
             return Err(Status::already_exists(format!("{volume} is staged at {}", before.path.display())));
         }
-        let key = spec
+        let key = wanted
+            .spec
             .map(|spec| self.mounter.mount(spec, CLIENT))
             .transpose()
             .map_err(status)?
             .map(|info| info.key);
-        let stage = Stage { path: path.to_owned(), key: key.clone() };
+        let stage = Stage { path: path.to_owned(), key: key.clone(), selinux: wanted.selinux };
         written(self.memory.change(|known| _ = known.stages.insert(volume.to_owned(), stage)))?;
         // Staged again with other secrets or options.
         if let Some(old) = before.and_then(|before| before.key).filter(|old| Some(old) != key.as_ref()) {
@@ -116,13 +126,7 @@ impl Volumes {
     ///
     /// # Errors
     /// Of the mounter; what is in the way.
-    pub fn publish(
-        &self,
-        volume: &str,
-        target: &Path,
-        access: Access,
-        spec: Option<Spec>,
-    ) -> Result<(), Status> {
+    pub fn publish(&self, volume: &str, target: &Path, access: Access, wanted: Wanted) -> Result<(), Status> {
         let known = self.known();
         if access.is_single
             && let Some(other) = known.places_of(volume).find(|place| *place != target)
@@ -143,7 +147,7 @@ impl Volumes {
         let own = known.targets.get(target).and_then(|own| self.ready(&own.key));
         let info = match own {
             Some(info) => info,
-            None => self.mount_of(volume, &known, spec)?,
+            None => self.mount_of(volume, &known, wanted)?,
         };
         let device =
             info.device.ok_or_else(|| Status::unavailable(format!("the client of {volume} is not ready")))?;
@@ -171,15 +175,22 @@ impl Volumes {
     }
 
     /// The mount of a volume: that of its stage, else that of the request.
-    fn mount_of(&self, volume: &str, known: &Known, spec: Option<Spec>) -> Result<Info, Status> {
-        let staged = known.stages.get(volume).and_then(|stage| stage.key.as_deref());
-        if let Some(key) = staged {
+    fn mount_of(&self, volume: &str, known: &Known, wanted: Wanted) -> Result<Info, Status> {
+        let stage = known.stages.get(volume);
+        let staged = stage.and_then(|stage| stage.key.as_deref());
+        let differs = staged.is_some() && stage.is_some_and(|stage| stage.selinux != wanted.selinux);
+        if let Some(key) = staged.filter(|_| !differs) {
             match self.mounter.wait(key, CLIENT) {
                 Err(Error::Refused(Refusal::Unknown, _)) => {}
                 other => return other.map_err(status),
             }
         }
-        let spec = spec.ok_or_else(|| match staged {
+        let spec = wanted.spec.ok_or_else(|| match staged {
+            // Another mount, for which the Secret is needed.
+            Some(_) if differs => Status::failed_precondition(format!(
+                "{volume} is staged for pods of another SELinux context: name its Secret in nodePublishSecretRef, too, or give the pods \
+                 one seLinuxOptions"
+            )),
             Some(_) => Status::failed_precondition(format!("{volume}: its mount is not known any more; stage it again")),
             None => Status::invalid_argument(format!(
                 "{volume}: it is not staged, and no Secret with metaurl came with the request; name one in nodeStageSecretRef or \
@@ -193,10 +204,14 @@ impl Volumes {
     ///
     /// # Errors
     /// What is in the way.
-    pub fn unpublish(&self, target: &Path) -> Result<(), Status> {
+    pub fn unpublish(&self, volume: &str, target: &Path) -> Result<(), Status> {
+        let record = self.known().targets.get(target).cloned();
+        if let Some(other) = record.as_ref().filter(|record| record.volume != volume) {
+            tracing::warn!("{volume} is not at {}: {} is, and stays", target.display(), other.volume);
+            return Ok(());
+        }
         bind::unmount(target)?;
         // Before the directory goes, which may fail: nobody is to bind there again.
-        let record = self.known().targets.get(target).cloned();
         written(self.memory.change(|known| _ = known.targets.remove(target)))?;
         // A volume that was never staged has nobody else to end its client.
         if let Some(record) = record.filter(|record| !self.known().stages.contains_key(&record.volume)) {

@@ -16,6 +16,9 @@ pub struct Stage {
     pub path: PathBuf,
     /// The client's mount; none when the Secret comes with each publication.
     pub key: Option<String>,
+    /// The option with the SELinux context of the mount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selinux: Option<String>,
 }
 
 /// A place where a pod finds a volume.

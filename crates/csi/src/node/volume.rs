@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use ciderfs_format::Secret;
+use ciderfs_fuse::mount::{is_context, split_text};
 use ciderfs_mounter::Spec;
 use tonic::Status;
 
 use crate::capability;
+use crate::ids::MADE;
 use crate::proto::VolumeCapability;
 use crate::proto::volume_capability::AccessType;
 use crate::proto::volume_capability::access_mode::Mode;
@@ -67,6 +69,14 @@ pub fn spec(
     Spec::new(volume, &address, options, variables(&secrets)).map(Some).map_err(Status::invalid_argument)
 }
 
+/// The option with the SELinux context that a request asks for. A mount has one for all its files.
+///
+/// # Errors
+/// `INVALID_ARGUMENT`.
+pub fn selinux(context: &Map, capability: Option<&VolumeCapability>) -> Result<Option<String>, Status> {
+    Ok(options(context, capability)?.into_iter().find(|option| is_context(option)))
+}
+
 /// Those of the volume, then those of the claim; then the directory.
 fn options(context: &Map, capability: Option<&VolumeCapability>) -> Result<Vec<String>, Status> {
     let flags = capability.and_then(|c| match &c.access_type {
@@ -75,12 +85,14 @@ fn options(context: &Map, capability: Option<&VolumeCapability>) -> Result<Vec<S
     });
     let lists = context.get("mountOptions").into_iter().chain(flags.into_iter().flatten());
     let (mut options, mut dir) = (Vec::new(), String::new());
-    for word in lists.flat_map(|list| list.split(',')).map(str::trim).filter(|word| !word.is_empty()) {
+    for word in lists.flat_map(|list| split_text(list)).map(str::trim).filter(|word| !word.is_empty()) {
         match word.strip_prefix("subdir=") {
             Some(path) => dir = path.to_owned(),
             None => options.push(word.to_owned()),
         }
     }
+    // Where the controller has made it, and not below another one that options name.
+    let is_made = dir.is_empty() && context.get(MADE).is_some_and(|made| made == "true");
     if let Some(path) = context.get("subPath") {
         dir = format!("{}/{path}", dir.trim_end_matches('/'));
     }
@@ -92,6 +104,9 @@ fn options(context: &Map, capability: Option<&VolumeCapability>) -> Result<Vec<S
             )));
         }
         options.push(format!("subdir=/{}", names.join("/")));
+        if is_made {
+            options.push("existing-subdir".into());
+        }
     }
     Ok(options)
 }
@@ -164,8 +179,30 @@ mod tests {
             ]
         );
         assert_eq!(super::spec("v", &context, &map(&[]), Some(&capability)).unwrap(), None);
+        // One that the controller has made is not made again when it is gone.
+        let made = map(&[("subPath", "pvc-1"), (MADE, "true")]);
+        let made = super::spec("pvc-1", &made, &secrets, None).unwrap().unwrap();
+        assert_eq!(made.options, ["subdir=/pvc-1", "existing-subdir"]);
         let outside = map(&[("subPath", "../x")]);
         assert!(super::spec("v", &outside, &secrets, Some(&capability)).is_err());
+    }
+
+    #[test]
+    fn another_context_of_selinux_is_another_mount() {
+        let (secrets, context) = (map(&[("metaurl", "redis://h/1")]), map(&[("subPath", "pvc-1")]));
+        let [one, other] = ["s0:c15,c100", "s0:c1,c2"].map(|categories| {
+            // As kubelet writes it.
+            let flag = format!("context=\"system_u:object_r:container_file_t:{categories}\"");
+            let capability = capability(&["noatime", &flag], Mode::MultiNodeMultiWriter);
+            assert_eq!(selinux(&context, Some(&capability)).unwrap().as_ref(), Some(&flag));
+            let spec = spec("pvc-1", &context, &secrets, Some(&capability)).unwrap().unwrap();
+            assert_eq!(spec.options, ["noatime", &flag, "subdir=/pvc-1"]);
+            spec
+        });
+        assert!(one != other && !one.is_like(&other));
+        // What is not closed would take the directory with it.
+        let open = capability(&["context=\"a"], Mode::MultiNodeMultiWriter);
+        assert!(super::spec("pvc-1", &context, &secrets, Some(&open)).is_err());
     }
 
     #[test]

@@ -128,6 +128,10 @@ impl Kit {
         ControllerClient::new(self.channel.clone().unwrap())
     }
 
+    pub fn channel(&self) -> Channel {
+        self.channel.clone().unwrap()
+    }
+
     pub fn identity(&self) -> IdentityClient<Channel> {
         IdentityClient::new(self.channel.clone().unwrap())
     }

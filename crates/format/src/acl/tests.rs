@@ -12,7 +12,7 @@ fn rule(perms: [u16; 4], users: &[AclEntry], groups: &[AclEntry]) -> AclRule {
     AclRule { owner, group, mask, other, named_users: users.into(), named_groups: groups.into() }
 }
 
-/// `acl` 1 and 2 of meta-redis.md 2.2, the rule and its SQL columns of meta-sql-kv.md appendix A.
+/// `acl` 1 and 2, the rule and its SQL columns: `docs/format/acls-and-xattrs.md#examples`.
 #[test]
 fn captured() {
     let cases = [

@@ -1,5 +1,5 @@
 //! The form in which programs read and write ACLs: Linux's extended attribute, version 2, in the byte order of the
-//! machine (`spec/data-path.md` 8.7).
+//! machine (`docs/format/acls-and-xattrs.md#extended-attribute-of-an-acl`).
 
 use super::{AclEntry, AclRule, UNDEFINED};
 

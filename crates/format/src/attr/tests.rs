@@ -30,7 +30,7 @@ fn dir(mode: u16, t: Time) -> Attr {
 const BORN: &str =
     "00000000 00000000 000000006b02b810 00000000 000000006b02b810 00000000 000000006b02b810 00000000";
 
-/// The records of meta-redis.md 2.2 and appendix A.1, both ways.
+/// The records of `docs/format/inodes-and-attributes.md#examples`, both ways.
 #[test]
 fn captured() {
     let born = time(0x6b02_b810, 0);
@@ -102,7 +102,7 @@ fn captured() {
         assert_eq!(attr.encode(), raw);
         assert!([72, 73, 80, 81].contains(&raw.len()));
     }
-    // meta-sql-kv.md appendix A: fifo and socket types of meta-redis.md 2.2.
+    // `docs/format/inodes-and-attributes.md#fields`.
     let kind = |type_mode: &str| {
         Attr::decode(&hex(&format!("00 {type_mode} {BORN} 00000001 0000000000000000 00000000"))).unwrap().kind
     };

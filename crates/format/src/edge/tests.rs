@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::testing::hex;
 
-/// Entries of meta-redis.md 2.2.
+/// Entries of `docs/format/inodes-and-attributes.md#examples`.
 #[test]
 fn captured() {
     let cases = [

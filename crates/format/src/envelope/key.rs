@@ -1,4 +1,4 @@
-//! The volume's private key out of a PEM file (`spec/data-path.md` 2.4).
+//! The volume's private key out of a PEM file (`docs/format/objects.md#private-keys`).
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Encryption of the secrets in the settings (`spec/data-path.md` 2.4). It only keeps them from casual eyes: the
+//! Encryption of the secrets in the settings (`docs/format/settings.md#secrets`). It only keeps them from casual eyes: the
 //! key is made from the UUID in the same document.
 
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};

@@ -52,7 +52,7 @@ fn secrets_of_the_official_client() {
     s.decrypt_secrets().unwrap();
     assert_eq!(s.encrypt_key.expose(), include_str!("../../testdata/keys/rsa-legacy-aes256.pem"));
 
-    // Appendix A.8 of meta-redis.md; the nonce is part of the stored value.
+    // `docs/format/settings.md#secrets`; the nonce is part of the stored value.
     let stored = "hyKEHlESe0hKOmlamd4BhWsx+TU/VSpT9dPKwlBlUI4K";
     let mut s = Settings::new("vol", "cb17d9ba-a2e6-4b75-bb43-3b00415f41f1", "s3", "");
     s.secret_key = stored.into();
@@ -297,7 +297,7 @@ fn names_and_sizes() {
     for bad in ["", "ab", "-ab", "ab-", "Abc", "a_b", "a.b", "a b", "äbc", &"x".repeat(64)] {
         assert!(validate_name(bad).is_err(), "{bad}");
     }
-    // The cases of data-path.md 1.1, in bytes.
+    // The cases of `docs/format/settings.md#fields`, in bytes.
     for (asked, kib) in [(100 << 10, 64), (5 << 20, 4096), (17 << 20, 16384), (1 << 10, 64), (0, 64)] {
         assert_eq!(round_block_size(asked), kib << 10);
     }

@@ -7,7 +7,7 @@ fn record(pos: u32, id: u64, size: u32, off: u32, len: u32) -> Slice {
     Slice { pos, id, size, off, len }
 }
 
-/// Records of meta-redis.md 2.2 and appendix A, and of meta-sql-kv.md appendix A.
+/// Records of `docs/format/chunks-and-slices.md#examples`.
 #[test]
 fn captured() {
     let cases = [
@@ -34,7 +34,7 @@ fn captured() {
     assert!(Slice::decode(&raw[..23]).is_err());
 }
 
-/// The example of meta-redis.md 4.4.
+/// The example of `docs/format/chunks-and-slices.md#resolving-a-chunk`.
 #[test]
 fn resolved_example() {
     let list = [

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn hours() {
-    // An hourly directory of meta-redis.md 2.2 and a moment in it.
+    // An hourly directory of `docs/format/inodes-and-attributes.md#examples` and a moment in it.
     assert_eq!(hour_name(1_795_340_362), "2026-11-22-09");
     assert_eq!(parse_hour("2026-11-22-09"), Some(1_795_338_000));
     // Moments from `date -u +%s`.

@@ -9,6 +9,7 @@ use std::path::Path;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
+use super::options::has_selinux;
 use super::{MountError, MountOptions};
 
 /// Opens the FUSE device.
@@ -32,9 +33,19 @@ pub(super) fn mount(mountpoint: &Path, options: &MountOptions) -> Result<OwnedFd
         Err(Errno::BUSY) => {
             Err(MountError::Busy { mountpoint: mountpoint.into(), by: "something is mounted there".into() })
         }
-        Err(Errno::INVAL) => Err(MountError::Option {
-            option: data.to_string_lossy().into_owned(),
-            reason: "the kernel does not accept one of these",
+        Err(Errno::INVAL) => Err(match options.context() {
+            Some(option) if !has_selinux() => MountError::Option {
+                option: option.into(),
+                reason: "the kernel of this machine does not run SELinux: remove the option (on Kubernetes: csidriver.seLinuxMount=false)",
+            },
+            Some(option) => MountError::Option {
+                option: option.into(),
+                reason: "SELinux does not accept it; is the context one that its policy knows?",
+            },
+            None => MountError::Option {
+                option: data.to_string_lossy().into_owned(),
+                reason: "the kernel does not accept one of these",
+            },
         }),
         Err(e) => Err(MountError::io(mountpoint, e.into())),
     }

@@ -19,7 +19,7 @@ use std::time::Duration;
 pub use error::MountError;
 pub use guard::MountGuard;
 pub use mountinfo::{MountInfo, find_mount, list_mounts};
-pub use options::MountOptions;
+pub use options::{MountOptions, has_selinux, is_context, is_one, split, split_text};
 
 /// Mounts a FUSE file system on a directory: directly when privileged, else with the program `fusermount3`.
 /// Serve the returned descriptor with [`crate::Session`] soon; the first access to the mount waits for it.

@@ -8,6 +8,54 @@ use super::MountError;
 const IGNORED: [&str; 9] =
     ["_netdev", "nofail", "auto", "noauto", "user", "users", "nouser", "nousers", "defaults"];
 
+/// Options that name the SELinux context of a mount or of its files. There are commas in contexts, so mount(8) and kubelet quote them.
+const CONTEXTS: [&str; 4] = ["context=", "fscontext=", "defcontext=", "rootcontext="];
+
+/// The options of a list, as mount(8) and the kernel read it: a comma ends one, but not in the quotes of a context.
+pub fn split(list: &[u8]) -> Vec<&[u8]> {
+    let (mut out, mut rest) = (Vec::new(), list);
+    loop {
+        let end = end_of_first(rest);
+        out.push(&rest[..end]);
+        match rest.get(end + 1..) {
+            Some(more) => rest = more,
+            None => return out,
+        }
+    }
+}
+
+/// The same of a text.
+pub fn split_text(list: &str) -> Vec<&str> {
+    // A comma or quote is no part of a longer character.
+    split(list.as_bytes()).into_iter().filter_map(|option| std::str::from_utf8(option).ok()).collect()
+}
+
+fn end_of_first(list: &[u8]) -> usize {
+    let quoted = CONTEXTS.iter().find_map(|name| {
+        let value = list.strip_prefix(name.as_bytes())?.strip_prefix(b"\"")?;
+        Some(name.len() + 1 + value.iter().position(|b| *b == b'"')? + 1)
+    });
+    let from = quoted.unwrap_or(0);
+    list[from..].iter().position(|b| *b == b',').map_or(list.len(), |at| from + at)
+}
+
+/// Does an option name a context of SELinux?
+pub fn is_context(option: &str) -> bool {
+    CONTEXTS.iter().any(|name| option.starts_with(name))
+}
+
+/// Is it one option wherever it stands in a list?
+pub fn is_one(option: &str) -> bool {
+    let quotes = option.matches('"').count();
+    let is_closed = || quotes == 0 || (quotes == 2 && option.ends_with('"') && option.contains("=\""));
+    split(option.as_bytes()).len() == 1 && (!is_context(option) || is_closed())
+}
+
+/// Does the kernel run SELinux? Its file system is there as soon as it does, mounted or not.
+pub fn has_selinux() -> bool {
+    std::fs::read_to_string("/proc/filesystems").is_ok_and(|all| all.contains("selinuxfs"))
+}
+
 /// How to mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountOptions {
@@ -124,6 +172,11 @@ impl MountOptions {
         all
     }
 
+    /// The option that names a context of SELinux, if there is one.
+    pub(crate) fn context(&self) -> Option<&str> {
+        self.passed_on().find(|option| is_context(option))
+    }
+
     fn passed_on(&self) -> impl Iterator<Item = &str> {
         self.extra.iter().map(String::as_str).filter(|o| {
             !o.is_empty() && !o.starts_with("x-") && !o.starts_with("comment=") && !IGNORED.contains(o)
@@ -166,8 +219,8 @@ fn check(option: &str) -> Result<(), MountError> {
     if OWN.iter().any(|own| option.starts_with(own)) {
         return fail("is set by the program itself");
     }
-    if option.contains([',', '\0']) {
-        return fail("may not contain a comma");
+    if option.contains('\0') || !is_one(option) {
+        return fail("may not contain a comma, but in the quotes of an SELinux context");
     }
     Ok(())
 }

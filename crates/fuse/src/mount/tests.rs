@@ -106,3 +106,27 @@ fn the_helper_mounts_and_unmounts() {
         "{missing}"
     );
 }
+
+#[test]
+fn contexts_of_selinux_are_one_option_with_their_commas() {
+    let context = "context=\"system_u:object_r:container_file_t:s0:c15,c100\"";
+    let list = format!("ro,{context},noatime,x-a=\"b,c\",");
+    assert_eq!(split_text(&list), ["ro", context, "noatime", "x-a=\"b", "c\"", ""]);
+    let options = MountOptions { extra: vec!["noatime".into(), context.into()], ..MountOptions::default() };
+    assert_eq!(options.for_kernel().unwrap().1, [context]);
+    assert_eq!(options.for_fusermount().unwrap(), format!("rw,nodev,nosuid,fsname=fuse,noatime,{context}"));
+    // None of them takes what comes after it, or brings something with it.
+    for bad in [
+        "context=\"a,b",
+        "context=a,b",
+        "context=\"a\",fd=3",
+        "context=\"a\"b\"",
+        "context=a\"b\"",
+        "noatime=\"a,b\"",
+        "context=\"a\"\"",
+    ] {
+        let options = MountOptions { extra: vec![bad.into()], ..MountOptions::default() };
+        assert!(matches!(options.for_kernel(), Err(MountError::Option { .. })), "{bad}");
+        assert!(matches!(options.for_fusermount(), Err(MountError::Option { .. })), "{bad}");
+    }
+}

@@ -11,10 +11,9 @@ use zerocopy::IntoBytes;
 
 use crate::abi::{self, wire};
 use crate::buffer::{Body, BufferPool};
-use crate::dispatch::Dispatcher;
 
 use super::stop::Stop;
-use super::{Queues, ReplyChannel, Transport};
+use super::{Queues, ReplyChannel, Sink, Transport};
 
 /// Requests up to this many bytes are copied so that the receive buffer is free at once.
 const SMALL: usize = 8 << 10;
@@ -143,7 +142,7 @@ impl DevTransport {
         Self { channels, pool, thread_name, stop }
     }
 
-    fn read_loop(&self, channel: &Arc<DevChannel>, dispatcher: &Dispatcher) -> io::Result<()> {
+    fn read_loop(&self, channel: &Arc<DevChannel>, sink: &dyn Sink) -> io::Result<()> {
         let reply_to: Arc<dyn ReplyChannel> = channel.clone();
         let _reader = self.stop.reader();
         // The pool's limit leaves room for one buffer for each reader.
@@ -167,27 +166,27 @@ impl DevTransport {
                     }
                 }
             };
-            dispatcher.dispatch(body, &reply_to);
+            sink.take(body, &reply_to);
         }
         Ok(())
     }
 }
 
 impl Transport for DevTransport {
-    fn serve(&self, dispatcher: &Dispatcher) -> io::Result<()> {
+    fn serve(&self, sink: &dyn Sink) -> io::Result<()> {
         std::thread::scope(|scope| {
             let mut result = Ok(());
             let mut readers = Vec::new();
             for (i, channel) in self.channels.iter().enumerate().skip(1) {
                 let thread = std::thread::Builder::new().name(format!("{}-{i}", self.thread_name));
-                match thread.spawn_scoped(scope, move || self.read_loop(channel, dispatcher)) {
+                match thread.spawn_scoped(scope, move || self.read_loop(channel, sink)) {
                     Ok(reader) => readers.push(reader),
                     Err(e) => tracing::warn!("fewer FUSE readers than wanted: {e}"),
                 }
             }
             // This thread is the first reader.
             if let Some(first) = self.channels.first() {
-                result = self.read_loop(first, dispatcher);
+                result = self.read_loop(first, sink);
             }
             for reader in readers {
                 let ended = reader.join().unwrap_or_else(|_| Err(io::Error::other("a FUSE reader panicked")));

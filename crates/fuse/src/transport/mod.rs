@@ -6,8 +6,9 @@ mod dev;
 mod stop;
 
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 
-pub use crate::dispatch::Dispatcher;
+use crate::buffer::Body;
 pub(crate) use dev::{DevChannel, DevTransport, receive};
 pub(crate) use stop::Stop;
 
@@ -31,12 +32,18 @@ pub trait ReplyChannel: Send + Sync {
     fn send(&self, unique: u64, error: i32, payload: &[IoSlice<'_>]) -> io::Result<()>;
 }
 
+/// Who takes the requests that a transport received.
+pub(crate) trait Sink: Send + Sync {
+    /// Takes one request, as the kernel wrote it; its answer goes to `channel`, then or later, from any thread. Never panics.
+    fn take(&self, body: Body, channel: &Arc<dyn ReplyChannel>);
+}
+
 /// Receives requests until the file system is unmounted. One implementation reads `/dev/fuse`; another may use
 /// io_uring and keep a reader of this kind for FORGET, INTERRUPT and notifications.
-pub trait Transport: Send {
-    /// Receives requests on threads of its own and gives them to `dispatcher`. Returns when all threads ended.
+pub(crate) trait Transport: Send {
+    /// Receives requests on threads of its own and gives them to `sink`. Returns when all threads ended.
     ///
     /// # Errors
     /// The first failure other than an orderly end.
-    fn serve(&self, dispatcher: &Dispatcher) -> io::Result<()>;
+    fn serve(&self, sink: &dyn Sink) -> io::Result<()>;
 }

@@ -7,6 +7,7 @@ local function arg() at = at + 1 return ARGV[at] end
 local function num() return tonumber(arg()) end
 local function key() return KEYS[num()] end
 
+-- A letter stands for one thing only, guard or write.
 local guard = {}
 -- Attributes: expected record or '', letters of the fields that matter.
 function guard.A()
@@ -224,7 +225,7 @@ function write.F()
 end
 -- Adds to the usage under a quota: hashes of limits, used bytes, used inodes; the field; limits of a missing one, or '' to
 -- leave it missing; bytes and inodes. Output: 1 if there is one now.
-function write.Y()
+function write.J()
   local limits, space, inodes, field, start, bytes, nodes = key(), key(), key(), arg(), arg(), arg(), arg()
   local there = start ~= '' or call('HEXISTS', inodes, field) == 1
   if there then

@@ -79,6 +79,12 @@ impl Tables {
             Write::DelDelfile(ino, length) => {
                 self.delfiles.remove(&(*ino, *length));
             }
+            Write::PutDetached(ino, at) => {
+                self.detached.insert(*ino, *at);
+            }
+            Write::DelDetached(ino) => {
+                self.detached.remove(ino);
+            }
             Write::PutSustained(sid, ino) => {
                 self.sustained.insert((*sid, *ino));
             }

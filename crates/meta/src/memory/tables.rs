@@ -29,6 +29,7 @@ pub(super) struct Tables {
     pub stamps: HashMap<Job, i64>,
     pub setting: Option<Bytes>,
     pub delfiles: BTreeMap<(Ino, u64), i64>,
+    pub detached: BTreeMap<Ino, i64>,
     pub sustained: BTreeSet<(u64, Ino)>,
     pub dir_stats: BTreeMap<Ino, DirStat>,
     pub quotas: BTreeMap<QuotaKey, Quota>,
@@ -199,6 +200,13 @@ impl Tables {
                 .iter()
                 .filter(|(_, at)| *at <= t)
                 .map(|((ino, len), at)| Scanned::Delfile(*ino, *len, *at))
+                .take(limit)
+                .collect(),
+            Scan::Detached(t) => self
+                .detached
+                .iter()
+                .filter(|(_, at)| *at <= t)
+                .map(|(ino, _)| Scanned::Ino(*ino))
                 .take(limit)
                 .collect(),
             Scan::DeadSlices => self

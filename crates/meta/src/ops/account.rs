@@ -3,7 +3,7 @@
 //! Usage of the volume, of owners and of every directory with a quota above the change rides in the commit of the change
 //! itself, so it equals what a walk would find, whatever happens to the client. A limit is checked against what is
 //! believed and guarded, so that clients of this kind never exceed one together; the official client charges every few
-//! seconds, and what it has not charged yet nobody sees (`spec/meta-redis.md` 4.11).
+//! seconds, and what it has not charged yet nobody sees (`docs/format/quotas.md#how-usage-is-kept`).
 #![deny(clippy::arithmetic_side_effects, reason = "users and damaged records control these numbers")]
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! POSIX ACLs: setting, reading, inheriting, deciding (`spec/meta-redis.md` 4.10).
+//! POSIX ACLs: setting, reading, inheriting, deciding (`docs/format/acls-and-xattrs.md#setting`).
 
 use std::sync::Arc;
 

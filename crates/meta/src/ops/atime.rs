@@ -1,4 +1,4 @@
-//! Access times (`spec/meta-redis.md` 4.14).
+//! Access times (`docs/format/inodes-and-attributes.md#times`).
 
 use ciderfs_format::{Attr, Ino, Time};
 

@@ -273,7 +273,7 @@ impl Meta {
 }
 
 impl Meta {
-    /// `spec/meta-redis.md` 5.4.
+    /// What chmod, chown, utimes and truncate change, and who may (`docs/semantics.md#names-and-attributes`).
     fn setattr_step(&self, t: &mut Txn<'_>, c: &Caller, (ino, a): (Ino, &Attr), set: &SetAttr) -> Step<Attr> {
         if self.keeps(t, ino, a) {
             return Err(Errno::EPERM.into());

@@ -1,4 +1,4 @@
-//! Copying ranges between files by reference (`spec/meta-redis.md` 5.16): no data moves.
+//! Copying ranges between files by reference (`docs/format/chunks-and-slices.md#copying`): no data moves.
 //!
 //! The slices that a copy names must not be dropped between the moment when the source's lists were read and the commit.
 //! Each list that was read is therefore guarded: it still is what was copied, so each of its records still holds its

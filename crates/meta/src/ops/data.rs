@@ -404,7 +404,7 @@ pub(super) fn without_special_bits(c: &Caller, a: &Attr) -> u16 {
     a.mode & !(0o4000 | group_exec)
 }
 
-/// Buffers the records that make a truncated range read as zeros (`spec/meta-redis.md` 5.5).
+/// Buffers the records that make a truncated range read as zeros (`docs/format/chunks-and-slices.md#truncating`).
 ///
 /// Chunks that lie wholly beyond a new, smaller length give back their slices at once; the official client would keep their
 /// lists until a garbage collection.

@@ -1,4 +1,4 @@
-//! Allocating, punching and zeroing ranges of a file (`spec/meta-redis.md` 5.6).
+//! Allocating, punching and zeroing ranges of a file (`docs/format/chunks-and-slices.md#allocating`).
 //!
 //! Space is never set apart in advance: object stores have none to give. What `fallocate` promises is that the volume's limits
 //! allowed so much when it returned. That it was asked for is noted in the lists, for `st_blocks`.

@@ -1,4 +1,4 @@
-//! Advisory locks of a file: what a batch of requests of this client changes (`spec/meta-redis.md` 4.9).
+//! Advisory locks of a file: what a batch of requests of this client changes (`docs/format/sessions-and-locks.md#lock-owners`).
 //!
 //! Requests are granted on what is believed of the file's locks, guarded; the session must be registered, so that a client
 //! that was declared dead gets none. Giving back needs no look at others: nobody else writes this client's records.

@@ -1,5 +1,5 @@
 //! Usage of a directory that moves: its whole tree leaves the quotas above its old place and comes under those above its
-//! new one (`spec/meta-redis.md` 5.11).
+//! new one (`docs/format/quotas.md#directory-quotas`).
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 

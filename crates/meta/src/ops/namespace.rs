@@ -168,6 +168,47 @@ impl Meta {
             return Err(Errno::EROFS.into());
         }
         let trash = self.trash_for(dir).await?;
+        self.unlink_into(c, dir, name, trash).await
+    }
+
+    /// [`Meta::unlink`] for good, whether the volume has a trash or not.
+    ///
+    /// # Errors
+    /// As [`Meta::unlink`]; `EPERM` for others than the superuser.
+    pub async fn unlink_past_trash(&self, c: &Caller, parent: Ino, name: &[u8]) -> Result<Removed> {
+        let dir = self.check_past_trash(c, parent, name)?;
+        self.unlink_into(c, dir, name, None).await
+    }
+
+    /// [`Meta::rmdir`] for good.
+    ///
+    /// # Errors
+    /// As [`Meta::rmdir`]; `EPERM` for others than the superuser.
+    pub async fn rmdir_past_trash(&self, c: &Caller, parent: Ino, name: &[u8]) -> Result<Removed> {
+        let dir = self.check_past_trash(c, parent, name)?;
+        self.rmdir_into(c, dir, name, None).await
+    }
+
+    fn check_past_trash(&self, c: &Caller, parent: Ino, name: &[u8]) -> Result<Ino> {
+        let dir = self.real(parent);
+        check_name(name)?;
+        if c.uid != 0 || self.is_reserved(dir, name) || dir == Ino::TRASH {
+            return Err(Errno::EPERM.into());
+        }
+        if self.cfg.read_only {
+            return Err(Errno::EROFS.into());
+        }
+        Ok(dir)
+    }
+
+    /// [`Meta::unlink`] after its first checks; without a place in the trash it is for good.
+    pub(crate) async fn unlink_into(
+        &self,
+        c: &Caller,
+        dir: Ino,
+        name: &[u8],
+        trash: Option<Ino>,
+    ) -> Result<Removed> {
         let mut removing = None;
         let ran = self
             .run("Unlink", |t| {

@@ -1,5 +1,5 @@
 //! Administration of quotas: setting, listing, checking, and what the file system statistics say under them
-//! (`spec/meta-redis.md` 4.11, `spec/meta-sql-kv.md` 7.5).
+//! (`docs/format/quotas.md#directory-quotas`).
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -404,7 +404,7 @@ impl Meta {
         Ok(())
     }
 
-    /// Lowers what is free by the quotas from an inode upwards; the nearest says what is used (`spec/meta-redis.md` 5.18).
+    /// Lowers what is free by the quotas from an inode upwards; the nearest says what is used (`docs/format/quotas.md#checks`).
     /// What has no place, or several (removed, in the trash, with more names than one), counts as in the presented root.
     pub(crate) async fn clamp_by_quotas(&self, from: Ino, mut stat: VolumeStat) -> Result<VolumeStat> {
         let mut used = None;

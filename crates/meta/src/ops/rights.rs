@@ -32,6 +32,20 @@ pub(super) struct Ways<'a> {
 }
 
 impl Meta {
+    /// Refuses a directory that the caller could not walk to from the root of this mount.
+    ///
+    /// # Errors
+    /// `EACCES`; `ENOENT`; those of the engine.
+    pub async fn check_way_to(&self, c: &Caller, dir: Ino) -> Result<()> {
+        let dir = self.real(dir);
+        // What lies in the trash is shown to its superuser, and to others by rules of its own.
+        if dir.is_trash() && !self.is_subdir() {
+            return Ok(());
+        }
+        let leads = !Ways::new(self, c).leading_in(vec![dir]).await?.is_empty();
+        if leads { Ok(()) } else { Err(Errno::EACCES.into()) }
+    }
+
     /// May the caller search a directory, as far as is known without asking? Of one with an ACL nothing is.
     pub fn seems_searchable(&self, c: &Caller, dir: Ino) -> bool {
         let known = self.beliefs.attr(self.real(dir));
@@ -111,6 +125,14 @@ impl<'a> Ways<'a> {
     /// Of directories that hold a name of a node, those by which the caller may come to it.
     pub(super) async fn leading(&mut self, dirs: Vec<Ino>) -> Result<Vec<Ino>> {
         if self.caller.uid == 0 {
+            return Ok(dirs);
+        }
+        self.leading_in(dirs).await
+    }
+
+    /// The same, of what is below the root of this mount: the superuser of a mount of a part gets no further either.
+    pub(super) async fn leading_in(&mut self, dirs: Vec<Ino>) -> Result<Vec<Ino>> {
+        if self.caller.uid == 0 && !self.meta.is_subdir() {
             return Ok(dirs);
         }
         self.fetch(dirs.iter().copied()).await?;

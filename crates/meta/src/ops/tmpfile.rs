@@ -1,4 +1,4 @@
-//! Nameless files (`O_TMPFILE`, `spec/meta-redis.md` 5.13) and giving them a first name.
+//! Nameless files (`O_TMPFILE`, `docs/format/sessions-and-locks.md#sustained-inodes`) and giving them a first name.
 //!
 //! Such a file is what an unlinked open file is to every other client: an inode without links that the session sustains. It
 //! goes with its last close, or with the session.

@@ -1,4 +1,5 @@
-//! Extended attributes (`spec/meta-redis.md` 5.18), with the rules of a local file system where the official client has none.
+//! Extended attributes (`docs/format/acls-and-xattrs.md#extended-attributes`), with the rules of a local file system where the
+//! official client has none.
 
 use std::sync::Arc;
 

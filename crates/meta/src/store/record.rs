@@ -7,7 +7,7 @@ use ciderfs_format::{Attr, Edge, Ino, Slice};
 /// A name of an entry or an extended attribute, as raw bytes.
 pub type Name = Vec<u8>;
 
-/// Counters of a volume (`spec/meta-redis.md` 2.1, `spec/meta-sql-kv.md` 3.4).
+/// Counters of a volume (`docs/format/redis-keys.md#counters`, `docs/format/sql-tables.md#counters`).
 ///
 /// `NextInode` and `NextChunk` are only handed out through [`Store::allocate`], which hides that engines disagree on
 /// whether the stored number is the last used or the next free one.
@@ -29,7 +29,7 @@ pub enum Counter {
     AclMaxId,
 }
 
-/// Background jobs that one client of the fleet claims at a time (`spec/meta-redis.md` 6.1).
+/// Background jobs that one client of the fleet claims at a time (`docs/format/sessions-and-locks.md#background-jobs`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Job {
     /// `lastCleanupSessions`.
@@ -42,7 +42,7 @@ pub enum Job {
     CleanupSlices,
 }
 
-/// Usage of a directory's direct children (`spec/meta-redis.md` 4.11).
+/// Usage of a directory's direct children (`docs/format/quotas.md#directory-statistics`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct DirStat {
     /// Sum of the lengths of regular files, in bytes.
@@ -53,7 +53,7 @@ pub struct DirStat {
     pub inodes: i64,
 }
 
-/// Whom a quota binds (`spec/meta-redis.md` 4.11). The order is that of the checks.
+/// Whom a quota binds (`docs/format/quotas.md#checks`). The order is that of the checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum QuotaKey {
     /// Everything that a user owns.

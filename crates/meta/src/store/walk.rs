@@ -51,6 +51,8 @@ pub enum Scan {
     Sustained(u64),
     /// Files whose data must be removed and that were deleted at or before these unix seconds, [`Scanned::Delfile`].
     Delfiles(i64),
+    /// Directories without a name that were noted at or before these unix seconds, [`Scanned::Ino`].
+    Detached(i64),
     /// Slice references that are dead (no user left), [`Scanned::Slice`]. The engine drops redundant counts on the way.
     DeadSlices,
     /// Delayed slices, [`Scanned::Delayed`].

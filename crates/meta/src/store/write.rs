@@ -121,6 +121,10 @@ pub enum Write {
     PutDelfile(Ino, u64, i64),
     /// Its data is gone.
     DelDelfile(Ino, u64),
+    /// Notes, or notes again, a directory that is being filled and has no name yet (a clone); unix seconds.
+    PutDetached(Ino, i64),
+    /// It has a name, or is gone.
+    DelDetached(Ino),
     /// Keeps an unlinked inode for a session that has it open.
     PutSustained(u64, Ino),
     /// No longer.

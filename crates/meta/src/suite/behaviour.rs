@@ -2,6 +2,7 @@
 
 mod acls;
 mod attributes;
+mod clones;
 mod create;
 mod data;
 mod exchange;
@@ -20,6 +21,7 @@ mod xattrs;
 
 pub use acls::*;
 pub use attributes::*;
+pub use clones::*;
 pub use create::*;
 pub use data::*;
 pub use exchange::*;

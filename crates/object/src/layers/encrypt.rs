@@ -1,4 +1,4 @@
-//! Encrypts every object of a volume (`spec/data-path.md` 2.4).
+//! Encrypts every object of a volume (`docs/format/objects.md#encryption`).
 
 use std::fmt;
 use std::ops::Range;

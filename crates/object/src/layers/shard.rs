@@ -1,4 +1,4 @@
-//! Spreads objects over several buckets by a hash of their full key (`spec/data-path.md` 1.5).
+//! Spreads objects over several buckets by a hash of their full key (`docs/format/objects.md#shards`).
 
 use std::ops::Range;
 use std::sync::Arc;

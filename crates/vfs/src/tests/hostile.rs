@@ -30,7 +30,7 @@ async fn write(w: &World, writes: Vec<Write>) {
 }
 
 async fn info(c: &Client, ino: Ino) -> Value {
-    let progress = crate::control::Progress::default();
+    let progress = crate::tools::control::Progress::default();
     c.vfs.info(&ciderfs_meta::Caller::root(), ino, false, false, &progress).await
 }
 

@@ -6,7 +6,7 @@ use ciderfs_format::{FileType, Ino};
 use ciderfs_meta::{Caller, NewNode};
 
 use super::support::*;
-use crate::handles::Handle;
+use crate::io::handles::Handle;
 
 /// Entries of the large directory.
 const ENTRIES: usize = 100_000;

@@ -7,7 +7,7 @@ use ciderfs_format::{Ino, Time};
 use ciderfs_meta::{Caller, Errno, SetAttr, SetTime};
 
 use super::support::*;
-use crate::stale::LARGEFILE;
+use crate::kernel::looks::LARGEFILE;
 
 const LONG: Duration = Duration::from_secs(1000);
 const CHUNK: usize = 64 * MIB;
@@ -328,7 +328,7 @@ async fn opens_and_removals_do_not_miss_each_other() {
                             begun.notify_one();
                             // The list is asked for: it goes with the file.
                             if let Some(file) = c.vfs.files.get(ino) {
-                                file.forget_views();
+                                file.forget_content();
                             }
                             assert_eq!(c.read(o.fh, 0, 100).await, b"content", "file {n}");
                             c.close(o.fh).await.unwrap();

@@ -10,10 +10,11 @@ use ciderfs_meta::store::{
     Commit, Counter, DirCursor, DirEntry, Job, Outcome, Read, Scan, Scanned, Store, StoreError, Value,
 };
 use ciderfs_meta::{Caller, Lock, SetAttr};
+use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 
 use super::support::*;
-use crate::{DirItem, LockRequest};
+use crate::{DirItem, Growth, Kernel, LockRequest, Stale};
 
 /// An engine that holds back the reply to a commit that it has made.
 struct Late {
@@ -154,7 +155,7 @@ async fn a_change_that_is_overtaken_does_not_come_back() {
         let told = changing.await.unwrap().unwrap();
         if let Some((attr, since)) = told {
             // What the answer tells the kernel, which takes it whatever it was told before.
-            assert_eq!(b.vfs.still(ino, attr, since).await.length, 2 * SIZE as u64);
+            assert_eq!(b.vfs.tell_now(ino, attr, since).await.length, 2 * SIZE as u64);
         }
         assert!(b.read(fresh, 0, 2 * SIZE).await == [3; 2 * SIZE], "deed {deed}");
         assert_eq!(b.length(ino).await, 2 * SIZE, "deed {deed}");
@@ -227,7 +228,7 @@ async fn a_change_of_the_mode_during_a_commit_costs_no_pages() {
     let vfs = Arc::clone(&b.vfs);
     let flush = engine.hold(async move { vfs.fsync(fh).await }).await;
     // As a compaction does that ends now.
-    b.vfs.files.get(ino).unwrap().forget_views();
+    b.vfs.files.get(ino).unwrap().forget_content();
     let before = engine.turns();
     engine.answer();
     flush.await.unwrap().unwrap();
@@ -390,13 +391,7 @@ async fn every_lock_waits_until_old_pages_are_forgotten() {
     let (one, two) = (b.open(ino).await, b.open(ino).await);
     let (asked, forgotten) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let (began, go) = (Arc::clone(&asked), Arc::clone(&forgotten));
-    b.vfs.set_forgetter(Box::new(move |_, _, _| {
-        let (began, go) = (Arc::clone(&began), Arc::clone(&go));
-        Box::pin(async move {
-            began.add_permits(1);
-            drop(go.acquire().await);
-        })
-    }));
+    b.vfs.set_kernel(Arc::new(Slow { began, go }));
     a.write(fh, 0, &[2; SIZE]).await;
     a.close(fh).await.unwrap();
     let lock = |fh, owner| {
@@ -418,4 +413,30 @@ async fn every_lock_waits_until_old_pages_are_forgotten() {
         asked.available_permits() == before
     })
     .await;
+}
+
+/// A kernel that forgets when it is let.
+struct Slow {
+    began: Arc<Semaphore>,
+    go: Arc<Semaphore>,
+}
+
+impl Kernel for Slow {
+    fn invalidate(&self, _: Ino, _: Stale) {}
+
+    fn forget_name(&self, _: Ino, _: &[u8]) -> BoxFuture<'static, ()> {
+        Box::pin(async {})
+    }
+
+    fn forget(&self, _: Ino, _: u64, _: u64) -> BoxFuture<'static, ()> {
+        let (began, go) = (Arc::clone(&self.began), Arc::clone(&self.go));
+        Box::pin(async move {
+            began.add_permits(1);
+            drop(go.acquire().await);
+        })
+    }
+
+    fn grow(&self, _: Growth) -> BoxFuture<'static, bool> {
+        Box::pin(std::future::ready(false))
+    }
 }

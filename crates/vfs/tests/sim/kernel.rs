@@ -2,7 +2,7 @@
 //! of a few pages that are small.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ciderfs_format::lock::LockRecord;
@@ -10,6 +10,7 @@ use ciderfs_format::{Attr, Ino, Time};
 use ciderfs_meta::{Caller, Errno, Error, Lock, Result, SetAttr};
 use ciderfs_rt::Instant;
 use ciderfs_vfs::{Growth, LockRequest, Opened, Stale, Vfs};
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -127,43 +128,8 @@ impl Kernel {
             dir: tokio::sync::RwLock::default(),
         });
         kernel.vfs.set_mixes_direct(true);
-        kernel.listen();
+        kernel.vfs.set_kernel(Arc::new(Told(Arc::downgrade(&kernel))));
         kernel
-    }
-
-    /// What the vfs tells, as `mount::serve` passes it on.
-    fn listen(self: &Arc<Self>) {
-        let weak = Arc::downgrade(self);
-        self.vfs.set_invalidator(Box::new(move |ino, what| {
-            let Some(k) = weak.upgrade() else { return };
-            if what == Stale::Attributes {
-                k.invalidate_attributes(ino);
-                return;
-            }
-            ciderfs_rt::spawn(async move {
-                travel().await;
-                k.invalidate(ino, 0, 0).await;
-            });
-        }));
-        let weak = Arc::downgrade(self);
-        self.vfs.set_forgetter(Box::new(move |ino, off, len| {
-            let k = weak.upgrade();
-            let done = ciderfs_rt::spawn(async move {
-                let Some(k) = k else { return };
-                travel().await;
-                k.invalidate(ino, off, len).await;
-            });
-            Box::pin(async move { _ = done.await })
-        }));
-        let weak = Arc::downgrade(self);
-        self.vfs.set_grower(Box::new(move |growth| {
-            let k = weak.upgrade();
-            let done = ciderfs_rt::spawn(async move {
-                let Some(k) = k else { return false };
-                k.grow(growth).await
-            });
-            Box::pin(async move { done.await.unwrap_or(false) })
-        }));
     }
 
     async fn grow(&self, growth: Growth) -> bool {
@@ -815,6 +781,59 @@ impl Kernel {
         let done = self.vfs.lock(request, true, std::future::pending()).await;
         travel().await;
         done
+    }
+}
+
+/// What the vfs tells, as `mount::serve` passes it on.
+struct Told(Weak<Kernel>);
+
+impl Told {
+    /// Does something that is not waited for, or not by whoever has told it.
+    fn on_its_way<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+        &self,
+        message: impl FnOnce(Arc<Kernel>) -> F,
+    ) -> BoxFuture<'static, Option<T>> {
+        match self.0.upgrade().map(|k| ciderfs_rt::spawn(message(k))) {
+            Some(done) => Box::pin(async move { done.await.ok() }),
+            None => Box::pin(std::future::ready(None)),
+        }
+    }
+}
+
+impl ciderfs_vfs::Kernel for Told {
+    fn invalidate(&self, ino: Ino, what: Stale) {
+        let Some(k) = self.0.upgrade() else { return };
+        if what == Stale::Attributes {
+            k.invalidate_attributes(ino);
+            return;
+        }
+        drop(self.on_its_way(move |k| async move {
+            travel().await;
+            k.invalidate(ino, 0, 0).await;
+        }));
+    }
+
+    fn forget(&self, ino: Ino, off: u64, len: u64) -> BoxFuture<'static, ()> {
+        let done = self.on_its_way(move |k| async move {
+            travel().await;
+            k.invalidate(ino, off, len).await;
+        });
+        Box::pin(async move { _ = done.await })
+    }
+
+    fn forget_name(&self, _: Ino, name: &[u8]) -> BoxFuture<'static, ()> {
+        let name = name.to_vec();
+        let done = self.on_its_way(move |k| async move {
+            travel().await;
+            let _dir = k.dir.write().await;
+            k.known.lock().names.remove(&name);
+        });
+        Box::pin(async move { _ = done.await })
+    }
+
+    fn grow(&self, growth: Growth) -> BoxFuture<'static, bool> {
+        let done = self.on_its_way(move |k| async move { k.grow(growth).await });
+        Box::pin(async move { done.await.unwrap_or(false) })
     }
 }
 

@@ -1,15 +1,19 @@
 //! Mounting, and serving in this process.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ciderfs_format::{Settings, shown, shown_address};
+use ciderfs_fuse::mount::{absolute, find_mount};
 use ciderfs_mount::{MountedFs, ServeOptions, XattrOptions};
 use ciderfs_object::ObjectError;
 use ciderfs_vfs::{Metrics, Vfs};
 use ciderfs_volume::{Observer, Volume};
+use tokio::net::TcpListener;
 
+use super::document::{self, document};
 use super::follow::follow;
 use super::log_path;
 use super::report::Reporter;
@@ -67,15 +71,20 @@ async fn serve_async(args: &Args, banner: Option<&str>) -> Result<()> {
         return report.already(&occupant, &meta.settings()).await;
     }
     let metrics = Arc::new(config::metrics(args, &meta.settings())?);
+    let cache = document::chunk(&config.blocks, &meta.settings());
     let volume = Volume::with(meta, config, Some(observer(&metrics))).await?;
     complete(&mut options, args, &volume);
-    let document = document(args, &volume.settings, options.mount.read_only)?;
+    if connection.is_some() {
+        is_of(mountpoint, &options.mount.fsname)?;
+    }
     let (meta, blocks) = (Arc::clone(&volume.meta), Arc::clone(&volume.blocks));
     let mut signals = Signals::new()?;
     // Before the vfs, which notes the session for the next process.
     let lives = stop::start_session(&volume.meta, &mut signals).await?;
+    let metrics_at = listen_for_metrics(args).await;
+    let document = document(args, &volume, &options, cache, metrics_at.as_ref().map(|(_, at)| *at))?;
     let vfs = Vfs::new(meta, blocks, config::vfs(args, document, &options, metrics));
-    serve_metrics(args, &vfs).await;
+    serve_metrics(metrics_at.map(|(listener, _)| listener), &vfs);
     if connection.is_some() {
         let found = vfs.resume(lives).await?;
         tracing::info!(
@@ -194,18 +203,47 @@ fn complete(options: &mut ServeOptions, args: &Args, volume: &Volume) {
         // ACLs are attributes.
         enabled: acls || args.get(ENABLE_XATTR),
         capability: args.get(ENABLE_CAP),
-        selinux: args.find(ENABLE_SELINUX).unwrap_or_else(has_selinux),
+        selinux: args.find(ENABLE_SELINUX).unwrap_or_else(ciderfs_fuse::mount::has_selinux),
     };
 }
 
-async fn serve_metrics(args: &Args, vfs: &Arc<Vfs>) {
-    let address = args.get(METRICS);
-    if address.is_empty() {
-        return;
+/// Where the figures are told: by the mounter, that serves those of all its clients at one address, or here.
+async fn listen_for_metrics(args: &Args) -> Option<(TcpListener, SocketAddr)> {
+    let (address, explicit) = (args.get(METRICS), args.has(METRICS));
+    if address.is_empty() || (!explicit && std::env::var_os(ciderfs_mounter::metrics::ENV).is_some()) {
+        return None;
     }
-    match http::serve(address, args.has(METRICS), Arc::clone(vfs)).await {
-        Ok(at) => tracing::info!("Prometheus metrics at http://{at}/metrics"),
+    let listening = http::listen(address, explicit).await;
+    match &listening {
+        Ok((_, at)) => tracing::info!("Prometheus metrics at http://{at}/metrics"),
         Err(e) => tracing::error!("no metrics endpoint at {address}: {e}"),
+    }
+    listening.ok()
+}
+
+fn serve_metrics(listener: Option<TcpListener>, vfs: &Arc<Vfs>) {
+    let vfs = Arc::clone(vfs);
+    let text: http::Text = Arc::new(move || vfs.metrics().prometheus_text());
+    if let Some(at) = std::env::var_os(ciderfs_mounter::metrics::ENV)
+        && let Err(e) = http::serve_at(Path::new(&at), Arc::clone(&text))
+    {
+        tracing::error!("no metrics for the mounter at {}: {e}", shown(&at));
+    }
+    if let Some(listener) = listener {
+        http::serve(listener, text);
+    }
+}
+
+/// Whether a mount that goes on is of this volume: the address may lead to another one by now.
+fn is_of(mountpoint: &Path, source: &str) -> Result<()> {
+    let there = absolute(mountpoint).and_then(|full| find_mount(&full))?;
+    match there.filter(|mount| mount.source != source) {
+        Some(other) => Err(Failure::new(format!(
+            "{} is mounted at {}, and not {source}: unmount it first",
+            other.source,
+            shown(&mountpoint)
+        ))),
+        None => Ok(()),
     }
 }
 
@@ -309,24 +347,4 @@ impl Report<'_> {
             fstab::enter(self.args);
         }
     }
-}
-
-/// The document `.config`.
-fn document(args: &Args, settings: &Settings, read_only: bool) -> Result<serde_json::Value> {
-    let format: serde_json::Value = serde_json::from_str(&settings.to_display_json()?)?;
-    Ok(serde_json::json!({
-        "Meta": { "ReadOnly": read_only, "Subdir": config::subdir(args).unwrap_or_default() },
-        "Format": format,
-        "Mountpoint": shown(args.place(1)),
-        "Version": ciderfs_format::version::presented_version(env!("CARGO_PKG_VERSION")),
-        "Pid": std::process::id(),
-        // The official client's way to take a mount over is not ours: its mount command mounts on top instead of asking for it.
-        "CommPath": "",
-        "Supervised": worker::get().is_some(),
-    }))
-}
-
-/// Does the kernel run SELinux? Its file system is there as soon as it does, mounted or not.
-fn has_selinux() -> bool {
-    std::fs::read_to_string("/proc/filesystems").is_ok_and(|all| all.contains("selinuxfs"))
 }

@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::report::Reporter;
 use crate::failure::{EXIT_STOP, Failure, Result};
-use crate::supervise::worker::{self, Worker};
+use crate::supervise::{custody, worker};
 
 /// After a signal, the mount may go on flushing as long as this is not without effect for so long.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
@@ -189,9 +189,13 @@ impl Signals {
                 _ = self.term.recv() => Failure::signal(libc::SIGTERM),
                 _ = self.int.recv() => Failure::signal(libc::SIGINT),
             };
-            // A service manager signals all processes; the supervisor says it once.
-            if worker.is_none_or(Worker::is_orphan) {
-                return failure;
+            // A service manager signals all processes; the supervisor says it once. The official driver means the one that it signals.
+            let supervised = worker.filter(|_| custody::socket().is_none());
+            match supervised.filter(|worker| !worker.is_orphan() || init::is_contained()) {
+                None => return failure,
+                // Who holds the mount gives it to the next container.
+                Some(worker) if worker.is_orphan() => worker.leave(),
+                Some(_) => {}
             }
         }
     }

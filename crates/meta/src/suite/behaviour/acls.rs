@@ -295,3 +295,31 @@ pub async fn acls_off(engine: Engine) {
     assert_eq!(c.acl(f, XATTR_ACCESS).await.unwrap().named_users, r.named_users);
     w.check().await;
 }
+
+/// A clone has the ACLs of its source; those of one that is not preserved follow the umask like its mode.
+pub async fn clones_and_acls(engine: Engine) {
+    let w = world(engine).await;
+    let c = w.client().await;
+    let top = c.dir(ROOT, "t").await;
+    let default = rule([7, 5, 5, 0], &[(7, 7)], &[]);
+    c.put_acl(&root(), top, XATTR_DEFAULT, &default).await.unwrap();
+    let rules = [7, 6, 5].map(|perm| rule([6, 4, 6, 4], &[(perm.into(), perm)], &[]));
+    for (n, rule) in rules.iter().enumerate() {
+        let f = c.file(top, &n.to_string()).await;
+        c.put_acl(&root(), f, XATTR_ACCESS, rule).await.unwrap();
+    }
+    for preserve in [true, false] {
+        let how = crate::CloneOptions { preserve, umask: 0o027, at_once: 4, without_xattrs: None };
+        let name = format!("clone {preserve}");
+        let progress = std::sync::Arc::default();
+        let made = c.meta.clone_tree(&root(), top, ROOT, name.as_bytes(), &how, &progress).await.unwrap();
+        assert_eq!(c.acl(made, XATTR_DEFAULT).await, Some(default.clone()));
+        for (n, rule) in rules.iter().enumerate() {
+            let f = c.find(made, &n.to_string()).await.unwrap();
+            let mode = if preserve { 0o664 } else { 0o640 };
+            assert_eq!(c.stat(f).await.mode, mode);
+            assert_eq!(c.acl(f, XATTR_ACCESS).await, Some(rule.with_mode(mode)), "{preserve} {n}");
+        }
+    }
+    w.check().await;
+}

@@ -280,6 +280,16 @@ pub async fn subdirectory_as_root(engine: Engine) {
     let bad = crate::MetaConfig { subdir: Some("a/b/f".into()), ..World::config() };
     let refused = crate::Meta::load(w.engine.open().await, bad).await;
     assert!(refused.is_err());
+    // One that must be there is not made.
+    let existing = |subdir: &str| crate::MetaConfig {
+        subdir: Some(subdir.into()),
+        existing_subdir: true,
+        ..World::config()
+    };
+    let refused = crate::Meta::load(w.engine.open().await, existing("a/gone")).await;
+    assert!(refused.is_err_and(|e| e.to_string().contains("no directory gone")));
+    assert_eq!(whole.ls(a).await, ["b"]);
+    assert_eq!(w.client_with(existing("a/b")).await.ls(ROOT).await, ["f"]);
     w.check().await;
 }
 

@@ -173,6 +173,25 @@ pub async fn deleted_files(engine: Engine) {
     assert_eq!(until(500).await, [(7, 0, 100), (9, 5, 300)]);
 }
 
+/// Directories without a name, by age.
+pub async fn detached_trees(engine: Engine) {
+    let s = ready(&engine).await;
+    let s = s.as_ref();
+    write(s, [(7, 100), (8, 200), (9, 300), (7, 400)].map(|(i, at)| Write::PutDetached(Ino(i), at)).to_vec())
+        .await;
+    let until = async |at, limit| {
+        let items = s.scan(&Scan::Detached(at), limit).await.unwrap();
+        let row = |i| if let Scanned::Ino(i) = i { i.0 } else { panic!() };
+        sorted::<u64>(items.into_iter().map(row).collect())
+    };
+    assert!(until(199, 10).await.is_empty());
+    assert_eq!(until(300, 10).await, [8, 9]);
+    assert_eq!(until(i64::MAX >> 1, 10).await, [7, 8, 9]);
+    assert_eq!(until(i64::MAX >> 1, 2).await.len(), 2);
+    write(s, vec![Write::DelDetached(Ino(8)), Write::DelDetached(Ino(11))]).await;
+    assert_eq!(until(i64::MAX >> 1, usize::MAX).await, [7, 9]);
+}
+
 /// Usage records of directories are added to only if they exist.
 pub async fn dir_stats(engine: Engine) {
     let s = ready(&engine).await;
