@@ -102,10 +102,12 @@ pub struct SlowObjects(pub Arc<ciderfs_object::MemoryStore>);
 #[async_trait]
 impl ObjectStore for SlowObjects {
     async fn put_in_tier(&self, key: &str, body: Bytes, tier: u8) -> ObjectResult<()> {
+        trace(|| format!("put {key}"));
         there_and_back(self.0.put_in_tier(key, body, tier)).await
     }
 
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> ObjectResult<Bytes> {
+        trace(|| format!("get {key} {range:?}"));
         there_and_back(self.0.get(key, range)).await
     }
 
@@ -114,6 +116,7 @@ impl ObjectStore for SlowObjects {
     }
 
     async fn delete(&self, key: &str) -> ObjectResult<()> {
+        trace(|| format!("delete {key}"));
         there_and_back(self.0.delete(key)).await
     }
 
