@@ -139,7 +139,7 @@ impl ObjectStore for SlowObjects {
 }
 
 /// For whoever looks for what makes two runs differ.
-fn trace(text: impl FnOnce() -> String) {
+pub fn trace(text: impl FnOnce() -> String) {
     if std::env::var_os("SIM_TRACE").is_some() {
         eprintln!("{:?} {}", ciderfs_rt::replay::elapsed().unwrap_or_default(), text());
     }

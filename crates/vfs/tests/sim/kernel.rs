@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::engine::{draw, one_in, travel};
+use crate::engine::{draw, one_in, trace, travel};
 
 /// Bytes of a page. Nothing below knows how long a real one is.
 pub const PAGE: u64 = 64;
@@ -146,6 +146,7 @@ impl Kernel {
     // Notifications.
 
     fn invalidate_attributes(&self, ino: Ino) -> bool {
+        trace(|| format!("inode {ino}: attributes are out of date"));
         let mut k = self.known.lock();
         let known = k.nodes.contains_key(&ino);
         if known {
@@ -259,6 +260,7 @@ impl Kernel {
             let new = !k.nodes.contains_key(&ino);
             let node = k.node(ino);
             if !new && ((asked != 0 && node.version > asked) || node.unstable) {
+                trace(|| format!("inode {ino}: length {} is too late", attr.length));
                 return;
             }
             let (size, mtime) = (node.size, node.mtime);
