@@ -4,8 +4,6 @@
 //! has whatever was fetched before disbelieved, and gives the kernel's view one [`Fact`]. Nothing else is to be done, and nothing of it
 //! by hand. The model is in `docs/technical/coherence.md`.
 
-use std::time::Duration;
-
 use ciderfs_format::{Attr, Ino};
 use ciderfs_meta::{Changed, Errno, Version};
 
@@ -13,9 +11,6 @@ use crate::content::file::{File, UnderWay};
 use crate::content::moment::Moment;
 use crate::kernel::{Fact, Stale};
 use crate::vfs::Vfs;
-
-/// How long a new lock waits for the kernel to forget cached pages.
-const FORGET_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What an operation has done to a node.
 pub(crate) enum Change<'a> {
@@ -37,8 +32,6 @@ pub(crate) enum Change<'a> {
     Listing,
     /// This name in the directory was made or taken away by a command of a tool, of which the kernel knows nothing.
     ByTool(&'a [u8]),
-    /// A lock on an open file was got: its holder must see the file as it is. `first`: nobody held one through the handle.
-    Locked { file: &'a File, first: bool },
     /// A request has changed more than its answer tells the kernel.
     Unanswered(Stale),
     /// Content may have changed by a request whose caller was told nothing, or that it failed: the kernel has left its pages as they
@@ -119,7 +112,6 @@ impl Vfs {
                 let stale = self.kernel.happened(ino, Fact::Unanswered(Stale::Attributes));
                 self.kernel.tell(ino, stale);
             }
-            Change::Locked { file, first } => self.locked(ino, file, first).await,
             Change::Unanswered(stale) => {
                 let stale = self.kernel.happened(ino, Fact::Unanswered(stale));
                 self.kernel.tell(ino, stale);
@@ -179,27 +171,6 @@ impl Vfs {
         }
         self.kernel.tell(ino, stale);
         at
-    }
-
-    async fn locked(&self, ino: Ino, file: &File, first: bool) {
-        let (is_untold, as_of) = {
-            let s = file.state.lock();
-            (s.is_untold(), s.as_of())
-        };
-        if is_untold {
-            let _forgotten_below = self.foreign(ino);
-            // Whoever else gets a lock meanwhile has to wait for that as well.
-            if ciderfs_rt::timeout(FORGET_PATIENCE, self.kernel.forget(ino, 0, 0)).await.is_err() {
-                tracing::warn!("inode {ino}: the kernel is slow to forget cached pages");
-            } else {
-                let mut s = file.state.lock();
-                let untold = s.is_untold() && s.as_of() != as_of;
-                s.set_untold(untold);
-            }
-        } else if first {
-            let stale = self.kernel.happened(ino, Fact::Unanswered(Stale::Attributes));
-            self.kernel.tell(ino, stale);
-        }
     }
 
     /// This mount has changed a file.

@@ -27,6 +27,8 @@ use crate::vfs::Vfs;
 
 /// How long a command of a tool waits until the kernel has forgotten a name: somebody may hold the directory.
 const NAME_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a new lock waits for the kernel to forget cached pages.
+const FORGET_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the kernel must not believe any longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,6 +211,26 @@ impl Vfs {
             }
         }
         opening
+    }
+
+    /// A lock asks the same. When this returns the kernel has no pages of an older version, and nobody who opens this one has it disbelieve
+    /// its attributes again: the holder's question may be under way by then, whose answer would be thrown away, and it would go on
+    /// with an old length. False if the kernel takes too long.
+    pub(crate) async fn locks(self: &Arc<Self>, file: &Arc<File>, version: Version) -> bool {
+        let ino = file.ino;
+        let stale = self.foreign(ino);
+        let Some(drops) = self.kernel.pages.open(ino, version).drops else {
+            self.kernel.tell(ino, stale);
+            return true;
+        };
+        let told = drops.forget(|| self.kernel.forget(ino, 0, 0), self.tell_version(file, version));
+        let in_time = ciderfs_rt::timeout(FORGET_PATIENCE, told).await.is_ok();
+        if in_time {
+            self.kernel.used(ino, &drops);
+        } else {
+            tracing::warn!("inode {ino}: the kernel is slow to forget cached pages");
+        }
+        in_time
     }
 }
 

@@ -18,6 +18,7 @@ use crate::closing::Change;
 use crate::content::file::File;
 use crate::content::moment::Moment;
 use crate::io::handles::{FileHandle, Handle};
+use crate::kernel::Stale;
 use crate::vfs::Vfs;
 
 /// The kernel tells of a handle's end after `close` has returned. Whoever asks for its flock without waiting gets this much
@@ -224,7 +225,7 @@ impl Vfs {
 
     /// Makes process and kernel see what the file holds at the moment of a lock.
     async fn see_locked(
-        &self,
+        self: &Arc<Self>,
         file: &Arc<File>,
         attr: Option<Attr>,
         as_of: Moment,
@@ -233,7 +234,20 @@ impl Vfs {
         if !attr.is_some_and(|attr| file.learn(&attr, as_of)) {
             self.catch_up(file, None).await?;
         }
-        self.done(file.ino, Change::Locked { file, first }).await;
+        let (is_untold, as_of, version) = {
+            let s = file.state.lock();
+            (s.is_untold(), s.as_of(), s.version())
+        };
+        if is_untold {
+            // Whoever else gets a lock meanwhile has to wait for that as well.
+            if self.locks(file, version).await {
+                let mut s = file.state.lock();
+                let untold = s.is_untold() && s.as_of() != as_of;
+                s.set_untold(untold);
+            }
+        } else if first {
+            self.done(file.ino, Change::Unanswered(Stale::Attributes)).await;
+        }
         Ok(())
     }
 }

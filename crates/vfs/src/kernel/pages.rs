@@ -34,6 +34,8 @@ struct Paged {
     pending: Option<u64>,
     /// Set when the kernel has been told that its attributes are out of date.
     announced: Arc<OnceCell<()>>,
+    /// Set when it has dropped the pages for a lock.
+    forgotten: Arc<OnceCell<()>>,
     /// When an open met this version, or the one from which this mount has made it.
     met: Instant,
     /// How many were met before it in a row, each shortly after the other.
@@ -62,17 +64,42 @@ pub(crate) struct Opening {
 pub(crate) struct Drops {
     number: AtomicU64,
     announced: Arc<OnceCell<()>>,
+    forgotten: Arc<OnceCell<()>>,
 }
 
 impl Drops {
-    fn new(number: u64, announced: &Arc<OnceCell<()>>) -> Self {
-        Self { number: AtomicU64::new(number), announced: Arc::clone(announced) }
+    fn new(number: u64, announced: &Arc<OnceCell<()>>, forgotten: &Arc<OnceCell<()>>) -> Self {
+        Self {
+            number: AtomicU64::new(number),
+            announced: Arc::clone(announced),
+            forgotten: Arc::clone(forgotten),
+        }
     }
 
     /// Has `tell` tell the kernel that its attributes are out of date, once for a version: an answer that is on its way while it
     /// is told again is thrown away, and whoever has asked goes on with an old length. Returns when it is told, by whomever.
     pub(crate) async fn tell(&self, tell: impl Future<Output = ()>) {
         self.announced.get_or_init(|| tell).await;
+    }
+
+    /// The same for a lock, which has no answer by which the kernel drops pages: `forget` has it drop them, once for a version as well.
+    pub(crate) async fn forget<F>(&self, forget: impl Fn() -> F, tell: impl Future<Output = ()>)
+    where
+        F: Future<Output = ()>,
+    {
+        let both = async {
+            let mut is_done = false;
+            let first = async {
+                forget().await;
+                is_done = true;
+                tell.await;
+            };
+            self.announced.get_or_init(|| first).await;
+            if !is_done {
+                forget().await;
+            }
+        };
+        self.forgotten.get_or_init(|| both).await;
     }
 }
 
@@ -91,8 +118,9 @@ impl Pages {
     /// A file is new and has no pages, unless somebody has opened it already.
     pub(crate) fn created(&self, ino: Ino, version: Version) {
         if !self.files.lock().contains_key(&ino) {
-            let (announced, met) = (Arc::default(), Instant::now());
-            self.put(ino, Paged { version, pending: None, announced, met, row: 0, replaced: None });
+            let (announced, forgotten, met) = (Arc::default(), Arc::default(), Instant::now());
+            let paged = Paged { version, pending: None, announced, forgotten, met, row: 0, replaced: None };
+            self.put(ino, paged);
         }
     }
 
@@ -101,15 +129,26 @@ impl Pages {
         let (mut row, mut replaced) = (0, None);
         if let Some(k) = self.files.lock().get(&ino) {
             if k.version == version {
-                return Opening { drops: k.pending.map(|n| Drops::new(n, &k.announced)), busy: k.is_busy() };
+                return Opening {
+                    drops: k.pending.map(|n| Drops::new(n, &k.announced, &k.forgotten)),
+                    busy: k.is_busy(),
+                };
             }
             row = if k.met.elapsed() < BUSY.0 { k.row + 1 } else { 0 };
             replaced = Some(k.version);
         }
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed) + 1;
-        let announced = Arc::default();
-        let drops = Drops::new(number, &announced);
-        let paged = Paged { version, pending: Some(number), announced, met: Instant::now(), row, replaced };
+        let (announced, forgotten) = (Arc::default(), Arc::default());
+        let drops = Drops::new(number, &announced, &forgotten);
+        let paged = Paged {
+            version,
+            pending: Some(number),
+            announced,
+            forgotten,
+            met: Instant::now(),
+            row,
+            replaced,
+        };
         let busy = paged.is_busy();
         self.put(ino, paged);
         Opening { drops: Some(drops), busy }
