@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ciderfs_object::{Buffers, ObjectStore};
-use ciderfs_rt::Instant;
 use futures_util::stream::{self, StreamExt as _};
 use tokio::sync::Semaphore;
 

@@ -436,6 +436,17 @@ impl Kernel {
         done
     }
 
+    /// Gives an open file another name.
+    pub async fn link(&self, pid: u32, fd: &Fd, name: &[u8]) -> Result<()> {
+        let _dir = self.dir.write().await;
+        travel().await;
+        let e = self.vfs.link(&caller(pid), fd.ino, Ino::ROOT, name).await?;
+        travel().await;
+        self.take_attributes(e.ino, &e.attr, VALID, 0).await;
+        self.known.lock().names.insert(name.to_vec(), (e.ino, Instant::now() + VALID));
+        Ok(())
+    }
+
     /// Lists names, as many at a time as drawn, with attributes.
     pub async fn list(&self, pid: u32) -> Result<Vec<(Vec<u8>, Ino)>> {
         travel().await;
@@ -712,9 +723,7 @@ impl Kernel {
         fd: Option<&Fd>,
     ) -> Result<Attr> {
         travel().await;
-        let (attr, since) = self.vfs.setattr_at(&caller(pid), ino, set, size, fd.map(|fd| fd.fh)).await?;
-        // As `mount::handler` does.
-        let attr = self.vfs.still(ino, attr, since).await;
+        let attr = self.vfs.set_stat(&caller(pid), ino, set, size, fd.map(|fd| fd.fh)).await?.attr;
         travel().await;
         Ok(attr)
     }
