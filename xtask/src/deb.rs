@@ -36,8 +36,8 @@ pub fn build(root: &Path, profile: &str) -> Result<PathBuf> {
     build.args(["build", "--quiet", "--locked"]).current_dir(root);
     match profile {
         "release" => build.args(["--release", "--package", "ciderfs"]),
-        // As the tests have built it.
-        _ => build.args(["--workspace", "--bin", "ciderfs"]),
+        // As the tests have built it: with a test, or dependencies have other features, and are compiled a second time.
+        _ => build.args(["--workspace", "--bin", "ciderfs", "--test", "supervised"]),
     };
     succeed(&mut build)?;
     Ok(target(root).join(profile).join("ciderfs"))

@@ -1,13 +1,15 @@
 //! The Prometheus endpoint: `GET /metrics`, nothing else.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 /// Longest request head.
 const HEAD_MAX: usize = 8192;
@@ -31,39 +33,32 @@ pub async fn listen(address: &str, explicit: bool) -> std::io::Result<(TcpListen
 
 /// Answers whoever connects there.
 pub fn serve(listener: TcpListener, text: Text) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    tokio::spawn(async move {
-        loop {
-            let Ok((stream, _)) = listener.accept().await else { continue };
-            begin(stream, &places, &text);
-        }
-    });
+    answer_all(move |cx| listener.poll_accept(cx).map_ok(|(stream, _)| stream), text);
 }
 
 /// The same at a socket of this machine. What another process has left there is removed.
 pub fn serve_at(path: &Path, text: Text) -> std::io::Result<()> {
     let _ = std::fs::remove_file(path);
     let listener = UnixListener::bind(path)?;
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    tokio::spawn(async move {
-        loop {
-            let Ok((stream, _)) = listener.accept().await else { continue };
-            begin(stream, &places, &text);
-        }
-    });
+    answer_all(move |cx| listener.poll_accept(cx).map_ok(|(stream, _)| stream), text);
     Ok(())
 }
 
-fn begin<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    stream: S,
-    places: &Arc<Semaphore>,
-    text: &Text,
+fn answer_all<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    mut accept: impl FnMut(&mut Context<'_>) -> Poll<std::io::Result<S>> + Send + 'static,
+    text: Text,
 ) {
-    let Ok(place) = Arc::clone(places).try_acquire_owned() else { return };
-    let text = Arc::clone(text);
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     tokio::spawn(async move {
-        let _place: OwnedSemaphorePermit = place;
-        let _ = tokio::time::timeout(PATIENCE, answer(stream, text)).await;
+        loop {
+            let Ok(stream) = poll_fn(&mut accept).await else { continue };
+            let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+            let text = Arc::clone(&text);
+            tokio::spawn(async move {
+                let _place = place;
+                let _ = tokio::time::timeout(PATIENCE, answer(stream, text)).await;
+            });
+        }
     });
 }
 

@@ -199,19 +199,24 @@ fn the_reference_is_what_the_tables_say() {
 #[test]
 fn flags_that_texts_name_are_there() {
     /// Options of other programs, and of none.
-    const OTHERS: [&str; 12] = [
+    const OTHERS: [&str; 17] = [
+        "--cacert",
         "--cahce-dir",
         "--cahce-size",
-        "--cacert",
+        "--collect",
         "--dir",
         "--disable-pip-version-check",
         "--extra-create-metadata",
         "--field-manager",
         "--force-conflicts",
         "--port",
+        "--property",
         "--secretkey",
         "--server-side",
+        "--service-type",
         "--tls",
+        "--unit",
+        "--value",
     ];
     let reference = succeed(&["man", "--markdown"]).stdout;
     let known: Vec<&str> = reference.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').collect();

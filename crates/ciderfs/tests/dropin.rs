@@ -2,20 +2,23 @@
 //! while the pods that serve them come and go.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[path = "supervised/app.rs"]
+mod app;
 #[path = "dropin/driver.rs"]
 mod driver;
 mod support;
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use app::App;
 use driver::{CLOSE, Driver};
 use rustix::mount::UnmountFlags;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::Value;
 use support::client::{PATIENCE, program, run_within, wait_for};
 use support::volume::NAME;
@@ -39,6 +42,13 @@ struct Node {
 
 impl Node {
     fn new(engine: Engine) -> Self {
+        let node = Self::without_driver(engine);
+        node.driver.listen();
+        node
+    }
+
+    /// The node plugin does not run.
+    fn without_driver(engine: Engine) -> Self {
         let volume = Volume::unformatted(engine);
         let dir = volume.dir.path();
         fs::create_dir(dir.join("tmp")).unwrap();
@@ -130,6 +140,11 @@ impl Pod<'_> {
         serde_json::from_str(&text.unwrap_or_default()).unwrap_or_default()
     }
 
+    /// Where the driver asks it.
+    fn comm(&self) -> PathBuf {
+        PathBuf::from(format!("/tmp/fuse_fd_comm.{}", self.pid()))
+    }
+
     /// As the driver looks whether it is ready, and whether this one serves.
     #[track_caller]
     fn await_serving(&self) {
@@ -183,46 +198,6 @@ impl Drop for Pod<'_> {
 fn children(pid: u64) -> Vec<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
-}
-
-/// A program that has things open, and says after each `go` whether all is as it should be.
-struct App {
-    child: Child,
-    said: BufReader<std::process::ChildStdout>,
-}
-
-impl App {
-    fn start(dir: &Path) -> Self {
-        let mut child = Command::new("python3")
-            .args(["-c", include_str!("supervised/app.py")])
-            .arg(dir)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let said = BufReader::new(child.stdout.take().unwrap());
-        let mut app = Self { child, said };
-        app.hears("ready");
-        app
-    }
-
-    #[track_caller]
-    fn hears(&mut self, what: &str) {
-        let mut line = String::new();
-        self.said.read_line(&mut line).unwrap();
-        assert_eq!(line.trim(), what);
-    }
-
-    fn go(&mut self) {
-        writeln!(self.child.stdin.as_ref().unwrap(), "go").unwrap();
-    }
-
-    #[track_caller]
-    fn end(mut self) {
-        drop(self.child.stdin.take());
-        self.hears("end");
-        assert!(self.child.wait().unwrap().success());
-    }
 }
 
 #[test]
@@ -290,6 +265,63 @@ fn a_mount_goes_on_from_pod_to_pod() {
 }
 
 #[test]
+fn a_driver_that_comes_later_fetches_the_mount() {
+    let node = Node::without_driver(Engine::Sqlite);
+    let mut first = node.pod(&[]);
+    let mut app = App::start(&node.mountpoint);
+    node.driver.fetch(&first.comm());
+    signal(first.pid(), Signal::TERM);
+    assert_eq!(first.ends_within(GRACE).code(), Some(0), "{}", node.log());
+    assert!(node.is_in_table(), "{}", node.log());
+    app.go();
+    node.driver.listen();
+    let _second = node.pod(&[]);
+    app.hears("round 0");
+    for round in ["round 1", "round 2"] {
+        app.go();
+        app.hears(round);
+    }
+    app.end();
+}
+
+#[test]
+fn two_pods_at_once() {
+    let node = Node::new(Engine::Redis);
+    let mut first = node.pod(&[]);
+    node.driver.await_copy();
+    let mut app = App::start(&node.mountpoint);
+    // Its worker is killed, and it sees that when the next pod serves already.
+    signal(first.pid(), Signal::STOP);
+    signal(children(first.pid())[0], Signal::KILL);
+    app.go();
+    let second = node.pod(&[]);
+    app.hears("round 0");
+    signal(first.pid(), Signal::CONT);
+    assert_eq!(first.ends_within(GRACE).code(), Some(0), "{}", node.log());
+    app.go();
+    app.hears("round 1");
+    node.driver.await_copy();
+
+    // An upgrade has begun, and the worker dies before it is told to leave.
+    driver::ask(&second.comm(), CLOSE);
+    let mut second = second;
+    signal(children(second.pid())[0], Signal::KILL);
+    assert_eq!(second.ends_within(GRACE).code(), Some(0), "{}", node.log());
+    app.go();
+    let mut third = node.pod(&[]);
+    app.hears("round 2");
+    app.end();
+    node.driver.await_copy();
+
+    // It has nothing to do with what the driver has when it ends.
+    node.driver.keep(vec![7; 104], File::open("/dev/null").unwrap().into());
+    rustix::mount::unmount(&node.mountpoint, UnmountFlags::empty()).unwrap();
+    assert_eq!(third.ends_within(GRACE).code(), Some(0), "{}", node.log());
+    assert_eq!(node.driver.kept(), Some((vec![7; 104], "/dev/null".to_owned())));
+    node.volume.check_after_crash();
+}
+
+#[test]
 fn another_program_in_the_same_pod() {
     let node = Node::new(Engine::Sqlite);
     let mut pod = node.pod(&[]);
@@ -318,6 +350,12 @@ fn another_program_in_the_same_pod() {
 fn what_another_client_has_left_is_made_anew() {
     let node = Node::new(Engine::Sqlite);
     node.driver.keep(vec![7; 104], File::open("/dev/null").unwrap().into());
+    // That one is lost only once there is another one.
+    let line = format!("exec ./mount.juicefs ${{metaurl}} {}", node.mountpoint.display());
+    let unformatted = run_within(&mut node.sh(&line), PATIENCE);
+    assert_ne!(unformatted.code, 0);
+    assert!(unformatted.stderr.contains("another client has made it"), "{}", unformatted.stderr);
+    assert_eq!(node.driver.kept(), Some((vec![7; 104], "/dev/null".to_owned())));
     let pod = node.pod(&[]);
     node.driver.await_copy();
     assert_eq!(node.driver.kept().unwrap().1, "/dev/fuse");
@@ -376,4 +414,13 @@ fn the_driver_finds_what_it_reads() {
     assert!(std::net::TcpStream::connect(port).is_ok(), "{port}");
     let socket = fs::metadata(config["CommPath"].as_str().unwrap()).unwrap();
     assert_eq!(socket.mode() & 0o777, 0o777);
+
+    // There are too many open files for a while.
+    let pid = Pid::from_raw(i32::try_from(pod.pid()).unwrap());
+    let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
+    let usual = prlimit(pid, Resource::Nofile, Rlimit { current: Some(3), maximum }).unwrap();
+    let mut unanswered = std::os::unix::net::UnixStream::connect(pod.comm()).unwrap();
+    assert_eq!(unanswered.read_to_end(&mut Vec::new()).unwrap(), 0);
+    prlimit(pid, Resource::Nofile, usual).unwrap();
+    assert_eq!(driver::ask(&pod.comm(), b"settings").1, 2);
 }

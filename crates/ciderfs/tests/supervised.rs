@@ -1,19 +1,22 @@
 //! Mounts that outlive the process that serves them: killed at any moment, replaced by another program, not to be started again.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[path = "supervised/app.rs"]
+mod app;
 #[path = "supervised/asking.rs"]
 mod asking;
 mod support;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use app::App;
 use rustix::process::{Pid, Signal, kill_process};
 use support::client::{Mount, PATIENCE, is_mounted, program, run, run_within, succeed, wait_for};
 use support::{Engine, Volume};
@@ -51,46 +54,6 @@ fn supervised(volume: &Volume, flags: &[&str]) -> Mount {
     let mount = volume.mount(&[&["--supervised", "--cache-dir=memory"], flags].concat());
     wait_for("the mount to be served", || asking::is_serving(mount.path()));
     mount
-}
-
-/// A program that has things open, and says after each `go` whether all is as it should be.
-struct App {
-    child: Child,
-    said: BufReader<std::process::ChildStdout>,
-}
-
-impl App {
-    fn start(dir: &Path) -> Self {
-        let mut child = Command::new("python3")
-            .args(["-c", include_str!("supervised/app.py")])
-            .arg(dir)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let said = BufReader::new(child.stdout.take().unwrap());
-        let mut app = Self { child, said };
-        app.hears("ready");
-        app
-    }
-
-    #[track_caller]
-    fn hears(&mut self, what: &str) {
-        let mut line = String::new();
-        self.said.read_line(&mut line).unwrap();
-        assert_eq!(line.trim(), what);
-    }
-
-    fn go(&mut self) {
-        writeln!(self.child.stdin.as_ref().unwrap(), "go").unwrap();
-    }
-
-    #[track_caller]
-    fn end(mut self) {
-        drop(self.child.stdin.take());
-        self.hears("end");
-        assert!(self.child.wait().unwrap().success());
-    }
 }
 
 /// Whether somebody holds a POSIX lock on a file, and a BSD one.
@@ -357,6 +320,39 @@ fn it_ends_like_any_other_mount() {
     wait_for("both to end", || !PathBuf::from(format!("/proc/{pid}/exe")).exists());
     let log = fs::read_to_string(log).unwrap();
     assert!(log.contains("the mount goes on") && !log.contains("READY"), "{log}");
+}
+
+#[test]
+fn a_stop_during_an_upgrade_ends_the_mount_and_stores_what_was_written() {
+    let volume = Volume::new(Engine::Sqlite, &[]);
+    let mut mount = supervised(&volume, &[]);
+    // Written and not closed, by another process: to start one here, while the worker stands still, would wait for a close.
+    let mut holder = Command::new("sh");
+    holder.args(["-c", "exec 3>f; printf written >&3; echo; read -r end || :"]).current_dir(mount.path());
+    let mut holder = holder.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    holder.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    // The worker hears of both together.
+    let worker = Pid::from_raw(worker(&mount) as i32).unwrap();
+    kill_process(worker, Signal::STOP).unwrap();
+    let mut upgrade = program().arg("upgrade").arg(mount.path()).stderr(Stdio::null()).spawn().unwrap();
+    wait_for("the upgrade to begin", || mount.log().contains("an upgrade to"));
+    let supervisor = Pid::from_raw(mount.pid() as i32).unwrap();
+    kill_process(supervisor, Signal::TERM).unwrap();
+    let status = format!("/proc/{}/status", mount.pid());
+    let pending = |line: &&str| line.starts_with("ShdPnd:") && line.chars().any(|c| ('1'..='9').contains(&c));
+    wait_for("the supervisor to hear the signal", || {
+        fs::read_to_string(&status).unwrap().lines().find(pending).is_none()
+    });
+    kill_process(worker, Signal::CONT).unwrap();
+    wait_for("the end to begin", || mount.log().contains("unmounting"));
+    drop(holder.stdin.take());
+    assert!(holder.wait().unwrap().success());
+    assert_eq!(mount.wait(PATIENCE).unwrap().code(), Some(0), "{}", mount.log());
+    assert!(!is_mounted(mount.path()));
+    upgrade.wait().unwrap();
+    let again = volume.mount(&[]);
+    assert_eq!(fs::read(again.join("f")).unwrap(), b"written");
+    again.unmount();
 }
 
 #[test]

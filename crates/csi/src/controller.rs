@@ -9,9 +9,10 @@ mod snapshots;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use ciderfs_meta::CloneProgress;
 use futures_util::future::BoxFuture;
 use tonic::{Code, Response, Status};
 
@@ -122,15 +123,15 @@ impl ControllerService {
     async fn copying<T: Send + 'static>(
         &self,
         id: &str,
-        work: impl FnOnce(Arc<AtomicU64>) -> BoxFuture<'static, Result<T, Status>>,
+        work: impl FnOnce(Arc<CloneProgress>) -> BoxFuture<'static, Result<T, Status>>,
     ) -> Result<T, Status> {
-        let done = Arc::new(AtomicU64::new(0));
-        let task = tokio::spawn(work(Arc::clone(&done)));
+        let progress = Arc::<CloneProgress>::default();
+        let task = tokio::spawn(work(Arc::clone(&progress)));
         match tokio::time::timeout(COPY_WAIT, task).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(Status::internal(format!("{id}: the copy broke off"))),
             Err(_) => {
-                let done = done.load(Ordering::Relaxed);
+                let done = progress.done.load(Ordering::Relaxed);
                 Err(Status::aborted(format!(
                     "{id}: the copy is under way, {done} files and directories so far"
                 )))
@@ -158,10 +159,10 @@ impl ControllerService {
             wanted.source.as_ref().map(|source| self.locks.share(&lock_of(source))).transpose()?;
         let opened = self.open_with(&self.secrets(&r.secrets)?, formatter.as_deref()).await?;
         let id = wanted.id.clone();
-        let work = |done: Arc<AtomicU64>| -> BoxFuture<'static, Result<Found, Status>> {
+        let work = |progress: Arc<CloneProgress>| -> BoxFuture<'static, Result<Found, Status>> {
             Box::pin(async move {
                 let _held = (held, place_held, source_held);
-                create::create(&opened.meta, &opened.place, &wanted, &done).await
+                create::create(&opened.meta, &opened.place, &wanted, &progress).await
             })
         };
         let found = self.copying(&id, work).await?;

@@ -3,8 +3,6 @@
 //! A tree is copied to a place where nobody looks, and gets its name when it is complete.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use ciderfs_format::{Attr, FileType, Ino};
 use ciderfs_meta::{
@@ -15,30 +13,17 @@ use crate::volumes::MARK;
 
 /// Commits under way at a time.
 const AT_ONCE: usize = 8;
-/// Between looks how far it is.
-const LOOK: Duration = Duration::from_millis(200);
 /// ACLs are attributes of these names.
 const ACLS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
 
-/// Copies what is below a directory into another one, with owners, modes, times, attributes and hard links. `done` counts what was
-/// copied. What vanishes meanwhile is left out; each file is as it was at one moment.
+/// Copies what is below a directory into another one, with owners, modes, times, attributes and hard links. What vanishes meanwhile is left out; each file is as it was at one moment.
 ///
 /// # Errors
 /// Those of the engine; no room.
-pub async fn tree(meta: &Arc<Meta>, from: Ino, to: Ino, done: &AtomicU64) -> Result<()> {
+pub async fn tree(meta: &Arc<Meta>, from: Ino, to: Ino, progress: &Arc<CloneProgress>) -> Result<()> {
     let root = Caller::root();
     let options = CloneOptions { preserve: true, umask: 0, at_once: AT_ONCE, without_xattrs: Some(MARK) };
-    let progress = Arc::<CloneProgress>::default();
-    let tell = || done.store(progress.done.load(Ordering::Relaxed), Ordering::Relaxed);
-    let mut work = Box::pin(meta.clone_below(&root, from, to, &options, &progress));
-    let result = loop {
-        tokio::select! {
-            result = &mut work => break result,
-            () = tokio::time::sleep(LOOK) => tell(),
-        }
-    };
-    tell();
-    result?;
+    meta.clone_below(&root, from, to, &options, progress).await?;
     match meta.getattr(from).await {
         Ok(attr) => finish(meta, from, &attr, to).await,
         Err(e) if e.errno() == Errno::ENOENT => Ok(()),

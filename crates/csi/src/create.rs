@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use ciderfs_format::Ino;
-use ciderfs_meta::{Errno, Meta};
+use ciderfs_meta::{CloneProgress, Errno, Meta};
 use tonic::Status;
 
 use crate::capability::Size;
@@ -81,7 +80,7 @@ pub async fn create(
     meta: &Arc<Meta>,
     place: &str,
     wanted: &Wanted,
-    done: &AtomicU64,
+    progress: &Arc<CloneProgress>,
 ) -> Result<Volume, Status> {
     let failed = |e| meta_status(place, e);
     let (id, capacity) = (&wanted.id, wanted.size.quota()?);
@@ -118,7 +117,7 @@ pub async fn create(
     }
     let dir = match dir {
         Some(dir) => dir,
-        None => match fresh(meta, place, wanted, &mark, path, done).await {
+        None => match fresh(meta, place, wanted, &mark, path, progress).await {
             Ok(dir) => dir,
             Err(e) => {
                 // Nothing was made, so nobody comes to remove it.
@@ -196,7 +195,7 @@ async fn fresh(
     wanted: &Wanted,
     mark: &Mark,
     path: &str,
-    done: &AtomicU64,
+    progress: &Arc<CloneProgress>,
 ) -> Result<Ino, Status> {
     let failed = |e| meta_status(place, e);
     let from = match &wanted.source {
@@ -217,7 +216,7 @@ async fn fresh(
     let stage = Stage::new(meta, &wanted.id).await.map_err(failed)?;
     let filled = async {
         if let Some((from, _)) = from {
-            stage.copy(meta, from, done).await.map_err(failed)?;
+            stage.copy(meta, from, progress).await.map_err(failed)?;
         }
         volumes::set_quota(meta, stage.dir, mark.capacity, false).await.map_err(failed)?;
         match wanted.path {

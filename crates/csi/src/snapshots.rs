@@ -1,11 +1,10 @@
 //! Snapshots: copies in `/.snapshots/VOLUME/SNAPSHOT`, as the official driver has them.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ciderfs_format::Ino;
-use ciderfs_meta::{Caller, Errno, Meta, Result, XattrSet};
+use ciderfs_meta::{Caller, CloneProgress, Errno, Meta, Result, XattrSet};
 use serde::{Deserialize, Serialize};
 
 use crate::sweep::discard;
@@ -126,11 +125,11 @@ pub async fn create(
     volume: &str,
     from: Ino,
     mark: &Mark,
-    done: &AtomicU64,
+    progress: &Arc<CloneProgress>,
 ) -> Result<()> {
     let stage = Stage::new(meta, id).await?;
     let filled = async {
-        stage.copy(meta, from, done).await?;
+        stage.copy(meta, from, progress).await?;
         // Another driver may have removed the volume, and what was copied is a part of it then.
         if volumes::find(meta, volume).await?.and_then(|volume| volume.dir) != Some(from) {
             return Err(Errno::ENOENT.into());
@@ -195,7 +194,7 @@ impl Stage {
     ///
     /// # Errors
     /// Those of the engine; no room.
-    pub async fn copy(&self, meta: &Arc<Meta>, from: Ino, done: &AtomicU64) -> Result<()> {
+    pub async fn copy(&self, meta: &Arc<Meta>, from: Ino, progress: &Arc<CloneProgress>) -> Result<()> {
         let renewing = async {
             loop {
                 // One that fails is made up for by the next; the copy tells what is wrong.
@@ -207,7 +206,7 @@ impl Stage {
         tokio::select! {
             biased;
             () = renewing => {}
-            result = copy::tree(meta, from, self.dir, done) => result?,
+            result = copy::tree(meta, from, self.dir, progress) => result?,
         }
         // From here on the time of the last change says it.
         match meta.remove_xattr(&Caller::root(), self.dir, RENEWED).await {

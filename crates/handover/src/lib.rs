@@ -4,6 +4,7 @@
 //! It lies in a memfd whose descriptor somebody else (a supervisor) holds as well, or in a file that others find. The process may be killed at any instruction: a
 //! record counts only once its last word says so, and that word is written after everything else. Nothing here survives the machine.
 
+pub mod descriptors;
 pub mod held;
 pub mod link;
 mod log;

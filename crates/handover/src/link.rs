@@ -1,20 +1,16 @@
 //! Messages between the supervisor, its worker and who asks it for something: packets with a kind, a text, and descriptors.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
-};
+use rustix::net::{AddressFamily, RecvFlags, ReturnFlags, SocketFlags, SocketType, socketpair};
+
+use crate::descriptors;
 
 /// Longest message.
 const LEN_MAX: usize = 128 << 10;
-/// Most descriptors of one.
-const FDS_MAX: usize = 4;
 
 /// A message.
 #[derive(Debug)]
@@ -59,19 +55,9 @@ impl Link {
         if text.len() >= LEN_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the command line is too long"));
         }
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
         let pieces = [IoSlice::new(std::slice::from_ref(&kind)), IoSlice::new(text)];
-        loop {
-            match sendmsg(&self.0, &pieces, &mut control, SendFlags::NOSIGNAL) {
-                Ok(_) => return Ok(()),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
+        descriptors::send(&self.0, &pieces, fds)?;
+        Ok(())
     }
 
     /// The same, and waits no longer than this.
@@ -100,33 +86,20 @@ impl Link {
     /// # Errors
     /// `WouldBlock` with `wait` unset and nothing there.
     pub fn receive(&self, wait: bool) -> io::Result<Option<Message>> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
         let (mut kind, mut text) = ([0], vec![0; LEN_MAX]);
-        let mut flags = RecvFlags::CMSG_CLOEXEC;
-        if !wait {
-            flags |= RecvFlags::DONTWAIT;
-        }
-        let got = loop {
-            let pieces = &mut [IoSliceMut::new(&mut kind), IoSliceMut::new(&mut text)];
-            match recvmsg(&self.0, pieces, &mut control, flags) {
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::CONNRESET) => return Ok(None),
-                other => break other?,
-            }
+        let flags = if wait { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
+        let pieces = &mut [IoSliceMut::new(&mut kind), IoSliceMut::new(&mut text)];
+        let got = match descriptors::receive(&self.0, pieces, flags) {
+            Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+            other => other?,
         };
-        let fds = control.drain().filter_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
-            _ => None,
-        });
-        let fds = fds.flatten().collect();
         let Some(len) = got.bytes.checked_sub(1) else { return Ok(None) };
         if got.flags.contains(ReturnFlags::TRUNC) {
             return Err(io::ErrorKind::InvalidData.into());
         }
         text.truncate(len);
         text.shrink_to_fit();
-        Ok(Some(Message { kind: kind[0], text, fds }))
+        Ok(Some(Message { kind: kind[0], text, fds: got.fds }))
     }
 }
 

@@ -211,11 +211,15 @@ impl Meta {
         Ok(self.locks.loss(ino) > seen)
     }
 
-    /// The session was found unregistered, so that its locks have been given away: all of them are looked at.
+    /// The session was refreshed too late, so that its locks may have been given away: all of them are looked at.
     /// The new lease counts from then on.
     pub(crate) fn verify_all_locks(self: &Arc<Self>, lease: Lease) {
         let nobody = LockCaller { owner: 0, pid: 0 };
         let files = self.locks.held_files();
+        if files.is_empty() {
+            *self.lease.lock() = Some(lease);
+            return;
+        }
         let mut requests: Vec<Awaited> =
             files.into_iter().map(|ino| self.request_lock(ino, nobody, Ask::Verify, false)).collect();
         let meta = Arc::clone(self);

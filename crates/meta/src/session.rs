@@ -225,20 +225,23 @@ impl Meta {
         Ok((lease, matches!(outcome, Outcome::Done(out) if out.first() != Some(&Output::Int(0)))))
     }
 
-    /// Refreshes the session. If others have declared it dead, whoever held a lock through it learns that.
+    /// Refreshes the session. If others may have declared it dead, whoever held a lock through it learns whether it is lost.
     pub(crate) async fn register_again(self: &Arc<Self>) -> Result<()> {
         let (lease, registered) = self.refresh_session().await?;
-        if registered {
-            *self.lease.lock() = Some(lease);
-        } else {
+        if !registered {
             self.counters.losses.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(
                 "session {} was declared dead because this client did not answer in time; it is registered again, without \
                  its locks",
                 self.sid()
             );
-            // The lease counts again when it is known which locks are lost.
+        }
+        // Late, the row proves nothing: whoever ends a session gives its locks away first. And what an earlier refresh has begun
+        // to look at may not be known yet. The lease counts again when it is known which locks are lost.
+        if !registered || self.lease_is_over() {
             self.verify_all_locks(lease);
+        } else {
+            *self.lease.lock() = Some(lease);
         }
         Ok(())
     }
@@ -246,8 +249,9 @@ impl Meta {
     /// May others have declared the session dead? By a clock that nobody sets and that goes on while the machine sleeps.
     pub fn lease_is_over(&self) -> bool {
         let Some(lease) = *self.lease.lock() else { return false };
-        let life = self.session_life();
-        self.clock.steady().saturating_sub(lease.at).as_secs() as i64 >= life
+        // Expiry and engine's clock are whole seconds: by them a life may end almost a second early.
+        let least = Duration::from_secs(self.session_life().unsigned_abs().saturating_sub(1));
+        self.clock.steady().saturating_sub(lease.at) >= least
     }
 
     async fn heartbeat_loop(self: Arc<Self>) {

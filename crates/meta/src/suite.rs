@@ -100,7 +100,7 @@ macro_rules! suite {
                 copies copies_with_trash copies_of_many_chunks copies_contended changes_tell_what_they_changed
                 nameless nameless_linked
                 clones_are_copies clones_belong_to_the_caller clones_refused clones_appear_whole clones_with_lost_replies
-                clones_of_what_changes clones_killed clones_abandoned clones_of_others clones_and_acls
+                clones_of_what_changes clones_of_what_is_compacted clones_killed clones_that_take_long clones_abandoned clones_of_others clones_and_acls
                 unlinked_but_open replaced_but_open open_races_unlink session_ends stale_session
                 heartbeat deletion_is_resumed hourly_jobs_after_a_clock_ahead shared_slices unlink_without_session read_only_client
                 jobs_contended
@@ -108,6 +108,7 @@ macro_rules! suite {
                 record_locks flock_rules waiting_for_locks readers_let_a_writer_go_first deadlocks deadlocks_between_clients
                 locks_contended
                 locks_with_lost_replies locks_end_with_the_session nothing_is_written_under_lost_locks
+                lost_locks_are_known_as_early_as_others_may_have_them a_late_heartbeat_does_not_hide_lost_locks
                 kept_locks_survive_a_lost_row writes_beside_changing_locks
                 rename_moves rename_replaces rename_hard_links rename_below_itself
                 rename_race_makes_no_loop rename_refused rename_contended rename_of_the_same

@@ -237,7 +237,6 @@ impl Kernel for Notified {
         });
     }
 
-    /// From a thread of its own: the kernel may wait for pages that other requests hold.
     fn forget_name(&self, dir: Ino, name: &[u8]) -> Forgotten {
         let (notifier, name) = (self.notifier.clone(), name.to_vec());
         // From a thread of its own: the kernel takes the directory's lock, which a request may hold.
@@ -249,6 +248,7 @@ impl Kernel for Notified {
         Box::pin(async move { forgotten.await.unwrap_or_default() })
     }
 
+    /// From a thread of its own: the kernel may wait for pages that other requests hold.
     fn forget(&self, ino: Ino, off: u64, len: u64) -> Forgotten {
         let notifier = self.notifier.clone();
         let done = self.runtime.spawn_blocking(move || {

@@ -223,7 +223,8 @@ impl Vfs {
             self.kernel.tell(ino, stale);
             return true;
         };
-        let told = drops.forget(|| self.kernel.forget(ino, 0, 0), self.tell_version(file, version));
+        let tell = Box::pin(self.tell_version(file, version));
+        let told = drops.forget(|| self.kernel.forget(ino, 0, 0), tell);
         let in_time = ciderfs_rt::timeout(FORGET_PATIENCE, told).await.is_ok();
         if in_time {
             self.kernel.used(ino, &drops);

@@ -21,7 +21,7 @@ mod ranges;
 mod resume;
 mod room;
 mod sharing;
-mod support;
+pub(crate) mod support;
 mod tiers;
 mod trees;
 mod unordered;

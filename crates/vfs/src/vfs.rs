@@ -197,6 +197,21 @@ impl Vfs {
         }
     }
 
+    /// [`Vfs::flush_all`] for who must know whether all of it is stored.
+    ///
+    /// # Errors
+    /// The first failure; the files after it are flushed as well.
+    pub(crate) async fn flush_all_stored(self: &Arc<Self>) -> ciderfs_meta::Result<()> {
+        let mut result = Ok(());
+        for file in self.files.all() {
+            if let Err(e) = self.flush_stored(&file).await {
+                tracing::warn!("inode {}: {e}", file.ino);
+                result = result.and(Err(e));
+            }
+        }
+        result
+    }
+
     /// Flushes everything and stops background work, and leaves all that is open to the next process of the mount.
     pub async fn suspend(self: &Arc<Self>) {
         self.stop_tasks().await;

@@ -270,7 +270,7 @@ table! {
         "skip-dir-mtime", [], "0s", MOUNT, Ready,
         "leave a directory's times alone when younger";
     SORT_DIR: Switch = "sort-dir", [], "", MOUNT, Ready, "sorted listings";
-    FAST_STATFS: Switch = "fast-statfs", [], "", MOUNT, NoOp("statfs costs one turn"), "statfs from memory";
+    FAST_STATFS: Switch = "fast-statfs", [], "", MOUNT, NoOp("statfs costs one round trip"), "statfs from memory";
     NETWORK_INTERFACES: Text =
         "network-interfaces", [], "", MOUNT, Ready,
         "interfaces whose addresses the session tells, separated by commas; all if not given";

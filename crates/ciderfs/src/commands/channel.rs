@@ -1,7 +1,9 @@
 //! `.control`, through which a mount of either client takes commands (`docs/format/control.md`).
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,6 +17,9 @@ use crate::failure::{Failure, Result};
 const NAMES: [&str; 2] = [".jfs.control", ".control"];
 /// Between looks for an answer: first and longest.
 const POLL: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(300));
+
+/// A mount that says nothing for so long, while it changes a tree, is taken for dead.
+const SILENCE: Duration = Duration::from_secs(600);
 
 /// The channel of a mount.
 pub struct Channel(File);
@@ -44,6 +49,20 @@ impl Channel {
             return Err(ErrorKind::NotFound.into());
         }
         Ok(Self(file))
+    }
+
+    /// Sends a request that changes a tree, and waits for its end. The official client is silent until it has counted a tree, and a large
+    /// directory may take a while before the first name is gone.
+    pub fn change(
+        &self,
+        command: u32,
+        body: &[u8],
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<std::io::Result<()>> {
+        match self.ask(command, body, SILENCE, progress)? {
+            Answer::Ended(how) => Ok(how),
+            Answer::Told(other) => Err(Failure::new(format!("the mount answers something else: {other}"))),
+        }
     }
 
     /// Sends a request and waits for its end. `progress` hears the two numbers that the mount tells meanwhile. A mount that says
@@ -79,6 +98,13 @@ impl Channel {
             }
         }
     }
+}
+
+/// The field of a request that has a name.
+pub fn name_field(name: &OsStr) -> Result<Vec<u8>> {
+    let name = name.as_bytes();
+    let length = u8::try_from(name.len()).map_err(|_| Failure::new("the name is too long"))?;
+    Ok([&[length], name].concat())
 }
 
 /// Takes messages of progress away; the final message, if it is complete.

@@ -1,17 +1,15 @@
 //! `ciderfs clone SRC DST`: a copy in the metadata, by the mount, of either client, that both lie on (`docs/format/control.md`).
 
-use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use ciderfs_format::shown;
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::fs::Mode;
 use serde_json::json;
 
-use super::channel::{Answer, Channel};
+use super::channel::{Channel, name_field};
 use crate::cli::args::Args;
 use crate::cli::table::{CLONE_THREADS, JSON, PRESERVE};
 use crate::failure::{Failure, Result};
@@ -19,8 +17,6 @@ use crate::failure::{Failure, Result};
 const CLONE: u32 = 1006;
 /// The bit of the mode that keeps owners, modes and times.
 const KEEP: u8 = 2;
-/// A mount that says nothing for so long is taken for dead. The official client is silent until it has counted the tree.
-const SILENCE: Duration = Duration::from_secs(600);
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
@@ -53,8 +49,7 @@ pub fn run(args: &Args) -> Result<()> {
             shown(&above)
         )));
     }
-    let name = to.file_name().map(OsStr::as_bytes).unwrap_or_default();
-    let length = u8::try_from(name.len()).map_err(|_| Failure::new("the new name is too long"))?;
+    let name = name_field(to.file_name().unwrap_or_default())?;
     let channel = Channel::open(above)
         .map_err(|e| Failure::new(format!("{} is not on a mounted volume: {e}", shown(&above))))?;
     let (umask, mode) = (umask(), if args.get(PRESERVE) { KEEP } else { 0 });
@@ -63,8 +58,7 @@ pub fn run(args: &Args) -> Result<()> {
         &source.ino().to_be_bytes()[..],
         &above_source.ino().to_be_bytes(),
         &dir.ino().to_be_bytes(),
-        &[length],
-        name,
+        &name,
         &umask.to_be_bytes(),
         &[mode, threads],
     ]
@@ -72,21 +66,15 @@ pub fn run(args: &Args) -> Result<()> {
     // Only on a terminal.
     let bar = ProgressBar::no_length().with_style(ProgressStyle::default_bar()).with_message("cloning");
     let mut cloned = 0;
-    let answer = channel.ask(CLONE, &body, SILENCE, &mut |done, total| {
+    let ended = channel.change(CLONE, &body, &mut |done, total| {
         cloned = done;
         bar.set_length(total.max(done));
         bar.set_position(done);
     })?;
     bar.finish_and_clear();
-    match answer {
-        Answer::Ended(Ok(())) if args.get(JSON) => println!("{}", json!({ "Cloned": cloned })),
-        Answer::Ended(Ok(())) => {}
-        Answer::Ended(Err(e)) => {
-            return Err(Failure::new(format!("clone {} to {}: {e}", shown(&from), shown(&to))));
-        }
-        Answer::Told(other) => {
-            return Err(Failure::new(format!("the mount answers something else: {other}")));
-        }
+    ended.map_err(|e| Failure::new(format!("clone {} to {}: {e}", shown(&from), shown(&to))))?;
+    if args.get(JSON) {
+        println!("{}", json!({ "Cloned": cloned }));
     }
     Ok(())
 }

@@ -1,23 +1,18 @@
 //! `ciderfs rmr PATH...`: removes trees, by the mount, of either client, that they lie on (`docs/format/control.md`).
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::time::Duration;
 
 use ciderfs_format::shown;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::channel::{Answer, Channel};
+use super::channel::{Channel, name_field};
 use crate::cli::args::Args;
 use crate::cli::table::{JSON, RMR_THREADS, SKIP_TRASH};
 use crate::failure::{Failure, Result};
 
 const RMR: u32 = 1002;
-/// A mount that says nothing for so long is taken for dead: a large directory may take a while before the first name is gone.
-const SILENCE: Duration = Duration::from_secs(600);
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
@@ -52,7 +47,7 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn one(place: &Path, skip_trash: u8, threads: u8, progress: &mut dyn FnMut(u64)) -> Result<()> {
     let fail = |e| Failure::new(format!("remove {}: {e}", shown(&place)));
-    let (Some(above), Some(name)) = (place.parent(), place.file_name().map(OsStr::as_bytes)) else {
+    let (Some(above), Some(name)) = (place.parent(), place.file_name()) else {
         return Err(Failure::new(format!("{} has no name that could be removed", shown(&place))));
     };
     let node = std::fs::symlink_metadata(place).map_err(fail)?;
@@ -63,14 +58,9 @@ fn one(place: &Path, skip_trash: u8, threads: u8, progress: &mut dyn FnMut(u64))
             shown(&place)
         )));
     }
-    let length = u8::try_from(name.len()).map_err(|_| Failure::new("the name is too long"))?;
     let channel = Channel::open(above).map_err(|e| {
         Failure::new(format!("{} is not on a mounted volume ({e}): `rm -r` removes it", shown(&place)))
     })?;
-    let body = [&dir.ino().to_be_bytes()[..], &[length], name, &[skip_trash, threads]].concat();
-    match channel.ask(RMR, &body, SILENCE, &mut |entries, _| progress(entries))? {
-        Answer::Ended(Ok(())) => Ok(()),
-        Answer::Ended(Err(e)) => Err(fail(e)),
-        Answer::Told(other) => Err(Failure::new(format!("the mount answers something else: {other}"))),
-    }
+    let body = [&dir.ino().to_be_bytes()[..], &name_field(name)?, &[skip_trash, threads]].concat();
+    channel.change(RMR, &body, &mut |entries, _| progress(entries))?.map_err(fail)
 }

@@ -80,17 +80,18 @@ impl Custody {
     pub fn begin(socket: PathBuf, args: &Args) -> Result<Begun> {
         let mountpoint = absolute(args.place(1)).unwrap_or_else(|_| args.place(1).to_owned());
         let scope = voucher::scope(&mountpoint, &config::subdir(args).unwrap_or_default());
-        let (settings, fuse) = match take(&socket) {
-            Ok(Some((settings, fuse))) => (settings, Some(fuse)),
-            Ok(None) => (Vec::new(), None),
-            Err(e) => {
-                tracing::warn!("the driver cannot be asked for the connection at {}: {e}", shown(&socket));
-                (Vec::new(), None)
-            }
-        };
-        if let Some(fuse) = fuse {
-            match resumed(&socket, &settings, &mountpoint, scope) {
-                Ok((voucher, state, begun)) => {
+        let mut fit = None;
+        let taken = take(&socket, |settings| fit.insert(fits(settings, scope)).is_ok());
+        let taken = taken.unwrap_or_else(|e| {
+            tracing::warn!("the driver cannot be asked for the connection at {}: {e}", shown(&socket));
+            None
+        });
+        if let Some(Err(why)) = fit {
+            tracing::warn!("the mount of the pod before this one does not go on: {why}; it is made anew");
+        }
+        if let (Some((settings, fuse)), Some(Ok(voucher))) = (taken, fit) {
+            match resumed(&socket, &voucher, &mountpoint) {
+                Ok((state, begun)) => {
                     let custody = Self::new(socket, voucher);
                     // From now on again, and with what it was given before: the driver has no copy since it was asked.
                     custody.give(&settings, &fuse)?;
@@ -124,8 +125,9 @@ impl Custody {
     }
 
     fn new(socket: PathBuf, voucher: Voucher) -> Self {
-        let desk = Desk::open(PathBuf::from(comm_path(std::process::id())));
-        Self { socket, desk, voucher, held: Arc::default() }
+        let held = Arc::<AtomicBool>::default();
+        let desk = Desk::open(PathBuf::from(comm_path(std::process::id())), Arc::clone(&held));
+        Self { socket, desk, voucher, held }
     }
 
     /// Gives the driver a copy of the connection of a new mount.
@@ -143,6 +145,10 @@ impl Custody {
         // It may have to wait for the driver.
         std::thread::Builder::new().name("custody".into()).spawn(move || {
             for n in 0..TRIES {
+                if held.load(Ordering::Acquire) {
+                    // It has fetched one.
+                    return;
+                }
                 match give(&socket, &settings, fuse.as_fd()) {
                     Ok(()) => return held.store(true, Ordering::Release),
                     Err(e) if n == 0 => tracing::warn!(
@@ -172,10 +178,20 @@ impl Custody {
         self.desk.is_released()
     }
 
+    /// The worker leaves the mount. If the driver has wanted that, it is for good.
+    pub fn leaves(&self) {
+        self.desk.leaves();
+    }
+
     /// The mount is over: nobody goes on with it.
     pub fn end(&self) {
         if self.held.load(Ordering::Acquire) {
-            let _ = take(&self.socket);
+            // The driver may have that of another pod by now.
+            let is_ours = |settings: &[u8]| match Voucher::read(settings) {
+                Some(theirs) => (theirs.token, theirs.device) == (self.voucher.token, self.voucher.device),
+                None => self.voucher.token == 0,
+            };
+            let _ = take(&self.socket, is_ours);
         }
         if let Some(directory) = self.socket.parent().filter(|_| self.voucher.token != 0) {
             for file in self.voucher.files(directory) {
@@ -186,15 +202,21 @@ impl Custody {
     }
 }
 
-/// What the driver has; it has no copy of it then.
-fn take(socket: &Path) -> io::Result<Option<(Vec<u8>, OwnedFd)>> {
+/// What the driver has, if it is what is wanted; the driver has no copy of it then. It has none since it was asked, so anything else is
+/// given back.
+fn take(socket: &Path, is_wanted: impl FnOnce(&[u8]) -> bool) -> io::Result<Option<(Vec<u8>, OwnedFd)>> {
     let wire = Wire::to(socket)?;
     let (settings, fds) = wire.receive()?;
     // The first one stands for nothing.
     let Some(fuse) = fds.into_iter().nth(1) else { return Ok(None) };
-    wire.send(CLOSE, &[std::io::stdin().as_fd()])?;
+    let is_wanted = is_wanted(&settings);
+    if is_wanted {
+        wire.send(CLOSE, &[std::io::stdin().as_fd()])?;
+    } else {
+        wire.send(&settings, &[fuse.as_fd()])?;
+    }
     wire.end();
-    Ok(Some((settings, fuse)))
+    Ok(is_wanted.then_some((settings, fuse)))
 }
 
 /// Gives it a copy, in place of what it has.
@@ -206,18 +228,18 @@ fn give(socket: &Path, settings: &[u8], fuse: BorrowedFd<'_>) -> io::Result<()> 
     Ok(())
 }
 
-/// What the pod before this one has left.
-fn resumed(
-    socket: &Path,
-    settings: &[u8],
-    mountpoint: &Path,
-    scope: u64,
-) -> Result<(Voucher, OwnedFd, File)> {
-    let fail = |why: &str| Err(Failure::new(why));
-    let Some(voucher) = Voucher::read(settings) else { return fail("another client has made it") };
+/// What a pod with that scope can go on with.
+fn fits(settings: &[u8], scope: u64) -> std::result::Result<Voucher, &'static str> {
+    let voucher = Voucher::read(settings).ok_or("another client has made it")?;
     if voucher.scope != scope {
-        return fail("it has another mount point or directory of the volume");
+        return Err("it has another mount point or directory of the volume");
     }
+    Ok(voucher)
+}
+
+/// What the pod before this one has left.
+fn resumed(socket: &Path, voucher: &Voucher, mountpoint: &Path) -> Result<(OwnedFd, File)> {
+    let fail = |why: &str| Err(Failure::new(why));
     let there = find_mount(mountpoint)?;
     if there.is_none_or(|m| (m.major, m.minor) != voucher.device) {
         return fail("it is not mounted any more");
@@ -229,7 +251,7 @@ fn resumed(
     if Negotiated::from_bytes(&state.negotiated()).is_none() {
         return fail("what was agreed with the kernel cannot be read");
     }
-    Ok((voucher, state.fd().try_clone_to_owned()?, open(&files[1])?))
+    Ok((state.fd().try_clone_to_owned()?, open(&files[1])?))
 }
 
 /// Files for what is left to the next pod.

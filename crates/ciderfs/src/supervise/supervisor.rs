@@ -394,7 +394,12 @@ impl Supervisor {
                     self.is_ready(&message);
                 }
                 link::FAILED => self.last_words = Some(message.lossy()),
-                link::LEAVING => self.left = true,
+                link::LEAVING => {
+                    self.left = true;
+                    if let Some(custody) = &self.custody {
+                        custody.leaves();
+                    }
+                }
                 link::ENDED => self.ended = true,
                 link::NOTIFY => {
                     let text = message.lossy();
@@ -419,8 +424,7 @@ impl Supervisor {
             // What it has found of the one before is stored.
             self.replace();
         }
-        if self.starts == 1
-            && let (Some(custody), Some(fuse)) = (&mut self.custody, &self.fuse)
+        if let (Some(custody), Some(fuse)) = (&mut self.custody, &self.fuse)
             && !custody.has_mount()
             && let Err(e) = custody.hold(fuse, self.device, &self.state)
         {

@@ -172,7 +172,7 @@ impl Worker {
         std::thread::Builder::new().name("supervisor".into()).spawn(|| {
             loop {
                 match self.link.receive(true) {
-                    Ok(Some(message)) if message.kind == link::HAND_OVER => self.leave(),
+                    Ok(Some(message)) if message.kind == link::HAND_OVER => self.hand_over.notify_one(),
                     Ok(Some(message)) if message.kind == link::STOP => self.stop.notify_one(),
                     Ok(Some(_)) => {}
                     Ok(None) => break,

@@ -38,15 +38,19 @@ pub struct Driver {
 }
 
 impl Driver {
+    /// One that is away as yet.
     pub fn at(path: PathBuf) -> Self {
-        let kept = Arc::new(Mutex::new(Kept::nothing()));
-        let (listener, shared) = (UnixListener::bind(&path).unwrap(), Arc::clone(&kept));
+        Self { path, kept: Arc::new(Mutex::new(Kept::nothing())) }
+    }
+
+    pub fn listen(&self) {
+        let (listener, kept) = (UnixListener::bind(&self.path).unwrap(), Arc::clone(&self.kept));
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                serve(&stream.unwrap(), &shared);
+                let (stream, kept) = (stream.unwrap(), Arc::clone(&kept));
+                std::thread::spawn(move || serve(&stream, &kept));
             }
         });
-        Self { path, kept }
     }
 
     pub fn path(&self) -> &Path {
@@ -81,6 +85,7 @@ impl Driver {
         let (settings, mut fds) = receive(&stream, 2);
         assert_eq!(fds.len(), 2);
         send(&stream, &settings, &[fds[1].as_fd()]);
+        await_end(&stream);
         self.keep(settings, fds.pop().unwrap());
     }
 }
@@ -90,21 +95,28 @@ pub fn ask(comm: &Path, answer: &[u8]) -> (Vec<u8>, usize) {
     let stream = UnixStream::connect(comm).unwrap();
     let (settings, fds) = receive(&stream, 2);
     send(&stream, answer, &[std::io::stdin().as_fd()]);
-    // Until it was read.
-    stream.shutdown(Shutdown::Write).unwrap();
-    assert_eq!((&stream).read(&mut [0]).unwrap(), 0);
+    await_end(&stream);
     (settings, fds.len())
 }
 
-fn serve(stream: &UnixStream, kept: &Mutex<Kept>) {
-    let mut kept = kept.lock().unwrap();
+/// Until what was sent was read.
+fn await_end(mut stream: &UnixStream) {
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+}
+
+/// Others may connect between what it sends and what it is answered.
+fn serve(stream: &UnixStream, shared: &Mutex<Kept>) {
+    let mut kept = shared.lock().unwrap();
     let given = kept.fuse.take();
     let nothing = std::io::stdin();
     let fds: Vec<_> = [nothing.as_fd()].into_iter().chain(given.as_ref().map(|fd| fd.as_fd())).collect();
     send(stream, &kept.settings, &fds);
     drop(given);
+    drop(kept);
     let (said, mut fds) = receive(stream, 1);
-    if !said.is_empty() && said != CLOSE && !fds.is_empty() {
+    let mut kept = shared.lock().unwrap();
+    if kept.fuse.is_none() && !said.is_empty() && said != CLOSE && !fds.is_empty() {
         *kept = Kept { settings: said, fuse: fds.pop() };
     }
 }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use ciderfs_meta::CloneProgress;
 use futures_util::future::BoxFuture;
 use tonic::Status;
 
@@ -29,7 +29,7 @@ impl ControllerService {
         let held = self.locks.hold(&snapshot_lock(&id))?;
         let volume_held = self.locks.share(&volume)?;
         let opened = self.open(&r.secrets).await?;
-        let work = |done: Arc<AtomicU64>| -> BoxFuture<'static, Result<Tree, Status>> {
+        let work = |progress: Arc<CloneProgress>| -> BoxFuture<'static, Result<Tree, Status>> {
             let id = id.clone();
             Box::pin(async move {
                 let _held = (held, volume_held);
@@ -49,7 +49,7 @@ impl ControllerService {
                 let size = volumes::capacity(meta, &from).await.map_err(failed)?;
                 let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
                 let mark = snapshots::Mark { name, created, size };
-                snapshots::create(meta, &id, &volume, dir, &mark, &done).await.map_err(failed)?;
+                snapshots::create(meta, &id, &volume, dir, &mark, &progress).await.map_err(failed)?;
                 let made = snapshots::find(meta, &id, &volume).await.map_err(failed)?;
                 made.ok_or_else(|| Status::aborted(format!("{id} was removed while it was made")))
             })

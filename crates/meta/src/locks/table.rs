@@ -209,10 +209,11 @@ impl LockTable {
             })
     }
 
-    /// The files on which something is held.
+    /// The files on which something is held, or is perhaps since a commit whose reply is on its way.
     pub(super) fn held_files(&self) -> Vec<Ino> {
         let s = self.state.lock();
-        s.files.iter().filter(|(_, e)| !e.held.is_empty()).map(|(ino, _)| *ino).collect()
+        let concerned = |e: &Entry| !e.held.is_empty() || !e.deciding.is_empty();
+        s.files.iter().filter(|(_, e)| concerned(e)).map(|(ino, _)| *ino).collect()
     }
 
     /// Does this holder wait?

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ciderfs_format::slice::chunk_count;
-use ciderfs_format::{Edge, FileType, Ino, Time};
+use ciderfs_format::{Attr, Edge, FileType, Ino, Time};
 use ciderfs_rt::Instant;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use parking_lot::Mutex;
@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use super::detached::Unfinished;
 use super::node::{Copying, Item, Lists, Made};
 use super::rights::Ways;
-use super::rules::{R, X, check_new_name};
+use super::rules::{R, W, X, check_new_name};
 use crate::error::{Errno, Result};
 use crate::proof::Proof;
 use crate::seen::SeenNames;
@@ -68,7 +68,7 @@ pub struct CloneProgress {
 /// A clone under way; tasks share it.
 struct Cloning {
     meta: Arc<Meta>,
-    copying: Copying,
+    copying: Arc<Copying>,
     progress: Arc<CloneProgress>,
     /// A place for each commit under way.
     turns: Semaphore,
@@ -77,8 +77,8 @@ struct Cloning {
     /// What the nodes take that were made.
     space: AtomicI64,
     inodes: AtomicI64,
-    /// The top, if it has no name yet, and when it was marked.
-    detached: Option<(Ino, Mutex<Instant>)>,
+    /// The top, if it has no name yet, and when it was marked, by the steady clock.
+    detached: Option<(Ino, Mutex<Duration>)>,
 }
 
 impl Meta {
@@ -106,12 +106,8 @@ impl Meta {
         if self.cfg.read_only {
             return Err(Errno::EROFS.into());
         }
-        let source = self.getattr_of(from).await?;
-        if source.in_trash() {
-            return Err(Errno::EPERM.into());
-        }
-        self.check_ways(c, from, &source, dir).await?;
-        let copying = Copying::new(c, options, self.settings().dir_stats);
+        let source = self.cloned_attr(c, from, dir).await?;
+        let copying = Arc::new(Copying::new(c, options, self.settings().dir_stats));
         if !source.is_dir() {
             progress.total.store(1, Ordering::Relaxed);
             let cloning = Cloning::new(self, copying, progress, None);
@@ -122,8 +118,7 @@ impl Meta {
             return made.first().map(|made| made.copy).ok_or_else(|| Errno::ENOENT.into());
         }
         self.check_room(&copying, from, dir, progress).await?;
-        let (top, ctime) = self.make_top(&copying, from, (dir, name)).await?;
-        let unfinished = Unfinished::new(self, top);
+        let (unfinished, top, ctime) = self.begin(&copying, from, (dir, name)).await?;
         let cloning = Cloning::new(self, copying, progress, Some(top));
         let done = async {
             progress.done.fetch_add(1, Ordering::Relaxed);
@@ -142,6 +137,35 @@ impl Meta {
         }
     }
 
+    /// Refuses what the caller may not clone, or not there, before any work is done for it. Tells what it is. It is required again
+    /// where it is done.
+    ///
+    /// # Errors
+    /// Of [`Meta::clone_tree`] all but those about the name, room and what is below.
+    pub async fn may_clone(&self, c: &Caller, from: Ino, parent: Ino) -> Result<FileType> {
+        Ok(self.cloned_attr(c, self.real(from), self.real(parent)).await?.kind)
+    }
+
+    async fn cloned_attr(&self, c: &Caller, from: Ino, dir: Ino) -> Result<Attr> {
+        let source = self.getattr_of(from).await?;
+        if source.in_trash() {
+            return Err(Errno::EPERM.into());
+        }
+        self.check_ways(c, from, &source, dir).await?;
+        let mask = match source.kind {
+            FileType::Directory => R | X,
+            FileType::File => R,
+            _ => 0,
+        };
+        self.permit(c, &source, mask).await?;
+        let receiving = self.getattr_of(dir).await?;
+        if !receiving.is_dir() {
+            return Err(Errno::ENOTDIR.into());
+        }
+        self.permit(c, &receiving, W | X).await?;
+        Ok(source)
+    }
+
     /// Clones what is below a directory into another one, which nobody else uses.
     ///
     /// # Errors
@@ -155,12 +179,12 @@ impl Meta {
         progress: &Arc<CloneProgress>,
     ) -> Result<()> {
         let _timed = self.timed("Clone");
-        let copying = Copying::new(c, options, self.settings().dir_stats);
+        let copying = Arc::new(Copying::new(c, options, self.settings().dir_stats));
         fill(&Cloning::new(self, copying, progress, None), self.real(from), self.real(to)).await
     }
 
     /// Nobody has walked to the nodes that a request names by number.
-    async fn check_ways(&self, c: &Caller, from: Ino, source: &ciderfs_format::Attr, dir: Ino) -> Result<()> {
+    async fn check_ways(&self, c: &Caller, from: Ino, source: &Attr, dir: Ino) -> Result<()> {
         let mut above = match source.parent {
             _ if self.is_root(from) => Vec::new(),
             Ino(0) => self.dirs_of_names(from).await?,
@@ -202,6 +226,21 @@ impl Meta {
         })
         .await?;
         Ok(())
+    }
+
+    /// Makes the top of a tree, which is removed again if nobody waits for it any more when it is there.
+    async fn begin(
+        self: &Arc<Self>,
+        copying: &Arc<Copying>,
+        from: Ino,
+        (dir, name): (Ino, &[u8]),
+    ) -> Result<(Unfinished, Ino, Time)> {
+        let (meta, copying, name) = (Arc::clone(self), Arc::clone(copying), name.to_vec());
+        let making = ciderfs_rt::spawn(async move {
+            let (top, ctime) = meta.make_top(&copying, from, (dir, &name)).await?;
+            Ok((Unfinished::new(&meta, top), top, ctime))
+        });
+        making.await.map_err(|_| Errno::EIO)?
     }
 
     /// Makes the top of a tree, without a name. Tells the ctime that it is to have.
@@ -299,7 +338,7 @@ async fn fill(cloning: &Arc<Cloning>, from: Ino, to: Ino) -> Result<()> {
 impl Cloning {
     fn new(
         meta: &Arc<Meta>,
-        copying: Copying,
+        copying: Arc<Copying>,
         progress: &Arc<CloneProgress>,
         detached: Option<Ino>,
     ) -> Arc<Self> {
@@ -311,7 +350,7 @@ impl Cloning {
             linked: tokio::sync::Mutex::default(),
             space: AtomicI64::new(0),
             inodes: AtomicI64::new(0),
-            detached: detached.map(|top| (top, Mutex::new(Instant::now()))),
+            detached: detached.map(|top| (top, Mutex::new(meta.clock.steady()))),
         })
     }
 
@@ -446,11 +485,11 @@ impl Cloning {
     async fn mark_again(&self) -> Result<()> {
         let Some((top, marked)) = &self.detached else { return Ok(()) };
         {
-            let mut marked = marked.lock();
-            if marked.elapsed() < MARKED_EVERY {
+            let (mut marked, now) = (marked.lock(), self.meta.clock.steady());
+            if now.saturating_sub(*marked) < MARKED_EVERY {
                 return Ok(());
             }
-            *marked = Instant::now();
+            *marked = now;
         }
         self.meta.mark_detached(*top).await
     }

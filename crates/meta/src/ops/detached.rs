@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ciderfs_format::Ino;
+use ciderfs_format::{Attr, Ino};
 use ciderfs_rt::Instant;
 
 use crate::error::{Errno, Result};
@@ -58,8 +58,9 @@ impl Drop for Unfinished {
 
 impl Meta {
     /// Says that somebody is building a tree.
-    pub(super) async fn mark_detached(&self, top: Ino) -> Result<()> {
-        let nameless = crate::volume::synthetic_dir(Ino(0));
+    pub(crate) async fn mark_detached(&self, top: Ino) -> Result<()> {
+        // Only the parent is compared: it has none.
+        let nameless = Attr { parent: Ino(0), ..crate::volume::synthetic_dir(top) };
         let commit = Commit {
             guards: vec![Guard::Attr { ino: top, expect: Some(nameless), mask: AttrMask::PARENT }],
             writes: vec![
@@ -124,7 +125,7 @@ impl Meta {
     }
 
     /// Keeps everybody from giving a tree a name, if its parent is as it must be; false if it is not.
-    async fn disown(&self, top: Ino, is_right: impl Fn(Ino) -> bool) -> Result<bool> {
+    pub(crate) async fn disown(&self, top: Ino, is_right: impl Fn(Ino) -> bool) -> Result<bool> {
         for _ in 0..ATTEMPTS_MAX {
             let attr = match self.getattr_of(top).await {
                 Err(e) if e.errno() == Errno::ENOENT => return Ok(true),

@@ -30,7 +30,11 @@ impl TestClock {
     }
 
     pub(super) fn advance(&self, seconds: i64) {
-        self.0.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
+        self.advance_millis(seconds * 1000);
+    }
+
+    pub(super) fn advance_millis(&self, millis: i64) {
+        self.0.fetch_add(millis * 1000, Ordering::SeqCst);
     }
 }
 

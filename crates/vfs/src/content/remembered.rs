@@ -229,29 +229,13 @@ fn few(mut views: Vec<(u32, &ChunkView)>) -> HashMap<u32, ChunkView> {
 
 #[cfg(test)]
 mod tests {
-    use ciderfs_format::{Extent, FileType, Time};
+    use ciderfs_format::{Extent, Time};
 
     use super::*;
+    use crate::tests::support::file_attr;
 
     fn attr(length: u64) -> Attr {
-        let time = Time::default();
-        Attr {
-            flags: 0,
-            kind: FileType::File,
-            mode: 0o644,
-            uid: 0,
-            gid: 0,
-            atime: time,
-            mtime: time,
-            ctime: time,
-            nlink: 1,
-            length,
-            rdev: 0,
-            parent: Ino::ROOT,
-            access_acl: 0,
-            default_acl: 0,
-            tier: 0,
-        }
+        file_attr(length, Time::default())
     }
 
     fn remembering(valid: Duration, limit: usize) -> Remembered {

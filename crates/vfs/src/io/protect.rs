@@ -28,12 +28,20 @@ impl Vfs {
             }
         };
         // Who is not in the group may not keep its bit, whether the group may execute or not.
-        let group = match mode & 0o2010 {
-            0o2000 if (by.in_group)(gid) => 0,
-            _ => 0o2000,
+        let kept = |mode: u16, gid: u32| {
+            let group = match mode & 0o2010 {
+                0o2000 if (by.in_group)(gid) => 0,
+                _ => 0o2000,
+            };
+            mode & !(0o4000 | group)
         };
-        let kept = mode & !(0o4000 | group);
-        if kept != mode {
+        if kept(mode, gid) == mode {
+            return Ok(());
+        }
+        // Another mount may have changed the mode since, which is not to be undone.
+        let now = self.meta.getattr(ino).await?;
+        let kept = kept(now.mode, now.gid);
+        if kept != now.mode {
             // The caller may write but need not own the file.
             let system = Caller { uid: 0, gid: 0, check: false, ..by.caller.clone() };
             let set = SetAttr { mode: Some(kept), ..SetAttr::default() };

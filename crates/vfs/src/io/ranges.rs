@@ -123,9 +123,7 @@ impl Vfs {
         let (vfs, c) = (Arc::clone(self), c.clone());
         Self::detached(async move {
             if !Arc::ptr_eq(&source, &target) {
-                let failures = source.state.lock().failures();
-                vfs.flush_file(&source).await;
-                source.state.lock().failed_since(failures)?;
+                vfs.flush_stored(&source).await?;
             }
             let failures = target.state.lock().failures();
             let one = target.flushing.lock().await;

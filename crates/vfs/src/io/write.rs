@@ -170,6 +170,16 @@ impl Vfs {
             .map_err(|e| Error::Volume(format!("flush failed: {e}")))
     }
 
+    /// [`Vfs::flush`] for who must know whether all of it is stored.
+    ///
+    /// # Errors
+    /// The first failure of this flush. The handles report it as well.
+    pub(crate) async fn flush_stored(self: &Arc<Self>, file: &Arc<File>) -> Result<()> {
+        let failures = file.state.lock().failures();
+        self.flush(file).await?;
+        Ok(file.state.lock().failed_since(failures)?)
+    }
+
     pub(crate) async fn flush_file(self: &Arc<Self>, file: &Arc<File>) {
         let lists = {
             let _one = file.flushing.lock().await;

@@ -72,29 +72,11 @@ impl Told {
 
 #[cfg(test)]
 mod tests {
-    use ciderfs_format::FileType;
-
     use super::*;
+    use crate::tests::support::file_attr;
 
     fn attr(length: u64, ctime: i64) -> Attr {
-        let time = Time { sec: ctime, nsec: 0 };
-        Attr {
-            flags: 0,
-            kind: FileType::File,
-            mode: 0o644,
-            uid: 0,
-            gid: 0,
-            atime: time,
-            mtime: time,
-            ctime: time,
-            nlink: 1,
-            length,
-            rdev: 0,
-            parent: Ino::ROOT,
-            access_acl: 0,
-            default_acl: 0,
-            tier: 0,
-        }
+        file_attr(length, Time { sec: ctime, nsec: 0 })
     }
 
     #[test]

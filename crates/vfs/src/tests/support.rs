@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ciderfs_block::{BlockConfig, BlockStore};
-use ciderfs_format::{FileType, Ino, Settings};
+use ciderfs_format::{Attr, FileType, Ino, Settings, Time};
 use ciderfs_handover::State;
 use ciderfs_meta::memory::MemoryStore;
 use ciderfs_meta::store::Store;
@@ -18,6 +18,27 @@ use crate::{Metrics, OpenCache, Resumed, Vfs, VfsConfig};
 pub(super) const KIB: usize = 1 << 10;
 pub(super) const MIB: usize = 1 << 20;
 pub(super) const RW: i32 = libc::O_RDWR;
+
+/// Attributes of a plain file.
+pub(crate) fn file_attr(length: u64, time: Time) -> Attr {
+    Attr {
+        flags: 0,
+        kind: FileType::File,
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        atime: time,
+        mtime: time,
+        ctime: time,
+        nlink: 1,
+        length,
+        rdev: 0,
+        parent: Ino::ROOT,
+        access_acl: 0,
+        default_acl: 0,
+        tier: 0,
+    }
+}
 
 /// A formatted volume: metadata and objects.
 pub(super) struct World {

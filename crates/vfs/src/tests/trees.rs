@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use ciderfs_format::{FileType, Ino};
-use ciderfs_meta::{Caller, Errno, NewNode};
+use ciderfs_meta::{Caller, Errno, NewNode, SetAttr};
+use ciderfs_object::layers::Faults;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
@@ -83,8 +84,17 @@ async fn rmr(c: &Client, who: &Caller, dir: Ino, name: &str, flags: &[u8]) -> (R
 }
 
 async fn make(c: &Client, dir: Ino, name: &str, kind: FileType) -> Ino {
+    make_as(c, &Caller::root(), dir, name, kind).await
+}
+
+async fn make_as(c: &Client, who: &Caller, dir: Ino, name: &str, kind: FileType) -> Ino {
     let node = NewNode { kind, mode: 0o755, umask: 0, rdev: 0, target: b"" };
-    c.vfs.create(&Caller::root(), dir, name.as_bytes(), &node).await.unwrap().ino
+    c.vfs.create(who, dir, name.as_bytes(), &node).await.unwrap().ino
+}
+
+async fn chmod(c: &Client, ino: Ino, mode: u16) {
+    let set = SetAttr { mode: Some(mode), ..SetAttr::default() };
+    c.vfs.setattr(&Caller::root(), ino, &set, None, None).await.unwrap();
 }
 
 /// Directories in directories, with files: 3 + 9 + 9 * 20 entries below the top.
@@ -169,11 +179,81 @@ async fn trees_are_removed() {
     let alice = user(1000);
     assert_eq!(rmr(&c, &alice, Ino::ROOT, "a", &[]).await.0, Err(Errno::EACCES));
     assert_eq!(rmr(&c, &alice, Ino::ROOT, "a", &[1]).await.0, Err(Errno::EPERM), "past the trash");
-    let mode = |mode| ciderfs_meta::SetAttr { mode: Some(mode), ..Default::default() };
-    c.vfs.setattr(&root, top, &mode(0o700), None, None).await.unwrap();
+    chmod(&c, top, 0o700).await;
     let inner = c.vfs.lookup(&root, top, b"0").await.unwrap().ino;
-    c.vfs.setattr(&root, inner, &mode(0o777), None, None).await.unwrap();
+    chmod(&c, inner, 0o777).await;
     assert_eq!(rmr(&c, &alice, inner, "0", &[]).await.0, Err(Errno::EACCES), "nobody walks there");
     assert_eq!(clone(&c, &alice, inner, inner, "copy").await, Err(Errno::EACCES), "nor to clone");
     assert_eq!(rmr(&c, &root, Ino::ROOT, "a", &[]).await, (Ok(()), 193));
+}
+
+/// A user's tree that is deeper than any stack: it is removed for good, and so is what is beside it.
+#[tokio::test]
+async fn deep_trees_are_removed() {
+    const DEPTH: u64 = 5000;
+    let w = World::new(0).await;
+    let c = w.client().await;
+    let alice = user(1000);
+    let home = make(&c, Ino::ROOT, "home", FileType::Directory).await;
+    chmod(&c, home, 0o777).await;
+    let mut dir = home;
+    let (mut below, mut files) = (home, 0);
+    for level in 0..DEPTH {
+        dir = make_as(&c, &alice, dir, "d", FileType::Directory).await;
+        if level % 500 == 0 {
+            (below, files) = (dir, files + 1);
+            make_as(&c, &alice, dir, "f", FileType::File).await;
+        }
+    }
+    assert_eq!(rmr(&c, &alice, home, "d", &[0]).await, (Ok(()), DEPTH + files));
+    assert!(c.vfs.lookup(&alice, home, b"d").await.is_err());
+    assert_eq!(errno(c.vfs.getattr(below).await), Errno::ENOENT);
+}
+
+/// More directories than a page has, and than are listed or tried at a time.
+#[tokio::test]
+async fn wide_trees_are_removed() {
+    let w = World::new(0).await;
+    let c = w.client().await;
+    let top = make(&c, Ino::ROOT, "a", FileType::Directory).await;
+    for n in 0..1200 {
+        let dir = make(&c, top, &n.to_string(), FileType::Directory).await;
+        if n % 3 == 0 {
+            make(&c, dir, "f", FileType::File).await;
+        }
+    }
+    assert_eq!(rmr(&c, &Caller::root(), Ino::ROOT, "a", &[1, 3]).await, (Ok(()), 1601));
+    assert!(c.vfs.lookup(&Caller::root(), Ino::ROOT, b"a").await.is_err());
+}
+
+/// What cannot be stored is not left out of a clone; who may not clone something makes nobody store anything.
+#[tokio::test]
+async fn clones_fail_with_what_is_not_stored() {
+    let w = World::new(0).await;
+    let c = w.client().await;
+    let root = Caller::root();
+    let dir = make(&c, Ino::ROOT, "d", FileType::Directory).await;
+    let (f, opened) = c.vfs.create_open(&root, dir, b"f", 0o600, 0, RW).await.unwrap();
+    chmod(&c, dir, 0o700).await;
+    let home = make(&c, Ino::ROOT, "home", FileType::Directory).await;
+    chmod(&c, home, 0o777).await;
+    w.objects.set(Faults { only: vec!["PUT"], fail_rate: 1.0, ..Faults::default() });
+    let fill = async || c.write(opened.fh, 0, &pattern(1, 100 * KIB)).await;
+    for (from, name) in [(dir, "e"), (f.ino, "g")] {
+        fill().await;
+        assert_eq!(clone(&c, &user(1000), from, home, name).await, Err(Errno::EACCES), "{name}");
+        assert_eq!(clone(&c, &root, from, home, name).await, Err(Errno::EIO), "{name}");
+        assert!(c.vfs.lookup(&root, home, name.as_bytes()).await.is_err());
+    }
+    w.objects.set(Faults::default());
+    assert_eq!(errno(c.fsync(opened.fh).await), Errno::EIO, "its writer is told as well");
+    fill().await;
+    clone(&c, &root, dir, home, "e").await.unwrap();
+    let e = c.vfs.lookup(&root, home, b"e").await.unwrap().ino;
+    let copy = c.vfs.lookup(&root, e, b"f").await.unwrap().ino;
+    let read = c.open(copy).await;
+    assert_eq!(c.read(read, 0, MIB).await, pattern(1, 100 * KIB));
+    for fh in [read, opened.fh] {
+        c.close(fh).await.unwrap();
+    }
 }

@@ -17,7 +17,7 @@ mod stream;
 mod tree;
 
 pub(crate) use stream::Shared;
-use stream::{Place, Stream};
+use stream::{Place, Stream, Turns};
 
 /// Between messages of progress.
 const PROGRESS: Duration = Duration::from_millis(300);
@@ -46,13 +46,13 @@ struct State {
 pub(crate) struct Progress {
     files: AtomicU64,
     size: AtomicU64,
-    /// Where commands wait for their turn to make a long answer, if they do.
-    turns: Option<Arc<Semaphore>>,
+    /// Where commands wait for their turn, if they do.
+    turns: Option<Turns>,
     turn: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 impl Progress {
-    fn new(turns: Option<Arc<Semaphore>>) -> Self {
+    fn new(turns: Option<Turns>) -> Self {
         Self { turns, ..Self::default() }
     }
 
@@ -63,7 +63,16 @@ impl Progress {
 
     /// Waits until the command may make a long answer; its turn lasts until it has ended.
     pub(crate) async fn turn(&self) {
-        if let Some(turns) = &self.turns {
+        self.take(self.turns.as_ref().map(|turns| &turns.answers)).await;
+    }
+
+    /// Waits until the command may clone or remove a tree; its turn lasts until it has ended.
+    async fn turn_of_tree(&self) {
+        self.take(self.turns.as_ref().map(|turns| &turns.trees)).await;
+    }
+
+    async fn take(&self, turns: Option<&Arc<Semaphore>>) {
+        if let Some(turns) = turns {
             let turn = Arc::clone(turns).acquire_owned().await;
             *self.turn.lock() = turn.ok();
         }
@@ -114,14 +123,7 @@ impl Control {
         }
     }
 
-    async fn run(
-        &self,
-        vfs: &Arc<Vfs>,
-        c: &Caller,
-        command: u32,
-        body: Bytes,
-        turns: Option<Arc<Semaphore>>,
-    ) {
+    async fn run(&self, vfs: &Arc<Vfs>, c: &Caller, command: u32, body: Bytes, turns: Option<Turns>) {
         let progress = Progress::new(turns);
         let answer = {
             let mut work = Box::pin(answer(vfs, c, command, &body, &progress));

@@ -10,8 +10,8 @@ use ciderfs_format::shown;
 use super::{Supervisor, WINDOW};
 use crate::commands::upgrade;
 use crate::failure::{EXIT_STOP, Failure, Result};
-use crate::supervise::custody::Custody;
 use crate::supervise::program::Program;
+use crate::supervise::turn;
 use crate::supervise::upgrade::Stage;
 
 /// So many workers may die within [`WINDOW`] before the mount is given up: what kills them is sent to each of them again. Those that
@@ -23,8 +23,11 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 impl Supervisor {
     pub(super) fn worker_ended(&mut self, status: ExitStatus) -> Option<Result<()>> {
+        if self.leaving.is_some() && !self.ended {
+            return Some(Ok(()));
+        }
         let left = std::mem::take(&mut self.left) && !self.ended;
-        if left && (self.stops > 0 || self.custody.as_ref().is_some_and(Custody::is_released)) {
+        if left && self.stops > 0 || !self.ended && self.is_another_pods() {
             tracing::info!("the mount is left to another pod");
             return Some(Ok(()));
         }
@@ -35,9 +38,6 @@ impl Supervisor {
         }
         if self.ended || !self.served || self.stops > 1 {
             return Some(self.result(status));
-        }
-        if self.leaving.is_some() {
-            return Some(Ok(()));
         }
         match self.upgrade.as_ref().map(|u| u.stage) {
             Some(Stage::Leaving | Stage::Starting) => {
@@ -51,6 +51,16 @@ impl Supervisor {
                 self.crashed(&status.to_string())
             }
         }
+    }
+
+    /// Whether the driver has given the mount to another pod, or will. There is no worker here.
+    fn is_another_pods(&self) -> bool {
+        self.custody.as_ref().is_some_and(|custody| custody.is_released() || self.is_served())
+    }
+
+    /// Whether a worker serves, which is not of this process, that has none.
+    fn is_served(&self) -> bool {
+        !matches!(turn::holder(&self.begun), Ok(None))
     }
 
     /// What is at the place of this program by now, if it can go on with the mount: the official driver has put it there.
@@ -72,6 +82,10 @@ impl Supervisor {
 
     /// A worker has ended that should not have.
     pub(super) fn crashed(&mut self, how: &str) -> Option<Result<()>> {
+        if self.is_another_pods() {
+            tracing::info!("the mount is left to another pod");
+            return Some(Ok(()));
+        }
         self.ends.retain(|at| at.elapsed() < WINDOW);
         self.ends.push(Instant::now());
         let unserved = self.unserved.get_or_insert_with(Instant::now).elapsed();
@@ -100,6 +114,9 @@ impl Supervisor {
     /// Ends a mount that nobody serves, so that nobody waits for it.
     fn give_up(&mut self) {
         self.fuse = None;
+        if self.is_served() {
+            return tracing::error!("another process serves the mount, which stays");
+        }
         if let Some((_, minor)) = self.device {
             // Others may hold the connection.
             let _ = std::fs::write(format!("/sys/fs/fuse/connections/{minor}/abort"), "1");

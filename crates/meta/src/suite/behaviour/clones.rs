@@ -8,7 +8,7 @@ use ciderfs_format::{Attr, FileType, Ino};
 
 use super::lifetime::until;
 use crate::error::Errno;
-use crate::store::{QuotaKey, Read, Scan, Value, Write};
+use crate::store::{QuotaKey, Read, Scan, Scanned, Value, Write};
 use crate::suite::Engine;
 use crate::suite::flaky::{Flaky, When};
 use crate::suite::world::*;
@@ -190,7 +190,14 @@ pub async fn clones_refused(engine: Engine) {
     c.chmod(d0, 0o755).await;
     c.chmod(top, 0o700).await;
     assert_eq!(errno(to_home(f, "no").await), Errno::EACCES, "by its number alone");
-    c.chmod(top, 0o755).await;
+    // Nor are those counted who are in what the caller may not list, or cannot put there.
+    let counted = Arc::<CloneProgress>::default();
+    for (mode, dir) in [(0o711, home), (0o755, top)] {
+        c.chmod(top, mode).await;
+        let made = c.meta.clone_tree(&alice, top, dir, b"no", &PLAIN, &counted).await;
+        assert_eq!(errno(made), Errno::EACCES);
+        assert_eq!(counted.total.load(Ordering::Relaxed), 0);
+    }
     assert_eq!(errno(clone_as(&c, &alice, f, (top, "no"), &PLAIN).await), Errno::EACCES);
     assert_eq!(errno(to_home(Ino(999_999), "no").await), Errno::ENOENT);
     to_home(top, "yes").await.unwrap();
@@ -294,7 +301,7 @@ pub async fn clones_of_what_changes(engine: Engine) {
         let other = c.clone();
         between.at(When::Call(call), async move {
             let (f, sub) = (other.find(top, "f").await.unwrap(), other.find(top, "sub").await.unwrap());
-            // The first list is replaced as by a compaction, the file is written to, cut and written to again.
+            // The file is written to, cut, written to again, and goes; others move.
             other.put(f, 0, 0, 6000).await;
             other.truncate(f, 50).await.unwrap();
             other.put(f, 0, 0, 9000).await;
@@ -327,6 +334,67 @@ pub async fn clones_of_what_changes(engine: Engine) {
         w.recorder.take();
     }
     assert!(changed > 5, "{changed}");
+    nothing_is_detached(&w).await;
+}
+
+/// Somebody compacts the source meanwhile, which no attribute tells: a copy has the old lists or the new ones, and what it has
+/// stays when the source goes.
+pub async fn clones_of_what_is_compacted(engine: Engine) {
+    let w = World::new(engine).await;
+    let c = w.client().await;
+    let (between, builder) = w.client_behind(6).await;
+    let (mut old_ones, mut new_ones) = (0, 0);
+    for call in 0.. {
+        let (top, _) = tree(&c, "t").await;
+        let d0 = c.find(c.find(top, "sub").await.unwrap(), "d0").await.unwrap();
+        // A file of several names, and one that shares its commit with others.
+        let mut lists = Vec::new();
+        for (name, ino) in [("f", c.find(top, "f").await), ("file3", c.find(d0, "file3").await)] {
+            let ino = ino.unwrap();
+            c.put(ino, 0, 50, 20).await;
+            let old = c.meta.read_raw_chunk(ino, 0).await.unwrap();
+            lists.push((name, ino, old, c.fresh(0, c.stat(ino).await.length.min(5000) as u32).await));
+        }
+        let (other, compacted) = (c.clone(), lists.clone());
+        between.at(When::Call(call), async move {
+            for (_, ino, old, new) in compacted {
+                let before = other.stat(ino).await;
+                assert!(other.meta.commit_compaction(ino, 0, &old, 0, new).await.unwrap());
+                assert_eq!(other.stat(ino).await, before);
+            }
+            other.meta.drain_deletions().await;
+        });
+        let made = cloned(&builder, top, "u").await.unwrap();
+        let in_time = !between.give_up().await;
+        let copied = c.find(c.find(made, "sub").await.unwrap(), "d0").await.unwrap();
+        let copies = [c.find(made, "f").await.unwrap(), c.find(copied, "file3").await.unwrap()];
+        let mut removed = w.recorder.take();
+        w.check().await;
+        remove(&c, "t").await;
+        c.meta.drain_deletions().await;
+        w.check().await;
+        removed.extend(w.recorder.take());
+        for ((name, _, old, new), copy) in lists.iter().zip(copies) {
+            let list = c.meta.read_raw_chunk(copy, 0).await.unwrap();
+            assert!(list == *old || list == [*new], "{name}: {list:?}");
+            (old_ones, new_ones) =
+                (old_ones + usize::from(list == *old), new_ones + usize::from(list == [*new]));
+            let lost: Vec<_> = list.iter().filter(|s| removed.contains(&(s.id, s.size))).collect();
+            assert!(lost.is_empty(), "{name} has lost {lost:?}");
+            if in_time {
+                let gone = if list == *old { std::slice::from_ref(new) } else { &old[..] };
+                assert!(gone.iter().all(|s| removed.contains(&(s.id, s.size))), "{name}: {gone:?} is left");
+            }
+        }
+        remove(&c, "u").await;
+        c.meta.drain_deletions().await;
+        w.check().await;
+        w.recorder.take();
+        if !in_time {
+            break;
+        }
+    }
+    assert!(old_ones > 3 && new_ones > 3, "{old_ones} {new_ones}");
     nothing_is_detached(&w).await;
 }
 
@@ -389,6 +457,51 @@ pub async fn clones_killed(engine: Engine) {
     w.check().await;
     assert!(left > 3, "{left}");
     assert_eq!(w.recorder.take(), []);
+}
+
+/// A clone that takes long is marked again, until somebody takes it for abandoned.
+pub async fn clones_that_take_long(engine: Engine) {
+    let w = World::new(engine).await;
+    let c = w.client().await;
+    let (top, _) = tree(&c, "t").await;
+    let want = shape(&c, top, true).await;
+    // More than the time between two marks passes, at each call.
+    let (between, builder) = w.client_behind(5).await;
+    for call in 0.. {
+        let clock = Arc::clone(&w.clock);
+        between.at(When::Call(call), async move { clock.advance(400) });
+        let made = cloned(&builder, top, "u").await.unwrap();
+        if between.give_up().await {
+            break;
+        }
+        assert_eq!(shape(&c, made, true).await, want);
+        remove(&c, "u").await;
+    }
+    remove(&c, "u").await;
+    nothing_is_detached(&w).await;
+    let marked_before = async |at: i64| w.store.scan(&Scan::Detached(at), 10).await.unwrap();
+    let mut unfinished = Vec::new();
+    for call in 0.. {
+        assert!(killed_at(&w, call, top), "no tree was begun");
+        unfinished = marked_before(i64::MAX >> 1).await;
+        if !unfinished.is_empty() {
+            break;
+        }
+    }
+    let [Scanned::Ino(made)] = unfinished[..] else { panic!("{unfinished:?}") };
+    w.clock.advance(400);
+    let before = c.meta.clock.now().sec;
+    assert_eq!(marked_before(before).await, [Scanned::Ino(made)]);
+    w.clock.advance(400);
+    c.meta.mark_detached(made).await.unwrap();
+    assert_eq!(marked_before(before).await, [], "it was marked again");
+    assert_eq!(marked_before(i64::MAX >> 1).await, [Scanned::Ino(made)]);
+    assert!(c.meta.disown(made, |parent| parent.0 == 0).await.unwrap());
+    assert_eq!(errno(c.meta.mark_detached(made).await), Errno::ENOENT);
+    w.clock.advance(25 * 3600);
+    c.meta.run_hourly_jobs().await.unwrap();
+    nothing_is_detached(&w).await;
+    w.check().await;
 }
 
 /// Somebody takes a clone for abandoned while it is built: it is refused, and all of it goes. One that is dropped goes at once.

@@ -420,6 +420,11 @@ pub async fn locks_end_with_the_session(engine: Engine) {
 /// Declares a client dead, as others do: its locks go, and its row.
 async fn declare_dead(w: &World, c: &Client) {
     w.clock.advance(1200 * 5 + 10);
+    end_dead(w, c).await;
+}
+
+/// The same as soon as it may be done.
+async fn end_dead(w: &World, c: &Client) {
     let other = w.client_with(config()).await;
     other.meta.start_session().await.unwrap();
     other.meta.clean_stale_sessions().await.unwrap();
@@ -483,6 +488,53 @@ pub async fn nothing_is_written_under_lost_locks(engine: Engine) {
         c.meta.close_session().await.unwrap();
     }
     w.check().await;
+}
+
+/// Is a write through what was open when `seen` was the last loss refused before it is taken?
+async fn refuses(c: &Client, f: Ino, seen: u64) -> bool {
+    let checked = c.meta.check_locks(f).await;
+    assert!(matches!(checked, Ok(()) | Err(Error::LockLost)), "{checked:?}");
+    checked.is_err() || c.meta.lock_loss(f) > seen
+}
+
+/// Expiry and engine's clock are whole seconds: a session that was refreshed late in one may be ended early in another.
+pub async fn lost_locks_are_known_as_early_as_others_may_have_them(engine: Engine) {
+    let w = World::new(engine).await;
+    let c = w.client_with(config()).await;
+    c.meta.start_session().await.unwrap();
+    let f = c.file(ROOT, "f").await;
+    open(&c, f).await;
+    c.try_lock(f, 1, EXCLUSIVE).await.unwrap();
+    w.clock.advance_millis(900);
+    c.meta.register_again().await.unwrap();
+    assert!(!refuses(&c, f, 0).await);
+    w.clock.advance_millis(1200 * 5 * 1000 - 800);
+    end_dead(&w, &c).await;
+    assert!(refuses(&c, f, 0).await);
+}
+
+/// Whoever ends a session removes its locks before its row. A client that comes back in between finds the row.
+pub async fn a_late_heartbeat_does_not_hide_lost_locks(engine: Engine) {
+    let w = World::new(engine).await;
+    let c = w.client_with(config()).await;
+    c.meta.start_session().await.unwrap();
+    let (f, kept) = (c.file(ROOT, "f").await, c.file(ROOT, "kept").await);
+    for file in [f, kept] {
+        open(&c, file).await;
+        c.try_lock(file, 1, EXCLUSIVE).await.unwrap();
+    }
+    w.clock.advance(1200 * 5 + 10);
+    let writes = vec![Write::PutFlock(f, (c.meta.sid(), 1), None)];
+    w.store.commit(&Commit { guards: Vec::new(), writes }).await.unwrap();
+    // The second one comes before it is known what the first one has looked for.
+    for _ in 0..2 {
+        c.meta.register_again().await.unwrap();
+    }
+    assert!(refuses(&c, f, 0).await);
+    assert!(!refuses(&c, kept, 0).await);
+    until("the lease", async || !c.meta.lease_is_over()).await;
+    assert!(refuses(&c, f, 0).await);
+    assert!(!refuses(&c, kept, 0).await);
 }
 
 /// Locks that are still there are not taken for lost, even if the row of the session was.

@@ -19,13 +19,24 @@ const OPEN_MAX: usize = 512;
 const ANSWERS_MAX: usize = 16 << 20;
 /// Long answers that are made at a time, but for those of root: each is some 30 MiB at most meanwhile.
 const TURNS_MAX: usize = 1;
+/// Trees that are cloned or removed at a time, but for those of root: each lists directories, and asks for much at once.
+const TREES_MAX: usize = 4;
 
 /// What the descriptors of a mount share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     open: AtomicUsize,
     answers: AtomicUsize,
-    turns: Arc<Semaphore>,
+    turns: Turns,
+}
+
+/// Where commands wait for their turn.
+#[derive(Debug, Clone)]
+pub(super) struct Turns {
+    /// To make a long answer.
+    pub(super) answers: Arc<Semaphore>,
+    /// To clone or remove a tree.
+    pub(super) trees: Arc<Semaphore>,
 }
 
 impl Default for Shared {
@@ -33,7 +44,10 @@ impl Default for Shared {
         Self {
             open: AtomicUsize::new(0),
             answers: AtomicUsize::new(0),
-            turns: Arc::new(Semaphore::new(TURNS_MAX)),
+            turns: Turns {
+                answers: Arc::new(Semaphore::new(TURNS_MAX)),
+                trees: Arc::new(Semaphore::new(TREES_MAX)),
+            },
         }
     }
 }
@@ -102,9 +116,9 @@ impl Stream {
         Self { place, base: 0, bytes: Vec::new(), read: 0, request: Some(0) }
     }
 
-    /// Where commands wait for their turn to make a long answer; those of root do not.
-    pub(super) fn turns(&self) -> Option<Arc<Semaphore>> {
-        (!self.place.root).then(|| Arc::clone(&self.place.shared.turns))
+    /// Where commands wait for their turn; those of root do not.
+    pub(super) fn turns(&self) -> Option<Turns> {
+        (!self.place.root).then(|| self.place.shared.turns.clone())
     }
 
     /// Takes part of a request, and gives the request when it is complete.

@@ -1,5 +1,6 @@
 //! Commands that make and remove whole trees: `clone` and `rmr` (`docs/format/control.md`).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -7,7 +8,6 @@ use std::time::Duration;
 use ciderfs_format::{FileType, Ino};
 use ciderfs_meta::store::{DirCursor, DirEntry};
 use ciderfs_meta::{Caller, CloneOptions, CloneProgress, Errno, Result, SeenNames};
-use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::Semaphore;
 
@@ -22,11 +22,11 @@ const REMOVALS_AT_ONCE: u8 = 50;
 const PRESERVE: u64 = 2;
 /// Entries of a page.
 const PAGE: usize = 1000;
-/// Directories below one that are emptied at a time.
+/// Directories that are listed at a time, of all that are removed by a request.
 const DIRS_AT_ONCE: usize = 4;
 /// Passes over a directory to which others keep adding.
 const PASSES_MAX: usize = 20;
-/// Between looks how far a clone is.
+/// Between looks how far a clone or a removal is.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// The fields of a request, from the front.
@@ -72,6 +72,21 @@ fn status(result: Result<()>) -> Vec<u8> {
     vec![result.map_or_else(|e| e.errno().0 as u8, |()| 0)]
 }
 
+/// Waits for work, and tells now and then, and at the end, how far it is.
+async fn watched<T>(work: impl Future<Output = T>, tell: impl Fn()) -> T {
+    let mut work = Box::pin(work);
+    loop {
+        tokio::select! {
+            biased;
+            result = &mut work => {
+                tell();
+                return result;
+            }
+            () = ciderfs_rt::sleep(LOOK) => tell(),
+        }
+    }
+}
+
 async fn try_clone(vfs: &Arc<Vfs>, c: &Caller, body: &[u8], progress: &Progress) -> Result<()> {
     let mut fields = Fields(body);
     let (from, _, dir) = (fields.ino()?, fields.ino()?, fields.ino()?);
@@ -84,14 +99,17 @@ async fn try_clone(vfs: &Arc<Vfs>, c: &Caller, body: &[u8], progress: &Progress)
     let options = CloneOptions { preserve, umask, at_once, without_xattrs: None };
     // There is one node at least; until it is known how many there are, this says that somebody is at it.
     progress.set(0, 1);
+    // Nobody makes this mount work for what is refused.
+    let kind = vfs.meta.may_clone(c, from, dir).await?;
+    progress.turn_of_tree().await;
     // What was written through this mount belongs to what is cloned, whether it is stored already or not.
-    match vfs.meta.getattr(from).await?.kind {
+    match kind {
         FileType::File => {
             if let Some(file) = vfs.files.get(from) {
-                vfs.flush(&file).await?;
+                vfs.flush_stored(&file).await?;
             }
         }
-        FileType::Directory => vfs.flush_all().await,
+        FileType::Directory => vfs.flush_all_stored().await?,
         _ => {}
     }
     let counted = Arc::<CloneProgress>::default();
@@ -99,16 +117,7 @@ async fn try_clone(vfs: &Arc<Vfs>, c: &Caller, body: &[u8], progress: &Progress)
         let [done, total] = [&counted.done, &counted.total].map(|n| n.load(Ordering::Relaxed));
         progress.set(done, total.max(done).max(1));
     };
-    let mut work = vfs.meta.clone_tree(c, from, dir, name, &options, &counted).boxed();
-    let result = loop {
-        tokio::select! {
-            biased;
-            result = &mut work => break result,
-            () = ciderfs_rt::sleep(LOOK) => tell(),
-        }
-    };
-    tell();
-    let made = result?;
+    let made = watched(vfs.meta.clone_tree(c, from, dir, name, &options, &counted), tell).await?;
     vfs.done(made, Change::Names).await;
     vfs.done(dir, Change::ByTool(name)).await;
     Ok(())
@@ -127,6 +136,7 @@ async fn try_remove(vfs: &Arc<Vfs>, c: &Caller, body: &[u8], progress: &Progress
     }
     // Nobody has walked there.
     vfs.meta.check_way_to(c, dir).await?;
+    progress.turn_of_tree().await;
     let removal = Arc::new(Removal {
         vfs: Arc::clone(vfs),
         caller: c.clone(),
@@ -137,18 +147,11 @@ async fn try_remove(vfs: &Arc<Vfs>, c: &Caller, body: &[u8], progress: &Progress
     });
     let removed = Arc::clone(&removal.removed);
     let (_, attr) = vfs.meta.lookup(c, dir, name).await?;
-    let mut work = match attr.is_dir() {
-        true => removal.tree(dir, name.to_vec()),
+    let work = match attr.is_dir() {
+        true => removal.tree(dir, name.to_vec()).boxed(),
         false => removal.leaf(dir, name.to_vec()).boxed(),
     };
-    let result = loop {
-        tokio::select! {
-            biased;
-            result = &mut work => break result,
-            () = ciderfs_rt::sleep(LOOK) => progress.set(removed.load(Ordering::Relaxed), 0),
-        }
-    };
-    progress.set(removed.load(Ordering::Relaxed), 0);
+    let result = watched(work, || progress.set(removed.load(Ordering::Relaxed), 0)).await;
     // Also of what could not be removed whole: the kernel would show what is gone.
     vfs.done(dir, Change::ByTool(name)).await;
     result
@@ -164,47 +167,143 @@ struct Removal {
     removed: Arc<AtomicU64>,
 }
 
+/// A directory that is to go: it is tried, emptied if that does not do, and tried again. Those in it go before its next page is
+/// listed.
+struct Doomed {
+    dir: Ino,
+    name: Vec<u8>,
+    /// The one that it is in, if that is to go as well.
+    parent: Option<u64>,
+    /// What is in it, and how far that was listed.
+    ino: Ino,
+    cursor: DirCursor,
+    seen: SeenNames,
+    passes: usize,
+    /// Directories in it that are not gone yet.
+    below: usize,
+}
+
+impl Doomed {
+    fn new(dir: Ino, name: Vec<u8>, parent: Option<u64>) -> Self {
+        let (ino, cursor, seen) = (Ino(0), DirCursor::End, SeenNames::default());
+        Self { dir, name, parent, ino, cursor, seen, passes: 0, below: 0 }
+    }
+}
+
+/// What became of a directory.
+enum Step {
+    Gone,
+    /// It holds something: this is its inode.
+    Full(Ino),
+    /// A page of it was listed, and what it held is gone but for these directories.
+    Listed {
+        cursor: DirCursor,
+        seen: SeenNames,
+        dirs: Vec<Vec<u8>>,
+    },
+}
+
 impl Removal {
-    /// Removes a directory with all that is below it.
-    fn tree(self: Arc<Self>, dir: Ino, name: Vec<u8>) -> BoxFuture<'static, Result<()>> {
-        async move {
-            for _ in 0..PASSES_MAX {
-                match self.dir(dir, &name).await {
-                    Err(e) if e.errno() == Errno::ENOTEMPTY => {}
-                    other => return other,
-                }
-                let top = match self.vfs.meta.lookup(&self.caller, dir, &name).await {
-                    Err(e) if e.errno() == Errno::ENOENT => return Ok(()),
-                    other => other?.0,
-                };
-                Arc::clone(&self).empty(top).await?;
+    /// Removes a directory with all that is below it. Nothing here calls itself: users choose how deep a tree is.
+    async fn tree(self: Arc<Self>, dir: Ino, name: Vec<u8>) -> Result<()> {
+        let mut doomed = HashMap::from([(0, Doomed::new(dir, name, None))]);
+        let mut ids = 1_u64..;
+        // The last comes first, so that not much is begun and not finished.
+        let (mut to_try, mut to_list) = (vec![0_u64], Vec::<u64>::new());
+        let (mut trying, mut listing) = (0, 0);
+        let mut running = stream::FuturesUnordered::new();
+        loop {
+            while trying < self.at_once
+                && let Some(id) = to_try.pop()
+            {
+                let Some(d) = doomed.get(&id) else { continue };
+                trying += 1;
+                let work = Arc::clone(&self).try_dir(d.dir, d.name.clone());
+                running.push(work.map(move |step| (id, step)).boxed());
             }
-            Err(Errno::ENOTEMPTY.into())
+            while listing < DIRS_AT_ONCE
+                && let Some(id) = to_list.pop()
+            {
+                let Some(d) = doomed.get_mut(&id) else { continue };
+                listing += 1;
+                let cursor = std::mem::replace(&mut d.cursor, DirCursor::End);
+                let work = Arc::clone(&self).empty_page(d.ino, cursor, std::mem::take(&mut d.seen));
+                running.push(work.map(move |step| (id, step)).boxed());
+            }
+            let Some((id, step)) = running.next().await else { return Ok(()) };
+            let step = step?;
+            match step {
+                Step::Listed { .. } => listing -= 1,
+                Step::Gone | Step::Full(_) => trying -= 1,
+            }
+            let Some(d) = doomed.get_mut(&id) else { continue };
+            let mut settled = Some(id);
+            match step {
+                Step::Gone => {
+                    settled = d.parent;
+                    doomed.remove(&id);
+                    if let Some(parent) = settled.and_then(|id| doomed.get_mut(&id)) {
+                        parent.below -= 1;
+                    }
+                }
+                Step::Full(ino) => {
+                    if d.passes == PASSES_MAX {
+                        return Err(Errno::ENOTEMPTY.into());
+                    }
+                    d.passes += 1;
+                    (d.ino, d.cursor) = (ino, DirCursor::Start);
+                }
+                Step::Listed { cursor, seen, dirs } => {
+                    (d.cursor, d.seen, d.below) = (cursor, seen, dirs.len());
+                    let inside = d.ino;
+                    for (name, new) in dirs.into_iter().zip(&mut ids) {
+                        doomed.insert(new, Doomed::new(inside, name, Some(id)));
+                        to_try.push(new);
+                    }
+                }
+            }
+            // Of which nothing runs and nothing below it is left.
+            if let Some((id, d)) = settled.and_then(|id| doomed.get_mut(&id).map(|d| (id, d)))
+                && d.below == 0
+            {
+                if d.cursor == DirCursor::End {
+                    d.seen = SeenNames::default();
+                    to_try.push(id);
+                } else {
+                    to_list.push(id);
+                }
+            }
         }
-        .boxed()
     }
 
-    /// Removes all entries of a directory. The listing goes on where it was, since an engine that is asked again may have to pass over
-    /// what is gone.
-    async fn empty(self: Arc<Self>, dir: Ino) -> Result<()> {
-        let (mut cursor, mut seen) = (DirCursor::Start, SeenNames::default());
-        while cursor != DirCursor::End {
-            let page = match self.vfs.meta.list_dir(&self.caller, dir, &cursor, PAGE, true).await {
-                Err(e) if e.errno() == Errno::ENOENT => return Ok(()),
-                other => other?,
-            };
-            cursor = page.next;
-            let mut fresh = page.entries;
-            fresh.retain(|entry| seen.insert(&entry.name));
-            let is_dir = |e: &DirEntry| e.edge.kind == FileType::Directory;
-            let (dirs, leaves): (Vec<_>, Vec<_>) = fresh.into_iter().partition(is_dir);
-            let leaves: Vec<_> =
-                leaves.into_iter().map(|e| Arc::clone(&self).leaf(dir, e.name).boxed()).collect();
-            stream::iter(leaves).buffer_unordered(self.at_once).try_collect::<Vec<()>>().await?;
-            let dirs: Vec<_> = dirs.into_iter().map(|e| Arc::clone(&self).tree(dir, e.name)).collect();
-            stream::iter(dirs).buffer_unordered(DIRS_AT_ONCE).try_collect::<Vec<()>>().await?;
+    async fn try_dir(self: Arc<Self>, dir: Ino, name: Vec<u8>) -> Result<Step> {
+        match self.dir(dir, &name).await {
+            Err(e) if e.errno() == Errno::ENOTEMPTY => {}
+            other => return other.map(|()| Step::Gone),
         }
-        Ok(())
+        match self.vfs.meta.lookup(&self.caller, dir, &name).await {
+            Err(e) if e.errno() == Errno::ENOENT => Ok(Step::Gone),
+            other => Ok(Step::Full(other?.0)),
+        }
+    }
+
+    /// Removes the entries of a page of a directory, but for directories. The listing goes on where it was, since an engine that is
+    /// asked again may have to pass over what is gone.
+    async fn empty_page(self: Arc<Self>, dir: Ino, cursor: DirCursor, mut seen: SeenNames) -> Result<Step> {
+        let page = match self.vfs.meta.list_dir(&self.caller, dir, &cursor, PAGE, true).await {
+            Err(e) if e.errno() == Errno::ENOENT => {
+                return Ok(Step::Listed { cursor: DirCursor::End, seen, dirs: Vec::new() });
+            }
+            other => other?,
+        };
+        let mut fresh = page.entries;
+        fresh.retain(|entry| seen.insert(&entry.name));
+        let is_dir = |e: &DirEntry| e.edge.kind == FileType::Directory;
+        let (dirs, leaves): (Vec<_>, Vec<_>) = fresh.into_iter().partition(is_dir);
+        let leaves: Vec<_> =
+            leaves.into_iter().map(|e| Arc::clone(&self).leaf(dir, e.name).boxed()).collect();
+        stream::iter(leaves).buffer_unordered(self.at_once).try_collect::<Vec<()>>().await?;
+        Ok(Step::Listed { cursor: page.next, seen, dirs: dirs.into_iter().map(|e| e.name).collect() })
     }
 
     async fn leaf(self: Arc<Self>, dir: Ino, name: Vec<u8>) -> Result<()> {
