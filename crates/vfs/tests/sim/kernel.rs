@@ -43,6 +43,8 @@ struct Node {
     mtime: Time,
     ctime: Time,
     mode: u16,
+    /// It has got attributes: before that there is no such inode.
+    met: bool,
     /// Until when the attributes are believed.
     until: Option<Instant>,
     /// Counts what has changed here; an answer that was asked for before is not taken.
@@ -59,6 +61,8 @@ struct Known {
     nodes: BTreeMap<Ino, Node>,
     names: BTreeMap<Vec<u8>, (Ino, Instant)>,
     version: u64,
+    /// The version when inodes were evicted last: what was asked for before may be older than what they were told.
+    evicted: u64,
     open: BTreeMap<Ino, u32>,
 }
 
@@ -240,6 +244,7 @@ impl Kernel {
         if one_in(2) {
             k.nodes.retain(|ino, n| open.contains(ino) || !n.locked.is_empty() || n.unstable || !one_in(2));
             k.names.clear();
+            k.evicted = k.next_version();
         }
         for node in k.nodes.values_mut() {
             let locked = node.locked.clone();
@@ -257,7 +262,8 @@ impl Kernel {
     async fn take_attributes(&self, ino: Ino, attr: &Attr, valid: Duration, asked: u64) {
         let (cut, drop) = {
             let mut k = self.known.lock();
-            let new = !k.nodes.contains_key(&ino);
+            let new = !k.node(ino).met;
+            let old = new && asked != 0 && asked < k.evicted;
             let node = k.node(ino);
             if !new && ((asked != 0 && node.version > asked) || node.unstable) {
                 trace(|| format!("inode {ino}: length {} is too late", attr.length));
@@ -267,7 +273,8 @@ impl Kernel {
             k.bump(ino);
             let node = k.node(ino);
             (node.size, node.mtime, node.ctime, node.mode) = (attr.length, attr.mtime, attr.ctime, attr.mode);
-            node.until = Some(Instant::now() + valid);
+            node.met = true;
+            node.until = Some(Instant::now() + valid).filter(|_| !old);
             (!new && size != attr.length, !new && (size != attr.length || mtime != attr.mtime))
         };
         if cut {
@@ -541,17 +548,14 @@ impl Kernel {
         done
     }
 
-    /// Reads; a mapping and `sendfile` do not ask how long the file is (`asks`).
-    pub async fn read(&self, pid: u32, fd: &Fd, off: u64, len: u64, asks: bool) -> Result<Vec<u8>> {
+    pub async fn read(&self, pid: u32, fd: &Fd, off: u64, len: u64) -> Result<Vec<u8>> {
         if fd.direct {
             travel().await;
             let data = self.vfs.read(fd.fh, off, len as u32, false).await?.concat();
             travel().await;
             return Ok(data);
         }
-        if asks {
-            self.attributes(pid, fd.ino).await?;
-        }
+        self.attributes(pid, fd.ino).await?;
         let mut out = Vec::new();
         let mut at = off;
         while at < off + len {
