@@ -95,7 +95,9 @@ impl Meta {
                 host_name: host_name(),
                 ip_addrs: addresses,
                 mount_point: &self.cfg.mount_point,
-                mount_time: jiff::Timestamp::try_from(ciderfs_rt::wall_clock()).unwrap_or_default().to_string(),
+                mount_time: jiff::Timestamp::try_from(ciderfs_rt::wall_clock())
+                    .unwrap_or_default()
+                    .to_string(),
                 process_id: std::process::id(),
                 life: self.session_life(),
                 engine_clock: self.engine_now().await?.is_some(),

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use ciderfs_format::slice::chunk_count;
 use ciderfs_format::{Attr, Edge, FileType, Ino, Time};
-use ciderfs_rt::Instant;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
