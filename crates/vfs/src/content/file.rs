@@ -99,6 +99,11 @@ impl File {
         !self.state.lock().slices().is_empty()
     }
 
+    /// Is a byte of the file still in the buffer?
+    pub(crate) fn has_written(&self, at: u64) -> bool {
+        self.state.lock().slices().iter().any(|p| p.overlaps(at, at + 1))
+    }
+
     /// Waits while a commit decides where appended data goes: what the engine tells meanwhile may hold it already.
     ///
     /// Another one may begin before the caller gets to run: it looks itself.

@@ -33,7 +33,9 @@ pub struct Growth {
 impl Growth {
     /// Is the byte still what is there, and does somebody wait for it? Otherwise it must not be told.
     pub fn is_current(&self) -> bool {
-        self.waited_for.load(Ordering::Acquire) && self.file.knows(self.version) && !self.file.is_dirty()
+        self.waited_for.load(Ordering::Acquire)
+            && self.file.knows(self.version)
+            && !self.file.has_written(self.at)
     }
 }
 

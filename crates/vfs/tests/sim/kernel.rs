@@ -404,6 +404,8 @@ impl Kernel {
     pub async fn unlink(&self, pid: u32, name: &[u8]) -> Result<()> {
         let _dir = self.dir.write().await;
         let ino = self.find_locked(pid, name).await?;
+        let inode = self.inode(ino);
+        let _inode = inode.lock().await;
         travel().await;
         let done = self.vfs.unlink(&caller(pid), Ino::ROOT, name).await;
         travel().await;
@@ -446,6 +448,9 @@ impl Kernel {
     /// Gives an open file another name.
     pub async fn link(&self, pid: u32, fd: &Fd, name: &[u8]) -> Result<()> {
         let _dir = self.dir.write().await;
+        // As `vfs_link` does: whatever the answer tells, no write comes between it and the kernel.
+        let inode = self.inode(fd.ino);
+        let _inode = inode.lock().await;
         travel().await;
         let e = self.vfs.link(&caller(pid), fd.ino, Ino::ROOT, name).await?;
         travel().await;
@@ -497,12 +502,14 @@ impl Kernel {
     pub async fn open(self: &Arc<Self>, pid: u32, name: &[u8], flags: i32) -> Result<Fd> {
         let mut ino = self.find(pid, name, false).await?;
         let mut again = false;
+        let mut _held = self.hold(ino);
         let opened = loop {
             travel().await;
             match self.vfs.open(&caller(pid), ino, (flags & !libc::O_TRUNC) | LARGEFILE).await {
                 Err(e) if is_stale(&e) && !again => {
                     again = true;
                     ino = self.find(pid, name, true).await?;
+                    _held = self.hold(ino);
                 }
                 other => break other?,
             }
@@ -516,6 +523,12 @@ impl Kernel {
             return Err(e);
         }
         Ok(fd)
+    }
+
+    /// Whoever has walked a path to an inode holds it: it is not evicted.
+    fn hold(&self, ino: Ino) -> Held<'_> {
+        *self.known.lock().open.entry(ino).or_default() += 1;
+        Held { kernel: self, ino }
     }
 
     async fn finish_open(&self, ino: Ino, opened: &Opened, flags: i32) -> Fd {
@@ -548,14 +561,17 @@ impl Kernel {
         done
     }
 
-    pub async fn read(&self, pid: u32, fd: &Fd, off: u64, len: u64) -> Result<Vec<u8>> {
+    /// Reads; a mapping and `sendfile` do not ask how long the file is (`asks`).
+    pub async fn read(&self, pid: u32, fd: &Fd, off: u64, len: u64, asks: bool) -> Result<Vec<u8>> {
         if fd.direct {
             travel().await;
             let data = self.vfs.read(fd.fh, off, len as u32, false).await?.concat();
             travel().await;
             return Ok(data);
         }
-        self.attributes(pid, fd.ino).await?;
+        if asks {
+            self.attributes(pid, fd.ino).await?;
+        }
         let mut out = Vec::new();
         let mut at = off;
         while at < off + len {
@@ -710,6 +726,7 @@ impl Kernel {
     /// Changes the mode.
     pub async fn chmod(&self, pid: u32, name: &[u8], mode: u16) -> Result<Ino> {
         let ino = self.find(pid, name, false).await?;
+        let _held = self.hold(ino);
         let inode = self.inode(ino);
         let _inode = inode.lock().await;
         let set = SetAttr { mode: Some(mode), ..SetAttr::default() };
@@ -799,6 +816,20 @@ impl Kernel {
         let done = self.vfs.lock(request, true, std::future::pending()).await;
         travel().await;
         done
+    }
+}
+
+/// An inode that is in use.
+struct Held<'a> {
+    kernel: &'a Kernel,
+    ino: Ino,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let Some(n) = self.kernel.known.lock().open.get_mut(&self.ino) {
+            *n -= 1;
+        }
     }
 }
 

@@ -252,12 +252,17 @@ impl Program {
     async fn read_of(&mut self, n: usize, off: u64, len: u64) {
         let held = &self.held[n];
         let view = self.view(Some(held.fresh), VALID * 1000);
-        let read = self.kernel.read(self.pid, &held.fd, off, len).await;
+        let asks = held.fd.direct || !one_in(3);
+        let read = self.kernel.read(self.pid, &held.fd, off, len, asks).await;
         let view = self.ended(view);
         self.tell(|| format!("read {} {off}+{len}: {}", held.fd.ino, shown(&read)));
         match read {
             Ok(data) => {
-                let how = if held.fd.direct { "past the cache" } else { "read" };
+                let how = match asks {
+                    _ if held.fd.direct => "past the cache",
+                    true => "read",
+                    false => "mapped",
+                };
                 self.shared.history.read(held.fd.ino, view, off, len, &data, how);
             }
             Err(e) => self.unexpected("read", &e),
@@ -496,7 +501,7 @@ impl Program {
                     self.kernel.flock(self.pid, &fd, true).await?;
                 }
                 let last = *self.shared.counter.lock();
-                let seen = self.kernel.read(self.pid, &fd, 0, 80).await?;
+                let seen = self.kernel.read(self.pid, &fd, 0, 80, true).await?;
                 let right = if last == 0 { Vec::new() } else { vec![last; 1 + usize::from(last)] };
                 let right = &right[..right.len().min(80)];
                 if seen != *right {
@@ -537,7 +542,7 @@ impl Program {
                 Err(e) => self.unexpected("append", &e),
             }
             if flags & libc::O_ACCMODE == libc::O_RDWR && one_in(3) {
-                _ = self.kernel.read(self.pid, &fd, 0, LONGEST).await;
+                _ = self.kernel.read(self.pid, &fd, 0, LONGEST, true).await;
             }
             if one_in(3)
                 && let Err(e) = self.kernel.fsync(&fd).await
@@ -558,7 +563,7 @@ impl Program {
             let stat = self.kernel.stat(self.pid, name).await.unwrap();
             let of_stat = self.ended(view);
             let fd = self.kernel.open(self.pid, name, libc::O_RDONLY).await.unwrap();
-            let data = self.kernel.read(self.pid, &fd, 0, 4096).await.unwrap();
+            let data = self.kernel.read(self.pid, &fd, 0, 4096, true).await.unwrap();
             let view = self.ended(view);
             self.kernel.close(self.pid, fd.clone()).await.unwrap();
             self.tell(|| format!("in the end {} {stat:?}: {data:?}", String::from_utf8_lossy(name)));
