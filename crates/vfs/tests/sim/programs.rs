@@ -92,7 +92,7 @@ pub async fn run(world: &World) {
         for n in 0..PROGRAMS {
             let mut p = program(mount, n);
             tasks.push(ciderfs_rt::spawn(async move {
-                for _ in 0..STEPS {
+                for _ in 0..crate::number("SIM_STEPS").unwrap_or(STEPS) {
                     p.step().await;
                 }
                 while !p.held.is_empty() {
