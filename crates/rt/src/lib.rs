@@ -13,7 +13,22 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand::RngExt as _;
 pub use tokio::task::JoinHandle;
-pub use tokio::time::{Instant, interval_at, sleep, timeout};
+pub use tokio::time::Instant;
+
+/// Waits for some time.
+pub fn sleep(time: Duration) -> tokio::time::Sleep {
+    tokio::time::sleep(time)
+}
+
+/// Waits for work as long as that.
+pub fn timeout<F: Future>(time: Duration, work: F) -> tokio::time::Timeout<F> {
+    tokio::time::timeout(time, work)
+}
+
+/// Ticks from a moment on.
+pub fn interval_at(first: Instant, period: Duration) -> tokio::time::Interval {
+    tokio::time::interval_at(first, period)
+}
 
 /// Runs a task beside others.
 pub fn spawn<F>(task: F) -> JoinHandle<F::Output>

@@ -184,7 +184,7 @@ impl Kernel {
         let size = node.size;
         let page = node.pages.entry(index).or_insert_with(Page::empty);
         page.data[(at % PAGE) as usize] = byte;
-        if at % PAGE == 0 && size == at + 1 {
+        if at.is_multiple_of(PAGE) && size == at + 1 {
             page.whole = true;
         }
         drop(k);
@@ -224,7 +224,7 @@ impl Kernel {
     /// Cuts what is cached at a length.
     async fn cut_pages(&self, ino: Ino, size: u64) {
         self.drop_pages(ino, size.div_ceil(PAGE), u64::MAX).await;
-        if size % PAGE != 0 {
+        if !size.is_multiple_of(PAGE) {
             let index = size / PAGE;
             if !self.known.lock().node(ino).pages.contains_key(&index) {
                 return;
