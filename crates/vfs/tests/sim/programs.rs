@@ -25,7 +25,7 @@ const LONGEST: u64 = 400;
 const RECORD: u64 = 8;
 /// Programs of a mount, and what each does.
 const PROGRAMS: u64 = 2;
-const STEPS: u64 = 14;
+const STEPS: u64 = 28;
 
 const KINDS: usize = 15;
 
