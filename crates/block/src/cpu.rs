@@ -81,6 +81,6 @@ impl Cpu {
             let _slot = slot;
             work()
         };
-        tokio::task::spawn_blocking(work).await.map_err(|_| BlockError::Closed)
+        ciderfs_rt::blocking(work).await.map_err(|_| BlockError::Closed)
     }
 }

@@ -163,7 +163,7 @@ impl DiskCache {
         }
         let slot = self.readers.clone().acquire_owned().await.ok()?;
         let worker = dir.clone();
-        let task = tokio::task::spawn_blocking(move || {
+        let task = ciderfs_rt::blocking(move || {
             let _slot = slot;
             let mut read = || -> Result<(), FileError> {
                 let file = match worker.opened(&block) {
@@ -180,7 +180,7 @@ impl DiskCache {
                 }
             }
         });
-        match tokio::time::timeout(READ_TIMEOUT, task).await {
+        match ciderfs_rt::timeout(READ_TIMEOUT, task).await {
             Ok(done) => done.ok().flatten().map(cut),
             Err(_) => {
                 dir.disk_error("read", &std::io::ErrorKind::TimedOut.into());

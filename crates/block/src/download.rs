@@ -55,7 +55,7 @@ fn is_kept(inner: &Inner, block: &BlockId, asker: Asker) -> bool {
 /// Downloads a block in a task of its own, so that a reader who gives up does not take it from the others.
 pub(crate) fn launch(inner: &Arc<Inner>, block: BlockId, permit: Permit, pilot: Pilot, asker: Asker) {
     let inner = inner.clone();
-    tokio::spawn(async move {
+    ciderfs_rt::spawn(async move {
         let outcome = whole(&inner, block, permit).await;
         if let Ok(data) = &outcome {
             inner.memory.insert(block, data.clone(), &inner.budget);

@@ -5,30 +5,47 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::BlockError;
 use crate::key::BlockId;
 
-type Outcome = Option<Result<Bytes, BlockError>>;
+/// What comes of a download. Not a `watch` channel: that wakes who waits in a drawn order, and nobody could replay it.
+#[derive(Default)]
+struct Landing {
+    outcome: Mutex<Option<Result<Bytes, BlockError>>>,
+    landed: Notify,
+}
+
+impl Landing {
+    fn tell(&self, outcome: Result<Bytes, BlockError>) {
+        *self.outcome.lock() = Some(outcome);
+        self.landed.notify_waiters();
+    }
+}
 
 /// The downloads under way.
 #[derive(Default)]
 pub(crate) struct Flights {
-    running: Mutex<HashMap<BlockId, watch::Receiver<Outcome>>>,
+    running: Mutex<HashMap<BlockId, Arc<Landing>>>,
 }
 
 /// A download that somebody waits for.
 #[derive(Clone)]
-pub(crate) struct Flight(watch::Receiver<Outcome>);
+pub(crate) struct Flight(Arc<Landing>);
 
 impl Flight {
     /// The whole block.
-    pub async fn wait(mut self) -> Result<Bytes, BlockError> {
-        match self.0.wait_for(Option::is_some).await {
-            Ok(outcome) => outcome.clone().unwrap_or(Err(BlockError::Closed)),
-            // The task was dropped with its runtime.
-            Err(_) => Err(BlockError::Closed),
+    pub async fn wait(self) -> Result<Bytes, BlockError> {
+        loop {
+            let landed = self.0.landed.notified();
+            tokio::pin!(landed);
+            // Before the look, so that the landing is not missed.
+            landed.as_mut().enable();
+            if let Some(outcome) = &*self.0.outcome.lock() {
+                return outcome.clone();
+            }
+            landed.await;
         }
     }
 }
@@ -37,7 +54,7 @@ impl Flight {
 pub(crate) struct Pilot {
     flights: Arc<Flights>,
     block: BlockId,
-    sender: watch::Sender<Outcome>,
+    landing: Arc<Landing>,
     landed: bool,
 }
 
@@ -46,7 +63,7 @@ impl Pilot {
     pub fn land(mut self, outcome: Result<Bytes, BlockError>) {
         self.flights.running.lock().remove(&self.block);
         self.landed = true;
-        self.sender.send_replace(Some(outcome));
+        self.landing.tell(outcome);
     }
 }
 
@@ -55,6 +72,8 @@ impl Drop for Pilot {
         // By now the place may belong to the next download of the block.
         if !self.landed {
             self.flights.running.lock().remove(&self.block);
+            // The task was dropped with its runtime.
+            self.landing.tell(Err(BlockError::Closed));
         }
     }
 }
@@ -79,14 +98,15 @@ impl Flights {
     /// before it is forgotten here, so that nothing is fetched twice.
     pub fn start(self: &Arc<Self>, block: BlockId, cached: impl FnOnce() -> Option<Bytes>) -> Start {
         let mut running = self.running.lock();
-        if let Some(receiver) = running.get(&block) {
-            return Start::Joined(Flight(receiver.clone()));
+        if let Some(landing) = running.get(&block) {
+            return Start::Joined(Flight(Arc::clone(landing)));
         }
         if let Some(data) = cached() {
             return Start::Done(data);
         }
-        let (sender, receiver) = watch::channel(None);
-        running.insert(block, receiver.clone());
-        Start::Mine(Flight(receiver), Pilot { flights: self.clone(), block, sender, landed: false })
+        let landing = Arc::<Landing>::default();
+        running.insert(block, Arc::clone(&landing));
+        let flight = Flight(Arc::clone(&landing));
+        Start::Mine(flight, Pilot { flights: self.clone(), block, landing, landed: false })
     }
 }

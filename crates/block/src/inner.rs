@@ -3,11 +3,11 @@
 use ciderfs_format::SliceId;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::time::Instant;
 
 use bytes::Bytes;
 use ciderfs_format::objname::block_count;
 use ciderfs_object::{Buffers, ObjectStore};
+use ciderfs_rt::Instant;
 use tokio::sync::Semaphore;
 
 use crate::BlockError;

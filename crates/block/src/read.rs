@@ -10,9 +10,9 @@
 
 use ciderfs_format::SliceId;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
+use ciderfs_rt::Instant;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use crate::BlockError;

@@ -210,7 +210,7 @@ impl BlockStore {
         }
         let this = inner.clone();
         // Removing files may block. A failure here only leaves garbage to the eviction.
-        let _ = tokio::task::spawn_blocking(move || this.evict_slice(id, size)).await;
+        let _ = ciderfs_rt::blocking(move || this.evict_slice(id, size)).await;
         let deletes = stream::iter(BlockId::all(id, size, inner.cfg.block_size)).map(|block| async move {
             let key = block.object(inner.cfg.hash_prefix);
             count(&inner.counters.deletes, 1);
@@ -255,8 +255,8 @@ impl BlockStore {
     pub async fn shutdown(&self) {
         self.inner.closed.store(true, Relaxed);
         let inner = self.inner.clone();
-        let end = tokio::task::spawn_blocking(move || inner.disk.shutdown());
-        if tokio::time::timeout(SHUTDOWN, end).await.is_err() {
+        let end = ciderfs_rt::blocking(move || inner.disk.shutdown());
+        if ciderfs_rt::timeout(SHUTDOWN, end).await.is_err() {
             tracing::warn!("the cache disk hangs; the next start will have to look at its files");
         }
     }

@@ -7,10 +7,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use ciderfs_format::{Attr, Edge, FileType, Ino};
+use ciderfs_rt::Instant;
 use quick_cache::sync::Cache;
 
 use crate::store::{AttrMask, Commit, Guard, LockOwner, Name, Output, Write};

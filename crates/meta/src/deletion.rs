@@ -116,10 +116,11 @@ impl Meta {
         let mut stop = self.stop.subscribe();
         loop {
             tokio::select! {
+                biased;
                 () = self.deletions.added.notified() => {}
                 _ = stop.wait_for(|s| *s) => break,
             }
-            tokio::time::sleep(GATHER).await;
+            ciderfs_rt::sleep(GATHER).await;
             self.drain_deletions().await;
         }
         self.drain_deletions().await;

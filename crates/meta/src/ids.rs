@@ -54,7 +54,7 @@ impl IdPool {
                 if left < self.batch / 10 && s.spare.is_none() && !s.refilling {
                     s.refilling = true;
                     let pool = Arc::clone(self);
-                    tokio::spawn(async move { pool.refill().await });
+                    ciderfs_rt::spawn(async move { pool.refill().await });
                 }
                 if let Some(id) = next {
                     return Ok(id);

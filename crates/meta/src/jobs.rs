@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ciderfs_format::trash::parse_hour;
 use ciderfs_format::{Attr, Ino, align4k};
+use ciderfs_rt::Instant;
 
 use crate::error::Result;
 use crate::seen::SeenNames;
@@ -70,7 +71,8 @@ impl Meta {
         let mut stop = self.stop.subscribe();
         loop {
             tokio::select! {
-                () = tokio::time::sleep(jittered(JOB_INTERVAL)) => {}
+                biased;
+                () = ciderfs_rt::sleep(jittered(JOB_INTERVAL)) => {}
                 _ = stop.wait_for(|s| *s) => return,
             }
             let work = async {
@@ -79,6 +81,7 @@ impl Meta {
                 }
             };
             tokio::select! {
+                biased;
                 () = work => {}
                 _ = stop.wait_for(|s| *s) => return,
             }
@@ -274,7 +277,8 @@ impl Meta {
         let mut stop = self.stop.subscribe();
         loop {
             tokio::select! {
-                () = tokio::time::sleep(DIR_STAT_INTERVAL) => {}
+                biased;
+                () = ciderfs_rt::sleep(DIR_STAT_INTERVAL) => {}
                 _ = stop.wait_for(|s| *s) => return,
             }
             self.recompute_dir_stats().await;

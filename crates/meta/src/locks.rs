@@ -16,11 +16,11 @@ mod table;
 mod waits;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ciderfs_format::lock::LockRecord;
 use ciderfs_format::{Attr, Ino, SessionId};
-use rand::RngExt as _;
+use ciderfs_rt::Instant;
 use tokio::sync::oneshot;
 
 pub use self::adopt::Holder;
@@ -116,7 +116,7 @@ impl Meta {
     pub(crate) async fn settle_locking(&self) {
         let begun = Instant::now();
         while self.locks.is_deciding() && begun.elapsed() < LAST_COMMITS {
-            tokio::time::sleep(LAST_COMMITS_POLL).await;
+            ciderfs_rt::sleep(LAST_COMMITS_POLL).await;
         }
     }
 
@@ -157,7 +157,7 @@ impl Meta {
                 if self.locks.interrupt(request.ino, request.id) {
                     return Err(Errno::EINTR.into());
                 }
-                match tokio::time::timeout(INTERRUPT_GRACE, request.answer()).await {
+                match ciderfs_rt::timeout(INTERRUPT_GRACE, request.answer()).await {
                     Ok(answer) => answer?,
                     Err(_) => return Err(Errno::EINTR.into()),
                 }
@@ -223,7 +223,7 @@ impl Meta {
         let mut requests: Vec<Awaited> =
             files.into_iter().map(|ino| self.request_lock(ino, nobody, Ask::Verify, false)).collect();
         let meta = Arc::clone(self);
-        tokio::spawn(async move {
+        ciderfs_rt::spawn(async move {
             for request in &mut requests {
                 if let Err(e) = request.answer().await {
                     tracing::warn!(
@@ -299,10 +299,11 @@ impl Meta {
                 Next::End => return,
                 Next::Sleep { wake, foreign } => {
                     let pause = if foreign { pause } else { POLL_OWN };
-                    let jitter = rand::rng().random_range(0.5..1.0);
+                    let jitter = ciderfs_rt::random_range(0.5..1.0);
                     tokio::select! {
+                        biased;
                         () = wake.notified() => {}
-                        () = tokio::time::sleep(pause.mul_f64(jitter)) => {}
+                        () = ciderfs_rt::sleep(pause.mul_f64(jitter)) => {}
                     }
                     retry = true;
                     continue;
@@ -329,7 +330,7 @@ impl Meta {
             if self.locks.begin_watching() {
                 let mut tasks = self.tasks.lock();
                 tasks.retain(|task| !task.is_finished());
-                tasks.push(tokio::spawn(Arc::clone(&self).watch_waits()));
+                tasks.push(ciderfs_rt::spawn(Arc::clone(&self).watch_waits()));
             }
             match after {
                 After::Nothing => pause = pause.mul_f64(POLL_GROWTH).min(POLL_MAX),
@@ -337,12 +338,13 @@ impl Meta {
                 After::Register => {
                     if let Err(e) = self.register_again().await {
                         tracing::warn!("registering the session again: {e}");
-                        tokio::time::sleep(FAILED_PAUSE).await;
+                        ciderfs_rt::sleep(FAILED_PAUSE).await;
                     }
                 }
                 After::Failed => {
                     tokio::select! {
-                        () = tokio::time::sleep(FAILED_PAUSE) => {}
+                        biased;
+                        () = ciderfs_rt::sleep(FAILED_PAUSE) => {}
                         _ = stop.wait_for(|s| *s) => {}
                     }
                 }

@@ -1,8 +1,9 @@
 //! Tells an observer what operations cost.
 
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use ciderfs_rt::Instant;
 use parking_lot::Mutex;
 
 use crate::store::EngineMemory;
@@ -74,6 +75,7 @@ impl Meta {
         let mut stop = self.stop.subscribe();
         loop {
             let looked = tokio::select! {
+                biased;
                 looked = self.store.memory() => looked,
                 _ = stop.wait_for(|s| *s) => return,
             };
@@ -84,7 +86,8 @@ impl Meta {
                 Err(e) => tracing::debug!("the engine does not tell how full its memory is: {e}"),
             }
             tokio::select! {
-                () = tokio::time::sleep(MEMORY_LOOK) => {}
+                biased;
+                () = ciderfs_rt::sleep(MEMORY_LOOK) => {}
                 _ = stop.wait_for(|s| *s) => return,
             }
         }

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ciderfs_format::Ino;
-use rand::RngExt as _;
+use ciderfs_rt::Instant;
 
 use crate::beliefs::believe;
 use crate::error::{Errno, Error, Result};
@@ -162,8 +162,8 @@ impl Meta {
                     if conflicts > EAGER_CONFLICTS && lost.is_empty() {
                         let turns = (conflicts - EAGER_CONFLICTS).saturating_pow(2);
                         let most = sent.elapsed().saturating_mul(turns).min(CONFLICT_PAUSE_MAX);
-                        let pause = most.mul_f64(rand::rng().random_range(0.0..1.0));
-                        tokio::time::sleep(pause).await;
+                        let pause = most.mul_f64(ciderfs_rt::random_range(0.0..1.0));
+                        ciderfs_rt::sleep(pause).await;
                         // What the conflict told is old by now, and would lose against any steady stream of changes.
                         self.fetch(&mut known, commit.guards.iter().map(Guard::read)).await?;
                     }
@@ -314,8 +314,8 @@ impl Patience {
             tracing::error!("the metadata engine stayed unavailable: {e}");
             return Err(e.into());
         }
-        let jitter = rand::rng().random_range(0.5..1.0);
-        tokio::time::sleep(self.pause.mul_f64(jitter)).await;
+        let jitter = ciderfs_rt::random_range(0.5..1.0);
+        ciderfs_rt::sleep(self.pause.mul_f64(jitter)).await;
         self.pause = (self.pause * 2).min(PAUSE_MAX);
         Ok(())
     }

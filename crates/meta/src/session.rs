@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ciderfs_format::settings::Settings;
-use rand::RngExt as _;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
@@ -97,7 +96,9 @@ impl Meta {
                 host_name: host_name(),
                 ip_addrs: addresses,
                 mount_point: &self.cfg.mount_point,
-                mount_time: jiff::Timestamp::now().to_string(),
+                mount_time: jiff::Timestamp::try_from(ciderfs_rt::wall_clock())
+                    .unwrap_or_default()
+                    .to_string(),
                 process_id: std::process::id(),
                 life: self.session_life(),
                 engine_clock: self.engine_now().await?.is_some(),
@@ -120,20 +121,20 @@ impl Meta {
             }
         }
         let mut tasks = self.tasks.lock();
-        tasks.push(tokio::spawn(Arc::clone(self).watch_memory()));
+        tasks.push(ciderfs_rt::spawn(Arc::clone(self).watch_memory()));
         if !self.cfg.heartbeat.is_zero() {
-            let heartbeat = tokio::spawn(Arc::clone(self).heartbeat_loop());
+            let heartbeat = ciderfs_rt::spawn(Arc::clone(self).heartbeat_loop());
             *self.heartbeat.lock() = Some(heartbeat.abort_handle());
             tasks.push(heartbeat);
         }
         if !self.cfg.read_only {
-            tasks.push(tokio::spawn(Arc::clone(self).deletion_worker()));
+            tasks.push(ciderfs_rt::spawn(Arc::clone(self).deletion_worker()));
             if taken.is_some() {
-                tasks.push(tokio::spawn(Arc::clone(self).take_up_deletions()));
+                tasks.push(ciderfs_rt::spawn(Arc::clone(self).take_up_deletions()));
             }
-            tasks.push(tokio::spawn(Arc::clone(self).dir_stat_worker()));
+            tasks.push(ciderfs_rt::spawn(Arc::clone(self).dir_stat_worker()));
             if !self.cfg.no_bgjob {
-                tasks.push(tokio::spawn(Arc::clone(self).hourly_jobs()));
+                tasks.push(ciderfs_rt::spawn(Arc::clone(self).hourly_jobs()));
             }
         }
         Ok(lives)
@@ -261,9 +262,10 @@ impl Meta {
         // On its own: however long it takes, the session must go on.
         let mut counting: Option<tokio::task::JoinHandle<()>> = None;
         loop {
-            let jitter = rand::rng().random_range(0.95..1.05);
+            let jitter = ciderfs_rt::random_range(0.95..1.05);
             tokio::select! {
-                () = tokio::time::sleep(self.cfg.heartbeat.mul_f64(jitter)) => {}
+                biased;
+                () = ciderfs_rt::sleep(self.cfg.heartbeat.mul_f64(jitter)) => {}
                 _ = stop.wait_for(|s| *s) => {
                     if let Some(task) = counting {
                         task.abort();
@@ -285,7 +287,7 @@ impl Meta {
             }
             if counting.as_ref().is_none_or(|task| task.is_finished()) {
                 let meta = Arc::clone(&self);
-                counting = Some(tokio::spawn(async move {
+                counting = Some(ciderfs_rt::spawn(async move {
                     if let Err(e) = meta.count_young_quotas().await {
                         tracing::warn!("counting below directories with new quotas: {e}");
                     }
@@ -403,5 +405,5 @@ fn host_name() -> String {
 
 /// Interval between two runs of a job that every client checks, with ±5 % jitter.
 pub(crate) fn jittered(interval: Duration) -> Duration {
-    interval.mul_f64(rand::rng().random_range(0.95..1.05))
+    interval.mul_f64(ciderfs_rt::random_range(0.95..1.05))
 }

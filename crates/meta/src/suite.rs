@@ -9,6 +9,7 @@
 //!
 //! `store` holds an engine to the contract of [`crate::store`]; `behaviour` holds [`crate::Meta`] to POSIX and to the
 //! volume format; `hostile` damages records under it; `model` runs random operations against a reference.
+#![allow(clippy::disallowed_methods, reason = "tests run on real clocks and threads")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

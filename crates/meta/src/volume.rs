@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -116,8 +116,7 @@ pub trait Clock: Send + Sync {
 
     /// Time since some moment. It is never set, and goes on while the machine sleeps or the program is frozen.
     fn steady(&self) -> Duration {
-        let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        Duration::new(t.tv_sec.unsigned_abs(), t.tv_nsec as u32)
+        ciderfs_rt::boot_time()
     }
 
     /// Is it the engine's clock as well, as in tests that move both?
@@ -131,7 +130,7 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Time {
-        match SystemTime::now().duration_since(UNIX_EPOCH) {
+        match ciderfs_rt::wall_clock().duration_since(UNIX_EPOCH) {
             Ok(d) => Time { sec: d.as_secs() as i64, nsec: d.subsec_nanos() },
             Err(_) => Time::default(),
         }

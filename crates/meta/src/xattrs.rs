@@ -9,9 +9,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ciderfs_format::{Attr, Ino};
+use ciderfs_rt::Instant;
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 

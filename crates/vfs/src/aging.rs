@@ -1,9 +1,10 @@
 //! What is remembered of inodes for a while.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ciderfs_format::Ino;
+use ciderfs_rt::Instant;
 
 use crate::content::moment::Moment;
 

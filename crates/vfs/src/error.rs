@@ -111,8 +111,8 @@ mod tests {
         let gone = BlockError::NotFound { key: "chunks/0/0/1_0_4".into() };
         let unreadable = Error::Unreadable { ino: Ino(7), off: 5, size: 3, source: gone.clone() };
         assert_eq!(unreadable.to_string(), format!("inode 7: reading 3 bytes at 5: {gone}"));
-        let full = MetaError::Store(StoreError::NoSpace("full".into()));
-        let damaged = MetaError::Store(StoreError::Corrupt("record".into()));
+        let full = MetaError::Store(StoreError::no_space("full"));
+        let damaged = MetaError::Store(StoreError::corrupt("record"));
         for (e, errno, held, one_file, refused) in [
             (MetaError::Errno(Errno::ENOENT).into(), Errno::ENOENT, Errno::ESTALE, true, true),
             (Errno::EDQUOT.into(), Errno::EDQUOT, Errno::EDQUOT, true, true),

@@ -150,7 +150,7 @@ impl View {
     /// Returns when the kernel has forgotten a name, or somebody holds the directory for long.
     pub(crate) async fn forget_name(&self, dir: Ino, name: &[u8]) {
         if let Some(kernel) = self.kernel() {
-            let _late = tokio::time::timeout(NAME_PATIENCE, kernel.forget_name(dir, name)).await;
+            let _late = ciderfs_rt::timeout(NAME_PATIENCE, kernel.forget_name(dir, name)).await;
         }
     }
 
@@ -225,7 +225,7 @@ impl Vfs {
         };
         let tell = Box::pin(self.tell_version(file, version));
         let told = drops.forget(|| self.kernel.forget(ino, 0, 0), tell);
-        let in_time = tokio::time::timeout(FORGET_PATIENCE, told).await.is_ok();
+        let in_time = ciderfs_rt::timeout(FORGET_PATIENCE, told).await.is_ok();
         if in_time {
             self.kernel.used(ino, &drops);
         } else {

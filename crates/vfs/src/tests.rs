@@ -1,4 +1,5 @@
 //! The data path over stores in memory: content, errors, sharing, memory.
+#![allow(clippy::disallowed_methods, reason = "tests run on real clocks and threads")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

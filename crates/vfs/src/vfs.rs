@@ -165,9 +165,9 @@ impl Vfs {
         if let Err(e) = vfs.metrics.follow(&vfs) {
             tracing::warn!("not all figures are shown: {e}");
         }
-        *vfs.flusher.lock() = Some(tokio::spawn(Arc::clone(&vfs).flush_loop()));
+        *vfs.flusher.lock() = Some(ciderfs_rt::spawn(Arc::clone(&vfs).flush_loop()));
         if vfs.atimes.on() {
-            *vfs.atime_task.lock() = Some(tokio::spawn(Arc::clone(&vfs).atime_loop()));
+            *vfs.atime_task.lock() = Some(ciderfs_rt::spawn(Arc::clone(&vfs).atime_loop()));
         }
         vfs
     }

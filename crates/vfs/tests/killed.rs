@@ -1,5 +1,6 @@
 //! Processes of a mount that are killed at any moment, one after the other, over SQLite and a directory of objects: the next one
 //! has everything that was acknowledged, and the request that was not answered is sent to it again, as the kernel does.
+#![allow(clippy::disallowed_methods, reason = "tests run on real clocks and threads")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::collections::HashMap;

@@ -1,7 +1,9 @@
 //! Leaves a sick disk alone for a while.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use ciderfs_rt::Instant;
 
 /// Errors within the window that open the breaker.
 const MAX_ERRORS: usize = 5;

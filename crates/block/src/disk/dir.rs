@@ -6,11 +6,11 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Instant;
 
 use bytes::Bytes;
 use ciderfs_format::shown;
 use ciderfs_object::NewFiles;
+use ciderfs_rt::Instant;
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::Mode;
 

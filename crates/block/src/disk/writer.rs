@@ -2,9 +2,10 @@
 
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ciderfs_object::Bounce;
+use ciderfs_rt::Instant;
 
 use super::blocks::Blocks;
 use super::dir::{CacheDir, State};

@@ -9,8 +9,8 @@
 //! of the record. The official client tells nothing: circles through it are not found.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::Duration;
 
 use ciderfs_format::{Ino, SessionId};
 
@@ -34,10 +34,7 @@ const STALE_AFTER: u32 = 2;
 /// The time of a wait: microseconds since 1970, from a clock that is not set while the program runs. Among several clients it
 /// decides only who gives up.
 pub(super) fn now() -> u64 {
-    static START: OnceLock<(Duration, Instant)> = OnceLock::new();
-    let (wall, at) = START
-        .get_or_init(|| (SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), Instant::now()));
-    (*wall + at.elapsed()).as_micros() as u64
+    ciderfs_rt::unset_clock().as_micros() as u64
 }
 
 /// Tells these waits instead of what the session has told before.
@@ -94,7 +91,8 @@ impl Meta {
         let mut watch = Watch::default();
         loop {
             tokio::select! {
-                () = tokio::time::sleep(LOOK) => {}
+                biased;
+                () = ciderfs_rt::sleep(LOOK) => {}
                 _ = stop.wait_for(|s| *s) => return,
             }
             let waits = self.locks.waits_to_tell(now().saturating_sub(LOOK.as_micros() as u64));

@@ -235,7 +235,7 @@ impl Meta {
         (dir, name): (Ino, &[u8]),
     ) -> Result<(Unfinished, Ino, Time)> {
         let (meta, copying, name) = (Arc::clone(self), Arc::clone(copying), name.to_vec());
-        let making = tokio::spawn(async move {
+        let making = ciderfs_rt::spawn(async move {
             let (top, ctime) = meta.make_top(&copying, from, (dir, &name)).await?;
             Ok((Unfinished::new(&meta, top), top, ctime))
         });

@@ -4,9 +4,10 @@
 //! above it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ciderfs_format::{Attr, Ino};
+use ciderfs_rt::Instant;
 
 use crate::error::{Errno, Result};
 use crate::proof::Proof;

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
 
 use ciderfs_format::{Attr, Ino};
 use ciderfs_meta::Version;
+use ciderfs_rt::Instant;
 use parking_lot::Mutex;
 
 use crate::content::moment::Moment;
@@ -97,6 +97,11 @@ impl File {
 
     pub(crate) fn is_dirty(&self) -> bool {
         !self.state.lock().slices().is_empty()
+    }
+
+    /// Is a byte of the file still in the buffer?
+    pub(crate) fn has_written(&self, at: u64) -> bool {
+        self.state.lock().slices().iter().any(|p| p.overlaps(at, at + 1))
     }
 
     /// Waits while a commit decides where appended data goes: what the engine tells meanwhile may hold it already.

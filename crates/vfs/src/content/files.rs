@@ -1,6 +1,6 @@
 //! The table of inodes that are open here.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ciderfs_format::{Attr, Ino};
@@ -11,7 +11,7 @@ use crate::content::file::File;
 /// Open files by inode, with the number of handles.
 #[derive(Default)]
 pub(crate) struct Files {
-    open: Mutex<HashMap<Ino, (Arc<File>, usize)>>,
+    open: Mutex<BTreeMap<Ino, (Arc<File>, usize)>>,
 }
 
 impl Files {

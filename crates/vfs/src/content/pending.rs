@@ -1,13 +1,13 @@
 //! A slice that is being written: block by block on its way to the object store.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use ciderfs_block::{BlockError, BlockStore, Buffer, Buffers, Permit};
 use ciderfs_format::{CHUNK_SIZE, Slice, SliceId, Time};
 use ciderfs_handover::Ticket;
 use ciderfs_meta::NewSlice;
+use ciderfs_rt::Instant;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
@@ -173,7 +173,7 @@ impl Pending {
             let body = Arc::new(Mutex::new(Some(Body { data: data.clone(), _permit: permit })));
             self.blocks[index] = Block::Sent(Arc::clone(&body));
             let (store, id) = (Arc::clone(blocks), self.id);
-            self.uploads.push(tokio::spawn(async move {
+            self.uploads.push(ciderfs_rt::spawn(async move {
                 store.put_block(id, index as u32, data, tier).await?;
                 *body.lock() = None;
                 Ok(())

@@ -5,10 +5,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ciderfs_format::{Attr, Ino};
 use ciderfs_meta::{Caller, ChunkView, Errno, OpenFlags, Version};
+use ciderfs_rt::Instant;
 use parking_lot::Mutex;
 
 use crate::content::file::File;

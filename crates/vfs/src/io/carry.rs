@@ -193,7 +193,7 @@ impl Vfs {
                 return place;
             }
             self.flush_all_in_background(file);
-            _ = tokio::time::timeout(LOOK_AGAIN, freed).await;
+            _ = ciderfs_rt::timeout(LOOK_AGAIN, freed).await;
         }
     }
 }

@@ -101,7 +101,7 @@ impl Vfs {
 
     fn compact_in_background(self: &Arc<Self>, ino: Ino, indx: u32) {
         let vfs = Arc::clone(self);
-        tokio::spawn(async move { vfs.compact_chunk(ino, indx).await });
+        ciderfs_rt::spawn(async move { vfs.compact_chunk(ino, indx).await });
     }
 
     /// Compacts a chunk, unless that is being done, or too many are.

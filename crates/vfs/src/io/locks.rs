@@ -5,12 +5,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ciderfs_format::lock::{F_WRLCK, LockRecord};
 use ciderfs_format::{Attr, Ino};
 use ciderfs_meta::store::LockKind;
 use ciderfs_meta::{Errno, Lock, LockCaller};
+use ciderfs_rt::Instant;
 use parking_lot::Mutex;
 
 use crate::closing::Change;
@@ -107,6 +108,7 @@ impl Vfs {
         if !request.is_exclusive() && h.file.is_dirty() {
             // Others may look soon. A failure is reported by the handle.
             tokio::select! {
+                biased;
                 flushed = self.flush(&h.file) => flushed?,
                 () = &mut interrupted => return Err(Errno::EINTR.into()),
             }
@@ -123,7 +125,8 @@ impl Vfs {
         if !wait && is_again(&got) && h.file.flock_closing() && request.kind() == LockKind::Flock {
             let soon = async {
                 tokio::select! {
-                    () = tokio::time::sleep(CLOSE_GRACE) => {}
+                    biased;
+                    () = ciderfs_rt::sleep(CLOSE_GRACE) => {}
                     () = interrupted => {}
                 }
             };
@@ -173,7 +176,7 @@ impl Vfs {
             if self.meta.has_lock(ino, LockKind::Record, owner) {
                 let vfs = Arc::clone(self);
                 // To its end, also if the caller stops waiting.
-                let closing = tokio::spawn(async move {
+                let closing = ciderfs_rt::spawn(async move {
                     let flushed = vfs.flush_descriptor(fh).await;
                     vfs.drop_locks(ino, LockKind::Record, owner).await;
                     flushed

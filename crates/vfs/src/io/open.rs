@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use ciderfs_format::{Attr, Ino};
 use ciderfs_handover::Kind;
 use ciderfs_meta::{Caller, Errno, OpenFlags, Version};
+use ciderfs_rt::Instant;
 
 use crate::closing::Change;
 use crate::content::file::File;
@@ -254,7 +255,7 @@ impl Vfs {
             && h.file.paged.load(Ordering::Relaxed)
         {
             // If it takes longer they are forgotten after the answer.
-            _ = tokio::time::timeout(FORGET_PATIENCE, self.kernel.forget(h.file.ino, off, len)).await;
+            _ = ciderfs_rt::timeout(FORGET_PATIENCE, self.kernel.forget(h.file.ino, off, len)).await;
         }
     }
 

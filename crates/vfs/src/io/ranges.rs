@@ -59,7 +59,7 @@ impl Vfs {
     pub(crate) async fn detached<T: Send + 'static>(
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        match tokio::spawn(work).await {
+        match ciderfs_rt::spawn(work).await {
             Ok(result) => result,
             Err(e) => Err(Error::ended("an operation", e)),
         }

@@ -106,7 +106,7 @@ impl Vfs {
                     }
                     // Compacted or truncated elsewhere: the list that named those objects is out of date.
                     file.forget_content();
-                    tokio::time::sleep(pause).await;
+                    ciderfs_rt::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(1));
                 }
             }
@@ -258,7 +258,7 @@ impl Vfs {
         }
         if let Some(chunk) = next_list {
             let (vfs, file) = (Arc::clone(self), Arc::clone(file));
-            tokio::spawn(async move {
+            ciderfs_rt::spawn(async move {
                 let as_of = file.as_of();
                 if let Ok(view) = vfs.meta.read_chunk(file.ino, chunk).await {
                     file.state.lock().learn_view(chunk, view, as_of);

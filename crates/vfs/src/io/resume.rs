@@ -248,7 +248,7 @@ impl Vfs {
         }
         // The store may be away: nobody waits for it.
         let vfs = Arc::clone(self);
-        tokio::spawn(async move {
+        ciderfs_rt::spawn(async move {
             for ino in opened {
                 if let Some(file) = vfs.files.get(ino) {
                     // Told to the log.

@@ -159,14 +159,16 @@ impl Vfs {
 
     pub(crate) fn flush_in_background(self: &Arc<Self>, file: &Arc<File>) {
         let (vfs, file) = (Arc::clone(self), Arc::clone(file));
-        tokio::spawn(async move { vfs.flush_file(&file).await });
+        ciderfs_rt::spawn(async move { vfs.flush_file(&file).await });
     }
 
     /// Stores and commits everything written so far. Failures are kept for the handles to report. The work goes on if the
     /// caller stops waiting.
     pub(crate) async fn flush(self: &Arc<Self>, file: &Arc<File>) -> Result<()> {
         let (vfs, file) = (Arc::clone(self), Arc::clone(file));
-        tokio::spawn(async move { vfs.flush_file(&file).await }).await.map_err(|e| Error::ended("flush", e))
+        ciderfs_rt::spawn(async move { vfs.flush_file(&file).await })
+            .await
+            .map_err(|e| Error::ended("flush", e))
     }
 
     /// [`Vfs::flush`] for who must know whether all of it is stored.
@@ -281,7 +283,7 @@ impl Vfs {
         self.done(file.ino, Change::Written(commit)).await;
         for (id, size) in failed {
             let blocks = Arc::clone(&self.blocks);
-            tokio::spawn(async move {
+            ciderfs_rt::spawn(async move {
                 if let Err(e) = blocks.delete_slice(id, size).await {
                     tracing::warn!("objects of the lost slice {id} are left to garbage collection: {e}");
                 }
@@ -334,7 +336,7 @@ impl Vfs {
         loop {
             self.dirty.notified().await;
             loop {
-                tokio::time::sleep(SCAN_INTERVAL).await;
+                ciderfs_rt::sleep(SCAN_INTERVAL).await;
                 let mut dirty = false;
                 for file in self.files.all() {
                     let due = {

@@ -33,7 +33,9 @@ pub struct Growth {
 impl Growth {
     /// Is the byte still what is there, and does somebody wait for it? Otherwise it must not be told.
     pub fn is_current(&self) -> bool {
-        self.waited_for.load(Ordering::Acquire) && self.file.knows(self.version) && !self.file.is_dirty()
+        self.waited_for.load(Ordering::Acquire)
+            && self.file.knows(self.version)
+            && !self.file.has_written(self.at)
     }
 }
 
@@ -60,7 +62,7 @@ impl Vfs {
     /// message is thrown away.
     pub(super) async fn tell_version(self: &Arc<Self>, file: &Arc<File>, version: Version) {
         if let Some(before) = self.kernel.told.length(file.ino).filter(|before| *before < version.length)
-            && tokio::time::timeout(GROW_PATIENCE, self.grow_cached(file, before, version)).await == Ok(true)
+            && ciderfs_rt::timeout(GROW_PATIENCE, self.grow_cached(file, before, version)).await == Ok(true)
         {
             return;
         }

@@ -4,10 +4,11 @@
 //! (close-to-open), and an open is all that we see.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ciderfs_format::{Attr, Ino};
 use ciderfs_meta::{Caller, Errno, OpenFlags};
+use ciderfs_rt::Instant;
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};

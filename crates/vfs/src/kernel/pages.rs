@@ -7,10 +7,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ciderfs_format::Ino;
 use ciderfs_meta::Version;
+use ciderfs_rt::Instant;
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 

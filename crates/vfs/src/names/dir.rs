@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ciderfs_format::{Attr, FileType, Ino};
 use ciderfs_handover::Place;
 use ciderfs_meta::store::{DirCursor, DirEntry};
 use ciderfs_meta::{Caller, Errno, HeldDir, SeenNames};
+use ciderfs_rt::Instant;
 
 use crate::content::moment::Moment;
 use crate::error::Result;

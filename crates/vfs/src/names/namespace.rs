@@ -1,11 +1,11 @@
 //! Names: looking up, creating, linking, removing, renaming.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use ciderfs_format::{FileType, Ino};
 use ciderfs_meta::{Caller, Errno, NewNode};
+use ciderfs_rt::Instant;
 
 use crate::closing::Change;
 use crate::content::moment::Moment;

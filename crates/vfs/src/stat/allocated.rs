@@ -1,9 +1,10 @@
 //! How much data this mount knows to be in files that have holes, or may have some.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ciderfs_format::{Attr, CHUNK_SIZE, Ino, Time};
+use ciderfs_rt::Instant;
 use parking_lot::Mutex;
 
 /// Files that are remembered.

@@ -3,7 +3,7 @@
 //! Reading only notes the access in memory; a task writes what was noted, a second later and many at a time. Whoever asks for
 //! attributes here meanwhile is told the noted time.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ const AT_ONCE: usize = 16;
 /// Accesses to be written.
 pub(crate) struct Atimes {
     mode: AtimeMode,
-    noted: Mutex<HashMap<Ino, Time>>,
+    noted: Mutex<BTreeMap<Ino, Time>>,
     some: Notify,
     /// Held while noted times are being written.
     writing: tokio::sync::Mutex<()>,
@@ -90,7 +90,7 @@ impl Vfs {
     pub(crate) async fn atime_loop(self: Arc<Self>) {
         loop {
             self.atimes.some.notified().await;
-            tokio::time::sleep(GATHER).await;
+            ciderfs_rt::sleep(GATHER).await;
             self.write_atimes().await;
         }
     }

@@ -1,10 +1,11 @@
 //! Attributes, permissions, and what the volume has room for.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ciderfs_format::{Attr, Ino};
 use ciderfs_meta::{Caller, Errno, SetAttr, VolumeStat, set_unrecorded};
+use ciderfs_rt::Instant;
 
 use crate::closing::Change;
 use crate::content::moment::Moment;

@@ -4,11 +4,11 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
 
 use ciderfs_format::slice::{Extent, chunk_at, chunk_count, chunk_start};
 use ciderfs_format::{Attr, CHUNK_SIZE, Ino, Time};
 use ciderfs_meta::{ChunkView, Errno};
+use ciderfs_rt::Instant;
 
 use crate::content::file::File;
 use crate::content::moment::Moment;

@@ -33,7 +33,7 @@ impl AccessLog {
 
     /// Tells a request, in one line without its time of day.
     pub fn tell(&self, line: &str) {
-        let line = format!("{} {line}\n", moment(SystemTime::now()));
+        let line = format!("{} {line}\n", moment(ciderfs_rt::wall_clock()));
         let mut readers = self.readers.lock();
         readers.retain(|reader| reader.upgrade().map(|reader| reader.hear(line.as_bytes())).is_some());
         self.is_read.store(!readers.is_empty(), Ordering::Relaxed);
@@ -80,7 +80,7 @@ impl Reader {
                     return std::mem::replace(&mut *waiting, rest).into();
                 }
             }
-            if tokio::time::timeout(IDLE, self.news.notified()).await.is_err() {
+            if ciderfs_rt::timeout(IDLE, self.news.notified()).await.is_err() {
                 return Bytes::from_static(NOTHING).slice(..NOTHING.len().min(size));
             }
         }

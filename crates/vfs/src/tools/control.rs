@@ -107,7 +107,8 @@ impl Control {
         let (control, vfs) = (Arc::clone(self), Arc::clone(vfs));
         // Whatever the kernel has checked, it was not this.
         let caller = Caller { check: true, ..c.clone() };
-        s.running = Some(tokio::spawn(async move { control.run(&vfs, &caller, command, body, turns).await }));
+        s.running =
+            Some(ciderfs_rt::spawn(async move { control.run(&vfs, &caller, command, body, turns).await }));
         Ok(())
     }
 
@@ -127,9 +128,10 @@ impl Control {
         let progress = Progress::new(turns);
         let answer = {
             let mut work = Box::pin(answer(vfs, c, command, &body, &progress));
-            let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + PROGRESS, PROGRESS);
+            let mut tick = ciderfs_rt::interval_at(ciderfs_rt::Instant::now() + PROGRESS, PROGRESS);
             loop {
                 tokio::select! {
+                    biased;
                     answer = &mut work => break answer,
                     _ = tick.tick() => {
                         let message = progress.message();

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ciderfs_block::CacheUse;
 use ciderfs_format::shown;
 use ciderfs_format::version::presented_version;
 use ciderfs_meta::Happened;
+use ciderfs_rt::Instant;
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{

@@ -124,7 +124,7 @@ pub async fn clones_are_copies(engine: Engine) {
     for name in ["t", "u"] {
         let dir = c.find(ROOT, name).await.unwrap();
         c.meta
-            .empty_dir(dir, std::time::Instant::now() + std::time::Duration::from_secs(60), false)
+            .empty_dir(dir, ciderfs_rt::Instant::now() + std::time::Duration::from_secs(60), false)
             .await
             .unwrap();
         c.rmdir(ROOT, name).await.unwrap();
@@ -232,7 +232,7 @@ pub async fn clones_refused(engine: Engine) {
 /// Removes a tree for good.
 async fn remove(c: &Client, name: &str) {
     let dir = c.find(ROOT, name).await.unwrap();
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let end = ciderfs_rt::Instant::now() + std::time::Duration::from_secs(60);
     c.meta.empty_dir(dir, end, true).await.unwrap();
     c.rmdir(ROOT, name).await.unwrap();
 }

@@ -78,11 +78,12 @@ async fn watched<T>(work: impl Future<Output = T>, tell: impl Fn()) -> T {
     let mut work = Box::pin(work);
     loop {
         tokio::select! {
+            biased;
             result = &mut work => {
                 tell();
                 return result;
             }
-            () = tokio::time::sleep(LOOK) => tell(),
+            () = ciderfs_rt::sleep(LOOK) => tell(),
         }
     }
 }
@@ -109,7 +110,9 @@ impl Ending {
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        let (Some(name), Ok(runtime)) = (self.name.take(), tokio::runtime::Handle::try_current()) else { return };
+        let (Some(name), Ok(runtime)) = (self.name.take(), tokio::runtime::Handle::try_current()) else {
+            return;
+        };
         let ending = Self { vfs: Arc::clone(&self.vfs), dir: self.dir, name: Some(name) };
         runtime.spawn(ending.told());
     }
@@ -151,7 +154,8 @@ async fn try_clone(vfs: &Arc<Vfs>, c: &Caller, body: &[u8], progress: &Progress)
         vfs.done(made, Change::Names).await;
     }
     ending.told().await;
-    made.map(drop)
+    made?;
+    Ok(())
 }
 
 async fn try_remove(vfs: &Arc<Vfs>, c: &Caller, body: &[u8], progress: &Progress) -> Result<()> {

@@ -1,7 +1,8 @@
 //! Figures of this process.
 
 use std::fs;
-use std::time::Instant;
+
+use ciderfs_rt::Instant;
 
 use super::figures::{Figure, Value};
 

@@ -1,0 +1,128 @@
+//! Ways to the engine and the objects on which requests and replies take a drawn time.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use ciderfs_format::Ino;
+use ciderfs_meta::memory::MemoryStore;
+use ciderfs_meta::store::{Commit, DirCursor, DirEntry, Outcome, Read, Store, StoreError, Value};
+use ciderfs_object::{Meta as ObjectMeta, ObjectStore, Result as ObjectResult};
+use rand::RngExt as _;
+
+/// Draws a number below `n`.
+pub fn draw(n: u64) -> u64 {
+    ciderfs_rt::replay::draw(|rng| rng.random_range(0..n)).unwrap_or(0)
+}
+
+/// Is it one of so many?
+pub fn one_in(n: u64) -> bool {
+    draw(n) == 0
+}
+
+/// Waits for as long as a message may be under way: mostly short, sometimes while many others come and go.
+pub async fn travel() {
+    match draw(8) {
+        0..3 => {}
+        3 => tokio::task::yield_now().await,
+        4..7 => ciderfs_rt::sleep(Duration::from_millis(1 + draw(4))).await,
+        _ => ciderfs_rt::sleep(Duration::from_millis(5 + draw(60))).await,
+    }
+}
+
+/// One client's way to the engine.
+pub struct Slow(pub Arc<MemoryStore>);
+
+async fn there_and_back<T>(call: impl Future<Output = T>) -> T {
+    travel().await;
+    let answer = call.await;
+    travel().await;
+    answer
+}
+
+#[async_trait]
+impl Store for Slow {
+    ciderfs_meta::forward_store! {
+        |self| self.0 => engine, lists_in_order, describe, allocate, claim, scan, create_schema, now, memory, turns
+    }
+
+    async fn read(&self, reads: &[Read]) -> Result<Vec<Value>, StoreError> {
+        trace(|| format!("read {reads:?}"));
+        there_and_back(self.0.read(reads)).await
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<Outcome, StoreError> {
+        trace(|| format!("commit {commit:?}"));
+        there_and_back(self.0.commit(commit)).await
+    }
+
+    async fn list_dir(
+        &self,
+        dir: Ino,
+        cursor: &DirCursor,
+        limit: usize,
+        attrs: bool,
+    ) -> Result<(Vec<DirEntry>, DirCursor), StoreError> {
+        there_and_back(self.0.list_dir(dir, cursor, limit, attrs)).await
+    }
+}
+
+/// The way to the objects.
+#[derive(Debug)]
+pub struct SlowObjects(pub Arc<ciderfs_object::MemoryStore>);
+
+#[async_trait]
+impl ObjectStore for SlowObjects {
+    async fn put_in_tier(&self, key: &str, body: Bytes, tier: u8) -> ObjectResult<()> {
+        trace(|| format!("put {key}"));
+        there_and_back(self.0.put_in_tier(key, body, tier)).await
+    }
+
+    async fn get(&self, key: &str, range: Option<Range<u64>>) -> ObjectResult<Bytes> {
+        trace(|| format!("get {key} {range:?}"));
+        there_and_back(self.0.get(key, range)).await
+    }
+
+    async fn head(&self, key: &str) -> ObjectResult<ObjectMeta> {
+        self.0.head(key).await
+    }
+
+    async fn delete(&self, key: &str) -> ObjectResult<()> {
+        trace(|| format!("delete {key}"));
+        there_and_back(self.0.delete(key)).await
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        start_after: &str,
+        limit: usize,
+    ) -> ObjectResult<Vec<ciderfs_object::Entry>> {
+        self.0.list(prefix, start_after, limit).await
+    }
+
+    async fn create_bucket(&self, key: &str) -> ObjectResult<()> {
+        self.0.create_bucket(key).await
+    }
+
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+
+    fn supports_range(&self) -> bool {
+        self.0.supports_range()
+    }
+
+    fn device(&self) -> Option<u64> {
+        self.0.device()
+    }
+}
+
+/// For whoever looks for what makes two runs differ.
+pub fn trace(text: impl FnOnce() -> String) {
+    if std::env::var_os("SIM_TRACE").is_some() {
+        eprintln!("{:?} {}", ciderfs_rt::replay::elapsed().unwrap_or_default(), text());
+    }
+}
