@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use ciderfs_format::Ino;
 use ciderfs_format::attr::flags;
-use ciderfs_meta::{Caller, Errno, SetAttr};
+use ciderfs_meta::{Caller, Errno};
 
 use crate::handler::{Answer, Answered, Bridge};
 
@@ -55,9 +55,8 @@ impl Bridge {
         if ino.is_virtual() {
             return Err(Errno::EPERM.into());
         }
-        let stored = self.vfs.getattr(ino).await?.flags;
         if matches!(cmd, GETFLAGS | GETFLAGS_32 | FSGETXATTR) {
-            let mut out = to_bits(table, stored).to_ne_bytes().to_vec();
+            let mut out = to_bits(table, self.vfs.getattr(ino).await?.flags).to_ne_bytes().to_vec();
             out.resize(if cmd == FSGETXATTR { FSXATTR } else { out.len() }, 0);
             return Ok(Answered::Ioctl(Bytes::from(out)));
         }
@@ -65,10 +64,8 @@ impl Bridge {
         if cmd == FSSETXATTR && [4, 12, 16].map(|at| word(data, at)).iter().any(|w| *w != Ok(0)) {
             return Err(Errno::EOPNOTSUPP.into());
         }
-        let set = SetAttr { flags: Some(to_flags(table, word(data, 0)?, stored)?), ..SetAttr::default() };
-        self.vfs.setattr(c, ino, &set, None, None).await?;
-        // The kernel does not know that this has changed the ctime.
-        self.vfs.attributes_changed(ino).await;
+        let bits = word(data, 0)?;
+        self.vfs.change_flags(c, ino, |stored| to_flags(table, bits, stored)).await?;
         Ok(Answered::Ioctl(Bytes::new()))
     }
 }

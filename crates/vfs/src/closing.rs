@@ -210,7 +210,7 @@ impl Vfs {
     }
 
     /// A request has changed attributes without telling so in its answer: the kernel asks for them again.
-    pub async fn attributes_changed(&self, ino: Ino) {
+    pub(crate) async fn attributes_changed(&self, ino: Ino) {
         self.done(ino, Change::Unanswered(Stale::Attributes)).await;
     }
 }

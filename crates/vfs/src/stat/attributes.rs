@@ -85,6 +85,24 @@ impl Vfs {
         Ok(self.setattr_at(c, ino, set, size, fh).await?.0)
     }
 
+    /// Changes the flags of an inode (`FS_IOC_SETFLAGS`) to what `to` makes of those that it has.
+    ///
+    /// # Errors
+    /// Those of `to` and of [`Vfs::setattr`].
+    pub async fn change_flags(
+        self: &Arc<Self>,
+        c: &Caller,
+        ino: Ino,
+        to: impl FnOnce(u8) -> Result<u8, Errno>,
+    ) -> Result<()> {
+        let stored = self.getattr(ino).await?.flags;
+        let set = SetAttr { flags: Some(to(stored)?), ..SetAttr::default() };
+        self.setattr(c, ino, &set, None, None).await?;
+        // The answer to an ioctl has no attributes, and the ctime has changed.
+        self.attributes_changed(ino).await;
+        Ok(())
+    }
+
     /// [`Vfs::setattr`] that also tells of which moment the attributes are, for [`Vfs::tell_now`].
     pub(crate) async fn setattr_at(
         self: &Arc<Self>,
