@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 
 use crate::content::file::File;
 pub use crate::kernel::growth::Growth;
+use crate::kernel::looks::Looks;
 use crate::kernel::pages::Pages;
 pub(crate) use crate::kernel::pages::{Drops, Opening};
 use crate::kernel::told::Told;
@@ -85,6 +86,8 @@ impl Fact {
 pub(crate) struct View {
     pages: Pages,
     told: Told,
+    /// Its threads that were told to look a name up again.
+    looks: Looks,
     /// It lets files be mapped that it does not cache otherwise.
     mixes_direct: AtomicBool,
     kernel: Mutex<Option<Arc<dyn Kernel>>>,
@@ -96,6 +99,7 @@ impl View {
         Self {
             pages: Pages::default(),
             told: Told::new(valid),
+            looks: Looks::default(),
             mixes_direct: AtomicBool::new(false),
             kernel: Mutex::default(),
         }
@@ -172,6 +176,16 @@ impl View {
     /// It uses a handle, so it has done what the answer to its open asked for.
     pub(crate) fn used(&self, ino: Ino, drops: &Drops) {
         self.pages.used(ino, drops);
+    }
+
+    /// One of its threads has looked a name up.
+    pub(crate) fn found(&self, pid: u32, ino: Ino, attr: &Attr) {
+        self.looks.found(pid, ino, attr);
+    }
+
+    /// One of its threads has opened a file that has a name.
+    pub(crate) fn opened(&self, pid: u32) {
+        self.looks.opened(pid);
     }
 
     /// It will not hear the answer to an open.

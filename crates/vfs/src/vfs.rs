@@ -20,7 +20,6 @@ use crate::io::compact::Compactions;
 use crate::io::handles::Handles;
 use crate::io::remover::BlockRemover;
 use crate::kernel::View;
-use crate::kernel::looks::Looks;
 use crate::stat::allocated::Allocated;
 use crate::stat::atime::Atimes;
 use crate::stat::links::Trashed;
@@ -107,8 +106,6 @@ pub struct Vfs {
     pub(crate) recent: Recent,
     /// What the kernel may still hold.
     pub(crate) kernel: View,
-    /// Threads that were told to look a name up again.
-    pub(crate) looks: Looks,
     pub(crate) handles: Handles,
     pub(crate) dirty: Notify,
     pub(crate) metrics: Arc<Metrics>,
@@ -147,7 +144,6 @@ impl Vfs {
             remembered: Remembered::new(cfg.open_cache),
             recent: Recent::default(),
             kernel: View::new(cfg.attr_valid),
-            looks: Looks::default(),
             dirty: Notify::new(),
             metrics: Arc::clone(&cfg.metrics),
             access_log: AccessLog::default(),

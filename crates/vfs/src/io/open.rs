@@ -54,7 +54,7 @@ impl Vfs {
         let Met { file, attr, version, gone } = match self.open_from_memory(c, ino, how).await? {
             Some(met) => {
                 if comes_by_path(flags) {
-                    self.looks.opened(c.pid);
+                    self.kernel.opened(c.pid);
                 }
                 met
             }

@@ -40,13 +40,13 @@ struct Look {
 /// Kinds of requests that make a thread look again. What it finds counts for the same kind only: an open must not go by what a
 /// `stat` has found some time ago.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum By {
+pub(super) enum By {
     Open,
     Other,
 }
 
 /// What a thread is to be told that meets an inode which may not be what its name leads to.
-pub(crate) enum Second {
+pub(super) enum Second {
     /// It comes for the first time: `ESTALE`, and the kernel looks the name up again.
     LookAgain,
     /// It has looked, and the name led here: that counts, whatever has happened to the name since. With the attributes that
@@ -56,14 +56,14 @@ pub(crate) enum Second {
 
 /// Threads that were told to look again.
 #[derive(Default)]
-pub(crate) struct Looks(Mutex<HashMap<u32, Look>>);
+pub(super) struct Looks(Mutex<HashMap<u32, Look>>);
 
 impl Looks {
     /// A thread meets an inode that is gone, or has no name any more. The kernel has found it under a name that may be
     /// another file's by now, and looks that name up again, once, when it is told so. What the same thread then comes back with is
     /// what it wants: `/proc/self/fd` and the trash lead to such inodes, and so does a name that has changed hands once
     /// more meanwhile.
-    pub(crate) fn second(&self, pid: u32, ino: Ino, by: By) -> Second {
+    pub(super) fn second(&self, pid: u32, ino: Ino, by: By) -> Second {
         let mut looks = self.0.lock();
         let look = looks.remove(&pid).filter(|look| look.by == by && look.told.elapsed() < AGAIN);
         if let Some(look) = look {
@@ -84,14 +84,14 @@ impl Looks {
     }
 
     /// A thread has opened a file that has a name: it is done.
-    pub(crate) fn opened(&self, pid: u32) {
+    pub(super) fn opened(&self, pid: u32) {
         if pid != 0 {
             self.0.lock().remove(&pid);
         }
     }
 
     /// A thread has looked a name up.
-    pub(crate) fn found(&self, pid: u32, ino: Ino, attr: &Attr) {
+    pub(super) fn found(&self, pid: u32, ino: Ino, attr: &Attr) {
         if let Some(look) = self.0.lock().get_mut(&pid) {
             look.told = Instant::now();
             if look.found.len() >= FOUND_MAX {
@@ -112,7 +112,7 @@ impl Vfs {
     /// A request by path has met an inode that is gone. True if it is to be made again: the thread has looked the name up
     /// before, and the inode is remembered now as it found it then. Otherwise the answer is `ESTALE`.
     pub fn met_gone(&self, c: &Caller, ino: Ino) -> bool {
-        let Second::Meant(Some(attr)) = self.looks.second(c.pid, ino, By::Other) else { return false };
+        let Second::Meant(Some(attr)) = self.kernel.looks.second(c.pid, ino, By::Other) else { return false };
         self.meta.depart(ino, &attr);
         true
     }
@@ -121,10 +121,10 @@ impl Vfs {
     /// by now.
     pub(crate) fn is_meant(&self, c: &Caller, ino: Ino, attr: &Attr) -> bool {
         if !has_no_name(attr) {
-            self.looks.opened(c.pid);
+            self.kernel.looks.opened(c.pid);
             return true;
         }
-        match self.looks.second(c.pid, ino, By::Open) {
+        match self.kernel.looks.second(c.pid, ino, By::Open) {
             Second::LookAgain => false,
             Second::Meant(found) => {
                 if found.is_some_and(|found| !has_no_name(&found)) {
@@ -159,7 +159,7 @@ impl Vfs {
                 return Err(refused);
             }
         }
-        match self.looks.second(c.pid, ino, By::Open) {
+        match self.kernel.looks.second(c.pid, ino, By::Open) {
             Second::LookAgain => Err(Errno::ESTALE.into()),
             Second::Meant(found) if gone => {
                 let held = || self.files.get(ino).map(|f| f.state.lock().orphaned());

@@ -35,7 +35,7 @@ impl Vfs {
             None => self.getattr(ino).await?,
         };
         self.kernel.answered(ino, &attr);
-        self.looks.found(c.pid, ino, &attr);
+        self.kernel.found(c.pid, ino, &attr);
         Ok(self.entry(ino, attr))
     }
 
