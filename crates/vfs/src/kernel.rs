@@ -82,6 +82,22 @@ impl Fact {
     }
 }
 
+/// Whether the kernel has pages of an open file, or may get some. It lies with the file, since every read asks.
+#[derive(Default)]
+pub(crate) struct MayHavePages(AtomicBool);
+
+impl MayHavePages {
+    pub(crate) fn note(&self) {
+        if !self.get() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// What is known of one kernel's caches.
 pub(crate) struct View {
     pages: Pages,

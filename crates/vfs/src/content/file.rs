@@ -1,7 +1,6 @@
 //! An inode that is open here.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use ciderfs_format::{Attr, Ino};
 use ciderfs_meta::Version;
@@ -10,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::content::moment::Moment;
 use crate::content::state::State;
+use crate::kernel::MayHavePages;
 
 /// State shared by all handles of an inode.
 pub(crate) struct File {
@@ -19,8 +19,7 @@ pub(crate) struct File {
     pub(crate) flushing: tokio::sync::Mutex<()>,
     /// Told at the end of each commit.
     settled: tokio::sync::Notify,
-    /// Does the kernel have pages of it, or may it get some?
-    pub(crate) paged: AtomicBool,
+    pub(crate) pages: MayHavePages,
     /// When a descriptor of a handle with a flock was closed last.
     pub(crate) flock_closed: Mutex<Option<Instant>>,
 }
@@ -32,7 +31,7 @@ impl File {
             state: Mutex::new(State::new(attr)),
             flushing: tokio::sync::Mutex::new(()),
             settled: tokio::sync::Notify::new(),
-            paged: AtomicBool::new(false),
+            pages: MayHavePages::default(),
             flock_closed: Mutex::default(),
         })
     }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use ciderfs_format::slice::{chunk_at, chunk_count};
 use ciderfs_format::{Ino, SliceId};
@@ -151,7 +150,7 @@ impl Vfs {
         for r in handles() {
             let (file, _) = self.files.open(ino, &attr);
             // The kernel may have pages, and others may have changed the file meanwhile.
-            file.paged.store(true, Ordering::Relaxed);
+            file.pages.note();
             let failures = {
                 let mut s = file.state.lock();
                 s.set_untold(true);
