@@ -82,18 +82,20 @@ impl Fact {
     }
 }
 
-/// Whether the kernel has pages of an open file, or may get some. It lies with the file, since every read asks.
+/// The part of the view that lies with an open file, since every read asks for it: does the kernel have pages of it, or may it get
+/// some?
 #[derive(Default)]
-pub(crate) struct MayHavePages(AtomicBool);
+pub(crate) struct OfFile(AtomicBool);
 
-impl MayHavePages {
-    pub(crate) fn note(&self) {
-        if !self.get() {
+impl OfFile {
+    /// The kernel is given what goes into its pages, or a handle that may fill them.
+    pub(crate) fn gets_pages(&self) {
+        if !self.may_have_pages() {
             self.0.store(true, Ordering::Relaxed);
         }
     }
 
-    pub(crate) fn get(&self) -> bool {
+    pub(crate) fn may_have_pages(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::content::moment::Moment;
 use crate::content::state::State;
-use crate::kernel::MayHavePages;
+use crate::kernel::OfFile;
 
 /// State shared by all handles of an inode.
 pub(crate) struct File {
@@ -19,7 +19,7 @@ pub(crate) struct File {
     pub(crate) flushing: tokio::sync::Mutex<()>,
     /// Told at the end of each commit.
     settled: tokio::sync::Notify,
-    pub(crate) pages: MayHavePages,
+    pub(crate) kernel: OfFile,
     /// When a descriptor of a handle with a flock was closed last.
     pub(crate) flock_closed: Mutex<Option<Instant>>,
 }
@@ -31,7 +31,7 @@ impl File {
             state: Mutex::new(State::new(attr)),
             flushing: tokio::sync::Mutex::new(()),
             settled: tokio::sync::Notify::new(),
-            pages: MayHavePages::default(),
+            kernel: OfFile::default(),
             flock_closed: Mutex::default(),
         })
     }

@@ -151,7 +151,7 @@ impl Vfs {
         let reads = flags & libc::O_ACCMODE == libc::O_RDONLY && flags & EXEC == 0;
         let direct_io = appends || (reads && past_pages);
         if keep_cache || !(direct_io || flags & libc::O_DIRECT != 0) {
-            handle.file.pages.note();
+            handle.file.kernel.gets_pages();
         }
         let fh = self.handles.add(ino, Handle::File(Arc::new(handle)));
         self.carry.opened(Kind::File, fh, ino, flags, 0);
@@ -169,7 +169,7 @@ impl Vfs {
             Handle::File(h) => {
                 self.used(&h);
                 if paged {
-                    h.file.pages.note();
+                    h.file.kernel.gets_pages();
                 }
                 let data = self.read_file(&h, off, size).await?;
                 let got: usize = data.iter().map(Bytes::len).sum();
@@ -219,7 +219,7 @@ impl Vfs {
         if at.is_some_and(|at| at != offset)
             && let Ok(Handle::File(h)) = self.handles.get(fh)
         {
-            let stale = if h.file.pages.get() { Stale::Content } else { Stale::Attributes };
+            let stale = if h.file.kernel.may_have_pages() { Stale::Content } else { Stale::Attributes };
             self.done(h.file.ino, Change::Unanswered(stale)).await;
         }
         Ok(data.len() as u32)
@@ -250,7 +250,7 @@ impl Vfs {
     /// only if the program waits; somebody who reads through the page cache meanwhile would leave old ones there.
     pub async fn written_past_the_cache(&self, fh: u64, off: u64, len: u64) {
         if let Ok(Handle::File(h)) = self.handles.get(fh)
-            && h.file.pages.get()
+            && h.file.kernel.may_have_pages()
         {
             // If it takes longer they are forgotten after the answer.
             _ = ciderfs_rt::timeout(FORGET_PATIENCE, self.kernel.forget(h.file.ino, off, len)).await;

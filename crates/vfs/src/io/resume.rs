@@ -150,7 +150,7 @@ impl Vfs {
         for r in handles() {
             let (file, _) = self.files.open(ino, &attr);
             // The kernel may have pages, and others may have changed the file meanwhile.
-            file.pages.note();
+            file.kernel.gets_pages();
             let failures = {
                 let mut s = file.state.lock();
                 s.set_untold(true);

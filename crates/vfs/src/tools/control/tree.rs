@@ -101,7 +101,7 @@ impl Ending {
         Self { vfs: Arc::clone(vfs), dir, name: Some(name.to_vec()) }
     }
 
-    async fn told(mut self) {
+    async fn end(mut self) {
         if let Some(name) = self.name.take() {
             self.vfs.done(self.dir, Change::ByTool(&name)).await;
         }
@@ -114,7 +114,7 @@ impl Drop for Ending {
             return;
         };
         let ending = Self { vfs: Arc::clone(&self.vfs), dir: self.dir, name: Some(name) };
-        runtime.spawn(ending.told());
+        runtime.spawn(ending.end());
     }
 }
 
@@ -153,7 +153,7 @@ async fn try_clone(vfs: &Arc<Vfs>, c: &Caller, body: &[u8], progress: &Progress)
     if let Ok(made) = made {
         vfs.done(made, Change::Names).await;
     }
-    ending.told().await;
+    ending.end().await;
     made?;
     Ok(())
 }
@@ -189,7 +189,7 @@ async fn try_remove(vfs: &Arc<Vfs>, c: &Caller, body: &[u8], progress: &Progress
     let ending = Ending::of(vfs, dir, name);
     let result = watched(work, || progress.set(removed.load(Ordering::Relaxed), 0)).await;
     // Also of what could not be removed whole: the kernel would show what is gone.
-    ending.told().await;
+    ending.end().await;
     result
 }
 
