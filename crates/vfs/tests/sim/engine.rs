@@ -59,10 +59,11 @@ impl Profile {
     /// Draws that of this run.
     pub fn draw() {
         let pick = |of: [u64; 4]| of[draw(4) as usize];
+        let open_cache = pick([0, 0, 300, 2000]);
         PROFILE.set(Self {
             valid: Duration::from_millis(pick([100, 1000, 1000, 20_000])),
-            open_cache: Duration::from_millis(pick([0, 0, 300, 2000])),
-            mixes_direct: one_in(2),
+            open_cache: Duration::from_millis(open_cache),
+            mixes_direct: open_cache > 0 || one_in(2),
             programs: pick([2, 2, 3, 4]),
             pause: pick([40, 80, 1500, 7000]),
             slow: pick([1, 12, 12, 25]),

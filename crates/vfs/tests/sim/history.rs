@@ -404,7 +404,12 @@ impl FileHistory {
             self.may_end(view, at)?;
             // What somebody was told can be read.
             let holds = |l: &&Length| l.mount == view.mount && l.ended <= view.begun && l.size > at;
-            let told = self.lengths.iter().find(|l| holds(l) && (asks || l.taken));
+            // While a write is under way that makes the file longer, the kernel goes by no answer.
+            let grows = |c: &Change, l: &Length| {
+                c.mount == l.mount && c.begun <= l.ended && c.returned.is_none_or(|at| at >= l.ended)
+            };
+            let asked = |l: &Length| asks && !self.changes.iter().any(|c| grows(c, l));
+            let told = self.lengths.iter().find(|l| holds(l) && (l.taken || asked(l)));
             if let Some(told) = told {
                 let since = told.begun.before(crate::engine::profile().valid);
                 let cut = self.changes.iter().any(|c| c.cuts(at) && c.stored.is_none_or(|s| s > since));

@@ -50,7 +50,7 @@ struct Held {
     fresh: At,
     opened: At,
     /// Reads that do not ask how long the file is say nothing: a change of this mount was under way while it was opened, so that the
-    /// kernel may not have been told the length.
+    /// kernel may not have been told the length, or it was locked.
     asks: bool,
 }
 
@@ -159,7 +159,7 @@ impl Program {
 
     /// A change of names has failed, or nobody knows.
     fn unsure(&self, what: &str, e: &Error) {
-        if !profile().loses || e.errno() != Errno::EIO {
+        if !profile().loses {
             self.unexpected(what, e);
         }
     }
@@ -580,7 +580,8 @@ impl Program {
         if let Err(e) = taken {
             return self.unexpected("lock", &e);
         }
-        self.held[n].fresh = self.held[n].fresh.max(begun);
+        let held = &mut self.held[n];
+        (held.fresh, held.asks) = (held.fresh.max(begun), true);
         for _ in 0..=draw(2) {
             self.read_of(n, 0, LONGEST).await;
             if one_in(2) {
