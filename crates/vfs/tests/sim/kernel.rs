@@ -436,6 +436,7 @@ impl Kernel {
                 k.expire(ino);
             }
             // `d_move` takes the time along for which it is believed.
+            k.names.remove(to);
             if let Some(entry) = k.names.remove(from) {
                 k.names.insert(to.to_vec(), entry);
             }
