@@ -232,14 +232,16 @@ impl Vfs {
     /// that the file has changed elsewhere; `reads`: something can be read or mapped through the handle.
     pub(crate) async fn opens(self: &Arc<Self>, file: &Arc<File>, version: Version, reads: bool) -> Opening {
         let ino = file.ino;
-        let opening = self.kernel.pages.open(ino, version);
-        if let Some(drops) = &opening.drops {
+        let mut opening = self.kernel.pages.open(ino, version);
+        if let Some(drops) = &mut opening.drops {
             // Close-to-open: the length that the kernel remembers from a lookup would cut the reads that follow.
             let stale = self.foreign(ino);
             if reads {
                 drops.tell(self.tell_version(file, version)).await;
             } else {
                 self.kernel.tell(ino, stale);
+                // The next open that reads tells the length all the same: its pages are not current before.
+                *drops = Drops::default();
             }
         }
         opening

@@ -1,5 +1,6 @@
-//! Ways to the engine and the objects on which requests and replies take a drawn time.
+//! Ways to the engine and the objects on which requests and replies take a drawn time, and what kind of run it is.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,13 +23,69 @@ pub fn one_in(n: u64) -> bool {
     draw(n) == 0
 }
 
+/// What kind of run it is. What one hides another one shows: an old length is seen by who believes it for long, and an old answer
+/// where many come and go.
+#[derive(Debug, Clone, Copy)]
+pub struct Profile {
+    /// How long the kernels believe names and attributes.
+    pub valid: Duration,
+    /// How long files may be opened again without asking.
+    pub open_cache: Duration,
+    /// May files that are busy be read past the pages?
+    pub mixes_direct: bool,
+    /// Programs of each mount.
+    pub programs: u64,
+    /// The longest pause of a program in milliseconds.
+    pub pause: u64,
+    /// So many of a hundred messages are slow.
+    pub slow: u64,
+    /// The engine loses replies.
+    pub loses: bool,
+}
+
+thread_local! {
+    static PROFILE: Cell<Profile> = const { Cell::new(Profile {
+        valid: Duration::ZERO,
+        open_cache: Duration::ZERO,
+        mixes_direct: true,
+        programs: 0,
+        pause: 0,
+        slow: 0,
+        loses: false,
+    }) };
+}
+
+impl Profile {
+    /// Draws that of this run.
+    pub fn draw() {
+        let pick = |of: [u64; 4]| of[draw(4) as usize];
+        let open_cache = pick([0, 0, 300, 2000]);
+        PROFILE.set(Self {
+            valid: Duration::from_millis(pick([100, 1000, 1000, 20_000])),
+            open_cache: Duration::from_millis(open_cache),
+            mixes_direct: open_cache > 0 || one_in(2),
+            programs: pick([2, 2, 3, 4]),
+            pause: pick([40, 80, 1500, 7000]),
+            slow: pick([1, 12, 12, 25]),
+            loses: one_in(4),
+        });
+    }
+}
+
+/// What kind of run this is.
+pub fn profile() -> Profile {
+    PROFILE.get()
+}
+
 /// Waits for as long as a message may be under way: mostly short, sometimes while many others come and go.
 pub async fn travel() {
-    match draw(8) {
+    if draw(100) < profile().slow {
+        return ciderfs_rt::sleep(Duration::from_millis(5 + draw(60))).await;
+    }
+    match draw(7) {
         0..3 => {}
         3 => tokio::task::yield_now().await,
-        4..7 => ciderfs_rt::sleep(Duration::from_millis(1 + draw(4))).await,
-        _ => ciderfs_rt::sleep(Duration::from_millis(5 + draw(60))).await,
+        _ => ciderfs_rt::sleep(Duration::from_millis(1 + draw(4))).await,
     }
 }
 
@@ -55,7 +112,11 @@ impl Store for Slow {
 
     async fn commit(&self, commit: &Commit) -> Result<Outcome, StoreError> {
         trace(|| format!("commit {commit:?}"));
-        there_and_back(self.0.commit(commit)).await
+        let done = there_and_back(self.0.commit(commit)).await;
+        if profile().loses && matches!(done, Ok(Outcome::Done(_))) && one_in(20) {
+            return Err(StoreError::Ambiguous("the reply was lost".to_owned().into()));
+        }
+        done
     }
 
     async fn list_dir(

@@ -62,7 +62,14 @@ pub struct Change {
 impl Change {
     fn is_over_for(&self, other: &Self) -> bool {
         self.stored.is_some_and(|at| at <= other.begun)
-            || (self.mount == other.mount && self.returned.is_some_and(|at| at <= other.begun))
+            || (self.mount == other.mount
+                && self.is_kept()
+                && self.returned.is_some_and(|at| at <= other.begun))
+    }
+
+    /// It is not lost by a failure of which nobody has been told yet.
+    fn is_kept(&self) -> bool {
+        self.stored.is_some() || !crate::engine::profile().loses
     }
 }
 
@@ -80,7 +87,7 @@ impl View {
     fn must_see(&self, c: &Change) -> bool {
         !c.failed
             && (c.stored.is_some_and(|at| at <= self.fresh)
-                || (c.mount == self.mount && c.returned.is_some_and(|at| at <= self.begun)))
+                || (c.mount == self.mount && c.is_kept() && c.returned.is_some_and(|at| at <= self.begun)))
     }
 
     fn may_see(&self, c: &Change) -> bool {
@@ -95,6 +102,8 @@ struct Length {
     size: u64,
     begun: At,
     ended: At,
+    /// The kernel goes by it.
+    taken: bool,
 }
 
 #[derive(Default)]
@@ -219,13 +228,28 @@ impl History {
     }
 
     /// What a mount had written of a file when a flush began is stored now.
-    pub fn stored(&self, mount: usize, ino: Ino, flushed_from: At) {
+    ///
+    /// Where replies are lost a handle tells of what was written since it was `opened`.
+    pub fn stored(&self, mount: usize, ino: Ino, flushed_from: At, opened: At) {
         let mut inner = self.inner.lock();
         let now = inner.now();
         for c in inner.changes(&Of::File(ino)) {
-            if c.mount == mount && c.stored.is_none() && c.returned.is_some_and(|at| at <= flushed_from) {
+            let told = !crate::engine::profile().loses || c.begun >= opened;
+            if c.mount == mount
+                && c.stored.is_none()
+                && c.returned.is_some_and(|at| at <= flushed_from)
+                && !c.failed
+                && told
+            {
                 c.stored = Some(now);
             }
+        }
+    }
+
+    /// What a mount had written of a file and not stored may be lost.
+    pub fn lost(&self, mount: usize, ino: Ino) {
+        for c in self.inner.lock().changes(&Of::File(ino)) {
+            c.failed |= c.mount == mount && c.stored.is_none();
         }
     }
 
@@ -235,10 +259,19 @@ impl History {
     pub fn read(&self, ino: Ino, view: View, off: u64, len: u64, data: &[u8], how: &str) {
         let mut inner = self.inner.lock();
         let Some(file) = inner.files.get(&ino) else { return };
+        // While it changes the length itself the kernel goes by no answer: it may not know where the file ends.
+        let resizes = file.changes.iter().any(|c| {
+            matches!(c.deed, Deed::Write { .. } | Deed::Truncate { .. })
+                && (c.mount == view.mount && c.begun <= view.ended)
+                && c.returned.is_none_or(|at| at >= view.begun)
+        });
         let mut wrong = Vec::new();
         for at in off..off + len {
             let seen = data.get((at - off) as usize).copied();
-            if let Err(why) = file.may_be(view, at, seen) {
+            if resizes && seen.is_none_or(|v| v == 0) {
+                continue;
+            }
+            if let Err(why) = file.may_be(view, at, seen, how != "mapped") {
                 wrong.push(format!("byte {at} of inode {ino} {seen:?} ({how}, mount {}): {why}", view.mount));
                 break;
             }
@@ -267,21 +300,41 @@ impl History {
         if let Some(why) = not_allowed(&all, names, is, s.mode == 0o644) {
             wrong.push(format!("mode {:o}: {why}", s.mode));
         }
+        // A change of others that was under way then may be stored with the time when it was asked for.
+        let overtaken = |ctime: &Time| {
+            let at = (ctime.sec - 1_700_000_000) as u64 * 1000 + u64::from(ctime.nsec) / 1_000_000;
+            let is_later = |end: Option<At>| end.is_none_or(|end| end.0 >= at);
+            file.changes.iter().any(|c| c.mount != view.mount && c.begun.0 <= at && is_later(c.stored))
+        };
         for (mount, ended, ctime) in &file.ctimes {
             if *mount == view.mount
-                && *ended <= view.begun.before(crate::kernel::VALID * 3)
+                && *ended <= view.begun.before(crate::engine::profile().valid * 3)
                 && *ctime > s.ctime
+                && !overtaken(ctime)
             {
                 wrong.push(format!("ctime {:?} after {ctime:?}", s.ctime));
                 break;
             }
         }
         file.ctimes.push((view.mount, view.ended, s.ctime));
-        file.lengths.push(Length { mount: view.mount, size: s.size, begun: view.begun, ended: view.ended });
+        file.lengths.push(Length {
+            mount: view.mount,
+            size: s.size,
+            begun: view.begun,
+            ended: view.ended,
+            taken: s.taken,
+        });
         for text in wrong {
             let text = format!("inode {} ({how}, mount {}): {text}", s.ino, view.mount);
             self.complain(&mut inner, text);
         }
+    }
+
+    /// Has this mount a change under way, or one that is not stored, of all that began up to now, at this moment or later?
+    pub fn is_changing(&self, mount: usize, ino: Ino, since: At) -> bool {
+        let mut inner = self.inner.lock();
+        let mut all = inner.changes(&Of::File(ino)).iter();
+        all.any(|c| c.mount == mount && !c.failed && c.stored.is_none_or(|at| at >= since))
     }
 
     /// Somebody has found a name, or not.
@@ -295,7 +348,8 @@ impl History {
         for (name, view, ino, how) in std::mem::take(&mut inner.found) {
             let Some(all) = inner.names.get(&name) else { continue };
             let all: Vec<&Change> = all.iter().collect();
-            let is = |c: &Change| !c.failed && matches!(c.deed, Deed::Name(to) if to == ino);
+            let may_be = |c: &Change| !c.failed || crate::engine::profile().loses;
+            let is = |c: &Change| may_be(c) && matches!(c.deed, Deed::Name(to) if to == ino);
             if let Some(why) = not_allowed(&all, view, is, ino.is_none()) {
                 let name = String::from_utf8_lossy(&name);
                 let text = format!("name {name} leads to {ino:?} ({how}, mount {}): {why}", view.mount);
@@ -353,15 +407,15 @@ impl Change {
 }
 
 impl FileHistory {
-    /// May this byte be seen there? `None`: the file has ended.
-    fn may_be(&self, view: View, at: u64, seen: Option<u8>) -> Result<(), String> {
+    /// May this byte be seen there? `None`: the file has ended, `asks` by what the kernel has asked for.
+    fn may_be(&self, view: View, at: u64, seen: Option<u8>, asks: bool) -> Result<(), String> {
         let Some(value) = seen else {
             self.may_end(view, at)?;
             // What somebody was told can be read.
-            let told =
-                self.lengths.iter().find(|l| l.mount == view.mount && l.ended <= view.begun && l.size > at);
+            let holds = |l: &&Length| l.mount == view.mount && l.ended <= view.begun && l.size > at;
+            let told = self.lengths.iter().find(|l| holds(l) && (l.taken || asks));
             if let Some(told) = told {
-                let since = told.begun.before(crate::kernel::VALID);
+                let since = told.begun.before(crate::engine::profile().valid);
                 let cut = self.changes.iter().any(|c| c.cuts(at) && c.stored.is_none_or(|s| s > since));
                 if !cut {
                     return Err(format!("{told:?} was told"));

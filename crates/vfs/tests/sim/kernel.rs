@@ -14,13 +14,10 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::engine::{draw, one_in, trace, travel};
+use crate::engine::{draw, one_in, profile, trace, travel};
 
 /// Bytes of a page. Nothing below knows how long a real one is.
 pub const PAGE: u64 = 64;
-
-/// How long names and attributes are believed.
-pub const VALID: Duration = Duration::from_secs(1);
 
 /// One page.
 #[derive(Clone)]
@@ -94,6 +91,8 @@ pub struct Stat {
     pub size: u64,
     pub mode: u16,
     pub ctime: Time,
+    /// The kernel goes by it.
+    pub taken: bool,
 }
 
 /// An open file.
@@ -131,7 +130,7 @@ impl Kernel {
             inodes: Mutex::default(),
             dir: tokio::sync::RwLock::default(),
         });
-        kernel.vfs.set_mixes_direct(true);
+        kernel.vfs.set_mixes_direct(profile().mixes_direct);
         kernel.vfs.set_kernel(Arc::new(Told(Arc::downgrade(&kernel))));
         kernel
     }
@@ -259,7 +258,8 @@ impl Kernel {
     }
 
     /// Takes attributes from an answer that was asked for at a version; 0 is taken whatever has happened since.
-    async fn take_attributes(&self, ino: Ino, attr: &Attr, valid: Duration, asked: u64) {
+    /// False if it is not.
+    async fn take_attributes(&self, ino: Ino, attr: &Attr, valid: Duration, asked: u64) -> bool {
         let (cut, drop) = {
             let mut k = self.known.lock();
             let new = !k.node(ino).met;
@@ -267,7 +267,7 @@ impl Kernel {
             let node = k.node(ino);
             if !new && ((asked != 0 && node.version > asked) || node.unstable) {
                 trace(|| format!("inode {ino}: length {} is too late", attr.length));
-                return;
+                return false;
             }
             let (size, mtime) = (node.size, node.mtime);
             k.bump(ino);
@@ -283,10 +283,11 @@ impl Kernel {
         if drop {
             self.drop_pages(ino, 0, u64::MAX).await;
         }
+        true
     }
 
-    fn stat_of(ino: Ino, a: &Attr) -> Stat {
-        Stat { ino, size: a.length, mode: a.mode, ctime: a.ctime }
+    fn stat_of(ino: Ino, a: &Attr, taken: bool) -> Stat {
+        Stat { ino, size: a.length, mode: a.mode, ctime: a.ctime, taken }
     }
 
     /// Attributes as believed, or asked for.
@@ -295,20 +296,20 @@ impl Kernel {
             let mut k = self.known.lock();
             let node = k.node(ino);
             if node.until.is_some_and(|until| until > Instant::now()) {
-                return Ok(Stat { ino, size: node.size, mode: node.mode, ctime: node.ctime });
+                return Ok(Stat { ino, size: node.size, mode: node.mode, ctime: node.ctime, taken: true });
             }
         }
         let asked = self.asked();
         travel().await;
-        let (attr, age) = match self.vfs.getattr_within(ino, VALID).await {
+        let (attr, age) = match self.vfs.getattr_within(ino, profile().valid).await {
             Err(e) if e.errno() == Errno::ENOENT && self.vfs.met_gone(&caller(pid), ino) => {
-                self.vfs.getattr_within(ino, VALID).await?
+                self.vfs.getattr_within(ino, profile().valid).await?
             }
             other => other?,
         };
         travel().await;
-        self.take_attributes(ino, &attr, VALID.saturating_sub(age), asked).await;
-        Ok(Self::stat_of(ino, &attr))
+        let taken = self.take_attributes(ino, &attr, profile().valid.saturating_sub(age), asked).await;
+        Ok(Self::stat_of(ino, &attr, taken))
     }
 
     // Names.
@@ -326,9 +327,9 @@ impl Kernel {
             if let Ok(e) = &found
                 && e.ino == ino
             {
-                self.take_attributes(e.ino, &e.attr, VALID, asked).await;
+                self.take_attributes(e.ino, &e.attr, profile().valid, asked).await;
                 if let Some(entry) = self.known.lock().names.get_mut(name).filter(|entry| entry.0 == ino) {
-                    entry.1 = Instant::now() + VALID;
+                    entry.1 = Instant::now() + profile().valid;
                 }
                 return Ok(ino);
             }
@@ -352,8 +353,8 @@ impl Kernel {
         let found = self.look_up(pid, name).await;
         match found {
             Ok(e) => {
-                self.take_attributes(e.ino, &e.attr, VALID, asked).await;
-                self.known.lock().names.insert(name.to_vec(), (e.ino, Instant::now() + VALID));
+                self.take_attributes(e.ino, &e.attr, profile().valid, asked).await;
+                self.known.lock().names.insert(name.to_vec(), (e.ino, Instant::now() + profile().valid));
                 Ok(e.ino)
             }
             Err(e) => {
@@ -395,10 +396,10 @@ impl Kernel {
         let made = self.vfs.create_open(&caller(pid), Ino::ROOT, name, 0o644, 0, flags | LARGEFILE).await;
         travel().await;
         let (e, opened) = made?;
-        self.take_attributes(e.ino, &e.attr, VALID, 0).await;
-        self.known.lock().names.insert(name.to_vec(), (e.ino, Instant::now() + VALID));
+        self.take_attributes(e.ino, &e.attr, profile().valid, 0).await;
+        self.known.lock().names.insert(name.to_vec(), (e.ino, Instant::now() + profile().valid));
         let fd = self.finish_open(e.ino, &opened, flags).await;
-        Ok((fd, Self::stat_of(e.ino, &e.attr)))
+        Ok((fd, Self::stat_of(e.ino, &e.attr, true)))
     }
 
     pub async fn unlink(&self, pid: u32, name: &[u8]) -> Result<()> {
@@ -435,6 +436,7 @@ impl Kernel {
                 k.expire(ino);
             }
             // `d_move` takes the time along for which it is believed.
+            k.names.remove(to);
             if let Some(entry) = k.names.remove(from) {
                 k.names.insert(to.to_vec(), entry);
             }
@@ -454,8 +456,8 @@ impl Kernel {
         travel().await;
         let e = self.vfs.link(&caller(pid), fd.ino, Ino::ROOT, name).await?;
         travel().await;
-        self.take_attributes(e.ino, &e.attr, VALID, 0).await;
-        self.known.lock().names.insert(name.to_vec(), (e.ino, Instant::now() + VALID));
+        self.take_attributes(e.ino, &e.attr, profile().valid, 0).await;
+        self.known.lock().names.insert(name.to_vec(), (e.ino, Instant::now() + profile().valid));
         Ok(())
     }
 
@@ -486,8 +488,8 @@ impl Kernel {
             }
             for (name, ino, attr, age) in page {
                 if let Some(attr) = attr {
-                    self.take_attributes(ino, &attr, VALID.saturating_sub(age), asked).await;
-                    let until = Instant::now() + VALID.saturating_sub(age);
+                    self.take_attributes(ino, &attr, profile().valid.saturating_sub(age), asked).await;
+                    let until = Instant::now() + profile().valid.saturating_sub(age);
                     self.known.lock().names.insert(name.clone(), (ino, until));
                 }
                 names.push((name, ino));
@@ -756,7 +758,7 @@ impl Kernel {
             k.bump(ino);
             let node = k.node(ino);
             (node.mtime, node.ctime, node.mode) = (attr.mtime, attr.ctime, attr.mode);
-            node.until = Some(Instant::now() + VALID);
+            node.until = Some(Instant::now() + profile().valid);
             std::mem::replace(&mut node.size, attr.length)
         };
         if before != attr.length {

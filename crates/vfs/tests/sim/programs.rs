@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 
+use ciderfs_format::Ino;
 use ciderfs_format::lock::{F_UNLCK, F_WRLCK};
 use ciderfs_meta::Errno;
 use ciderfs_vfs::Error;
 use parking_lot::Mutex;
 
-use crate::engine::{draw, one_in};
+use crate::engine::{draw, one_in, profile};
 use crate::history::{At, Deed, History, Of, View};
-use crate::kernel::{Fd, Kernel, VALID};
+use crate::kernel::{Fd, Kernel};
 use crate::world::World;
 
 /// Files that are there all the time.
@@ -24,16 +25,14 @@ const COUNTER: &[u8] = b"counter";
 const LONGEST: u64 = 400;
 /// Bytes of a record of the log.
 const RECORD: u64 = 8;
-/// Programs of a mount, and what each does.
-const PROGRAMS: u64 = 2;
-const STEPS: u64 = 28;
+/// What the programs of a mount do.
+const STEPS: u64 = 80;
 
-const KINDS: usize = 15;
+const KINDS: usize = 16;
 
 /// What all programs share.
 struct Shared {
     history: Arc<History>,
-    open_cache: Duration,
     /// How often each kind of step is drawn.
     weights: [u64; KINDS],
     value: AtomicU8,
@@ -49,6 +48,16 @@ struct Shared {
 struct Held {
     fd: Fd,
     fresh: At,
+    opened: At,
+    /// Reads that do not ask how long the file is say nothing: a change of this mount was under way while it was opened, so that the
+    /// kernel may not have been told the length, or it was locked.
+    asks: bool,
+}
+
+impl Held {
+    fn new(fd: Fd, fresh: At) -> Self {
+        Self { fd, fresh, opened: fresh, asks: false }
+    }
 }
 
 struct Program {
@@ -70,9 +79,12 @@ pub async fn run(world: &World) {
     weights[1] += 3;
     weights[2] += 1;
     weights[4] += 1;
+    if profile().loses {
+        (weights[11], weights[12]) = (0, 0);
+    }
+    world.history.tell(|| format!("{:?} {weights:?}", profile()));
     let shared = Arc::new(Shared {
         history: Arc::clone(&world.history),
-        open_cache: world.open_cache,
         weights,
         value: AtomicU8::new(1),
         mode: AtomicU32::new(0o601),
@@ -90,10 +102,10 @@ pub async fn run(world: &World) {
     program(0, 50).prepare().await;
     let mut tasks = Vec::new();
     for mount in 0..world.mounts.len() {
-        for n in 0..PROGRAMS {
+        for n in 0..profile().programs {
             let mut p = program(mount, n);
             tasks.push(ciderfs_rt::spawn(async move {
-                for _ in 0..crate::number("SIM_STEPS").unwrap_or(STEPS) {
+                for _ in 0..crate::number("SIM_STEPS").unwrap_or(STEPS) / profile().programs {
                     p.step().await;
                 }
                 while !p.held.is_empty() {
@@ -108,7 +120,7 @@ pub async fn run(world: &World) {
         }
     }
     // Long enough for everything that is believed for a time.
-    ciderfs_rt::sleep(VALID + world.open_cache + Duration::from_secs(1)).await;
+    ciderfs_rt::sleep(profile().valid + profile().open_cache + Duration::from_secs(1)).await;
     let mut ends = Vec::new();
     for mount in 0..world.mounts.len() {
         ends.push(program(mount, 60).look_at_all().await);
@@ -145,6 +157,21 @@ impl Program {
         self.shared.history.accuse(format!("{what} of {}: {e}", self.pid));
     }
 
+    /// A change of names has failed, or nobody knows.
+    fn unsure(&self, what: &str, e: &Error) {
+        if !profile().loses {
+            self.unexpected(what, e);
+        }
+    }
+
+    /// A change has failed, as it may where replies get lost.
+    fn failed(&self, what: &str, ino: Ino, e: &Error) {
+        match profile().loses && e.errno() == Errno::EIO {
+            true => self.shared.history.lost(self.mount, ino),
+            false => self.unexpected(what, e),
+        }
+    }
+
     fn file(&self) -> &'static [u8] {
         FILES[if one_in(4) { draw(2) as usize } else { self.shared.favourite }]
     }
@@ -155,7 +182,7 @@ impl Program {
             let (fd, stat) = self.kernel.create(self.pid, name, flags).await.unwrap();
             self.shared.history.begin(self.mount, Of::File(stat.ino), Deed::Mode(0o644));
             let fresh = self.shared.history.now();
-            self.held.push(Held { fd, fresh });
+            self.held.push(Held::new(fd, fresh));
             if FILES.contains(&name) {
                 let (off, len) = (0, 40 + draw(200));
                 self.write(off, len).await;
@@ -187,8 +214,9 @@ impl Program {
             11 => self.count().await,
             12 => self.append().await,
             13 => self.kernel.press(),
+            14 => self.lock().await,
             _ => {
-                let ms = if one_in(4) { draw(1500) } else { draw(80) };
+                let ms = draw(if one_in(4) { profile().pause } else { 80 });
                 ciderfs_rt::sleep(Duration::from_millis(ms)).await;
             }
         }
@@ -210,7 +238,7 @@ impl Program {
         if flags != libc::O_RDONLY && one_in(5) {
             flags |= libc::O_TRUNC;
         }
-        let age = if flags == libc::O_RDONLY { self.shared.open_cache } else { Duration::ZERO };
+        let age = if flags == libc::O_RDONLY { profile().open_cache } else { Duration::ZERO };
         let view = self.view(None, age);
         let truncation = (flags & libc::O_TRUNC != 0).then_some(());
         if truncation.is_some() {
@@ -222,11 +250,13 @@ impl Program {
             let to = opened.as_ref().map(|fd| (fd.ino, fd.fh, fd.direct)).map_err(Error::errno);
             format!("open {} {flags:o}: {to:?}", String::from_utf8_lossy(name))
         });
-        let named = View { fresh: view.begun.before(VALID + self.shared.open_cache), ..self.ended(view) };
+        let named =
+            View { fresh: view.begun.before(profile().valid + profile().open_cache), ..self.ended(view) };
         match opened {
             Ok(fd) => {
                 self.shared.history.found(name, named, Some(fd.ino), "open");
-                self.held.push(Held { fd, fresh: view.fresh });
+                let asks = self.shared.history.is_changing(self.mount, fd.ino, view.begun);
+                self.held.push(Held { asks, opened: view.begun, ..Held::new(fd, view.fresh) });
                 if truncation.is_some() {
                     self.cut(self.held.len() - 1, 0, false).await;
                 } else if one_in(2) && flags & libc::O_ACCMODE != libc::O_WRONLY {
@@ -252,8 +282,8 @@ impl Program {
 
     async fn read_of(&mut self, n: usize, off: u64, len: u64) {
         let held = &self.held[n];
-        let view = self.view(Some(held.fresh), VALID * 1000);
-        let asks = held.fd.direct || !one_in(3);
+        let view = self.view(Some(held.fresh), profile().valid * 1000);
+        let asks = held.fd.direct || held.asks || !one_in(3);
         let read = self.kernel.read(self.pid, &held.fd, off, len, asks).await;
         let view = self.ended(view);
         self.tell(|| format!("read {} {off}+{len}: {}", held.fd.ino, shown(&read)));
@@ -272,6 +302,10 @@ impl Program {
 
     async fn write(&mut self, off: u64, len: u64) {
         let Some(n) = self.drawn(|access| access != libc::O_RDONLY) else { return };
+        self.write_of(n, off, len).await;
+    }
+
+    async fn write_of(&mut self, n: usize, off: u64, len: u64) {
         let (held, value) = (&self.held[n], self.value());
         let begun =
             self.shared.history.begin(self.mount, Of::File(held.fd.ino), Deed::Write { off, len, value });
@@ -290,8 +324,8 @@ impl Program {
         let done = self.kernel.fsync(&held.fd).await;
         self.tell(|| format!("fsync {}: {:?}", held.fd.ino, done.as_ref().err()));
         match done {
-            Ok(()) => self.shared.history.stored(self.mount, held.fd.ino, from),
-            Err(e) => self.unexpected("fsync", &e),
+            Ok(()) => self.shared.history.stored(self.mount, held.fd.ino, from, held.opened),
+            Err(e) => self.failed("fsync", held.fd.ino, &e),
         }
     }
 
@@ -300,12 +334,12 @@ impl Program {
             return;
         }
         let held = self.held.remove(draw(self.held.len() as u64) as usize);
-        let (ino, from) = (held.fd.ino, self.shared.history.now());
+        let (ino, from, opened) = (held.fd.ino, self.shared.history.now(), held.opened);
         let done = self.kernel.close(self.pid, held.fd).await;
         self.tell(|| format!("close {ino}: {:?}", done.as_ref().err()));
         match done {
-            Ok(()) => self.shared.history.stored(self.mount, ino, from),
-            Err(e) => self.unexpected("close", &e),
+            Ok(()) => self.shared.history.stored(self.mount, ino, from, opened),
+            Err(e) => self.failed("close", ino, &e),
         }
     }
 
@@ -324,13 +358,14 @@ impl Program {
         self.shared.history.end(&begun, done.is_ok(), true);
         self.tell(|| format!("truncate {ino} to {to}: {:?}", done.as_ref().err()));
         match done {
-            Ok(()) => self.shared.history.stored(self.mount, ino, from),
-            Err(e) => self.unexpected("truncate", &e),
+            Ok(()) if profile().loses => {}
+            Ok(()) => self.shared.history.stored(self.mount, ino, from, from),
+            Err(e) => self.failed("truncate", ino, &e),
         }
     }
 
     async fn stat(&mut self) {
-        let age = VALID + self.shared.open_cache;
+        let age = profile().valid + profile().open_cache;
         if let Some(n) = self.drawn(|_| true).filter(|_| one_in(2)) {
             let held = &self.held[n];
             let view = self.view(Some(held.fresh), age);
@@ -373,7 +408,7 @@ impl Program {
         self.shared.history.end(&begun, done.is_ok(), true);
         self.tell(|| format!("chmod {} {mode:o}: {:?}", s.ino, done.as_ref().err()));
         if let Err(e) = done {
-            self.unexpected("chmod", &e);
+            self.unsure("chmod", &e);
         }
     }
 
@@ -390,6 +425,9 @@ impl Program {
                         self.shared.history.accuse(format!("listed twice: {names:?}"));
                     }
                     self.shared.history.found(name, view, to.first().copied(), "list");
+                }
+                for _ in 0..draw(3) {
+                    self.stat().await;
                 }
             }
             Err(e) => self.unexpected("list", &e),
@@ -418,10 +456,10 @@ impl Program {
                     Ok((fd, s)) => {
                         h.found(name, self.ended(view), None, "create");
                         h.begin(self.mount, Of::File(s.ino), Deed::Mode(0o644));
-                        self.held.push(Held { fd, fresh: h.now() });
+                        self.held.push(Held::new(fd, h.now()));
                     }
                     Err(e) if e.errno() == Errno::EEXIST => {}
-                    Err(e) => self.unexpected("create", &e),
+                    Err(e) => self.unsure("create", &e),
                 }
             }
             1 => {
@@ -433,7 +471,7 @@ impl Program {
                 match done {
                     Ok(()) => {}
                     Err(e) if e.errno() == Errno::ENOENT => h.found(name, self.ended(view), None, "unlink"),
-                    Err(e) => self.unexpected("unlink", &e),
+                    Err(e) => self.unsure("unlink", &e),
                 }
             }
             2 => {
@@ -445,7 +483,7 @@ impl Program {
                 self.tell(|| format!("link {ino} as {text}: {:?}", done.as_ref().map_err(Error::errno)));
                 match done {
                     Err(e) if !matches!(e.errno(), Errno::EEXIST | Errno::ENOENT | Errno::ESTALE) => {
-                        self.unexpected("link", &e);
+                        self.unsure("link", &e);
                     }
                     _ => {}
                 }
@@ -455,10 +493,10 @@ impl Program {
                 let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
                 let (fd, s) = match self.kernel.create(self.pid, temporary.as_bytes(), flags).await {
                     Ok(made) => made,
-                    Err(e) => return self.unexpected("create", &e),
+                    Err(e) => return self.unsure("create", &e),
                 };
                 h.begin(self.mount, Of::File(s.ino), Deed::Mode(0o644));
-                self.held.push(Held { fd, fresh: h.now() });
+                self.held.push(Held::new(fd, h.now()));
                 let begun = h.begin(self.mount, Of::Name(name.to_vec()), Deed::Name(Some(s.ino)));
                 let done = self.kernel.rename(self.pid, temporary.as_bytes(), name).await;
                 h.end(&begun, done.is_ok(), true);
@@ -466,7 +504,7 @@ impl Program {
                     format!("rename {} to {text}: {:?}", s.ino, done.as_ref().map_err(Error::errno))
                 });
                 if let Err(e) = done {
-                    self.unexpected("rename", &e);
+                    self.unsure("rename", &e);
                 }
             }
         }
@@ -482,8 +520,9 @@ impl Program {
         self.shared.history.end(&begun, done.is_ok(), true);
         self.tell(|| format!("punch {ino} {off}+{len}: {:?}", done.as_ref().err()));
         match done {
-            Ok(()) => self.shared.history.stored(self.mount, ino, from),
-            Err(e) => self.unexpected("punch", &e),
+            Ok(()) if profile().loses => {}
+            Ok(()) => self.shared.history.stored(self.mount, ino, from, from),
+            Err(e) => self.failed("punch", ino, &e),
         }
     }
 
@@ -525,6 +564,41 @@ impl Program {
         }
         if let Err(e) = self.kernel.close(self.pid, fd).await {
             self.unexpected("close", &e);
+        }
+    }
+
+    /// Reads and writes an open file under a lock: whoever has it sees what others have written under theirs.
+    async fn lock(&mut self) {
+        let Some(n) = self.drawn(|access| access == libc::O_RDWR) else { return };
+        let (flock, fd) = (one_in(2), self.held[n].fd.clone());
+        let begun = self.shared.history.now();
+        let taken = match flock {
+            true => self.kernel.flock(self.pid, &fd, true).await,
+            false => self.kernel.record_lock(self.pid, &fd, F_WRLCK).await,
+        };
+        self.tell(|| format!("lock {}: {:?}", fd.ino, taken.as_ref().err()));
+        if let Err(e) = taken {
+            return self.unexpected("lock", &e);
+        }
+        let held = &mut self.held[n];
+        (held.fresh, held.asks) = (held.fresh.max(begun), true);
+        for _ in 0..=draw(2) {
+            self.read_of(n, 0, LONGEST).await;
+            if one_in(2) {
+                self.write_of(n, draw(LONGEST - 120), 1 + draw(120)).await;
+            }
+        }
+        let from = self.shared.history.now();
+        let given = match flock {
+            true => self.kernel.flock(self.pid, &fd, false).await,
+            false => self.kernel.record_lock(self.pid, &fd, F_UNLCK).await,
+        };
+        self.tell(|| format!("unlock {}: {:?}", fd.ino, given.as_ref().err()));
+        match given {
+            // Whether data was lost is told by `fsync` and `close`.
+            Ok(()) if profile().loses => {}
+            Ok(()) => self.shared.history.stored(self.mount, fd.ino, from, from),
+            Err(e) => self.unexpected("unlock", &e),
         }
     }
 
@@ -599,7 +673,7 @@ impl Program {
         if sorted != found {
             return self.shared.history.accuse(format!("appended {records:?}, found {seen:?}"));
         }
-        for pid in [100, 101, 200, 201] {
+        for pid in [100, 101, 102, 103, 200, 201, 202, 203] {
             let own: Vec<u8> = records.iter().filter(|(p, _)| *p == pid).map(|(_, v)| *v).collect();
             let order: Vec<u8> = seen.iter().copied().filter(|v| own.contains(v)).collect();
             if order != own {

@@ -12,20 +12,19 @@ use ciderfs_meta::{AtimeMode, Meta, MetaConfig};
 use ciderfs_object::ObjectStore;
 use ciderfs_vfs::{Metrics, OpenCache, Vfs, VfsConfig};
 
-use crate::engine::{Slow, SlowObjects, one_in};
+use crate::engine::{Profile, Slow, SlowObjects, one_in, profile};
 use crate::history::History;
-use crate::kernel::{Kernel, VALID};
+use crate::kernel::Kernel;
 
 pub struct World {
     pub mounts: Vec<Arc<Kernel>>,
     pub history: Arc<History>,
-    /// How long files may be opened again without asking.
-    pub open_cache: Duration,
     metas: Vec<Arc<Meta>>,
 }
 
 impl World {
     pub async fn new(show: bool) -> Self {
+        Profile::draw();
         let mut settings = Settings::new("vol", "5d2b1c9a-7d0c-4a2b-9a35-3a1f6a4d2c11", "mem", "mem");
         settings.trash_days = 1;
         settings.block_size_kib = 64;
@@ -33,7 +32,6 @@ impl World {
         engine.create_schema().await.unwrap();
         Meta::write_settings(engine.as_ref(), &settings, None).await.unwrap();
         let objects = Arc::new(ciderfs_object::MemoryStore::default());
-        let open_cache = if one_in(4) { Duration::from_secs(2) } else { Duration::ZERO };
         let atime_mode = if one_in(4) { AtimeMode::Strict } else { AtimeMode::NoAtime };
         let (mut mounts, mut metas) = (Vec::new(), Vec::new());
         for _ in 0..2 {
@@ -49,8 +47,8 @@ impl World {
                 hide_internal: true,
                 prefix_internal: false,
                 sort_dir: false,
-                attr_valid: VALID,
-                open_cache: OpenCache { valid: open_cache, ..OpenCache::default() },
+                attr_valid: profile().valid,
+                open_cache: OpenCache { valid: profile().open_cache, ..OpenCache::default() },
                 config_json: serde_json::Value::Null,
                 metrics: Arc::new(Metrics::new(HashMap::new()).unwrap()),
                 handover: None,
@@ -59,7 +57,7 @@ impl World {
             mounts.push(Kernel::new(vfs));
             metas.push(meta);
         }
-        Self { mounts, history: Arc::new(History::new(show)), open_cache, metas }
+        Self { mounts, history: Arc::new(History::new(show)), metas }
     }
 
     /// Ends both.
