@@ -50,13 +50,18 @@ pub fn run(args: &Args) -> Result<()> {
     let wait = args.get(WAIT).as_secs().max(1);
     let request = json!({ "do": UPGRADE, "program": shown(&name), "wait": wait });
     let link = supervise::ask(&socket, &request, &[program.as_fd()]).map_err(|e| unsupervised(&full, &e))?;
+    let mut heard = false;
     loop {
         let message = link.receive_within(SILENCE + 2 * args.get(WAIT)).map_err(|e| {
             Failure::new(format!("the supervisor of the mount says nothing ({e}); see its log"))
         })?;
         let Some(message) = message else {
+            if !heard {
+                return Err(unsupervised(&full, &"who listened there has ended"));
+            }
             return Err(Failure::new("the supervisor of the mount has ended; see its log"));
         };
+        heard = true;
         let mut said: Value = serde_json::from_slice(&message.text)?;
         if let Some(text) = said["say"].as_str() {
             tell(&shown(text));

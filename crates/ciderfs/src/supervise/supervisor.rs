@@ -446,6 +446,11 @@ impl Supervisor {
         self.device.is_some() && program.device().ok() == self.device
     }
 
+    /// Whether the mount ends, or has.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stops > 0 || self.ended
+    }
+
     /// Whether the worker serves.
     pub fn is_serving(&self) -> bool {
         self.worker.as_ref().is_some_and(|w| w.ready.is_some())

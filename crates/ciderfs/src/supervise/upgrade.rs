@@ -11,7 +11,7 @@ use serde_json::json;
 use super::control::{Asked, say};
 use super::program::Program;
 use super::supervisor::Supervisor;
-use crate::failure::{EXIT_ERROR, EXIT_OLD_SERVES, EXIT_UNFIT, EXIT_UNSERVED};
+use crate::failure::{EXIT_ERROR, EXIT_OLD_SERVES, EXIT_UNFIT, EXIT_UNSERVED, EXIT_UNSUPERVISED};
 
 /// The worker has this long to finish what it has begun and to store what was written; then it is ended, and its successor finds
 /// what was not stored.
@@ -57,6 +57,11 @@ impl Upgrade {
 impl Supervisor {
     pub(super) fn begin_upgrade(&mut self, client: Link, mut asked: Asked) {
         let refuse = |why: &str| say(&client, &json!({ "failed": why, "code": EXIT_ERROR }));
+        if self.is_stopping() {
+            // Its device number may be another mount's by now.
+            let why = "the mount of this supervisor is ending; one that has come in its place was not made with `mount --supervised`";
+            return say(&client, &json!({ "failed": why, "code": EXIT_UNSUPERVISED }));
+        }
         if self.upgrade.is_some() {
             return refuse("another upgrade is under way");
         }
