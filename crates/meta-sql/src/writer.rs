@@ -94,11 +94,9 @@ fn finish(conn: &Connection, shared: &Shared) -> Option<StoreError> {
     if !conn.is_autocommit() {
         let _ = conn.execute_batch("ROLLBACK");
     }
-    Some(match shared.error(e) {
-        // The records may have reached the file before the disk failed; a recovery would find them.
-        StoreError::Unavailable(reason) if unsure => StoreError::Ambiguous(reason),
-        e => e,
-    })
+    let e = shared.error(e);
+    // The records may have reached the file before the disk failed; a recovery would find them.
+    Some(if unsure { StoreError::ambiguous(e.to_string()).because(e) } else { e })
 }
 
 fn refuse(task: WriteTask, e: StoreError) {
