@@ -89,6 +89,7 @@ fn mount(volume: &Volume, port: u16, flags: &[&str]) -> Mount {
     let path = volume.new_path();
     let mut command = program();
     command.arg("mount").arg(format!("--cache-dir={}", path.with_extension("cache").display()));
+    command.arg("--free-space-ratio=0");
     command.arg(format!("--metrics=127.0.0.1:{port}")).args(flags).arg(&volume.meta).arg(&path);
     Mount::start(command, &path, &path.with_extension("log"))
 }

@@ -84,6 +84,12 @@ fn the_disk_cache_has_items_a_mode_a_policy_and_an_expiry() {
     let mount = volume.mount(&[&dir, "--cache-expire=1s"]);
     wait_for("an empty cache", || cached(&cache).is_empty());
     mount.unmount();
+    // What the disk must keep free is more than there is.
+    let mount = volume.mount(&[&dir, "--free-space-ratio=1"]);
+    store(mount.join("last"), &noise(10, 10_000));
+    wait_for("a word about it", || mount.log().contains("less than 100% of its disk is free"));
+    assert!(cached(&cache).is_empty());
+    mount.unmount();
     volume.check();
 }
 

@@ -44,6 +44,8 @@ pub(super) struct State {
     pub closed: bool,
     /// No room on the file system: nothing is written until the next look.
     pub full: bool,
+    /// Not even an empty cache has room. Told in the log when it changes.
+    pub useless: bool,
 }
 
 /// How a directory is used.
@@ -80,7 +82,7 @@ impl Sweep {
 
 /// See the module's text.
 pub(crate) struct CacheDir {
-    held: HeldDir,
+    pub(super) held: HeldDir,
     /// Leads to `held`.
     pub(super) root: PathBuf,
     _lock: File,
@@ -151,6 +153,7 @@ impl CacheDir {
                 changes: Vec::new(),
                 closed: false,
                 full: false,
+                useless: false,
             }),
             wake: Condvar::new(),
             space_checked: Mutex::default(),

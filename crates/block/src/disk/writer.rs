@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use ciderfs_format::shown;
 use ciderfs_object::Bounce;
 use ciderfs_rt::Instant;
 
@@ -173,11 +174,25 @@ impl CacheDir {
             |total: u64, free: u64| ((total as f64 * self.setup.free_ratio) as u64).saturating_sub(free);
         let bytes = lack(fs.f_blocks, fs.f_bavail).saturating_mul(fs.f_frsize);
         let inodes = lack(fs.f_files, fs.f_favail);
-        let victims = {
+        let (victims, useless) = {
             let mut state = self.state.lock();
             state.full = bytes > 0 || inodes > 0;
-            self.evict(&mut state, |blocks| blocks.shed(bytes, inodes))
+            let victims = self.evict(&mut state, |blocks| blocks.shed(bytes, inodes));
+            let useless = state.full && state.blocks.len() == 0;
+            let news = useless != std::mem::replace(&mut state.useless, useless);
+            (victims, news.then_some(useless))
         };
+        match useless {
+            Some(true) => {
+                let dir = shown(self.held.named()).to_string();
+                let percent = (self.setup.free_ratio * 1000.0).round() / 10.0;
+                tracing::warn!(
+                    "nothing is cached in {dir}: less than {percent}% of its disk is free; make room, or lower --free-space-ratio"
+                );
+            }
+            Some(false) => tracing::info!("{} caches again: its disk has room", shown(self.held.named())),
+            None => {}
+        }
         drop(checked);
         self.unlink_all(&victims);
         self.flush_changes();

@@ -106,6 +106,10 @@ impl Volume {
         if !flags.iter().any(|f| f.starts_with("--cache-dir")) {
             command.arg(format!("--cache-dir={cache}"));
         }
+        // The disk of the machine that tests may be nearly full.
+        if !flags.iter().any(|f| f.starts_with("--free-space-ratio")) {
+            command.arg("--free-space-ratio=0");
+        }
         command.arg("--metrics=").args(flags).arg(&self.meta).arg(&path);
         Mount::start(command, &path, &path.with_extension("log"))
     }
