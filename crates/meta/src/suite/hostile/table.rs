@@ -20,7 +20,7 @@ const LONG: usize = 20 << 20;
 
 /// A damaged session hides no other, and keeps nobody from beginning one.
 const BESIDE: [(&str, Want); 3] =
-    [("stat", Shows("length")), ("sessions", Shows("sid: 5,")), ("session", Shows(""))];
+    [("stat", Shows("length")), ("sessions", Shows("SessionId(5)")), ("session", Shows(""))];
 
 /// Every sound entry of a spot that a listing must show.
 const SOUND: &str = "<dir><file><guarded><hard><link><other>";
@@ -419,7 +419,7 @@ pub(super) fn counters(s: &Spot) -> Vec<Case> {
         t.add(
             "NextSession set back",
             [living.concat(), r.counter(Counter::NextSession, "0", 0)].concat(),
-            &[("session", Shows("")), ("sessions afterwards", Shows("sid: 1,"))],
+            &[("session", Shows("")), ("sessions afterwards", Shows("SessionId(1)"))],
         )
         .healed(heal.concat(), false);
     }
