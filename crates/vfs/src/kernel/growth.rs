@@ -14,6 +14,8 @@ use crate::vfs::Vfs;
 /// How long an open waits until the kernel knows that the file has grown. If it takes longer the kernel asks for the length when
 /// somebody reads beyond the one it knows.
 const GROW_PATIENCE: Duration = Duration::from_secs(1);
+/// Attempts to tell the length of a file that goes on changing.
+const ATTEMPTS_MAX: u32 = 3;
 
 /// A file that has grown elsewhere, of which the kernel is to be told.
 pub struct Growth {
@@ -61,12 +63,27 @@ impl Vfs {
     /// maps the file or sends it somewhere, would miss what has been added; and an answer that is overtaken by the next such
     /// message is thrown away.
     pub(super) async fn tell_version(self: &Arc<Self>, file: &Arc<File>, version: Version) {
-        if let Some(before) = self.kernel.told.length(file.ino).filter(|before| *before < version.length)
-            && ciderfs_rt::timeout(GROW_PATIENCE, self.grow_cached(file, before, version)).await == Ok(true)
-        {
-            return;
+        if ciderfs_rt::timeout(GROW_PATIENCE, self.tell_growth(file, version)).await != Ok(true) {
+            self.kernel.invalidate(file.ino, Stale::Attributes);
         }
-        self.kernel.invalidate(file.ino, Stale::Attributes);
+    }
+
+    /// False if the file has not grown, as far as the kernel knows, or if it cannot be told.
+    async fn tell_growth(self: &Arc<Self>, file: &Arc<File>, mut version: Version) -> bool {
+        for _ in 0..ATTEMPTS_MAX {
+            let before = self.kernel.told.length(file.ino).filter(|before| *before < version.length);
+            let Some(before) = before else { return false };
+            if self.grow_cached(file, before, version).await {
+                return true;
+            }
+            // Changed once more meanwhile: then that length is told.
+            file.settled().await;
+            if file.knows(version) {
+                return false;
+            }
+            version = file.version();
+        }
+        false
     }
 
     async fn grow_cached(self: &Arc<Self>, file: &Arc<File>, before: u64, version: Version) -> bool {

@@ -155,6 +155,10 @@ impl Vfs {
                 Ok((a, _)) => has_no_name(&a) || self.meta.is_in_trash_only(ino, &a).await?,
                 Err(_) => false,
             };
+            if !nameless && refused.errno() == Errno::EPERM {
+                // It may have been refused as one of the trash, and have got a name since.
+                return Ok(self.meta.open(c, ino, how).await?);
+            }
             if !nameless {
                 return Err(refused);
             }

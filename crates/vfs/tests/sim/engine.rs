@@ -77,10 +77,14 @@ pub fn profile() -> Profile {
     PROFILE.get()
 }
 
+/// The longest time that a message is under way.
+pub const TRAVEL_MAX: Duration = Duration::from_millis(65);
+
 /// Waits for as long as a message may be under way: mostly short, sometimes while many others come and go.
 pub async fn travel() {
     if draw(100) < profile().slow {
-        return ciderfs_rt::sleep(Duration::from_millis(5 + draw(60))).await;
+        let ms = draw(TRAVEL_MAX.as_millis() as u64 - 5);
+        return ciderfs_rt::sleep(Duration::from_millis(5 + ms)).await;
     }
     match draw(7) {
         0..3 => {}

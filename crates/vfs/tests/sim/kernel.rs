@@ -106,6 +106,7 @@ pub struct Fd {
 
 /// The kernel of one mount.
 pub struct Kernel {
+    mount: usize,
     pub vfs: Arc<Vfs>,
     known: Mutex<Known>,
     unlocked: Notify,
@@ -122,8 +123,9 @@ fn caller(pid: u32) -> Caller {
 const LARGEFILE: i32 = 0o100_000;
 
 impl Kernel {
-    pub fn new(vfs: Arc<Vfs>) -> Arc<Self> {
+    pub fn new(mount: usize, vfs: Arc<Vfs>) -> Arc<Self> {
         let kernel = Arc::new(Self {
+            mount,
             vfs,
             known: Mutex::default(),
             unlocked: Notify::new(),
@@ -135,12 +137,20 @@ impl Kernel {
         kernel
     }
 
+    fn trace(&self, ino: Ino, what: &str) {
+        trace(|| format!("mount {}, inode {ino}: {what}", self.mount));
+    }
+
     async fn grow(&self, growth: Growth) -> bool {
         travel().await;
-        if !self.invalidate(growth.ino, growth.before, 0).await || !growth.is_current() {
+        if !self.invalidate(growth.ino, growth.before, 0).await {
             return false;
         }
         travel().await;
+        // As `mount::serve` does: nothing comes between this and the message.
+        if !growth.is_current() {
+            return false;
+        }
         self.store(growth.ino, growth.at, growth.last).await;
         travel().await;
         self.invalidate(growth.ino, growth.at, 1).await
@@ -149,7 +159,7 @@ impl Kernel {
     // Notifications.
 
     fn invalidate_attributes(&self, ino: Ino) -> bool {
-        trace(|| format!("inode {ino}: attributes are out of date"));
+        self.trace(ino, "attributes are out of date");
         let mut k = self.known.lock();
         let known = k.nodes.contains_key(&ino);
         if known {
@@ -266,7 +276,7 @@ impl Kernel {
             let old = new && asked != 0 && asked < k.evicted;
             let node = k.node(ino);
             if !new && ((asked != 0 && node.version > asked) || node.unstable) {
-                trace(|| format!("inode {ino}: length {} is too late", attr.length));
+                self.trace(ino, &format!("length {} is too late", attr.length));
                 return false;
             }
             let (size, mtime) = (node.size, node.mtime);
@@ -275,6 +285,7 @@ impl Kernel {
             (node.size, node.mtime, node.ctime, node.mode) = (attr.length, attr.mtime, attr.ctime, attr.mode);
             node.met = true;
             node.until = Some(Instant::now() + valid).filter(|_| !old);
+            self.trace(ino, &format!("length {} is taken, was {size}", attr.length));
             (!new && size != attr.length, !new && (size != attr.length || mtime != attr.mtime))
         };
         if cut {
@@ -565,15 +576,25 @@ impl Kernel {
 
     /// Reads; a mapping and `sendfile` do not ask how long the file is (`asks`).
     pub async fn read(&self, pid: u32, fd: &Fd, off: u64, len: u64, asks: bool) -> Result<Vec<u8>> {
+        self.read_asking(pid, fd, off, len, asks).await.map(|(data, _)| data)
+    }
+
+    /// The same; with whether it went by an answer, and not by what was known before because the answer came too late.
+    pub async fn read_asking(
+        &self,
+        pid: u32,
+        fd: &Fd,
+        off: u64,
+        len: u64,
+        asks: bool,
+    ) -> Result<(Vec<u8>, bool)> {
         if fd.direct {
             travel().await;
             let data = self.vfs.read(fd.fh, off, len as u32, false).await?.concat();
             travel().await;
-            return Ok(data);
+            return Ok((data, true));
         }
-        if asks {
-            self.attributes(pid, fd.ino).await?;
-        }
+        let answered = asks && self.attributes(pid, fd.ino).await?.taken;
         let mut out = Vec::new();
         let mut at = off;
         while at < off + len {
@@ -593,7 +614,7 @@ impl Kernel {
                 tokio::task::yield_now().await;
             }
         }
-        Ok(out)
+        Ok((out, answered))
     }
 
     /// A whole page, read if it is not there, with those up to `last` that are missing behind it.
@@ -633,6 +654,7 @@ impl Kernel {
             if (data.len() as u64) < run * PAGE {
                 let node = k.node(ino);
                 if asked >= node.version && end < node.size && !node.unstable {
+                    self.trace(ino, &format!("ends at {end}"));
                     k.bump(ino);
                     k.node(ino).size = end;
                 }

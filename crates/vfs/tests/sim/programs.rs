@@ -10,7 +10,7 @@ use ciderfs_meta::Errno;
 use ciderfs_vfs::Error;
 use parking_lot::Mutex;
 
-use crate::engine::{draw, one_in, profile};
+use crate::engine::{TRAVEL_MAX, draw, one_in, profile};
 use crate::history::{At, Deed, History, Of, View};
 use crate::kernel::{Fd, Kernel};
 use crate::world::World;
@@ -141,6 +141,12 @@ impl Program {
         self.shared.history.tell(|| format!("{pid} {}", text()));
     }
 
+    /// How old may be what the kernel believes? Its time begins when an answer arrives, and what the answer tells may be of
+    /// when it was asked for: messages to the mount, to the engine, and those of a listing that was asked for before.
+    fn age() -> Duration {
+        profile().valid + profile().open_cache + 6 * TRAVEL_MAX
+    }
+
     /// A view that begins now.
     fn view(&self, fresh: Option<At>, age: Duration) -> View {
         let begun = self.shared.history.now();
@@ -250,8 +256,7 @@ impl Program {
             let to = opened.as_ref().map(|fd| (fd.ino, fd.fh, fd.direct)).map_err(Error::errno);
             format!("open {} {flags:o}: {to:?}", String::from_utf8_lossy(name))
         });
-        let named =
-            View { fresh: view.begun.before(profile().valid + profile().open_cache), ..self.ended(view) };
+        let named = View { fresh: view.begun.before(Self::age()), ..self.ended(view) };
         match opened {
             Ok(fd) => {
                 self.shared.history.found(name, named, Some(fd.ino), "open");
@@ -284,12 +289,14 @@ impl Program {
         let held = &self.held[n];
         let view = self.view(Some(held.fresh), profile().valid * 1000);
         let asks = held.fd.direct || held.asks || !one_in(3);
-        let read = self.kernel.read(self.pid, &held.fd, off, len, asks).await;
+        let read = self.kernel.read_asking(self.pid, &held.fd, off, len, asks).await;
         let view = self.ended(view);
-        self.tell(|| format!("read {} {off}+{len}: {}", held.fd.ino, shown(&read)));
+        self.tell(|| {
+            format!("read {} {off}+{len}: {}", held.fd.ino, shown(read.as_ref().map(|(data, _)| &**data)))
+        });
         match read {
-            Ok(data) => {
-                let how = match asks {
+            Ok((data, answered)) => {
+                let how = match answered {
                     _ if held.fd.direct => "past the cache",
                     true => "read",
                     false => "mapped",
@@ -365,7 +372,7 @@ impl Program {
     }
 
     async fn stat(&mut self) {
-        let age = profile().valid + profile().open_cache;
+        let age = Self::age();
         if let Some(n) = self.drawn(|_| true).filter(|_| one_in(2)) {
             let held = &self.held[n];
             let view = self.view(Some(held.fresh), age);
@@ -545,7 +552,7 @@ impl Program {
                 let right = if last == 0 { Vec::new() } else { vec![last; 1 + usize::from(last)] };
                 let right = &right[..right.len().min(80)];
                 if seen != *right {
-                    let (seen, pid) = (shown(&Ok(seen)), self.pid);
+                    let (seen, pid) = (shown(Ok(&seen)), self.pid);
                     self.shared.history.accuse(format!("{pid} sees {seen} under the lock, not {last}"));
                 }
                 let next = last + 1;
@@ -684,7 +691,7 @@ impl Program {
 }
 
 /// Content in short.
-fn shown(read: &Result<Vec<u8>, Error>) -> String {
+fn shown(read: Result<&[u8], &Error>) -> String {
     let data = match read {
         Ok(data) => data,
         Err(e) => return format!("{:?}", e.errno()),

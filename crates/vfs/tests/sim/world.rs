@@ -34,7 +34,7 @@ impl World {
         let objects = Arc::new(ciderfs_object::MemoryStore::default());
         let atime_mode = if one_in(4) { AtimeMode::Strict } else { AtimeMode::NoAtime };
         let (mut mounts, mut metas) = (Vec::new(), Vec::new());
-        for _ in 0..2 {
+        for n in 0..2 {
             let cfg =
                 MetaConfig { heartbeat: Duration::ZERO, no_bgjob: true, atime_mode, ..MetaConfig::default() };
             let meta = Meta::load(Arc::new(Slow(Arc::clone(&engine))), cfg).await.unwrap();
@@ -54,7 +54,7 @@ impl World {
                 handover: None,
             };
             let vfs = Vfs::new(Arc::clone(&meta), BlockStore::new(objects, blocks).unwrap(), cfg);
-            mounts.push(Kernel::new(vfs));
+            mounts.push(Kernel::new(n, vfs));
             metas.push(meta);
         }
         Self { mounts, history: Arc::new(History::new(show)), metas }
