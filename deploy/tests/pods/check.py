@@ -42,7 +42,7 @@ def bytes_of(pod):
 
 def refused(pod, script, error):
     done = pod.exec(script, check=False)
-    assert done.returncode != 0 and error in done.stdout + done.stderr, f"{script}: {done}"
+    assert done.returncode != 0 and error in done.stdout, f"{script}: {done}"
 
 
 def share(one, two):
@@ -56,7 +56,7 @@ def quota(one, two):
     assert {bytes_of(one), bytes_of(two)} == {GIB}
     one.exec("truncate -s 960M /data/most")
     for pod in (one, two):
-        until("quota", lambda pod=pod: "quota exceeded" in pod.exec("dd if=/dev/zero of=/data/more bs=1M count=40", check=False).stderr)
+        until("quota", lambda pod=pod: "quota exceeded" in pod.exec("dd if=/dev/zero of=/data/more bs=1M count=40", check=False).stdout)
         refused(pod, "dd if=/dev/zero of=/data/more bs=1M count=40", "Disk quota exceeded")
 
 

@@ -215,8 +215,14 @@ class Container:
         return spec
 
     def exec(self, script, check=True):
-        """Runs a script in the container."""
-        done = self.node.run("ctr", "tasks", "exec", "--exec-id", uuid.uuid4().hex, self.id, "sh", "-euc", script, check=False)
+        """Runs a script in the container. What it prints, in whichever way, is its standard output."""
+        name = uuid.uuid4().hex
+        said = self.node.work / f"{name}.said"
+        # To a file: the client stops listening when the script has ended, whatever it has not yet heard.
+        command = ["ctr", "tasks", "exec", "--exec-id", name, "--log-uri", f"file://{said}", self.id, "sh", "-euc", script]
+        done = self.node.run(*command, check=False)
+        done.stdout = said.read_text() if said.exists() else ""
+        said.unlink(missing_ok=True)
         if check and done.returncode:
             raise AssertionError(f"{self.id} on {self.node.name}: {script}: {done.stdout}{done.stderr}")
         return done
