@@ -203,7 +203,12 @@ impl View {
 
     /// One of its threads has opened a file that has a name.
     pub(crate) fn opened(&self, pid: u32) {
-        self.looks.opened(pid);
+        self.looks.done(pid);
+    }
+
+    /// One of its threads has looked up a name that leads nowhere.
+    pub(crate) fn missed(&self, pid: u32) {
+        self.looks.done(pid);
     }
 
     /// It will not hear the answer to an open.

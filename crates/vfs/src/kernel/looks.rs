@@ -83,8 +83,8 @@ impl Looks {
         Second::LookAgain
     }
 
-    /// A thread has opened a file that has a name: it is done.
-    pub(super) fn opened(&self, pid: u32) {
+    /// A thread has opened a file that has a name, or the name that it has looked up leads nowhere: it is done.
+    pub(super) fn done(&self, pid: u32) {
         if pid != 0 {
             self.0.lock().remove(&pid);
         }
@@ -121,7 +121,7 @@ impl Vfs {
     /// by now.
     pub(crate) fn is_meant(&self, c: &Caller, ino: Ino, attr: &Attr) -> bool {
         if !has_no_name(attr) {
-            self.kernel.looks.opened(c.pid);
+            self.kernel.looks.done(c.pid);
             return true;
         }
         match self.kernel.looks.second(c.pid, ino, By::Open) {

@@ -29,7 +29,13 @@ impl Vfs {
             return Ok(e);
         }
         let (asked, since) = (Instant::now(), Moment::now());
-        let (ino, attr) = self.meta.lookup(c, dir, name).await?;
+        let (ino, attr) = match self.meta.lookup(c, dir, name).await {
+            Err(e) if e.errno() == Errno::ENOENT => {
+                self.kernel.missed(c.pid);
+                return Err(e.into());
+            }
+            other => other?,
+        };
         let attr = match self.tell_since(ino, &attr, since, asked) {
             Some(attr) => attr,
             None => self.getattr(ino).await?,

@@ -299,6 +299,19 @@ mod replaced_names {
     }
 
     #[tokio::test]
+    async fn who_finds_no_name_any_more_looks_again_the_next_time() {
+        let w = World::new(1).await;
+        let (a, b) = (w.client().await, w.client().await);
+        let (one, write) = (thread(1), RW | LARGEFILE);
+        let ino = replace(&a, b"removed").await;
+        a.vfs.unlink(&Caller::root(), Ino::ROOT, b"f").await.unwrap();
+        assert_eq!(errno(b.vfs.open(&one, ino, write).await), Errno::ESTALE);
+        assert_eq!(errno(b.vfs.lookup(&one, Ino::ROOT, b"f").await), Errno::ENOENT);
+        // The kernel was given the name once more by a lookup that began before.
+        assert_eq!(errno(b.vfs.open(&one, ino, write).await), Errno::ESTALE);
+    }
+
+    #[tokio::test]
     async fn a_file_that_is_open_here_is_opened_again_through_its_descriptor() {
         let w = World::new(0).await;
         let (a, b) = (w.client().await, w.client().await);
