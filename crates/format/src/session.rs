@@ -4,8 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::civil::Civil;
-use crate::{FormatError, Time};
+use crate::FormatError;
 
 /// The number of a session.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -41,11 +40,17 @@ pub struct SessionInfo {
     pub ip_addrs: Vec<String>,
     /// Where the volume is mounted; `s3gateway` or `webdav` for those services.
     pub mount_point: String,
-    /// When, in RFC 3339 with nanoseconds: see [`mount_time`].
+    /// When, in RFC 3339 with nanoseconds.
     pub mount_time: String,
     /// Process of the client.
     #[serde(rename = "ProcessID")]
     pub process_id: i64,
+    /// CiderFS only: seconds that the session lives without a refresh.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub life: Option<i64>,
+    /// CiderFS only: is its expiry by the engine's clock?
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine_clock: Option<bool>,
 }
 
 fn null_is_empty<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
@@ -67,15 +72,6 @@ impl SessionInfo {
 
 fn invalid(e: &serde_json::Error) -> FormatError {
     FormatError::Invalid { what: "session record", detail: e.to_string() }
-}
-
-/// The form of [`SessionInfo::mount_time`], in UTC.
-pub fn mount_time(t: Time) -> String {
-    let c = Civil::from_unix(t.sec);
-    format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:09}Z",
-        c.year, c.month, c.day, c.hour, c.minute, c.second, t.nsec
-    )
 }
 
 /// The field that names the owner of a lock: `<sid>_<16 upper-case hex digits>`.
@@ -106,12 +102,17 @@ mod tests {
             host_name: "h".into(),
             ip_addrs: vec!["10.0.0.1".into()],
             mount_point: "/mnt/a&b".into(),
-            mount_time: mount_time(Time { sec: 1_795_340_362, nsec: 412_395_255 }),
+            mount_time: "2026-11-22T09:39:22.412395255Z".into(),
             process_id: 123,
+            ..SessionInfo::default()
         };
         let raw = r#"{"Version":"1.4.2+ciderfs-0.1.0","HostName":"h","IPAddrs":["10.0.0.1"],"MountPoint":"/mnt/a\u0026b","MountTime":"2026-11-22T09:39:22.412395255Z","ProcessID":123}"#;
         assert_eq!(String::from_utf8(info.encode().unwrap()).unwrap(), raw);
         assert_eq!(SessionInfo::decode(raw.as_bytes()).unwrap(), info);
+        let ours = SessionInfo { life: Some(60), engine_clock: Some(true), ..info.clone() };
+        let more = raw.replace('}', r#","Life":60,"EngineClock":true}"#);
+        assert_eq!(String::from_utf8(ours.encode().unwrap()).unwrap(), more);
+        assert_eq!(SessionInfo::decode(more.as_bytes()).unwrap(), ours);
         info.ip_addrs.clear();
         assert!(!String::from_utf8(info.encode().unwrap()).unwrap().contains("IPAddrs"));
         assert_eq!(SessionInfo::decode(&info.encode().unwrap()).unwrap(), info);

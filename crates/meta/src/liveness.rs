@@ -8,8 +8,8 @@ use ciderfs_format::SessionId;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use ciderfs_format::session::SessionInfo;
 use parking_lot::Mutex;
-use serde::Deserialize;
 
 use crate::error::Result;
 use crate::types::SessionRow;
@@ -48,11 +48,16 @@ struct Seen {
 }
 
 /// What our sessions tell beside the official client's fields.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
 struct Told {
     life: i64,
     engine_clock: bool,
+}
+
+impl Told {
+    fn by(row: &SessionRow) -> Option<Self> {
+        let info = SessionInfo::decode(&row.info).ok()?;
+        Some(Self { life: info.life?, engine_clock: info.engine_clock? })
+    }
 }
 
 impl Meta {
@@ -130,7 +135,7 @@ impl Meta {
 
 /// `None` for who lives, else whether it has been dead for a life already.
 fn judge(row: &SessionRow, seen: &Seen, engine: Option<i64>, machine: i64) -> Option<bool> {
-    let told: Option<Told> = serde_json::from_slice(&row.info).ok();
+    let told = Told::by(row);
     let life = match &told {
         Some(told) => Duration::from_secs(told.life.max(1).unsigned_abs()),
         None if row.expire.saturating_sub(engine.unwrap_or(machine)) > NOT_REFRESHED => return None,

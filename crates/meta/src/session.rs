@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ciderfs_format::session::SessionInfo;
 use ciderfs_format::settings::Settings;
-use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::interfaces;
@@ -30,24 +30,6 @@ const SESSIONS_PASSED: u32 = 1000;
 
 /// Sustained inodes and locks cleaned per scan.
 const CLEAN_BATCH: usize = 1000;
-
-/// The info document of a session, with the official client's field names.
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Info<'a> {
-    version: &'a str,
-    host_name: String,
-    #[serde(rename = "IPAddrs", skip_serializing_if = "Vec::is_empty")]
-    ip_addrs: Vec<String>,
-    mount_point: &'a str,
-    mount_time: String,
-    #[serde(rename = "ProcessID")]
-    process_id: u32,
-    /// Ours: seconds that it lives without a refresh.
-    life: i64,
-    /// Ours: its expiry is by the engine's clock.
-    engine_clock: bool,
-}
 
 impl Meta {
     /// The settings of the volume in `store`, if there is one.
@@ -91,20 +73,19 @@ impl Meta {
                 Some(sid) => sid,
                 None => self.new_sid().await?,
             };
-            let info = Info {
-                version: &self.cfg.version,
+            let info = SessionInfo {
+                version: self.cfg.version.clone(),
                 host_name: host_name(),
                 ip_addrs: addresses,
-                mount_point: &self.cfg.mount_point,
+                mount_point: self.cfg.mount_point.clone(),
                 mount_time: jiff::Timestamp::try_from(ciderfs_rt::wall_clock())
                     .unwrap_or_default()
                     .to_string(),
-                process_id: std::process::id(),
-                life: self.session_life(),
-                engine_clock: self.engine_now().await?.is_some(),
+                process_id: i64::from(std::process::id()),
+                life: Some(self.session_life()),
+                engine_clock: Some(self.engine_now().await?.is_some()),
             };
-            let info = serde_json::to_vec(&info).map_err(|e| Error::Volume(e.to_string()))?;
-            *self.session_info.lock() = Bytes::from(info);
+            *self.session_info.lock() = Bytes::from(info.encode()?);
             self.sid.store(sid.0, Ordering::Relaxed);
             let (lease, registered) = self.refresh_session().await?;
             *self.lease.lock() = Some(lease);
