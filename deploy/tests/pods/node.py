@@ -218,8 +218,9 @@ class Container:
         """Runs a script in the container. What it prints, in whichever way, is its standard output."""
         mark = uuid.uuid4().hex
         said = self.node.work / f"{mark}.said"
-        # To a file, up to a mark: neither the client nor the runtime waits for all that was printed when the script has ended.
-        told = 'sh -euc "$1"; code=$?; echo "$2"; exit $code'
+        # One stream to a file, up to a mark: neither the client nor the runtime waits for all that was printed when the script
+        # has ended.
+        told = 'sh -euc "$1" 2>&1; code=$?; echo "$2"; exit $code'
         command = ["ctr", "tasks", "exec", "--exec-id", mark, "--log-uri", f"file://{said}", self.id, "sh", "-c", told, "sh", script, mark]
         done = self.node.run(*command, check=False)
         if not done.stderr:
