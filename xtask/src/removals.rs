@@ -134,7 +134,6 @@ fn build(top: &std::path::Path, all: &[Removal], options: &Options) -> Result<Ru
     Ok(Runner {
         exe,
         dir: tree.join("crates/vfs"),
-        log: place.join("log"),
         from: options.from,
         seeds: options.seeds,
         limit: options.limit,
