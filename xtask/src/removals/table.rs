@@ -79,7 +79,7 @@ pub fn print(options: &Options, rows: &[Row<'_>]) {
     let count = |which: &dyn Fn(&Row<'_>) -> bool| rows.iter().filter(|row| which(row)).count();
     let (found, missed) = (count(&|row| row.is_found()), count(&|row| row.is_missed()));
     let left = rows.len() - found - missed;
-    println!("{} removals: {found} found, {missed} not found, {left} not looked for", rows.len());
+    println!("{} removals: {found} found, {missed} not found, {left} marked unseen", rows.len());
 }
 
 /// For machines.
