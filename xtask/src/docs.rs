@@ -4,6 +4,7 @@
 //! * Files, headings and items that comments and pages name are there; nothing cites a page outside of the tree (`citations`).
 //! * Commands and flags that pages show are in the reference (`commands`).
 //! * Promises of `docs/semantics.md` are one sentence each, and the tests that they name are there (`promises`).
+//! * What `cargo xtask removals` takes away is in the code (`removals::list`).
 
 mod citations;
 mod commands;
@@ -84,6 +85,12 @@ impl Tree {
     }
 }
 
+/// What `cargo xtask removals` takes away is still there.
+fn removals(tree: &Tree) -> Found {
+    let (count, wrong) = crate::removals::list::check(&tree.top);
+    Found { count, wrong }
+}
+
 /// Checks the tree.
 pub fn run(args: &[String]) -> anyhow::Result<()> {
     anyhow::ensure!(args.is_empty(), "cargo xtask docs takes no arguments");
@@ -94,6 +101,7 @@ pub fn run(args: &[String]) -> anyhow::Result<()> {
         ("citations", 100, citations::check(&tree)),
         ("commands and flags", 100, commands::check(&tree)),
         ("promises", 50, promises::check(&tree)),
+        ("removals", 100, removals(&tree)),
     ] {
         println!("{rule}: {} looked at", found.count);
         anyhow::ensure!(

@@ -1,5 +1,5 @@
 //! Chores of the project: `cargo xtask bench`, `cargo xtask deb`, `cargo xtask deny`, `cargo xtask docs`,
-//! `cargo xtask image`.
+//! `cargo xtask image`, `cargo xtask removals`.
 #![forbid(unsafe_code)]
 
 mod bench;
@@ -7,6 +7,7 @@ mod deb;
 mod deny;
 mod docs;
 mod image;
+mod removals;
 
 use std::process::ExitCode;
 
@@ -19,10 +20,12 @@ cargo xtask deb [--debug]
 cargo xtask deny [--advisories]
     Checks licences, sources and duplicates of the dependencies; with --advisories known flaws too, for which it asks RustSec.
 cargo xtask docs
-    Checks what pages and comments cite: files, headings, items, commands, flags, tests.
+    Checks what pages and comments cite: files, headings, items, commands, flags, tests; and that the list of removals fits the code.
 cargo xtask image [--debug | --program FILE]
     A container image of the client, target/ciderfs.tar, with a root made of Debian's packages. Needs apt-get, dpkg-deb
-    and binutils.";
+    and binutils.
+cargo xtask removals [--seeds N] [--from SEED] [--limit SECONDS] [--json] [NAME...]
+    Takes away one check of coherence after the other and has the seeds of crates/vfs/tests/sim find that. Needs git.";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
         Some("deny") => deny::run(&args[1..]),
         Some("docs") => docs::run(&args[1..]),
         Some("image") => image::run(&args[1..]),
+        Some("removals") => removals::run(&args[1..]),
         _ => Err(anyhow::anyhow!("{USAGE}")),
     };
     match result {
