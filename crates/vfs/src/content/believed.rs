@@ -17,8 +17,8 @@ pub(crate) struct Believed {
     under_way: Option<Version>,
     /// Content or length have changed elsewhere, and the kernel may not know.
     untold: bool,
-    /// Somebody was told a greater length than `attr` has.
-    behind: bool,
+    /// The greatest length that somebody was told when it was not known, and is not yet; 0 if there is none.
+    told: u64,
 }
 
 impl Believed {
@@ -30,7 +30,7 @@ impl Believed {
             as_of: Moment::next(),
             under_way: None,
             untold: false,
-            behind: false,
+            told: 0,
         }
     }
 
@@ -76,7 +76,7 @@ impl Believed {
     /// The attributes that belong to the version.
     pub(super) fn set_attr(&mut self, attr: Attr) {
         self.attr = attr;
-        self.behind = false;
+        self.told = 0;
     }
 
     /// Data was buffered up to `end`.
@@ -111,12 +111,22 @@ impl Believed {
         self.untold = untold;
     }
 
+    /// Was somebody told a greater length than is known here?
     pub(super) fn behind(&self) -> bool {
-        self.behind
+        self.told > 0
     }
 
-    /// Somebody is told this length.
-    pub(super) fn tell_length(&mut self, length: u64) {
-        self.behind |= length > self.attr.length;
+    /// The greatest length that somebody was told and that is not known yet.
+    pub(super) fn told_length(&self) -> u64 {
+        self.told
+    }
+
+    /// Somebody is told this length. True if it is greater than the one that is known.
+    pub(super) fn tell_length(&mut self, length: u64) -> bool {
+        let is_greater = length > self.attr.length;
+        if is_greater {
+            self.told = self.told.max(length);
+        }
+        is_greater
     }
 }

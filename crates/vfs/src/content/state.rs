@@ -127,8 +127,9 @@ impl State {
     pub(super) fn tell(&mut self, attr: &Attr, current: bool) -> Attr {
         if current && !self.believed.may_hold_a_change(attr) {
             self.adopt(attr);
-        } else {
-            self.believed.tell_length(attr.length);
+        } else if self.believed.tell_length(attr.length) {
+            // What is being fetched may be of before, and would take back what is told.
+            self.believed.renew();
         }
         self.overlay(attr)
     }
@@ -149,7 +150,10 @@ impl State {
         if known {
             let newer = Some(self.attr().clone())
                 .filter(|a| a.ctime > changed.attr.ctime && self.buffer.slices().is_empty());
+            // Somebody may have been told more while this was under way.
+            let told = self.believed.told_length();
             self.adopt(&changed.attr);
+            self.believed.tell_length(told);
             if let Some(newer) = newer {
                 let (length, mtime) = (self.attr().length, self.attr().mtime);
                 *self.believed.attr_mut() = Attr { length, mtime, ..newer };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use ciderfs_format::Ino;
+use ciderfs_format::{Attr, Ino};
 use ciderfs_meta::store::{Commit, Outcome, Store, StoreError};
 use ciderfs_meta::{Caller, Lock, SetAttr};
 use futures_util::future::BoxFuture;
@@ -149,6 +149,50 @@ async fn a_length_that_is_told_can_be_read() {
         assert_eq!(told, 5010);
         assert_eq!(b.read(held, 0, SIZE).await.len(), told, "way {way}");
     }
+}
+
+/// What was being fetched when a greater length was told does not take that back.
+#[tokio::test]
+async fn a_length_that_is_told_stays_until_it_is_known() {
+    let w = World::new(1).await;
+    let b = w.client().await;
+    let (ino, fh) = b.create("f").await;
+    b.write(fh, 0, &[1; 10]).await;
+    b.fsync(fh).await.unwrap();
+    let file = b.vfs.files.get(ino).unwrap();
+    let old = file.attr();
+    let asked = file.as_of();
+    file.forget_content();
+    let fetches = file.as_of();
+    let mut new = Attr { length: 5010, ..old.clone() };
+    (new.mtime.sec, new.ctime.sec) = (old.mtime.sec + 1, old.ctime.sec + 1);
+    assert_eq!(file.tell(&new, asked).length, 5010);
+    assert!(!file.learn(&old, fetches), "it was asked for before");
+    assert!(file.learn(&new, file.as_of()));
+    assert_eq!(file.attr().length, 5010);
+}
+
+/// The reply to an own change does not take back either what was told while it was under way.
+#[tokio::test]
+async fn an_own_change_does_not_take_back_what_was_told() {
+    const PUNCH: u32 = (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE) as u32;
+    let w = World::new(1).await;
+    let engine = Late::new(&w);
+    let (a, b) = (w.client().await, w.client_on(Arc::clone(&engine) as Arc<dyn Store>).await);
+    let (ino, fh) = a.create("f").await;
+    a.write(fh, 0, &[1; SIZE]).await;
+    a.fsync(fh).await.unwrap();
+    let held = b.open(ino).await;
+    b.read(held, 0, 10).await;
+    let vfs = Arc::clone(&b.vfs);
+    let punching =
+        engine.hold(async move { vfs.fallocate(&Caller::root(), held, PUNCH, 0, 4096).await }).await;
+    a.write(fh, SIZE, &[3; SIZE]).await;
+    a.close(fh).await.unwrap();
+    assert_eq!(b.length(ino).await, 2 * SIZE);
+    engine.answer();
+    punching.await.unwrap().unwrap();
+    assert!(b.read(held, SIZE, SIZE).await == [3; SIZE]);
 }
 
 /// A listing tells nothing older than another one has told.

@@ -413,7 +413,7 @@ impl FileHistory {
             self.may_end(view, at)?;
             // What somebody was told can be read.
             let holds = |l: &&Length| l.mount == view.mount && l.ended <= view.begun && l.size > at;
-            let told = self.lengths.iter().find(|l| holds(l) && (l.taken || asks));
+            let told = self.lengths.iter().find(|l| holds(l) && l.taken);
             if let Some(told) = told {
                 let p = crate::engine::profile();
                 let since = told.begun.before(p.valid + p.open_cache + 6 * crate::engine::TRAVEL_MAX);
