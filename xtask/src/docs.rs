@@ -4,7 +4,7 @@
 //! * Files, headings and items that comments and pages name are there; nothing cites a page outside of the tree (`citations`).
 //! * Commands and flags that pages show are in the reference (`commands`).
 //! * Promises of `docs/semantics.md` are one sentence each, and the tests that they name are there (`promises`).
-//! * What `cargo xtask removals` takes away is in the code (`removals::list`).
+//! * What `cargo xtask removals` takes away is in the code (`removals::list`), and the tests that find it are there.
 
 mod citations;
 mod commands;
@@ -16,6 +16,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ciderfs_testkit::documents::{Page, Reference, pages, tree};
+
+use crate::removals::list;
 
 /// The reference of commands, which a test compares with the program.
 const REFERENCE: &str = "docs/reference/commands.md";
@@ -87,8 +89,12 @@ impl Tree {
 
 /// What `cargo xtask removals` takes away is still there.
 fn removals(tree: &Tree) -> Found {
-    let (count, wrong) = crate::removals::list::check(&tree.top);
-    Found { count, wrong }
+    let (all, mut wrong) = list::check(&tree.top);
+    for removal in &all {
+        let missing = removal.test.as_ref().and_then(|t| promises::missing_unit_test(tree, list::SOURCES, t));
+        wrong.extend(missing.map(|why| format!("{}: {}: {why}", removal.at, removal.name)));
+    }
+    Found { count: all.len(), wrong }
 }
 
 /// Checks the tree.

@@ -25,7 +25,7 @@ cargo xtask image [--debug | --program FILE]
     A container image of the client, target/ciderfs.tar, with a root made of Debian's packages. Needs apt-get, dpkg-deb
     and binutils.
 cargo xtask removals [--seeds N] [--from SEED] [--limit SECONDS] [--json] [NAME...]
-    Takes away one check of coherence after the other and has the seeds of crates/vfs/tests/sim find that. Needs git.";
+    Takes away one check of coherence after the other and has the seeds of crates/vfs/tests/sim, or a unit test, find that. Needs git.";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -1,13 +1,15 @@
 //! `cargo xtask removals`: does the simulation of coherence find that something was taken away?
 //!
 //! Each entry of `crates/vfs/tests/sim/removals` takes one invalidation, one forget or one "do not believe" away. A copy of the tree gets
-//! all of them as switches and is built once; then the seeds are run with each of them. What is not found is a check that no test misses.
+//! all of them as switches and is built once; then the seeds are run with each of them, or the test that is named for it. What is not found
+//! is a check that no test misses.
 
 pub mod list;
 mod runs;
 mod table;
 mod tree;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -58,7 +60,7 @@ pub struct Row<'a> {
 
 impl Row<'_> {
     fn is_found(&self) -> bool {
-        self.run.as_ref().is_some_and(|run| matches!(run.outcome, Outcome::Found { .. }))
+        self.run.as_ref().is_some_and(|run| matches!(run.outcome, Outcome::Found { .. } | Outcome::Fails(_)))
     }
 
     /// It should have been found.
@@ -67,25 +69,19 @@ impl Row<'_> {
     }
 }
 
-/// Runs the seeds with each removal.
+/// Runs the seeds, or a test, with each removal.
 pub fn run(args: &[String]) -> Result<()> {
     let options = Options::parse(args)?;
     let top = top();
     let (all, wrong) = list::read(&top)?;
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     let chosen = choose(&all, &options.names)?;
-    let runner = build(&top, &all, &options)?;
+    let is_left = |removal: &Removal| removal.unseen.is_some() && options.names.is_empty();
+    let runner = build(&top, &all, &options, chosen.iter().copied().filter(|removal| !is_left(removal)))?;
 
-    eprintln!("Nothing removed: {} seeds from {}", options.seeds, options.from);
-    let whole = runner.run(&[])?;
-    match whole.outcome {
-        Outcome::NotFound { .. } => eprintln!("  nothing seen, {:.1} s", whole.took.as_secs_f64()),
-        other => bail!("with nothing removed: {}", table::in_words(&other, options.limit)),
-    }
     let mut rows = Vec::new();
     for (i, removal) in chosen.iter().enumerate() {
-        let is_left = removal.unseen.is_some() && options.names.is_empty();
-        let run = if is_left {
+        let run = if is_left(removal) {
             None
         } else {
             let removed: Vec<&str> = [Some(&removal.name), removal.with.as_ref()]
@@ -93,7 +89,10 @@ pub fn run(args: &[String]) -> Result<()> {
                 .flatten()
                 .map(String::as_str)
                 .collect();
-            Some(runner.run(&removed)?)
+            Some(match &removal.test {
+                Some(test) => runner.test(test, &removed)?,
+                None => runner.seeds(&removed)?,
+            })
         };
         let row = Row { removal, run };
         eprintln!("{} of {}: {}", i + 1, chosen.len(), table::line(&row, options.limit));
@@ -124,18 +123,44 @@ fn choose<'a>(all: &'a [Removal], names: &[String]) -> Result<Vec<&'a Removal>> 
         .collect()
 }
 
-fn build(top: &std::path::Path, all: &[Removal], options: &Options) -> Result<Runner> {
+/// Builds what the removals are run with, and has it find nothing while nothing is removed.
+fn build<'a>(
+    top: &std::path::Path,
+    all: &[Removal],
+    options: &Options,
+    run: impl Iterator<Item = &'a Removal>,
+) -> Result<Runner> {
+    let run: Vec<&Removal> = run.collect();
+    let tests: BTreeSet<&str> = run.iter().filter_map(|removal| removal.test.as_deref()).collect();
+    let has_seeds = run.iter().any(|removal| removal.test.is_none());
     let place: PathBuf = top.join(PLACE);
     let tree = place.join("tree");
     std::fs::create_dir_all(&tree)?;
     tree::copy(top, &tree, all)?;
     eprintln!("Building the copy with {} switches in {PLACE}", all.len());
-    let exe = tree::build(&tree, &place.join("target"))?;
-    Ok(Runner {
-        exe,
+    let built = tree::build(&tree, &place.join("target"), has_seeds, !tests.is_empty())?;
+    let runner = Runner {
+        built,
         dir: tree.join("crates/vfs"),
         from: options.from,
         seeds: options.seeds,
         limit: options.limit,
-    })
+    };
+    if has_seeds {
+        eprintln!("Nothing removed: {} seeds from {}", options.seeds, options.from);
+        let whole = runner.seeds(&[])?;
+        match whole.outcome {
+            Outcome::NotFound { .. } => eprintln!("  nothing seen, {:.1} s", whole.took.as_secs_f64()),
+            other => bail!("with nothing removed: {}", table::in_words(&other, options.limit)),
+        }
+    }
+    if !tests.is_empty() {
+        eprintln!("Nothing removed: {} tests", tests.len());
+    }
+    for test in tests {
+        let outcome = runner.test(test, &[])?.outcome;
+        let words = table::in_words(&outcome, options.limit);
+        ensure!(outcome == Outcome::Passes, "with nothing removed: {test}: {words}");
+    }
+    Ok(runner)
 }

@@ -95,6 +95,21 @@ fn missing_test(tree: &Tree, name: &str) -> Option<String> {
     (!test.is_empty() && !has_test(&texts, test)).then(|| format!("{file} has no test {test}"))
 }
 
+/// What is wrong with the path of a unit test, as `cargo test --lib` names it, of a crate whose sources are here.
+pub(super) fn missing_unit_test(tree: &Tree, sources: &str, name: &str) -> Option<String> {
+    let parts: Vec<&str> = name.split("::").collect();
+    let file = |n: usize| format!("{sources}/{}.rs", parts[..n].join("/"));
+    let Some(n) = (1..parts.len()).rev().find(|n| tree.top.join(file(*n)).exists()) else {
+        return Some(format!("{sources} has no module of a test {name}"));
+    };
+    let texts = tree.texts(&file(n));
+    // The whole of the name: cargo is asked for this one alone.
+    let whole =
+        |(i, part): (usize, &&str)| format!("{part}{}", if n + i + 1 < parts.len() { " {" } else { "(" });
+    let mut missing = parts[n..].iter().enumerate().map(whole).filter(|part| !has_test(&texts, part));
+    missing.next().map(|_| format!("{} has no test {name}", file(n)))
+}
+
 /// Whether the files have a function, or are a module, whose name begins so.
 fn has_test(texts: &[(String, String)], name: &str) -> bool {
     let last = name.rsplit("::").next().unwrap_or(name);
@@ -141,5 +156,25 @@ mod tests {
             assert_eq!(wrong(good), [""; 0], "{good}");
         }
         assert_eq!(of_text(&tree, "| a. b | c |\n|---|---|\n| d. e | f |\n").count, 0);
+    }
+
+    #[test]
+    fn a_unit_test_is_found_by_all_of_its_name() {
+        let tree = Tree::read().unwrap();
+        let unit = |name: &str| missing_unit_test(&tree, "crates/vfs/src", name);
+        for good in [
+            "kernel::pages::tests::nobody_relies_on_a_drop_that_the_kernel_has_not_done",
+            "tests::sharing::replaced_names::are_opened_as_they_were_found",
+        ] {
+            assert_eq!(unit(good), None);
+        }
+        for bad in [
+            "kernel::pages::tests::nobody_relies_on_a_drop",
+            "tests::sharing::replaced::are_opened_as_they_were_found",
+            "no_such::tests::are_opened_as_they_were_found",
+            "are_opened_as_they_were_found",
+        ] {
+            assert!(unit(bad).is_some(), "{bad}");
+        }
     }
 }

@@ -8,6 +8,7 @@
 //! * `new`: what stands there instead. `REMOVED` is true if it is removed, `OLD` stands for `old`. A statement needs none: it is left
 //!   out. `REMOVED` goes where it is asked only if that makes a difference, or "never reached" says nothing.
 //! * `with`: another one, if each makes up for the other: it is removed as well.
+//! * `test`: the unit test of the crate that fails without it, as `cargo test --lib` names it. It is run instead of the seeds.
 //! * `unseen`: why nobody looks for it.
 
 use std::fs;
@@ -34,9 +35,10 @@ pub struct Removal {
     new: Option<String>,
     nth: Option<String>,
     pub with: Option<String>,
+    pub test: Option<String>,
     pub unseen: Option<String>,
     /// Where it is listed.
-    at: String,
+    pub at: String,
 }
 
 /// A place in a source, and what comes there.
@@ -89,6 +91,7 @@ fn parse(shown: &str, text: &str, all: &mut Vec<Removal>, wrong: &mut Vec<String
             "new" => removal.new.get_or_insert_default(),
             "nth" => removal.nth.get_or_insert_default(),
             "with" => removal.with.get_or_insert_default(),
+            "test" => removal.test.get_or_insert_default(),
             "unseen" => removal.unseen.get_or_insert_default(),
             _ => {
                 wrong.push(format!("{at}: {key:?} is no key of a removal"));
@@ -118,6 +121,8 @@ impl Removal {
             && !all.iter().any(|other| other.name == *with)
         {
             format!("{} is to be removed with {with}, which is not there", self.name)
+        } else if self.test.is_some() && self.unseen.is_some() {
+            format!("{} has a test that finds it, and a reason why nobody looks for it", self.name)
         } else {
             return None;
         };
@@ -232,11 +237,11 @@ pub fn files(all: &[Removal]) -> Vec<&str> {
     files
 }
 
-/// How many there are, and what is wrong with them: each must be found in the code.
-pub fn check(top: &Path) -> (usize, Vec<String>) {
+/// All of them, and what is wrong with them: each must be found in the code.
+pub fn check(top: &Path) -> (Vec<Removal>, Vec<String>) {
     let (all, mut wrong) = match read(top) {
         Ok(read) => read,
-        Err(e) => return (0, vec![format!("{e:#}")]),
+        Err(e) => return (Vec::new(), vec![format!("{e:#}")]),
     };
     for file in files(&all).into_iter().filter(|file| !file.is_empty()) {
         match fs::read_to_string(top.join(SOURCES).join(file)) {
@@ -246,7 +251,7 @@ pub fn check(top: &Path) -> (usize, Vec<String>) {
             Err(e) => wrong.push(format!("{LISTS}: {SOURCES}/{file}: {e}")),
         }
     }
-    (all.len(), wrong)
+    (all, wrong)
 }
 
 #[cfg(test)]
@@ -320,6 +325,7 @@ mod tests {
             block("A b", "old: f"),
             block("a", "old: f\nwith: b"),
             block("a", "old: f\nwhere: b"),
+            block("a", "old: f\ntest: t\nunseen: b"),
             block("a", "old: f") + &block("a", "old: f"),
         ] {
             assert_eq!(wrong(&bad).len(), 1, "{bad}");

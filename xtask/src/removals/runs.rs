@@ -1,19 +1,19 @@
-//! Runs of the test with something removed, and what came of them.
+//! Runs of the seeds, or of a test, with something removed, and what came of them.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use super::tree::{REACHED, REMOVED, TEST};
+use super::tree::{Built, REACHED, REMOVED, TEST};
 
-/// How the test is run.
+/// How the seeds and the tests are run.
 pub struct Runner {
-    pub exe: PathBuf,
-    /// Where it is run.
+    pub built: Built,
+    /// Where they are run.
     pub dir: PathBuf,
     pub from: u64,
     pub seeds: u64,
@@ -27,6 +27,10 @@ pub enum Outcome {
     Found { seed: u64, seen: String },
     /// None has; so often the place of the removed code was reached.
     NotFound { reached: u64 },
+    /// The test that is to find it has failed; how.
+    Fails(String),
+    /// It has passed.
+    Passes,
     /// Not done in time.
     NoEnd,
     /// It has failed in another way.
@@ -40,11 +44,27 @@ pub struct Run {
 }
 
 impl Runner {
-    /// Runs it without what is named.
-    pub fn run(&self, removed: &[&str]) -> Result<Run> {
+    /// Runs the seeds without what is named.
+    pub fn seeds(&self, removed: &[&str]) -> Result<Run> {
+        self.run(self.built.sim.as_deref(), TEST, removed, |said, success| outcome(said, removed, success))
+    }
+
+    /// Runs a unit test without what is named.
+    pub fn test(&self, test: &str, removed: &[&str]) -> Result<Run> {
+        self.run(self.built.lib.as_deref(), test, removed, of_test)
+    }
+
+    fn run(
+        &self,
+        exe: Option<&Path>,
+        test: &str,
+        removed: &[&str],
+        outcome: impl FnOnce(&str, bool) -> Outcome,
+    ) -> Result<Run> {
+        let exe = exe.context("it was not built")?;
         let log = tempfile::tempfile()?;
-        let mut command = Command::new(&self.exe);
-        command.args(["--exact", TEST, "--nocapture"]).current_dir(&self.dir);
+        let mut command = Command::new(exe);
+        command.args(["--exact", test, "--nocapture"]).current_dir(&self.dir);
         for other in ["SIM_ALL", "SIM_HASHES", "SIM_SEED", "SIM_TRACE"] {
             command.env_remove(other);
         }
@@ -56,9 +76,9 @@ impl Runner {
             .stdout(log.try_clone()?)
             .stderr(log.try_clone()?)
             .spawn()
-            .with_context(|| self.exe.display().to_string())?;
+            .with_context(|| exe.display().to_string())?;
         let began = Instant::now();
-        let status = loop {
+        let status: Option<ExitStatus> = loop {
             match child.try_wait()? {
                 Some(status) => break Some(status),
                 None if began.elapsed() > self.limit => {
@@ -71,7 +91,7 @@ impl Runner {
         };
         let outcome = match status {
             None => Outcome::NoEnd,
-            Some(status) => outcome(&said(log)?, removed, status.success()),
+            Some(status) => outcome(&said(log)?, status.success()),
         };
         Ok(Run { outcome, took: began.elapsed() })
     }
@@ -103,8 +123,26 @@ fn outcome(said: &str, removed: &[&str], success: bool) -> Outcome {
             };
             Outcome::Found { seed, seen }
         }
-        None => Outcome::Broken(said.lines().last().unwrap_or("it said nothing").to_owned()),
+        None => broken(said),
     }
+}
+
+/// What came of a unit test that has ended.
+fn of_test(said: &str, success: bool) -> Outcome {
+    // A name that is no test's runs none, and that is a success.
+    if success && said.contains("test result: ok. 1 passed") {
+        Outcome::Passes
+    } else if !success && said.contains("test result: FAILED. 0 passed; 1 failed") {
+        Outcome::Fails(panicked(said).unwrap_or_default().to_owned())
+    } else if success {
+        Outcome::Broken("there is no such test".to_owned())
+    } else {
+        broken(said)
+    }
+}
+
+fn broken(said: &str) -> Outcome {
+    Outcome::Broken(said.lines().last().unwrap_or("it said nothing").to_owned())
 }
 
 /// The message of the first panic.
@@ -131,6 +169,12 @@ mod tests {
             found.replace("an old byte", "a panic")
         );
         assert_eq!(of(&panic, false), Outcome::Found { seed: 12, seen: "a panic: overflow".to_owned() });
+        assert_eq!(of_test("test result: ok. 1 passed; 0 failed\n", true), Outcome::Passes);
+        let none = of_test("running 0 tests\n\ntest result: ok. 0 passed; 0 failed\n", true);
+        assert!(matches!(none, Outcome::Broken(_)), "{none:?}");
+        let fails = "thread 'tests::a' (2) panicked at src/a.rs:1:1:\nit is 3\n\ntest result: FAILED. 0 passed; 1 failed\n";
+        assert_eq!(of_test(fails, false), Outcome::Fails("it is 3".to_owned()));
+        assert_eq!(of_test("memory\nstack overflow\n", false), Outcome::Broken("stack overflow".to_owned()));
         assert_eq!(of("memory\nstack overflow\n", false), Outcome::Broken("stack overflow".to_owned()));
     }
 }

@@ -11,7 +11,7 @@ use super::{Options, Row};
 /// Columns of a line.
 const WIDTH: usize = 120;
 
-/// Seed, seconds, and what was seen.
+/// Seed, seconds, and what was seen, or which test has failed.
 fn cells(row: &Row<'_>, limit: Duration) -> [String; 3] {
     let Some(run) = &row.run else {
         let why = row.removal.unseen.clone().unwrap_or_default();
@@ -19,7 +19,8 @@ fn cells(row: &Row<'_>, limit: Duration) -> [String; 3] {
     };
     let seed = match &run.outcome {
         Outcome::Found { seed, .. } => seed.to_string(),
-        Outcome::NotFound { .. } => "not found".to_owned(),
+        Outcome::Fails(_) => "test".to_owned(),
+        Outcome::NotFound { .. } | Outcome::Passes => "not found".to_owned(),
         Outcome::NoEnd => "no end".to_owned(),
         Outcome::Broken(_) => "broken".to_owned(),
     };
@@ -30,6 +31,9 @@ fn cells(row: &Row<'_>, limit: Duration) -> [String; 3] {
             words = format!("take its `unseen` away: {words}");
         }
     }
+    if let Some(test) = &row.removal.test {
+        words = format!("{test}: {words}");
+    }
     [seed, format!("{:.1}", run.took.as_secs_f64()), words]
 }
 
@@ -39,13 +43,15 @@ pub fn in_words(outcome: &Outcome, limit: Duration) -> String {
         Outcome::Found { seed, seen } => format!("seed {seed}: {seen}"),
         Outcome::NotFound { reached: 0 } => "never reached".to_owned(),
         Outcome::NotFound { reached } => format!("reached {reached} times, nothing seen"),
+        Outcome::Fails(how) => how.clone(),
+        Outcome::Passes => "it passes".to_owned(),
         Outcome::NoEnd => {
             let limit = limit.as_secs();
             format!(
-                "not done after {limit} s: a seed without an end, or more seeds than --limit leaves time for"
+                "not done after {limit} s: a seed or a test without an end, or more seeds than --limit leaves time for"
             )
         }
-        Outcome::Broken(last) => format!("ended without a seed: {last}"),
+        Outcome::Broken(last) => format!("ended without a result: {last}"),
     }
 }
 
@@ -88,13 +94,15 @@ pub fn print_json(options: &Options, rows: &[Row<'_>]) -> Result<()> {
         let (outcome, seed, seen, reached) = match row.run.as_ref().map(|run| &run.outcome) {
             None => ("not looked for", None, None, None),
             Some(Outcome::Found { seed, seen }) => ("found", Some(*seed), Some(seen), None),
+            Some(Outcome::Fails(how)) => ("found", None, Some(how), None),
+            Some(Outcome::Passes) => ("not found", None, None, None),
             Some(Outcome::NotFound { reached }) => ("not found", None, None, Some(*reached)),
             Some(Outcome::NoEnd) => ("no end", None, None, None),
             Some(Outcome::Broken(last)) => ("broken", None, Some(last), None),
         };
         json!({
             "name": row.removal.name, "file": row.removal.file, "what": row.removal.what,
-            "with": row.removal.with, "unseen": row.removal.unseen,
+            "with": row.removal.with, "test": row.removal.test, "unseen": row.removal.unseen,
             "outcome": outcome, "seed": seed, "seen": seen, "reached": reached,
             "seconds": row.run.as_ref().map(|run| run.took.as_secs_f64()),
         })

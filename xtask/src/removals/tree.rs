@@ -1,4 +1,4 @@
-//! A copy of the tree in which each removal is a switch, and its test.
+//! A copy of the tree in which each removal is a switch, and its tests.
 
 use std::collections::HashSet;
 use std::fs;
@@ -147,11 +147,24 @@ fn sweep(dir: &Path, there: &HashSet<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// Compiles the test of the copy; where it is.
-pub fn build(tree: &Path, target: &Path) -> Result<PathBuf> {
+/// What is compiled of the copy, if it was asked for.
+#[derive(Debug)]
+pub struct Built {
+    /// The simulation.
+    pub sim: Option<PathBuf>,
+    /// The unit tests.
+    pub lib: Option<PathBuf>,
+}
+
+/// Compiles the tests of the copy.
+pub fn build(tree: &Path, target: &Path, sim: bool, lib: bool) -> Result<Built> {
+    let sim: &[&str] = if sim { &["--test", "sim"] } else { &[] };
+    let lib: &[&str] = if lib { &["--lib"] } else { &[] };
     let output = Command::new(env!("CARGO"))
         // As JSON: warnings about code with switches are of no use.
-        .args(["test", "--release", "--locked", "--package", "ciderfs-vfs", "--test", "sim", "--no-run"])
+        .args(["test", "--release", "--locked", "--package", "ciderfs-vfs", "--no-run"])
+        .args(sim)
+        .args(lib)
         .arg("--message-format=json")
         .current_dir(tree)
         .env("CARGO_TARGET_DIR", target)
@@ -171,6 +184,13 @@ pub fn build(tree: &Path, target: &Path) -> Result<PathBuf> {
         let shown: String = errors.filter_map(|m| m["rendered"].as_str()).collect();
         bail!("{shown}the copy in {} cannot be built", tree.display());
     }
-    let exe = messages.iter().filter_map(|m| m["executable"].as_str()).next_back();
-    exe.map(PathBuf::from).context("cargo named no executable")
+    let exe = |asked: &[&str], kind: &str| {
+        let of_kind =
+            |m: &&Value| m["target"]["kind"].as_array().is_some_and(|k| k.iter().any(|k| k == kind));
+        let found = messages.iter().filter(of_kind).filter_map(|m| m["executable"].as_str()).next_back();
+        let found = found.map(PathBuf::from);
+        ensure!(found.is_some() || asked.is_empty(), "cargo named no executable for {asked:?}");
+        Ok(found)
+    };
+    Ok(Built { sim: exe(sim, "test")?, lib: exe(lib, "lib")? })
 }
