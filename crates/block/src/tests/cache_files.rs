@@ -4,6 +4,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use rustix::mount::{MountFlags, UnmountFlags};
 
@@ -142,4 +143,24 @@ async fn a_share_of_the_inodes_stays_free() {
         assert!((20..=40).contains(&cached), "{cached}");
         closed(blocks).await;
     }
+}
+
+#[tokio::test]
+async fn a_cache_goes_on_when_its_disk_has_room_again() {
+    let volume = Volume::new(3).await;
+    let fs = Tmpfs::new(c"size=64m");
+    let filler = fs.0.path().join("filler");
+    std::fs::write(&filler, vec![1; 40 << 20]).unwrap();
+    let blocks = volume.open(BlockConfig { free_space_ratio: 0.5, ..cached(BLOCK, fs.0.path()) });
+    volume.read(&blocks, 0).await;
+    assert_eq!(volume.cached(&blocks), all(0..0));
+    std::fs::remove_file(filler).unwrap();
+    let began = Instant::now();
+    while volume.cached(&blocks).is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(30), "nothing is cached");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        volume.read(&blocks, 0).await;
+    }
+    assert_eq!(volume.cached(&blocks), all(0..1));
+    closed(blocks).await;
 }
