@@ -109,9 +109,9 @@ fn outcome(said: &str, removed: &[&str], success: bool) -> Outcome {
     // The harness leaves the line of the test's name open.
     let reports = said.lines().filter_map(|line| line.split_once(REACHED)).map(|(_, report)| report.trim());
     let counts = reports.filter_map(|report| report.split_once(' '));
-    let mut reached = counts.filter(|(name, _)| removed.contains(name)).filter_map(|(_, n)| n.parse().ok());
+    let reached = counts.filter(|(name, _)| removed.contains(name)).filter_map(|(_, n)| n.parse().ok());
     if success {
-        return Outcome::NotFound { reached: reached.by_ref().min().unwrap_or(0) };
+        return Outcome::NotFound { reached: reached.min().unwrap_or(0) };
     }
     let mut lines = said.lines();
     let seed = |line: &str| line.strip_prefix("seed ")?.strip_suffix(':')?.parse().ok();

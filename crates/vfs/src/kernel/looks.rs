@@ -155,12 +155,12 @@ impl Vfs {
                 Ok((a, _)) => has_no_name(&a) || self.meta.is_in_trash_only(ino, &a).await?,
                 Err(_) => false,
             };
-            if !nameless && refused.errno() == Errno::EPERM {
-                // It may have been refused as one of the trash, and have got a name since.
-                return Ok(self.meta.open(c, ino, how).await?);
-            }
             if !nameless {
-                return Err(refused);
+                return match refused.errno() {
+                    // It may have been refused as one of the trash, and have got a name since.
+                    Errno::EPERM => Ok(self.meta.open(c, ino, how).await?),
+                    _ => Err(refused),
+                };
             }
         }
         match self.kernel.looks.second(c.pid, ino, By::Open) {

@@ -67,6 +67,16 @@ impl Store for Late {
 
 const SIZE: usize = 16 * KIB;
 
+/// A file that `a` has written, with its handle, and one of `b`, through which some of it was read.
+async fn held(a: &Client, b: &Client) -> (Ino, u64, u64) {
+    let (ino, fh) = a.create("f").await;
+    a.write(fh, 0, &[1; SIZE]).await;
+    a.fsync(fh).await.unwrap();
+    let held = b.open(ino).await;
+    b.read(held, 0, 10).await;
+    (ino, fh, held)
+}
+
 /// Whoever opens a file sees what another mount closed before, also while this one has a change of the same bytes under way
 /// that was made before it; and the reply to that change does not bring back what it left.
 #[tokio::test]
@@ -76,11 +86,7 @@ async fn a_change_that_is_overtaken_does_not_come_back() {
         let w = World::new(1).await;
         let engine = Late::new(&w);
         let (a, b) = (w.client().await, w.client_on(Arc::clone(&engine) as Arc<dyn Store>).await);
-        let (ino, fh) = a.create("f").await;
-        a.write(fh, 0, &[1; SIZE]).await;
-        a.fsync(fh).await.unwrap();
-        let held = b.open(ino).await;
-        b.read(held, 0, 10).await;
+        let (ino, fh, held) = held(&a, &b).await;
         if deed == 0 {
             b.write(held, 0, &[2; 4096]).await;
         }
@@ -179,11 +185,7 @@ async fn an_own_change_does_not_take_back_what_was_told() {
     let w = World::new(1).await;
     let engine = Late::new(&w);
     let (a, b) = (w.client().await, w.client_on(Arc::clone(&engine) as Arc<dyn Store>).await);
-    let (ino, fh) = a.create("f").await;
-    a.write(fh, 0, &[1; SIZE]).await;
-    a.fsync(fh).await.unwrap();
-    let held = b.open(ino).await;
-    b.read(held, 0, 10).await;
+    let (ino, fh, held) = held(&a, &b).await;
     let vfs = Arc::clone(&b.vfs);
     let punching =
         engine.hold(async move { vfs.fallocate(&Caller::root(), held, PUNCH, 0, 4096).await }).await;

@@ -70,6 +70,12 @@ impl Profile {
             loses: one_in(4),
         });
     }
+
+    /// How old may be what the kernel believes? Its time begins when an answer arrives, and what the answer tells may be of
+    /// when it was asked for: messages to the mount, to the engine, and those of a listing that was asked for before.
+    pub fn age(&self) -> Duration {
+        self.valid + self.open_cache + 6 * TRAVEL_MAX
+    }
 }
 
 /// What kind of run this is.
@@ -78,7 +84,7 @@ pub fn profile() -> Profile {
 }
 
 /// The longest time that a message is under way.
-pub const TRAVEL_MAX: Duration = Duration::from_millis(65);
+const TRAVEL_MAX: Duration = Duration::from_millis(65);
 
 /// Waits for as long as a message may be under way: mostly short, sometimes while many others come and go.
 pub async fn travel() {

@@ -415,8 +415,7 @@ impl FileHistory {
             let holds = |l: &&Length| l.mount == view.mount && l.ended <= view.begun && l.size > at;
             let told = self.lengths.iter().find(|l| holds(l) && l.taken);
             if let Some(told) = told {
-                let p = crate::engine::profile();
-                let since = told.begun.before(p.valid + p.open_cache + 6 * crate::engine::TRAVEL_MAX);
+                let since = told.begun.before(crate::engine::profile().age());
                 let cut = self.changes.iter().any(|c| c.cuts(at) && c.stored.is_none_or(|s| s > since));
                 if !cut {
                     return Err(format!("{told:?} was told"));

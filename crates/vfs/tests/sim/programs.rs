@@ -10,7 +10,7 @@ use ciderfs_meta::Errno;
 use ciderfs_vfs::Error;
 use parking_lot::Mutex;
 
-use crate::engine::{TRAVEL_MAX, draw, one_in, profile};
+use crate::engine::{draw, one_in, profile};
 use crate::history::{At, Deed, History, Of, View};
 use crate::kernel::{Fd, Kernel};
 use crate::world::World;
@@ -141,12 +141,6 @@ impl Program {
         self.shared.history.tell(|| format!("{pid} {}", text()));
     }
 
-    /// How old may be what the kernel believes? Its time begins when an answer arrives, and what the answer tells may be of
-    /// when it was asked for: messages to the mount, to the engine, and those of a listing that was asked for before.
-    fn age() -> Duration {
-        profile().valid + profile().open_cache + 6 * TRAVEL_MAX
-    }
-
     /// A view that begins now.
     fn view(&self, fresh: Option<At>, age: Duration) -> View {
         let begun = self.shared.history.now();
@@ -256,7 +250,7 @@ impl Program {
             let to = opened.as_ref().map(|fd| (fd.ino, fd.fh, fd.direct)).map_err(Error::errno);
             format!("open {} {flags:o}: {to:?}", String::from_utf8_lossy(name))
         });
-        let named = View { fresh: view.begun.before(Self::age()), ..self.ended(view) };
+        let named = View { fresh: view.begun.before(profile().age()), ..self.ended(view) };
         match opened {
             Ok(fd) => {
                 self.shared.history.found(name, named, Some(fd.ino), "open");
@@ -372,7 +366,7 @@ impl Program {
     }
 
     async fn stat(&mut self) {
-        let age = Self::age();
+        let age = profile().age();
         if let Some(n) = self.drawn(|_| true).filter(|_| one_in(2)) {
             let held = &self.held[n];
             let view = self.view(Some(held.fresh), age);
