@@ -15,7 +15,7 @@ use ciderfs_testkit::s3::{Faults, Op, S3Options, S3Server};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use support::client::{PATIENCE, program, run_within, sh, succeed, wait_for};
+use support::client::{PATIENCE, run_within, sh, succeed, wait_for};
 use support::volume::NAME;
 use support::{Engine, Mount, Volume, run};
 
@@ -86,12 +86,8 @@ fn deployed(name: &str) -> PathBuf {
 /// Mounts with the metrics at this port.
 #[track_caller]
 fn mount(volume: &Volume, port: u16, flags: &[&str]) -> Mount {
-    let path = volume.new_path();
-    let mut command = program();
-    command.arg("mount").arg(format!("--cache-dir={}", path.with_extension("cache").display()));
-    command.arg("--free-space-ratio=0");
-    command.arg(format!("--metrics=127.0.0.1:{port}")).args(flags).arg(&volume.meta).arg(&path);
-    Mount::start(command, &path, &path.with_extension("log"))
+    let metrics = format!("--metrics=127.0.0.1:{port}");
+    volume.mount(&[&[metrics.as_str()], flags].concat())
 }
 
 /// Some of everything that is counted.
